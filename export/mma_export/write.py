@@ -1,0 +1,131 @@
+"""Checkpoint -> bundle folder, all or nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mma_edge.bundle import AUDIO, FACE_CROP, MANIFEST, SCHEMA_VERSION, Bundle, write_manifest
+from mma_edge.errors import OutputError
+from mma_export.graph import OPSET, export_graph
+from mma_export.parity import check_parity, reference_logits
+from mma_trainer.checkpoint import Checkpoint, build_model
+
+GOLDEN_SEED = 0
+GOLDEN_TOLERANCE = 1e-3
+"""Other processors sum in another order; a wrong kernel is off by far more."""
+
+
+@dataclass(frozen=True)
+class WeightsLicense:
+    """Terms of the weights: a name for the manifest and the text that goes beside them."""
+
+    name: str
+    text: str
+
+
+UNSTATED = WeightsLicense(
+    "unstated",
+    "The terms of these weights were not stated at export.\n"
+    "They follow those of the checkpoint and of the data it was trained on.\n",
+)
+
+
+def write_bundle(
+    checkpoint: Checkpoint,
+    source: Path,
+    name: str,
+    output: Path,
+    precision: str,
+    license_: WeightsLicense,
+    extra_files: tuple[Path, ...] = (),
+    overwrite: bool = False,
+    report: Callable[[str], None] = print,
+) -> Bundle:
+    """Export, gate and write a bundle.
+
+    It is made in a temporary folder beside `output` and moved there at the end: a failed gate or a
+    full disk leaves nothing behind, and an existing bundle stays until the new one is whole.
+
+    Raises:
+        OutputError: `output` exists and is not to be overwritten, or cannot be written.
+        ParityError: the graph does not match PyTorch.
+    """
+    check_output(output, overwrite)
+    model = build_model(checkpoint, source)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    except OSError as error:
+        raise _cannot_write(output, error) from error
+    try:
+        graph = work / f"model.{precision}.onnx"
+        report(f"tracing at {model.config.image_size} px, opset {OPSET}")
+        export_graph(model, graph)
+        report("comparing with PyTorch")
+        parity = check_parity(model, graph, precision)
+        (work / "LICENSE").write_text(license_.text)
+        for path in extra_files:
+            shutil.copyfile(path, work / path.name)
+        manifest = _manifest(
+            checkpoint, name, precision, parity, license_, reference_logits(model, GOLDEN_SEED, 1).tolist()
+        )
+        report("hashing")
+        manifest = write_manifest(work, manifest).manifest  # now with the hashes
+        work.chmod(0o755)  # mkdtemp's folders are private
+        if output.exists():
+            shutil.rmtree(output)
+        os.replace(work, output)
+        return Bundle(output, manifest)
+    except OSError as error:
+        raise _cannot_write(output, error) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Refuse to replace anything but a bundle, and that only when asked."""
+    if not output.exists():
+        return
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if not (output / MANIFEST).is_file():
+        raise OutputError(f"{output} exists and is no bundle", "a new folder", "choose another --output")
+    if not overwrite:
+        raise OutputError(f"{output} holds a bundle already", "a new folder", "add --overwrite to replace it")
+
+
+def _manifest(
+    checkpoint: Checkpoint, name: str, precision: str, parity: dict, license_: WeightsLicense, golden: list
+) -> dict:
+    config = checkpoint.config
+    recipe = checkpoint.provenance.get("recipe", {})
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "labels": list(config.labels),
+        "image_size": config.image_size,
+        "num_frames": config.num_frames,
+        "audio": AUDIO,
+        "face_crop": FACE_CROP,
+        "color": config.color,
+        "missing_modality": {"trained": recipe.get("modality_dropout", 0) > 0},
+        "temperature": 1.0,
+        "opset": OPSET,
+        "precisions": {precision: {"file": f"model.{precision}.onnx", "parity": parity}},
+        "license": {"name": license_.name, "file": "LICENSE"},
+        "provenance": {**checkpoint.provenance, "exported_with": f"torch {torch.__version__}"},
+        "golden": {"seed": GOLDEN_SEED, "logits": golden, "tolerance": GOLDEN_TOLERANCE},
+    }
+
+
+def _cannot_write(output: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write {output}: {error.strerror or error}", hint="free disk space or choose another --output"
+    )

@@ -1,0 +1,42 @@
+"""mma-edge: audio-visual emotion recognition (MMA-DFER) from a file or a camera and a microphone.
+
+    import mma_edge
+
+    recognizer = mma_edge.load()
+    for emotion in recognizer.stream("clip.mp4"):
+        print(f"{emotion.end_s:6.2f} s  face {emotion.track_id}  {emotion.label} {emotion.confidence:.0%}")
+
+No torch at run time. `load` is the entry; `mma_edge.errors.MMAEdgeError` is the base of every error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mma_edge.errors import MMAEdgeError
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from mma_edge.recognizer import Recognizer
+
+__version__ = "0.1.0"
+__all__ = ["MMAEdgeError", "__version__", "load"]
+
+
+def load(bundle: str | PathLike | None = None, backend: str = "auto", precision: str | None = None) -> Recognizer:
+    """Open a bundle and make it ready to predict.
+
+    Args:
+        bundle: folder written by `mma-export`; None is the embedded default model.
+        backend: "auto", "cpu", "cuda", "openvino" or "tensorrt". What is named runs or an error says why not.
+        precision: one of the bundle's, e.g. "fp32"; None takes the backend's best.
+
+    Raises:
+        BundleError: missing, changed or unknown bundle, or an engine that fails the bundle's self-test.
+        BackendError: the backend or precision cannot run here.
+    """
+    # Imported here so that `import mma_edge` and `mma-edge --help` do not wait for onnxruntime.
+    from mma_edge.recognizer import Recognizer
+
+    return Recognizer.open(bundle, backend, precision)

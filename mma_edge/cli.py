@@ -1,0 +1,165 @@
+"""mma-edge: emotions of a camera with its microphone, or of a video file."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from mma_edge import __version__
+from mma_edge.cli_support import EXIT_INTERRUPTED, HelpFormatter, run_cli
+
+EXAMPLES = """\
+examples:
+  mma-edge run sample                          the clip that comes with the package
+  mma-edge run camera                          first camera and the microphone, until Ctrl-C
+  mma-edge run talk.mp4 --output talk.jsonl    one record per face and half second
+  mma-edge run clip.mp4 --whole                one answer for the whole clip, as the paper tests
+  mma-edge doctor                              what this machine can run, and what to do about the rest
+  mma-edge info                                what is in the default bundle
+"""
+RUN_EXAMPLES = """\
+examples:
+  mma-edge run camera:1 --window 3 --hop 0.25
+  mma-edge run talk.mp4 --bundle bundles/dfew --backend cpu --output talk.csv
+
+A record holds: start and end in seconds of the source's own clock (PTS), number and box of the face, the
+modalities present, a probability per class, and the age in ms of the newest frame or sound it rests on.
+
+exit codes: 0 done, 2 usage, 3 source, 4 camera or microphone, 5 bundle, 6 backend, 7 output, 11 missing package,
+130 interrupted
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("mma-edge", description=__doc__, epilog=EXAMPLES, formatter_class=HelpFormatter)
+    parser.add_argument("--version", action="version", version=f"mma-edge {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    run = commands.add_parser(
+        "run",
+        help="recognise emotions",
+        description="Emotions of SOURCE.",
+        epilog=RUN_EXAMPLES,
+        formatter_class=HelpFormatter,
+    )
+    run.set_defaults(command=run_command)
+    run.add_argument("source", metavar="SOURCE", help="a media file, camera, camera:N or sample")
+    run.add_argument("--bundle", type=Path, metavar="DIR", help="model to run (default: the embedded one)")
+    run.add_argument("--backend", default="auto", metavar="B", help="auto, tensorrt, cuda, openvino or cpu")
+    run.add_argument("--precision", metavar="P", help="one of the bundle's (default: the backend's best)")
+    run.add_argument("--output", type=Path, metavar="FILE", help="write records to FILE.jsonl or FILE.csv")
+    run.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    run.add_argument(
+        "--whole", action="store_true", help="one clip for the whole file and each face (the paper's protocol)"
+    )
+    run.add_argument("--window", type=float, default=4.0, metavar="S", help="length of a clip in seconds")
+    run.add_argument("--hop", type=float, default=0.5, metavar="S", help="seconds between two answers")
+    run.add_argument("--no-audio", action="store_true", help="leave the sound or the microphone alone")
+    run.add_argument(
+        "--centre-fallback",
+        action="store_true",
+        help="where no face is found use the centre of the picture, as the MMA-DFER authors do",
+    )
+    run.add_argument("--quiet", action="store_true", help="print notices and errors only")
+    info = commands.add_parser("info", help="show what a bundle holds", formatter_class=HelpFormatter)
+    info.set_defaults(command=info_command)
+    info.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="its folder (default: the embedded one)")
+    doctor = commands.add_parser("doctor", help="check what this machine can run", formatter_class=HelpFormatter)
+    doctor.set_defaults(command=doctor_command)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = build_parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help()
+        return 2
+    return run_cli(parser, run_command, argv)
+
+
+def run_command(args: argparse.Namespace, console: Console) -> int:
+    import mma_edge
+    from mma_edge.errors import UsageError
+    from mma_edge.pipeline import Pipeline, StreamOptions
+    from mma_edge.sinks import LineSink, LiveSink, open_record_sink
+
+    notices = Console(stderr=True)
+    options = StreamOptions(
+        window_s=args.window,
+        hop_s=args.hop,
+        whole=args.whole,
+        centre_fallback=args.centre_fallback,
+        audio=not args.no_audio,
+        notify=lambda line: notices.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True),
+    )
+    if args.output and args.output.suffix.lower() not in (".jsonl", ".csv"):
+        raise UsageError(f"--output {args.output}", "a name that ends in .jsonl or .csv")
+    recognizer = mma_edge.load(args.bundle, args.backend, args.precision)
+    title = f"{args.source}  {recognizer.bundle.name} {recognizer.precision}  {recognizer.engine.details}"
+    with contextlib.ExitStack() as stack:
+        pipeline = stack.enter_context(Pipeline.open(recognizer, args.source, options))
+        sinks = []
+        if args.output:
+            sinks.append(stack.enter_context(open_record_sink(args.output, recognizer.labels, args.overwrite)))
+        # SIGTERM (a service being stopped) ends as cleanly as Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        interrupted = False
+        try:
+            if not args.quiet:
+                view = LiveSink(console, title, lambda: _status(pipeline)) if console.is_terminal else LineSink(console)
+                if not console.is_terminal:
+                    console.print(title, highlight=False, markup=False, soft_wrap=True)
+                sinks.append(stack.enter_context(view))
+            for emotion in pipeline:
+                for sink in sinks:
+                    sink.write(emotion)
+        except KeyboardInterrupt:
+            interrupted = True
+    if not args.quiet:
+        console.print(_summary(pipeline, args.output), highlight=False, markup=False, soft_wrap=True)
+    return EXIT_INTERRUPTED if interrupted and not pipeline.source.live else 0
+
+
+def _status(pipeline) -> str:
+    stats, state = pipeline.source.stats, pipeline.state
+    parts = [f"{state.time_s:.1f} s", f"{pipeline.frame_rate():.0f} fps", f"{len(state.faces)} faces"]
+    if pipeline.source.live:
+        parts.append(f"{stats.dropped_frames} frames dropped")
+    if stats.damaged_packets:
+        parts.append(f"{stats.damaged_packets} damaged packets")
+    return "  ".join(parts)
+
+
+def _summary(pipeline, output: Path | None) -> str:
+    stats, state = pipeline.source.stats, pipeline.state
+    parts = [f"{state.answers} answers from {stats.frames} frames and {stats.audio_s:.1f} s of sound"]
+    if pipeline.source.live:
+        parts.append(f"{stats.dropped_frames} frames dropped")
+    if stats.damaged_packets:
+        parts.append(f"{stats.damaged_packets} damaged packets skipped")
+    if output:
+        parts.append(f"records in {output}")
+    return ", ".join(parts)
+
+
+def info_command(args: argparse.Namespace, console: Console) -> int:
+    from mma_edge.bundle import read_bundle
+    from mma_edge.info import show_bundle
+
+    show_bundle(read_bundle(args.bundle), console)
+    return 0
+
+
+def doctor_command(args: argparse.Namespace, console: Console) -> int:
+    from mma_edge.doctor import examine
+
+    return examine(console)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""One clock: tracked face crops and log-mel of the same span become a Clip."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mma_edge.audio.logmel import NUM_MEL_FRAMES, LogMelStream, pad_mel
+from mma_edge.audio.ring import MelRing
+from mma_edge.errors import UsageError
+from mma_edge.types import AudioChunk, Box, Clip
+
+NUM_FRAMES = 16
+SPOOL_BYTES = 32 << 20
+"""Crops of a whole file are kept in memory up to this size, beyond it in a temporary file."""
+
+
+def frame_indices(num_frames: int, count: int = NUM_FRAMES) -> np.ndarray:
+    """Which frames of a clip the model sees at test time: the middle of each of `count` equal segments.
+
+    With n > count frames: int(tick / 2 + tick * i), tick = n / count; otherwise every frame once
+    and the last one repeated (the authors' loader, test mode).
+
+    Args:
+        num_frames: frames in the clip, at least 1.
+        count: frames wanted.
+
+    Returns:
+        int64 (count,), ascending.
+    """
+    if num_frames < 1:
+        raise UsageError(f"a clip of {num_frames} frames", "at least one frame")
+    if num_frames > count:
+        tick = num_frames / count
+        return (tick / 2 + tick * np.arange(count)).astype(np.int64)
+    return np.minimum(np.arange(count), num_frames - 1)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Crop:
+    """One face of one frame, resized: image uint8 (S, S, 3) RGB."""
+
+    track_id: int
+    box: Box
+    image: np.ndarray
+    time_s: float
+    arrival_s: float
+
+
+class SlidingClips:
+    """Every `hop_s` a clip of the last `window_s`, per face track, or of the voice alone.
+
+    The hops count from the first datum. A clip begins with the window or with the source, whichever
+    is later, so the first answers come before a whole window is full. A track without a crop in
+    the last hop is gone and gets no clip; sound without any track gets one clip with track None.
+    """
+
+    def __init__(self, window_s: float, hop_s: float) -> None:
+        if not 0 < hop_s <= window_s:
+            raise UsageError(f"hop of {hop_s:g} s and window of {window_s:g} s", "0 < hop <= window")
+        longest_s = NUM_MEL_FRAMES / 100
+        if window_s > longest_s:
+            raise UsageError(
+                f"window of {window_s:g} s",
+                f"at most {longest_s} s, the span of the log-mel",
+                "use --whole for long clips",
+            )
+        self.window_s, self.hop_s = window_s, hop_s
+        self._crops: deque[Crop] = deque()
+        self._mel = MelRing(capacity_s=window_s + 2 * hop_s)
+        self._first_s: float | None = None
+        self._hops_done = 0
+        self._last_s = 0.0  # newest datum
+        self._covered_s = 0.0  # end of the last window handed out
+
+    def due(self, now_s: float) -> list[Clip]:
+        """Clips whose windows end at or before `now_s`, to be called with each datum's time before it is added."""
+        if self._first_s is None:
+            self._first_s = self._covered_s = now_s
+        clips = []
+        while (end_s := self._first_s + (self._hops_done + 1) * self.hop_s) <= now_s:
+            clips += self._window(end_s)
+            self._hops_done += 1
+            if end_s - self.window_s > self._last_s:
+                # A stalled device: nothing is left to look at until now, so skip the empty hops.
+                self._hops_done = max(self._hops_done, int((now_s - self._first_s) / self.hop_s) - 1)
+        return clips
+
+    def add_crops(self, crops: Iterable[Crop], time_s: float) -> None:
+        """Take in the faces of the frame at `time_s`; none is a frame without a face."""
+        self._crops.extend(crops)
+        self._last_s = max(self._last_s, time_s)
+
+    def add_audio(self, chunk: AudioChunk) -> None:
+        self._mel.accept(chunk)
+        self._last_s = max(self._last_s, chunk.end_s)
+
+    def finish(self) -> list[Clip]:
+        """The end of the source: whole hops that are left, then what lies beyond the last of them."""
+        if self._first_s is None:
+            return []
+        clips = self.due(self._last_s)
+        if self._last_s - self._covered_s > 1e-3:
+            clips += self._window(self._last_s)
+        return clips
+
+    def _window(self, end_s: float) -> list[Clip]:
+        start_s = max(self._first_s, end_s - self.window_s)
+        while self._crops and self._crops[0].time_s < start_s - 1e-6:
+            self._crops.popleft()
+        self._covered_s = end_s
+        mel = self._mel.window(start_s, end_s)
+        tracks: dict[int, list[Crop]] = {}
+        for crop in self._crops:
+            if crop.time_s <= end_s + 1e-6:
+                tracks.setdefault(crop.track_id, []).append(crop)
+        present = {track: crops for track, crops in tracks.items() if crops[-1].time_s >= end_s - self.hop_s - 1e-6}
+        if not present:
+            return [] if mel is None else [Clip(start_s, end_s, None, None, None, mel, self._mel.newest_arrival_s)]
+        clips = []
+        for track, crops in sorted(present.items()):
+            frames = np.stack([crops[index].image for index in frame_indices(len(crops))])
+            arrival_s = max(crops[-1].arrival_s, self._mel.newest_arrival_s if mel is not None else 0.0)
+            clips.append(Clip(start_s, end_s, track, crops[-1].box, frames, mel, arrival_s))
+        return clips
+
+
+class WholeClips:
+    """The paper's protocol: one clip for the whole source and each face track of it.
+
+    16 frames over all of a track's crops and the first 5.12 s of sound. The crops wait in a spooled
+    file, so memory does not grow with the length.
+    """
+
+    def __init__(self) -> None:
+        self._spools: dict[int, tempfile.SpooledTemporaryFile] = {}
+        self._counts: dict[int, int] = {}
+        self._newest: dict[int, Crop] = {}
+        self._stream: LogMelStream | None = None
+        self._mel = np.zeros((0, 0), np.float32)
+        self._span: list[float] = []
+        self._audio_arrival_s = 0.0
+
+    def due(self, now_s: float) -> list[Clip]:
+        """Nothing before the end."""
+        self._span = [min(now_s, *self._span), max(now_s, *self._span)] if self._span else [now_s, now_s]
+        return []
+
+    def add_crops(self, crops: Iterable[Crop], time_s: float) -> None:
+        for crop in crops:
+            if crop.track_id not in self._spools:
+                self._spools[crop.track_id] = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115
+            self._spools[crop.track_id].write(crop.image.tobytes())
+            self._counts[crop.track_id] = self._counts.get(crop.track_id, 0) + 1
+            self._newest[crop.track_id] = crop
+
+    def add_audio(self, chunk: AudioChunk) -> None:
+        self._span[1] = max(self._span[1], chunk.end_s)
+        if len(self._mel) >= NUM_MEL_FRAMES:
+            return
+        if self._stream is None:
+            self._stream = LogMelStream(chunk.sample_rate_hz)
+        rows = self._stream.accept(chunk.samples[0])
+        self._mel = np.concatenate([self._mel, rows]) if self._mel.size else rows
+        self._audio_arrival_s = chunk.arrival_s
+
+    def finish(self) -> list[Clip]:
+        mel = pad_mel(self._mel) if self._mel.size else None
+        start_s, end_s = self._span or (0.0, 0.0)
+        if not self._newest:
+            return [] if mel is None else [Clip(start_s, end_s, None, None, None, mel, self._audio_arrival_s)]
+        clips = []
+        for track, newest in sorted(self._newest.items()):
+            spool, shape = self._spools[track], newest.image.shape
+            frames = []
+            for index in frame_indices(self._counts[track]):
+                spool.seek(int(index) * newest.image.nbytes)
+                frames.append(np.frombuffer(spool.read(newest.image.nbytes), np.uint8).reshape(shape))
+            arrival_s = max(newest.arrival_s, self._audio_arrival_s)
+            clips.append(Clip(start_s, end_s, track, newest.box, np.stack(frames), mel, arrival_s))
+            spool.close()
+        return clips

@@ -1,0 +1,89 @@
+"""Every error a user can meet. Each says what happened, what was expected and what to do next.
+
+The command line prints the message on one line and leaves with `exit_code`; a program that
+uses the Python API catches `MMAEdgeError` or one of its children.
+"""
+
+from __future__ import annotations
+
+
+class MMAEdgeError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        what: what happened, with the offending value or path.
+        expected: what would have been right.
+        hint: what the user can do next (a command where there is one).
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, expected: str = "", hint: str = "") -> None:
+        self.what, self.expected, self.hint = what, expected, hint
+        parts = [what.rstrip(".")]
+        if expected:
+            parts.append(f"expected {expected.rstrip('.')}")
+        if hint:
+            parts.append(hint.rstrip("."))
+        # One line, whatever a library put into the text: messages are grepped and logged.
+        super().__init__(" ".join("; ".join(parts).split()) + ".")
+
+
+class UsageError(MMAEdgeError):
+    """The command line or an argument of the API makes no sense (exit 2, as argparse does)."""
+
+    exit_code = 2
+
+
+class SourceError(MMAEdgeError):
+    """A media file is missing, empty, damaged or holds nothing to recognise."""
+
+    exit_code = 3
+
+
+class DeviceError(MMAEdgeError):
+    """A camera or microphone does not exist, is busy or stopped for good."""
+
+    exit_code = 4
+
+
+class BundleError(MMAEdgeError):
+    """A bundle is missing, changed after export, or of another schema."""
+
+    exit_code = 5
+
+
+class BackendError(MMAEdgeError):
+    """The asked backend or precision cannot run on this machine."""
+
+    exit_code = 6
+
+
+class OutputError(MMAEdgeError):
+    """A record could not be written; everything written before it is kept."""
+
+    exit_code = 7
+
+
+class CheckpointError(MMAEdgeError):
+    """A checkpoint is no checkpoint, does not fit the model, or holds code."""
+
+    exit_code = 8
+
+
+class DataError(MMAEdgeError):
+    """A training or evaluation set is missing, empty or inconsistent."""
+
+    exit_code = 9
+
+
+class ParityError(MMAEdgeError):
+    """An exported graph does not compute what the model computes."""
+
+    exit_code = 10
+
+
+class DependencyError(MMAEdgeError):
+    """An optional package is needed for what was asked and is not installed."""
+
+    exit_code = 11

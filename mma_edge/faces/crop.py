@@ -1,0 +1,64 @@
+"""Cutting the face out of a frame, as the authors of MMA-DFER cut MAFW (an MTCNN box, squared)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mma_edge.errors import UsageError
+from mma_edge.types import Box
+
+
+def square_box(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """Square a face box on its longer side and cut it at the border of the frame.
+
+    Corners are rounded and the first one is cut at 0 *before* the sides are compared; the shorter
+    side then grows by half the difference at both ends. So a box at the border, or one whose sides
+    differ by an odd number, may come out not quite square: the resize that follows stretches it, as
+    it did in training.
+
+    Args:
+        box: (x0, y0, x1, y1) in pixels of the frame.
+        width, height: of the frame, pixels.
+
+    Returns:
+        Whole pixels, inside the frame, x1 and y1 exclusive.
+
+    Raises:
+        UsageError: the box is empty or lies outside the frame.
+    """
+    x0, y0, x1, y1 = (round(float(value)) for value in box)
+    x0, y0 = max(x0, 0), max(y0, 0)
+    if not (x0 < min(x1, width) and y0 < min(y1, height)):
+        raise UsageError(f"face box {tuple(box)} in a frame of {width} x {height}", "a box that touches the frame")
+    difference = abs((x1 - x0) - (y1 - y0)) // 2
+    if x1 - x0 < y1 - y0:
+        x0, x1 = x0 - difference, x1 + difference
+    else:
+        y0, y1 = y0 - difference, y1 + difference
+    return max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+
+
+def crop_face(image: np.ndarray, box: Box) -> np.ndarray:
+    """The squared face region: a view, uint8 (h, w, 3), of `image` uint8 (H, W, 3)."""
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = square_box(box, width, height)
+    return image[y0:y1, x0:x1]
+
+
+def centre_box(image: np.ndarray) -> Box:
+    """The central square of half the shorter side: the authors' answer to a frame without a face.
+
+    (x0, y0, x1, y1) with sides 2r, r = min(H, W) // 2 // 2, of `image` uint8 (H, W, 3).
+    """
+    height, width = image.shape[:2]
+    reach = min(height, width) // 2 // 2
+    if reach < 1:
+        raise UsageError(f"frame of {width} x {height}", "at least 4 x 4 pixels")
+    y, x = height // 2, width // 2
+    return x - reach, y - reach, x + reach, y + reach
+
+
+def centre_crop(image: np.ndarray) -> np.ndarray:
+    """The region of `centre_box`: a view, uint8 (2r, 2r, 3), of `image` uint8 (H, W, 3)."""
+    x0, y0, x1, y1 = centre_box(image)
+    return image[y0:y1, x0:x1]

@@ -1,0 +1,266 @@
+"""Face detection: MTCNN (Zhang et al. 2016, doi 10.1109/LSP.2016.2603342) on onnxruntime's CPU provider.
+
+The cascade, its thresholds and its suppression follow facenet-pytorch 2.6.0, whose weights the
+assets hold; MMA-DFER's crops of MAFW were made with MTCNN boxes. Two differences: it
+runs on a shrunken copy of the frame, and `refine` runs the last network alone on known boxes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mma_edge.errors import BundleError, UsageError
+from mma_edge.onnxruntime_session import open_session
+from mma_edge.types import Box
+
+ASSETS = Path(__file__).parent.parent / "assets" / "mtcnn"
+THRESHOLDS = (0.6, 0.7, 0.7)
+"""Face probability that a window must reach in P-, R- and O-Net (facenet-pytorch's defaults)."""
+PYRAMID_FACTOR = 0.709
+"""Step between scales of P-Net's pyramid, about sqrt(1/2): half the area each time."""
+P_WINDOW, P_STRIDE, R_SIDE, O_SIDE = 12, 2, 24, 48
+"""Pixels: P-Net's window and its stride, inputs of R-Net and O-Net."""
+MAX_CANDIDATES = 400
+"""Most windows per pyramid scale, and in all, handed on: bounds the time that a noisy picture takes."""
+
+LOOKS = np.array([(0, 0, 1), (0, 0, 0.85), (0, 0, 1.2), (-0.08, 0, 1), (0.08, 0, 1), (0, -0.08, 1), (0, 0.08, 1)])
+"""Crops that `confirm` takes: x and y shift in sides of the square box, and size in the same. Each mirrored too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """A face in one image.
+
+    Attributes:
+        box: pixels of the image given, may reach past its border.
+        score: O-Net's probability of being a face, 0 to 1.
+    """
+
+    box: Box
+    score: float
+
+
+class MTCNNDetector:
+    """Finds faces in an image (`detect`), or finds them again near known places (`refine`).
+
+    Args:
+        min_face_px: smallest face looked for, in pixels of the shrunken frame: with the defaults
+            1/24 of the longest side of any larger frame (80 px of 1920).
+        max_side_px: longest side of the shrunken frame; smaller frames stay as they are.
+        num_threads: CPU threads for each network.
+        assets: folder with `pnet.onnx`, `rnet.onnx`, `onet.onnx` and `SOURCE.json`.
+
+    Raises:
+        BundleError: a network is missing or changed.
+        DependencyError: onnxruntime is not installed.
+    """
+
+    def __init__(
+        self, min_face_px: int = 20, max_side_px: int = 480, num_threads: int = 2, assets: Path = ASSETS
+    ) -> None:
+        if min_face_px < P_WINDOW or max_side_px < min_face_px or num_threads < 1:
+            given = f"min_face_px={min_face_px}, max_side_px={max_side_px}, num_threads={num_threads}"
+            raise UsageError(f"face detector: {given}", f"{P_WINDOW} <= min_face_px <= max_side_px, num_threads >= 1")
+        self.min_face_px, self.max_side_px = min_face_px, max_side_px
+        self._pnet, self._rnet, self._onet = _load_sessions(Path(assets), num_threads)
+
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        """All faces of an image, largest first.
+
+        Args:
+            image: uint8 (H, W, 3) RGB.
+        """
+        _check_image(image)
+        height, width = image.shape[:2]
+        shrink = min(1.0, self.max_side_px / max(height, width))
+        if shrink < 1.0:
+            size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        boxes, scores = self._output(image, self._reject(image, self._propose(image)))
+        # Sides are rounded each on its own, so are the two ratios back.
+        boxes = boxes * np.tile((width / image.shape[1], height / image.shape[0]), 2)
+        found = [Detection(_as_box(box), float(score)) for box, score in zip(boxes, scores, strict=True)]
+        return sorted(found, key=lambda d: (d.box[0] - d.box[2]) * (d.box[3] - d.box[1]))
+
+    def refine(self, image: np.ndarray, boxes: Sequence[Box]) -> list[Detection | None]:
+        """Look for a face again around each box: O-Net alone, far cheaper than `detect`.
+
+        Args:
+            image: uint8 (H, W, 3) RGB.
+            boxes: where the faces were, for instance in the frame before.
+
+        Returns:
+            One entry per box, in order: the face, or None where there is none any more.
+        """
+        _check_image(image)
+        if not boxes:
+            return []
+        squares = squared(np.asarray(boxes, np.float64).reshape(-1, 4))
+        answers: list[Detection | None] = [None] * len(boxes)
+        inside, crops = _crops(image, squares, O_SIDE)
+        if inside.size:
+            probability, offsets = _run(self._onet, crops)
+            for i, score, box in zip(inside, probability, _moved(squares[inside], offsets), strict=True):
+                if score >= THRESHOLDS[2]:
+                    answers[i] = Detection(_as_box(box), float(score))
+        return answers
+
+    def confirm(self, image: np.ndarray, boxes: Sequence[Box]) -> list[float]:
+        """How firmly each box is a face: O-Net's mean probability over shifted, scaled and mirrored crops.
+
+        A hand or a crease in a shirt may score 0.98 once, but seldom in all of them.
+
+        Args:
+            image: uint8 (H, W, 3) RGB.
+            boxes: face boxes of this very image.
+
+        Returns:
+            0 to 1 for each box, in order.
+        """
+        _check_image(image)
+        answers = []
+        for square in squared(np.asarray(boxes, np.float64).reshape(-1, 4)):
+            side, centre = square[2] - square[0], np.tile((square[:2] + square[2:]) / 2, 2)
+            half = side * LOOKS[:, 2:] / 2
+            inside, crops = _crops(image, centre + side * np.tile(LOOKS[:, :2], 2) + half * (-1, -1, 1, 1), O_SIDE)
+            if not inside.size:
+                answers.append(0.0)
+                continue
+            probability, _ = _run(self._onet, np.concatenate([crops, crops[:, :, ::-1]]))
+            answers.append(float(probability.mean()))
+        return answers
+
+    def _propose(self, image: np.ndarray) -> np.ndarray:
+        """P-Net over a pyramid of the image: square candidates (n, 4)."""
+        height, width = image.shape[:2]
+        scale = P_WINDOW / self.min_face_px
+        reach, first = np.array([1, 1, P_WINDOW, P_WINDOW]), np.array([1, 1, 0, 0])
+        windows, moves, scores = [np.zeros((0, 4))], [np.zeros((0, 4))], [np.zeros(0)]
+        while min(height, width) * scale >= P_WINDOW:
+            size = (int(width * scale + 1), int(height * scale + 1))
+            small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            probability, offsets = _run(self._pnet, small[None])
+            rows, columns = np.nonzero(probability[0] >= THRESHOLDS[0])
+            score = probability[0, rows, columns]
+            corners = np.stack([columns, rows, columns, rows], axis=1) * float(P_STRIDE)
+            # Published: 1-based pixels, floor((2i + 1) / scale) to floor((2i + 12) / scale), the last one
+            # included. Here pixels count from 0 and the end is excluded, so only the start moves by one.
+            window = np.floor((corners + reach) / scale) - first
+            kept = suppress(window, score, 0.5)[:MAX_CANDIDATES]
+            windows.append(window[kept])
+            moves.append(offsets[0, :, rows[kept], columns[kept]])
+            scores.append(score[kept])
+            scale *= PYRAMID_FACTOR
+        window, move, score = np.concatenate(windows), np.concatenate(moves), np.concatenate(scores)
+        kept = suppress(window, score, 0.7)[:MAX_CANDIDATES]
+        return squared(_moved(window[kept], move[kept]))
+
+    def _reject(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """R-Net: square candidates (n, 4) -> fewer and better square candidates."""
+        inside, crops = _crops(image, boxes, R_SIDE)
+        if not inside.size:
+            return np.zeros((0, 4))
+        score, offsets = _run(self._rnet, crops)
+        passed = score > THRESHOLDS[1]
+        boxes, score, offsets = boxes[inside][passed], score[passed], offsets[passed]
+        kept = suppress(boxes, score, 0.7)
+        return squared(_moved(boxes[kept], offsets[kept]))
+
+    def _output(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """O-Net: square candidates (n, 4) -> face boxes (m, 4) and scores (m,)."""
+        inside, crops = _crops(image, boxes, O_SIDE)
+        if not inside.size:
+            return np.zeros((0, 4)), np.zeros(0)
+        score, offsets = _run(self._onet, crops)
+        passed = score > THRESHOLDS[2]
+        boxes, score = _moved(boxes[inside][passed], offsets[passed]), score[passed]
+        kept = suppress(boxes, score, 0.7, of_smaller=True)
+        return boxes[kept], score[kept]
+
+
+def overlap(box: np.ndarray, others: np.ndarray, of_smaller: bool = False) -> np.ndarray:
+    """Intersection of `box` (4,) with each of `others` (n, 4) over their union, or over the smaller's area: (n,)."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    shared = sides.clip(0).prod(axis=1)
+    area, areas = (box[2:] - box[:2]).prod(), (others[:, 2:] - others[:, :2]).prod(axis=1)
+    whole = np.minimum(area, areas) if of_smaller else area + areas - shared
+    return shared / np.maximum(whole, 1e-9)
+
+
+def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float, of_smaller: bool = False) -> np.ndarray:
+    """Non-maximum suppression: indices of the boxes to keep, best first."""
+    waiting = np.argsort(-scores, kind="stable")
+    kept = []
+    while waiting.size:
+        best, waiting = waiting[0], waiting[1:]
+        kept.append(best)
+        waiting = waiting[overlap(boxes[best], boxes[waiting], of_smaller) <= threshold]
+    return np.asarray(kept, np.intp)
+
+
+def squared(boxes: np.ndarray) -> np.ndarray:
+    """Boxes (n, 4) widened about their centres to squares of their longer sides."""
+    half = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) / 2
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def _moved(boxes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Boxes (n, 4) with each corner moved by a network's answer, given in widths and heights."""
+    return boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+
+
+def _crops(image: np.ndarray, boxes: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut out each box that touches the image.
+
+    A box past the border is cut at the border and stretched, as published.
+
+    Returns:
+        Indices (m,) of the boxes that do, and uint8 (m, side, side, 3).
+    """
+    height, width = image.shape[:2]
+    bounds = np.floor(boxes).astype(np.int64).clip(0, (width, height, width, height))
+    inside = np.flatnonzero((bounds[:, 2:] > bounds[:, :2]).all(axis=1))
+    crops = np.empty((inside.size, side, side, 3), np.uint8)
+    for crop, (x0, y0, x1, y1) in zip(crops, bounds[inside], strict=True):
+        cv2.resize(image[y0:y1, x0:x1], (side, side), dst=crop, interpolation=cv2.INTER_AREA)
+    return inside, crops
+
+
+def _run(session: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 (N, H, W, 3) -> the network's probabilities and offsets."""
+    x = (images.transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 128.0
+    return tuple(session.run(["probability", "offsets"], {session.get_inputs()[0].name: x}))
+
+
+def _as_box(box: np.ndarray) -> Box:
+    return tuple(float(value) for value in box)
+
+
+def _check_image(image: np.ndarray) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise UsageError(f"image of {image.dtype} {image.shape}", "uint8 (H, W, 3) RGB, not empty")
+
+
+def _load_sessions(folder: Path, num_threads: int) -> list[Any]:
+    """The three networks of a folder, checked against the sums in its SOURCE.json."""
+    hint = "reinstall mma-edge: its face detector is incomplete or was changed"
+    try:
+        sums = json.loads((folder / "SOURCE.json").read_text())["files"]
+        sessions = []
+        for name in ("pnet.onnx", "rnet.onnx", "onet.onnx"):
+            data = (folder / name).read_bytes()
+            if hashlib.sha256(data).hexdigest() != sums[name]:
+                raise BundleError(f"{folder / name} has another SHA-256 than SOURCE.json beside it", hint=hint)
+            sessions.append(open_session(data, num_threads)[0])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"face detector: {type(error).__name__}: {error}", f"MTCNN in {folder}", hint) from error
+    return sessions

@@ -1,0 +1,153 @@
+"""The run road: source -> faces | audio -> clip -> engine -> emotion."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from mma_edge.clip import Crop, SlidingClips, WholeClips
+from mma_edge.errors import SourceError, UsageError
+from mma_edge.faces import FaceTracker, MTCNNDetector, centre_crop, crop_face, resize
+from mma_edge.faces.crop import centre_box
+from mma_edge.recognizer import Recognizer
+from mma_edge.sources import Source, open_source
+from mma_edge.sources.base import Notify, ignore_notice
+from mma_edge.timing import StageTimer
+from mma_edge.types import Emotion, Face, Frame
+
+CENTRE_TRACK = 0
+"""Track number of the authors' fallback, the centre of the picture; real tracks count from 1."""
+RATE_FRAMES = 30
+"""Frames over which `Pipeline.frame_rate` averages."""
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How a source is cut into clips.
+
+    Attributes:
+        window_s: length of a clip in seconds, at most 5.12 (the log-mel's span). 4 s hold a spoken sentence.
+        hop_s: time between two answers in seconds.
+        whole: one clip for the whole file instead (the paper's protocol); not for live sources.
+        centre_fallback: where no face is found, use the centre of the picture as the MMA-DFER authors do.
+        audio: False ignores the sound.
+        notify: takes one-line notices for people.
+    """
+
+    window_s: float = 4.0
+    hop_s: float = 0.5
+    whole: bool = False
+    centre_fallback: bool = False
+    audio: bool = True
+    notify: Notify = ignore_notice
+
+
+@dataclass
+class PipelineState:
+    """What a live view shows beside the emotions."""
+
+    time_s: float = 0.0
+    faces: list[Face] = field(default_factory=list)
+    frames_with_face: int = 0
+    answers: int = 0
+
+
+class Pipeline:
+    """Iterate over it for the emotions of one source; it can be iterated once."""
+
+    def __init__(
+        self, recognizer: Recognizer, source: Source, options: StreamOptions, timer: StageTimer | None = None
+    ) -> None:
+        if options.whole and source.live:
+            raise UsageError(f"--whole on {source.name}", "a file", "leave --whole out for a live source")
+        self.recognizer, self.source, self.options = recognizer, source, options
+        self.state = PipelineState()
+        self.timer = timer or StageTimer()
+        self._frame_clock: deque[float] = deque(maxlen=RATE_FRAMES)
+        self._tracker = FaceTracker(MTCNNDetector()) if source.has_video else None
+        self._clips = WholeClips() if options.whole else SlidingClips(options.window_s, options.hop_s)
+
+    @classmethod
+    def open(
+        cls,
+        recognizer: Recognizer,
+        source: str | os.PathLike,
+        options: StreamOptions | None = None,
+        timer: StageTimer | None = None,
+    ) -> Pipeline:
+        """A pipeline on what `open_source` understands."""
+        options = options or StreamOptions()
+        opened = open_source(source, options.notify, options.audio)
+        try:
+            return cls(recognizer, opened, options, timer)
+        except BaseException:
+            opened.close()
+            raise
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.source.close()
+
+    def __iter__(self) -> Iterator[Emotion]:
+        for event in self._timed_events():
+            yield from self._answer(self._clips.due(event.time_s))
+            if isinstance(event, Frame):
+                crops = self._crops(event)
+                self._clips.add_crops(crops, event.time_s)
+            else:
+                with self.timer("log-mel"):
+                    self._clips.add_audio(event)
+        yield from self._answer(self._clips.finish())
+        self._conclude()
+
+    def frame_rate(self) -> float:
+        """Frames per second of wall time that went through lately."""
+        clock = self._frame_clock
+        return (len(clock) - 1) / max(1e-6, clock[-1] - clock[0]) if len(clock) > 1 else 0.0
+
+    def _timed_events(self) -> Iterator:
+        events = iter(self.source.events())
+        while True:
+            with self.timer("decode"):
+                event = next(events, None)
+            if event is None:
+                return
+            self.state.time_s = event.time_s
+            yield event
+
+    def _crops(self, frame: Frame) -> list[Crop]:
+        self._frame_clock.append(time.monotonic())
+        with self.timer("detect"):
+            self.state.faces = self._tracker.update(frame)
+        self.state.frames_with_face += bool(self.state.faces)
+        size = self.recognizer.image_size
+        with self.timer("crop"):
+            found = [(face.track_id, face.box, crop_face(frame.image, face.box)) for face in self.state.faces]
+            if not found and self.options.centre_fallback:
+                found = [(CENTRE_TRACK, centre_box(frame.image), centre_crop(frame.image))]
+            return [
+                Crop(track, box, resize(image, size), frame.time_s, frame.arrival_s)
+                for track, box, image in found
+                if image.size
+            ]
+
+    def _answer(self, clips: list) -> Iterator[Emotion]:
+        if not clips:
+            return
+        with self.timer("engine"):
+            emotions = self.recognizer.predict_clips(clips)
+        self.state.answers += len(emotions)
+        yield from emotions
+
+    def _conclude(self) -> None:
+        """Say what a user would otherwise have to guess from the absence of records."""
+        if self.source.has_video and not self.state.frames_with_face:
+            hint = "" if self.options.centre_fallback else "; --centre-fallback uses the centre of the picture instead"
+            if self.state.answers == 0:
+                raise SourceError(f"{self.source.name}: no face and no sound was found", hint=hint.lstrip("; "))
+            self.options.notify(f"{self.source.name}: no face was found{hint}")

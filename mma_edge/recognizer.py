@@ -1,0 +1,137 @@
+"""Clip -> Emotion: engine, calibration and missing modalities."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
+from mma_edge.bundle import Bundle, read_bundle
+from mma_edge.clip import NUM_FRAMES
+from mma_edge.engines import open_engine
+from mma_edge.engines.base import Engine
+from mma_edge.errors import UsageError
+from mma_edge.types import Clip, Emotion
+
+if TYPE_CHECKING:
+    from mma_edge.pipeline import StreamOptions
+
+
+class Recognizer:
+    """A model ready to predict. Made by `mma_edge.load`.
+
+    Attributes:
+        labels: class names, in the order of the probabilities.
+        image_size: side S of the face crops it wants, pixels.
+        backend: what really runs: "cpu", "cuda", "openvino" or "tensorrt".
+        precision: of the graph that runs.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+        self.bundle, self.engine = bundle, engine
+        self.labels, self.image_size = bundle.labels, bundle.image_size
+        self.backend, self.precision = engine.backend, engine.precision
+
+    @classmethod
+    def open(cls, bundle: str | os.PathLike | None, backend: str, precision: str | None) -> Recognizer:
+        checked = read_bundle(bundle)
+        return cls(checked, open_engine(checked, backend, precision))
+
+    def predict(self, frames: np.ndarray | None = None, mel: np.ndarray | None = None) -> np.ndarray:
+        """Probabilities of a batch of clips.
+
+        A missing modality is fed as what training showed the model for it: no sound as the authors'
+        zeros before normalisation, no face as black frames. Whether a model was trained with
+        missing modalities is in its manifest (`missing_modality.trained`; the default model was).
+
+        Args:
+            frames: uint8 (N, 16, S, S, 3) RGB face crops, or None.
+            mel: float32 (N, 512, 128) log-mel before normalisation (`mma_edge.audio.log_mel`), or None.
+
+        Returns:
+            float32 (N, C), rows sum to 1, calibrated by the bundle's temperature.
+
+        Raises:
+            UsageError: both None, another shape or dtype, or unequal N.
+        """
+        if frames is None and mel is None:
+            raise UsageError("predict() got neither frames nor mel", "at least one of them")
+        S = self.image_size
+        given = [
+            ("frames", frames, (NUM_FRAMES, S, S, 3), np.uint8),
+            ("mel", mel, (NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32),
+        ]
+        for name, array, shape, dtype in given:
+            if array is not None:
+                _check(name, array, shape, dtype)
+        counts = {len(array) for array in (frames, mel) if array is not None}
+        if len(counts) > 1:
+            raise UsageError(f"{len(frames)} clips of frames and {len(mel)} of mel", "the same number")
+        count = counts.pop()
+        if count == 0:
+            return np.zeros((0, len(self.labels)), np.float32)
+        if frames is None:
+            frames = np.zeros((count, NUM_FRAMES, S, S, 3), np.uint8)
+        if mel is None:
+            mel = np.zeros((count, NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32)
+        return softmax(self.engine(frames, mel) / self.bundle.temperature)
+
+    def predict_clips(self, clips: Sequence[Clip]) -> list[Emotion]:
+        """One Emotion per clip, all in one call of the engine."""
+        if not clips:
+            return []
+        S = self.image_size
+        frames = np.zeros((len(clips), NUM_FRAMES, S, S, 3), np.uint8)
+        mel = np.zeros((len(clips), NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32)
+        for row, clip in enumerate(clips):
+            if clip.frames is not None:
+                frames[row] = clip.frames
+            if clip.mel is not None:
+                mel[row] = clip.mel
+        probabilities = self.predict(frames, mel)
+        now = time.monotonic()
+        return [
+            Emotion(
+                start_s=clip.start_s,
+                end_s=clip.end_s,
+                track_id=clip.track_id,
+                box=clip.box,
+                modalities=tuple(
+                    name for name, data in (("video", clip.frames), ("audio", clip.mel)) if data is not None
+                ),
+                labels=self.labels,
+                probabilities=row,
+                age_ms=1000 * (now - clip.newest_arrival_s),
+            )
+            for clip, row in zip(clips, probabilities, strict=True)
+        ]
+
+    def stream(self, source: str | os.PathLike, options: StreamOptions | None = None) -> Iterator[Emotion]:
+        """Emotions of a file, "camera", "camera:1" or "sample", one per face track and hop, as they come.
+
+        Args:
+            source: see `mma_edge.sources.open_source`.
+            options: window, hop and so on; see `mma_edge.pipeline.StreamOptions`.
+        """
+        from mma_edge.pipeline import Pipeline
+
+        with Pipeline.open(self, source, options) as pipeline:
+            yield from pipeline
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """float32 (N, C) -> probabilities (N, C)."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _check(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type) -> None:
+    expected = f"{np.dtype(dtype).name} (N, {', '.join(map(str, shape))})"
+    if not isinstance(array, np.ndarray):
+        raise UsageError(f"{name} is a {type(array).__name__}", f"a numpy array {expected}")
+    if array.dtype != dtype or array.shape[1:] != shape or array.ndim != len(shape) + 1:
+        raise UsageError(f"{name} is {array.dtype.name} {array.shape}", expected)

@@ -1,0 +1,109 @@
+"""Emotions for people: a live view in a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from mma_edge.types import Emotion
+
+BAR_CELLS = 24
+REFRESH_HZ = 8
+STALE_S = 2.0
+"""A face that got no answer for this long, in presentation time, leaves the view."""
+RATE_SPAN = 30
+"""Answers over which the rate is averaged."""
+
+
+def who(emotion: Emotion) -> str:
+    """Who the answer is about, in words."""
+    if emotion.track_id is None:
+        return "voice only"
+    return "centre of the picture" if emotion.track_id == 0 else f"face {emotion.track_id}"
+
+
+class LineSink:
+    """One line per answer: for logs, pipes and files."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __enter__(self) -> LineSink:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    def write(self, emotion: Emotion) -> None:
+        best = emotion.probabilities.argsort()[::-1][:3]
+        ranking = "  ".join(f"{emotion.labels[index]} {emotion.probabilities[index]:.0%}" for index in best)
+        present = "+".join(emotion.modalities)
+        self._console.print(
+            f"{emotion.start_s:7.2f} - {emotion.end_s:7.2f} s  {who(emotion):<12} {present:<11}  {ranking}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+class LiveSink:
+    """Bars per emotion for each face, and how the run is doing.
+
+    Args:
+        status: the line of the source's state: drops, time, and so on; asked at each refresh.
+    """
+
+    def __init__(self, console: Console, title: str, status: Callable[[], str]) -> None:
+        self._title, self._status = title, status
+        self._latest: dict[int | None, Emotion] = {}
+        self._arrivals: deque[float] = deque(maxlen=RATE_SPAN)
+        self._live = Live(console=console, refresh_per_second=REFRESH_HZ, get_renderable=self._render)
+
+    def __enter__(self) -> LiveSink:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._live.__exit__(*exc_info)
+
+    def write(self, emotion: Emotion) -> None:
+        self._arrivals.append(time.monotonic())
+        self._latest[emotion.track_id] = emotion
+        current = {track: latest for track, latest in self._latest.items() if emotion.end_s - latest.end_s < STALE_S}
+        # The voice alone is a stand-in for faces: it goes when one appears.
+        if emotion.track_id is not None:
+            current.pop(None, None)
+        self._latest = current
+
+    def _render(self) -> RenderableType:
+        parts: list[RenderableType] = [Text(self._title, style="bold")]
+        for _, emotion in sorted(self._latest.items(), key=lambda item: item[0] or 0):
+            parts.append(_bars(emotion))
+        if not self._latest:
+            parts.append(Text("waiting for a face or a voice", style="dim"))
+        parts.append(Text(f"{self._rate():.1f} answers/s  {self._status()}", style="dim"))
+        return Group(*parts)
+
+    def _rate(self) -> float:
+        if len(self._arrivals) < 2:
+            return 0.0
+        return (len(self._arrivals) - 1) / max(1e-6, self._arrivals[-1] - self._arrivals[0])
+
+
+def _bars(emotion: Emotion) -> Table:
+    heading = f"{who(emotion)}  {'+'.join(emotion.modalities)}  {emotion.end_s:.1f} s  age {emotion.age_ms:.0f} ms"
+    table = Table(title=heading, title_justify="left", show_header=False, box=None, pad_edge=False)
+    best = emotion.probabilities.argmax()
+    for index, (label, probability) in enumerate(zip(emotion.labels, emotion.probabilities, strict=True)):
+        cells = round(float(probability) * BAR_CELLS)
+        style = "bold green" if index == best else "cyan"
+        table.add_row(
+            label, Text("█" * cells, style=style) + Text("·" * (BAR_CELLS - cells), style="dim"), f"{probability:.0%}"
+        )
+    return table

@@ -1,0 +1,155 @@
+"""Records in a file: JSON Lines or CSV, one per emotion, on disk as soon as it is written.
+
+Both hold: start_s, end_s (seconds, PTS of the source), track_id, box (pixels of the upright frame),
+modalities present, label, one probability per class, age_ms (age of the newest datum at the answer).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from mma_edge.errors import OutputError, UsageError
+from mma_edge.types import Emotion
+
+TIME_DIGITS, PROBABILITY_DIGITS, PIXEL_DIGITS = 3, 6, 1
+
+
+class RecordSink(ABC):
+    """Appends whole records to a file that it creates.
+
+    Each record reaches the operating system before `write` returns. When one cannot be written
+    (disk full), a half-written line is cut off again, so the file always ends with a whole record.
+
+    Raises:
+        OutputError: the file exists and `overwrite` is False, or it cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike, labels: tuple[str, ...], overwrite: bool = False) -> None:
+        self.path, self.labels, self.count = Path(path), labels, 0
+        try:
+            # Binary and unbuffered: what write() has taken is with the operating system.
+            self._file = open(self.path, "wb" if overwrite else "xb", buffering=0)  # noqa: SIM115
+        except FileExistsError as error:
+            raise OutputError(
+                f"{self.path} exists", "a new file", "add --overwrite, or choose another --output"
+            ) from error
+        except OSError as error:
+            raise self._failure(error) from error
+        self._size = 0
+        if header := self.header():
+            self._append(header)
+
+    @abstractmethod
+    def header(self) -> str:
+        """First line of the file with its newline, or nothing."""
+
+    @abstractmethod
+    def line(self, emotion: Emotion) -> str:
+        """One record with its newline."""
+
+    def write(self, emotion: Emotion) -> None:
+        self._append(self.line(emotion))
+        self.count += 1
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> RecordSink:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _append(self, text: str) -> None:
+        data = text.encode()
+        try:
+            written = 0
+            while written < len(data):  # a full disk may take a part of it first
+                written += self._file.write(data[written:])
+        except OSError as error:
+            self._cut_back()
+            raise self._failure(error) from error
+        self._size += len(data)
+
+    def _cut_back(self) -> None:
+        try:
+            self._file.truncate(self._size)
+            self._file.seek(self._size)
+        except OSError:
+            pass  # a pipe or device has no length to restore
+
+    def _failure(self, error: OSError) -> OutputError:
+        kept = f" after {self.count} records, which are kept" if self.count else ""
+        return OutputError(
+            f"cannot write {self.path}{kept}: {error.strerror}", hint="free disk space or choose another --output"
+        )
+
+
+class JsonlSink(RecordSink):
+    """One JSON object per line."""
+
+    def header(self) -> str:
+        return ""
+
+    def line(self, emotion: Emotion) -> str:
+        return json.dumps(as_record(emotion)) + "\n"
+
+
+class CsvSink(RecordSink):
+    """One row per emotion; the columns of the probabilities are named p_<label>."""
+
+    def header(self) -> str:
+        names = ["start_s", "end_s", "track_id", "x0", "y0", "x1", "y1", "modalities", "label"]
+        return _csv_row([*names, *(f"p_{label}" for label in self.labels), "age_ms"])
+
+    def line(self, emotion: Emotion) -> str:
+        record = as_record(emotion)
+        return _csv_row(
+            [
+                record["start_s"],
+                record["end_s"],
+                record["track_id"],
+                *(record["box"] or [None] * 4),
+                "+".join(record["modalities"]),
+                record["label"],
+                *record["probabilities"].values(),
+                record["age_ms"],
+            ]
+        )
+
+
+def as_record(emotion: Emotion) -> dict:
+    """An emotion as plain JSON values."""
+    return {
+        "start_s": round(emotion.start_s, TIME_DIGITS),
+        "end_s": round(emotion.end_s, TIME_DIGITS),
+        "track_id": emotion.track_id,
+        "box": None if emotion.box is None else [round(float(value), PIXEL_DIGITS) for value in emotion.box],
+        "modalities": list(emotion.modalities),
+        "label": emotion.label,
+        "probabilities": {
+            label: round(float(p), PROBABILITY_DIGITS)
+            for label, p in zip(emotion.labels, emotion.probabilities, strict=True)
+        },
+        "age_ms": round(emotion.age_ms, 1),
+    }
+
+
+def _csv_row(values: list) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(values)
+    return buffer.getvalue()
+
+
+def open_record_sink(path: str | os.PathLike, labels: tuple[str, ...], overwrite: bool = False) -> RecordSink:
+    """The sink of a file name: .jsonl or .csv."""
+    suffix = Path(path).suffix.lower()
+    kinds = {".jsonl": JsonlSink, ".csv": CsvSink}
+    if suffix not in kinds:
+        raise UsageError(f"--output {path}", "a name that ends in .jsonl or .csv")
+    return kinds[suffix](path, labels, overwrite)

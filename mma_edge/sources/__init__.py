@@ -1,0 +1,45 @@
+"""Where frames and sound come from: a file, a camera with its microphone, the sample clip."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from mma_edge.errors import UsageError
+from mma_edge.sources.base import Event, Notify, Source, SourceStats
+from mma_edge.sources.camera import CameraSource
+from mma_edge.sources.file import FileSource
+from mma_edge.sources.sample import sample_path
+
+__all__ = [
+    "CameraSource", "Event", "FileSource", "Notify", "Source", "SourceStats", "open_source", "sample_path",
+]  # fmt: skip
+
+
+def open_source(spec: str | os.PathLike[str], notify: Notify | None = None, audio: bool = True) -> Source:
+    """Open what the user named.
+
+    Args:
+        spec: "sample", "camera", "camera:N" or a path; "./sample" is a file of that name.
+        notify: takes one-line notices, each said once.
+        audio: False leaves sound or microphone alone.
+    """
+    text = os.fspath(spec)
+    if text == "sample":
+        return FileSource(sample_path(), notify, audio)
+    if text == "camera" or text.startswith("camera:"):
+        number = text.partition(":")[2] if ":" in text else "0"
+        if not re.fullmatch(r"[0-9]{1,3}", number):
+            raise UsageError(f"{text!r} names no camera", "camera or camera:N with a number N", "try camera:0")
+        return CameraSource(int(number), notify, audio)
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
+    if scheme:
+        # Only the scheme is repeated: an address may hold a password.
+        raise UsageError(
+            f"{scheme[1]}:// addresses are not supported in this version",
+            "a file, camera, camera:N or sample",
+            "record some of it first: ffmpeg -i ADDRESS -t 30 -c copy clip.mkv",
+        )
+    if not text:
+        raise UsageError("the source is empty", "a file, camera, camera:N or sample", "try: mma-edge run sample")
+    return FileSource(spec, notify, audio)

@@ -1,0 +1,83 @@
+"""What every source of frames and sound looks like to the rest of the runtime."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from mma_edge.types import AudioChunk, Frame
+
+Notify = Callable[[str], None]
+"""Takes one line the user should see once, such as "no microphone: vision only, because ..."."""
+
+Event = Frame | AudioChunk
+
+
+def ignore_notice(line: str) -> None:
+    """The `Notify` of a caller who does not want to hear."""
+
+
+@dataclass
+class SourceStats:
+    """Counters that a source keeps up to date while it is read.
+
+    Attributes:
+        frames: frames handed out.
+        audio_s: seconds of sound handed out.
+        dropped_frames: live only: frames overwritten by a newer one before anybody read them.
+        dropped_audio_s: live only: seconds of sound discarded because nobody read them in time.
+        damaged_packets: packets that could not be read or decoded.
+        damaged_frames: frames left out because they depend on damaged data (grey or smeared faces).
+        undated_frames: frames left out because the file gives them no presentation time.
+        out_of_order: frames and sound blocks left out because their time runs backwards.
+        reopened: live only: how often a stalled device came back.
+    """
+
+    frames: int = 0
+    audio_s: float = 0.0
+    dropped_frames: int = 0
+    dropped_audio_s: float = 0.0
+    damaged_packets: int = 0
+    damaged_frames: int = 0
+    undated_frames: int = 0
+    out_of_order: int = 0
+    reopened: int = 0
+
+    def count(self, event: Event) -> None:
+        """Count one event that is about to be handed out."""
+        if isinstance(event, Frame):
+            self.frames += 1
+        else:
+            self.audio_s += event.samples.shape[1] / event.sample_rate_hz
+
+
+class Source(ABC):
+    """Frames and sound on one clock. Constructors do everything that can fail; use it in a `with` block.
+
+    Attributes:
+        name: short name for messages and records: the file's name, "camera:0".
+        live: True when the source does not wait for its reader.
+        has_video, has_audio: whether frames, sound come out of it.
+        stats: counters, see `SourceStats`.
+    """
+
+    name: str
+    live: bool
+    has_video: bool
+    has_audio: bool
+    stats: SourceStats
+
+    @abstractmethod
+    def events(self) -> Iterator[Event]:
+        """Frames and sound in presentation order (live: in order of arrival). One pass only."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release file or device. Safe to call twice."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()

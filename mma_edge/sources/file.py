@@ -1,0 +1,226 @@
+"""A media file as a source: every frame and every sample, by presentation time, nothing dropped."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import heapq
+import os
+import time
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import av
+
+from mma_edge.errors import SourceError, UsageError
+from mma_edge.sources.base import Event, Notify, Source, SourceStats, ignore_notice
+from mma_edge.sources.tracks import AudioTrack, VideoTrack
+from mma_edge.types import AudioChunk, Frame
+
+_EXPECTED = "a video or audio file such as clip.mp4"
+
+_STATED_DURATION_FORMATS = ("mov", "matroska", "avi", "wav", "flac")
+"""Containers that write their duration down; of the others FFmpeg guesses it from the bit rate."""
+
+_CUT_SHORT_S = 0.5
+"""A file ending this much before its stated duration is called cut short."""
+
+
+class FileSource(Source):
+    """Reads a media file with PyAV.
+
+    Picture and sound are read through two containers on the same file and merged lazily by time, so
+    memory does not grow however far apart a badly interleaved file stores the two.
+
+    Args:
+        path: the file.
+        notify: takes the notices (no sound, damaged, cut short).
+        audio: False leaves the sound unread.
+
+    Attributes:
+        duration_s: what the file says about its length, None if it does not.
+    """
+
+    live = False
+
+    def __init__(self, path: str | os.PathLike[str], notify: Notify | None = None, audio: bool = True) -> None:
+        self.path = checked_path(path)
+        self.name = self.path.name
+        self.stats = SourceStats()
+        self._notify = notify or ignore_notice
+        self._closed = self._started = False
+        self._containers: list[av.container.InputContainer] = []
+        try:
+            self._open_tracks(audio)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_tracks(self, audio: bool) -> None:
+        """Open both tracks and decode the first event of each: what opens may still not decode."""
+        container = self._open_container()
+        self.duration_s = container.duration / av.time_base if container.duration else None
+        # Cover art is a video stream to FFmpeg, and none to us.
+        attached = av.stream.Disposition.attached_pic
+        pictures = [s for s in container.streams.video if not s.disposition & attached]
+        sounds = list(container.streams.audio)
+        if not pictures and not sounds:
+            raise SourceError(f"{self.name} has neither a video nor an audio track", _EXPECTED)
+        self._video = self._audio = None
+        video_events: Iterator[Frame] = iter(())
+        audio_events: Iterator[AudioChunk] = iter(())
+        stream = _decodable(pictures)
+        if stream is not None:
+            self._video = VideoTrack(container, stream, self.stats, self.name)
+            video_events = self._video.events()
+        stream = _decodable(sounds) if audio else None
+        if stream is not None:
+            container = self._open_container()
+            self._audio = AudioTrack(container, container.streams[stream.index], self.stats, self.name)
+            audio_events = self._audio.events()
+
+        first_frame, first_chunk = next(video_events, None), next(audio_events, None)
+        self.has_video, self.has_audio = first_frame is not None, first_chunk is not None
+        if not self.has_video and not self.has_audio:
+            if pictures or audio:
+                raise SourceError(f"nothing in {self.name} can be decoded", _EXPECTED, "try to play it elsewhere")
+            raise SourceError(f"{self.name} has no video track and its sound was not asked for", _EXPECTED)
+        if not self.has_video:
+            why = "its video track cannot be decoded" if pictures else "it has no video track"
+            self._notify(f"{self.name}: voice only, because {why}")
+        elif not self.has_audio and audio:
+            why = "its audio track cannot be decoded" if sounds else "it has no audio track"
+            self._notify(f"{self.name}: vision only, because {why}")
+        # A track left unread may be the longer one; then its container's duration proves nothing.
+        self._all_read = len(pictures) <= self.has_video and len(sounds) <= self.has_audio
+        self._video_events = chain([first_frame] if first_frame else [], video_events)
+        self._audio_events = chain([first_chunk] if first_chunk else [], audio_events)
+
+    def events(self) -> Iterator[Event]:
+        """Frames and sound by presentation time; of two with the same time the sound comes first."""
+        if self._started:
+            raise UsageError(f"the events of {self.name} were read before", "one pass", "open the source again")
+        self._started = True
+        return self._merged()
+
+    def _merged(self) -> Iterator[Event]:
+        opened_s = time.monotonic()
+        told_rate = False
+        merged = heapq.merge(self._audio_events, self._video_events, key=lambda event: event.time_s)
+        while not self._closed:
+            event = next(merged, None)
+            if event is None:
+                self._report()
+                return
+            if event.arrival_s < opened_s:  # decoded by the constructor, maybe long before anybody read on
+                event = dataclasses.replace(event, arrival_s=time.monotonic())
+            if self._audio and self._audio.resampled_from_hz and not told_rate:
+                told_rate = True
+                was, now = self._audio.sample_rate_hz, self._audio.resampled_from_hz
+                self._notify(f"{self.name}: its sound changes from {was} to {now} Hz; resampled to {was} Hz")
+            self.stats.count(event)
+            yield event
+
+    def _report(self) -> None:
+        """Say at the end, in one line each, what was wrong with the file."""
+        stats = self.stats
+        if stats.damaged_packets or stats.damaged_frames:
+            left_out = f"{stats.damaged_frames} frame(s) that depend on damaged data left out"
+            self._notify(f"{self.name} is damaged: {stats.damaged_packets} packet(s) skipped, {left_out}")
+        if stats.undated_frames:
+            self._notify(f"{self.name}: {stats.undated_frames} frame(s) without a presentation time left out")
+        if stats.out_of_order:
+            self._notify(f"{self.name}: {stats.out_of_order} frame(s) whose time runs backwards left out")
+        tracks = [track for track in (self._video, self._audio) if track]
+        stated_s, end_s = self._stated_end_s(), max(track.end_s for track in tracks)
+        if stated_s is not None and end_s < stated_s - _CUT_SHORT_S:
+            self._notify(f"{self.name} is cut short: it announces {stated_s:.1f} s and ends at {end_s:.1f} s")
+
+    def _stated_end_s(self) -> float | None:
+        """Presentation time at which the tracks we read should end, None if the file does not say."""
+        container = self._containers[0]
+        if container.format.name.split(",")[0] not in _STATED_DURATION_FORMATS:
+            return None
+        streams = [track.stream for track in (self._video, self._audio) if track]
+        ends = [float(((s.start_time or 0) + s.duration) * s.time_base) for s in streams if s.duration]
+        if ends:
+            return max(ends)
+        if self._all_read and self.duration_s:
+            return (container.start_time or 0) / av.time_base + self.duration_s
+        return None
+
+    def _open_container(self) -> av.container.InputContainer:
+        """Open the file; "file:" and the white list keep names and playlists from reaching for anything else."""
+        try:
+            container = av.open(f"file:{self.path}", options={"protocol_whitelist": "file"})
+        except av.FFmpegError as exc:
+            raise _not_media(self.path, exc) from exc
+        self._containers.append(container)
+        kind = container.format.name
+        if kind == "tty":  # FFmpeg renders text files as a film of a terminal
+            raise SourceError(f"{self.name} is a text file", _EXPECTED)
+        if kind == "image2" or kind.endswith("_pipe"):
+            raise SourceError(f"{self.name} is a still picture", _EXPECTED)
+        return container
+
+    def close(self) -> None:
+        """Close both containers."""
+        self._closed = True
+        for container in self._containers:
+            container.close()
+
+
+def _decodable(streams: list) -> av.stream.Stream | None:
+    """The stream a player would show: the default one, else the first, of those with a decoder."""
+    streams = [s for s in streams if s.codec_context is not None]
+    default = [s for s in streams if s.disposition & av.stream.Disposition.default]
+    return (default or streams or [None])[0]
+
+
+def checked_path(path: str | os.PathLike[str]) -> Path:
+    """The path, if a readable and not empty file is there; otherwise SourceError with the nearest help."""
+    path = Path(path).expanduser()
+    try:
+        if path.is_dir():
+            raise SourceError(f"{path} is a directory", _EXPECTED, "name one file in it")
+        if not path.exists():
+            raise SourceError(f"{path} does not exist", _EXPECTED, _similar_name(path))
+        if not path.is_file():
+            raise SourceError(f"{path} is not a regular file", _EXPECTED, "for a camera say camera:N")
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise SourceError(f"{path} is empty", _EXPECTED, "copy or record it again")
+    except PermissionError as exc:
+        raise SourceError(f"{path} may not be read (permission denied)", hint=f"chmod u+r {path}") from exc
+    except (OSError, ValueError) as exc:  # a name too long or with a NUL, a disk that fails
+        raise SourceError(f"{str(path)[:200]!r} cannot be read ({exc.__class__.__name__})", _EXPECTED) from exc
+    return path
+
+
+def _similar_name(path: Path) -> str:
+    """A hint naming the file of the same folder whose name comes closest."""
+    if not path.parent.is_dir():
+        return f"the folder {path.parent} does not exist either"
+    names = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"perhaps {path.parent / close[0]} is meant" if close else "check the path"
+
+
+def _not_media(path: Path, cause: Exception) -> SourceError:
+    """Tell the kinds of unreadable files apart by their first bytes."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head[4:8] == b"ftyp":
+        return SourceError(
+            f"{path.name} is an MP4 file without its index (moov): the recording or the copy was cut short",
+            "a complete file",
+            "copy it again, or rebuild its index with a repair tool such as untrunc",
+        )
+    try:
+        text = b"\0" not in head and bool(head[:-3].decode("utf-8"))
+    except UnicodeDecodeError:
+        text = False
+    if text:
+        return SourceError(f"{path.name} is a text file", _EXPECTED)
+    return SourceError(f"{path.name} is no media file FFmpeg can read ({type(cause).__name__})", _EXPECTED)

@@ -1,0 +1,124 @@
+"""The thread that owns a camera. All calls into the driver happen here, because each of them may block."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+_PAUSE_S = 0.02
+"""Pause after a failed grab: an unplugged camera fails at once, again and again."""
+
+
+class Capture(Protocol):
+    """The part of `cv2.VideoCapture` that is used."""
+
+    def isOpened(self) -> bool: ...  # noqa: N802 (OpenCV's name)
+
+    def grab(self) -> bool: ...
+
+    def retrieve(self) -> tuple[bool, np.ndarray | None]: ...
+
+    def release(self) -> None: ...
+
+
+class Grabber(threading.Thread):
+    """Opens one capture, keeps its newest frame, releases it when stopped.
+
+    Args:
+        open_capture: opens the camera; called in the thread.
+        clock: monotonic seconds.
+        sleep: pauses the thread.
+        on_frame: called after each frame, to wake the reader.
+        on_overwrite: called when a frame nobody read is overwritten.
+
+    Attributes:
+        ready: set once the capture is open or has failed to open.
+        opened_s: clock when it was open, None before that or if it failed.
+        last_frame_s: clock of the newest frame ever seen, None before the first.
+        size: (width, height) of the newest frame.
+        error: what the factory raised, if it did.
+    """
+
+    def __init__(
+        self,
+        open_capture: Callable[[], Capture],
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+        on_frame: Callable[[], None],
+        on_overwrite: Callable[[], None],
+    ) -> None:
+        super().__init__(name="camera-grabber", daemon=True)  # a driver that never returns must not keep us alive
+        self._open_capture, self._clock, self._sleep = open_capture, clock, sleep
+        self._on_frame, self._on_overwrite = on_frame, on_overwrite
+        self._lock = threading.Lock()
+        self._newest: tuple[np.ndarray, float] | None = None
+        self._stop_asked = threading.Event()
+        self.ready = threading.Event()
+        self.opened_s: float | None = None
+        self.last_frame_s: float | None = None
+        self.size = (0, 0)
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """The thread: open, grab until stopped, release."""
+        capture = None
+        try:
+            capture = self._open_capture()
+            if capture.isOpened():
+                self.opened_s = self._clock()
+                self.ready.set()
+                while not self._stop_asked.is_set():
+                    if not self._grab_one(capture):
+                        self._sleep(_PAUSE_S)
+        except Exception as exc:  # whatever a driver throws ends this thread, never the program
+            self.error = exc
+        finally:
+            self.ready.set()
+            if capture is not None:
+                with contextlib.suppress(Exception):  # the device is gone already; gone is what we want
+                    capture.release()
+
+    def _grab_one(self, capture: Capture) -> bool:
+        if not capture.grab():
+            return False
+        # The time of the grab, not of the decoding that follows.
+        time_s = self._clock()
+        good, image = capture.retrieve()
+        if not good or image is None or image.size == 0:
+            return False
+        with self._lock:
+            if self._stop_asked.is_set():
+                return True
+            if self._newest is not None:
+                self._on_overwrite()
+            self._newest = (image, time_s)
+            self.last_frame_s = time_s
+            self.size = (image.shape[1], image.shape[0])
+        self._on_frame()
+        return True
+
+    def newest_s(self) -> float | None:
+        """Capture time of the frame that `take` would return, None if there is none."""
+        with self._lock:
+            return self._newest[1] if self._newest else None
+
+    def take(self) -> tuple[np.ndarray, float] | None:
+        """The newest frame, BGR uint8 (H, W, 3), and its capture time on the clock; once."""
+        with self._lock:
+            newest, self._newest = self._newest, None
+        return newest
+
+    def stop(self) -> None:
+        """Ask the thread to release the camera and end; does not wait for it."""
+        with self._lock:
+            self._stop_asked.set()
+            self._newest = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop_asked.is_set()

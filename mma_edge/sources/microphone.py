@@ -1,0 +1,221 @@
+"""The microphone of a live source. Optional: without it the camera goes on with vision only."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from mma_edge.errors import DependencyError, DeviceError, MMAEdgeError
+from mma_edge.sources.base import Notify, SourceStats
+from mma_edge.types import AudioChunk
+
+BLOCK_S = 0.03
+"""Length of one block: short against a video frame's life, long enough to cost little."""
+
+KEEP_S = 10.0
+"""Sound kept for a busy reader; beyond it the oldest is dropped and counted."""
+
+_RESYNC_S = 0.05
+"""Time stamps that stray further than this from the count of samples are believed: samples were lost."""
+
+_SLEW = 0.02
+"""Share of a smaller deviation taken over per block: follows the crystal's drift, ignores jitter."""
+
+BlockCallback = Callable[[np.ndarray, int, float | None], None]
+"""Takes (samples float32 (n, channels), sample rate in Hz, age of the first sample in seconds or None)."""
+
+
+class InputStream(Protocol):
+    """A running input; blocks come through the callback until it is closed."""
+
+    def close(self) -> None:
+        """Stop and release the device."""
+
+
+OpenStream = Callable[[BlockCallback, bool], InputStream]
+"""Opens the default input. The flag asks to look for devices plugged in since the first time."""
+
+
+def open_default_input(on_block: BlockCallback, rescan: bool = False) -> InputStream:
+    """Start the default input at its own rate with sounddevice; DependencyError or DeviceError if it cannot."""
+    try:
+        import sounddevice
+    except ImportError as exc:
+        raise DependencyError("sounddevice is not installed", hint="pip install 'mma-edge[live]'") from exc
+    except OSError as exc:
+        hint = "install it (Debian, Ubuntu, JetPack: sudo apt-get install libportaudio2)"
+        raise DependencyError("the PortAudio library is missing", hint=hint) from exc
+    hint = "plug one in and choose it as default input of the system"
+    try:
+        if rescan:
+            # PortAudio lists devices once, when it starts; sounddevice has no public way to start it again.
+            sounddevice._terminate()
+            sounddevice._initialize()
+        device = sounddevice.query_devices(kind="input")
+    except (sounddevice.PortAudioError, ValueError) as exc:
+        raise DeviceError(f"there is no input device ({exc})", "a microphone", hint) from exc
+    rate = round(device["default_samplerate"])
+
+    def callback(samples: np.ndarray, count: int, times: object, status: object) -> None:
+        age_s = times.currentTime - times.inputBufferAdcTime
+        # Some drivers leave the ADC time at zero.
+        on_block(samples, rate, age_s if 0.0 <= age_s < 1.0 else None)
+
+    # Plain hardware devices may refuse one channel and take the two they have.
+    errors = []
+    for channels in dict.fromkeys((1, min(2, device["max_input_channels"]))):
+        try:
+            stream = sounddevice.InputStream(
+                samplerate=rate, blocksize=round(rate * BLOCK_S), channels=channels, dtype="float32", callback=callback
+            )
+            stream.start()
+            return stream
+        except sounddevice.PortAudioError as exc:
+            errors.append(str(exc))
+    raise DeviceError(f"the input device {device['name']!r} cannot be opened ({errors[-1]})", "a microphone", hint)
+
+
+class Microphone:
+    """Collects blocks from the sound driver's thread until the reader takes them.
+
+    Args:
+        notify: takes "stopped" and "is back", each said once per event.
+        stats: `dropped_audio_s` is counted there.
+        open_stream: opens the input; tests put theirs here.
+        clock: monotonic seconds.
+        on_data: called after each block, from the driver's thread, to wake the reader.
+        stall_s: silence of the driver after which the microphone counts as unplugged.
+        retry_s: pause between attempts to reopen it.
+    """
+
+    def __init__(
+        self,
+        notify: Notify,
+        stats: SourceStats,
+        *,
+        open_stream: OpenStream = open_default_input,
+        clock: Callable[[], float] = time.monotonic,
+        on_data: Callable[[], None] = lambda: None,
+        stall_s: float = 2.0,
+        retry_s: float = 5.0,
+    ) -> None:
+        self._notify, self._stats, self._open_stream = notify, stats, open_stream
+        self._clock, self._on_data = clock, on_data
+        self._stall_s, self._retry_s = stall_s, retry_s
+        self._lock = threading.Lock()
+        self._chunks: deque[AudioChunk] = deque()  # time_s on the clock, not yet relative to the source's start
+        self._kept_s = 0.0
+        self._next_s: float | None = None
+        self._generation = 0
+        self._last_block_s = clock()
+        self._gone = False
+        self._heard = False  # whether the present stream delivered anything yet
+        self._stop = threading.Event()
+        self._reopener: threading.Thread | None = None
+        self._stream: InputStream | None = open_stream(partial(self._on_block, 0), False)
+
+    def _on_block(self, generation: int, samples: np.ndarray, rate: int, age_s: float | None) -> None:
+        """Runs in the driver's thread: stamp, store, leave."""
+        now_s = self._clock()
+        length_s = len(samples) / rate
+        # The mean of the channels is a new array: the driver reuses its own after this call.
+        mono = samples.mean(axis=1, dtype=np.float32)[np.newaxis]
+        measured_s = now_s - (length_s if age_s is None else age_s)
+        with self._lock:
+            if generation != self._generation or self._stop.is_set():
+                return
+            self._last_block_s, self._heard = now_s, True
+            if self._next_s is None or abs(measured_s - self._next_s) > _RESYNC_S:
+                start_s = measured_s
+            else:
+                start_s = self._next_s + _SLEW * (measured_s - self._next_s)
+            self._next_s = start_s + length_s
+            self._chunks.append(AudioChunk(mono, rate, start_s, now_s))
+            self._kept_s += length_s
+            while self._kept_s > KEEP_S and len(self._chunks) > 1:
+                self._stats.dropped_audio_s += self._popped_length_s()
+        self._on_data()
+
+    def _popped_length_s(self) -> float:
+        chunk = self._chunks.popleft()
+        length_s = chunk.samples.shape[1] / chunk.sample_rate_hz
+        self._kept_s -= length_s
+        return length_s
+
+    def clear(self) -> None:
+        """Forget what was recorded so far; not counted as dropped."""
+        with self._lock:
+            self._chunks.clear()
+            self._kept_s = 0.0
+
+    def oldest_arrival_s(self) -> float | None:
+        """Arrival time of the block that `take` would return, None if there is none."""
+        with self._lock:
+            return self._chunks[0].arrival_s if self._chunks else None
+
+    def take(self, start_s: float) -> AudioChunk | None:
+        """The oldest block, mono, with `time_s` counted from `start_s` on the clock; None if there is none."""
+        with self._lock:
+            if not self._chunks:
+                return None
+            chunk = self._chunks[0]
+            self._popped_length_s()
+        return AudioChunk(chunk.samples, chunk.sample_rate_hz, chunk.time_s - start_s, chunk.arrival_s)
+
+    def watch(self) -> None:
+        """Notice that the driver fell silent (it tells nobody when a microphone is unplugged), or is back."""
+        with self._lock:
+            silent = self._clock() - self._last_block_s > self._stall_s
+            heard = self._heard
+        reopening = self._reopener is not None and self._reopener.is_alive()
+        if not silent:
+            if self._gone and heard:
+                self._gone = False
+                self._notify("the microphone is back")
+            return
+        if not self._gone:
+            self._gone = True
+            self._notify("the microphone stopped delivering (unplugged?): vision only until it is back")
+        if not reopening:
+            self._reopener = threading.Thread(target=self._reopen, name="microphone-reopen", daemon=True)
+            self._reopener.start()
+
+    def _reopen(self) -> None:
+        """Close the dead stream and open the default input again; in a thread, because drivers block here."""
+        with self._lock:
+            self._generation += 1
+            self._next_s, self._heard = None, False
+            generation = self._generation
+        self._close_stream()
+        while not self._stop.is_set():
+            try:
+                stream = self._open_stream(partial(self._on_block, generation), True)
+            except MMAEdgeError:
+                self._stop.wait(self._retry_s)
+                continue
+            with self._lock:
+                self._last_block_s = self._clock()  # give the new stream its time before judging it
+                stopped = self._stop.is_set()
+                self._stream = None if stopped else stream
+            if stopped:
+                stream.close()
+            return
+
+    def _close_stream(self) -> None:
+        with self._lock:
+            stream, self._stream = self._stream, None
+        if stream is not None:
+            with contextlib.suppress(Exception):  # PortAudio reports a device that is gone; gone is what we want
+                stream.close()
+
+    def close(self) -> None:
+        """Stop recording."""
+        self._stop.set()
+        self._close_stream()

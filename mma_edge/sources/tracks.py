@@ -1,0 +1,197 @@
+"""One track of a media file: damaged packets survived, pictures upright and RGB, sound as float32."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import av
+import cv2
+import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
+
+from mma_edge.errors import SourceError
+from mma_edge.sources.base import SourceStats
+from mma_edge.types import AudioChunk, Frame
+
+_MAX_READ_ERRORS = 100
+"""Read errors in a row after which the rest of a file is given up (a disk that went away)."""
+
+_MAX_UNDATED_FRAMES = 100
+"""Frames without any presentation time after which the file is refused rather than decoded to its end."""
+
+
+def _decoded(container: av.container.InputContainer, stream: av.stream.Stream, stats: SourceStats) -> Iterator:
+    """PyAV frames of one stream, packet by packet, so that a damaged packet costs no more than itself."""
+    read_errors = 0
+    packets = container.demux(stream)
+    while read_errors < _MAX_READ_ERRORS:
+        try:
+            packet = next(packets)
+        except StopIteration:  # the last packet was PyAV's empty one, which drains the decoder
+            return
+        except av.FFmpegError:
+            # The generator is dead after an error; a new one goes on behind the damaged place.
+            read_errors += 1
+            stats.damaged_packets += 1
+            packets = container.demux(stream)
+            continue
+        read_errors = 0
+        try:
+            frames = packet.decode()
+        except av.error.EOFError:
+            continue
+        except av.FFmpegError:
+            stats.damaged_packets += 1
+            continue
+        yield from frames
+
+
+def upright(image: np.ndarray, display_matrix: np.ndarray | None) -> np.ndarray:
+    """Turn and mirror `image` (H, W, 3) as a file's display matrix asks, to the nearest quarter turn.
+
+    Args:
+        display_matrix: int32 (9,) as FFmpeg stores it: x' = m0 x + m3 y, y' = m1 x + m4 y, y downwards.
+    """
+    if display_matrix is None:
+        return image
+    m0, m1, m3, m4 = (int(display_matrix[i]) for i in (0, 1, 3, 4))
+    swapped = abs(m3) > abs(m0)
+    if swapped:
+        image = cv2.transpose(image)
+    mirror_x, mirror_y = (m3 < 0, m1 < 0) if swapped else (m0 < 0, m4 < 0)
+    if mirror_x and mirror_y:
+        return cv2.flip(image, -1)
+    if mirror_x or mirror_y:
+        return cv2.flip(image, 1 if mirror_x else 0)
+    return image
+
+
+def to_float(frame: av.AudioFrame) -> np.ndarray:
+    """Samples of a decoded frame in any sample format as float32 (channels, n) in [-1, 1]."""
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:  # (1, n * channels), channels interleaved
+        samples = samples.reshape(frame.samples, -1).T
+    if samples.dtype == np.uint8:
+        samples = (samples.astype(np.float32) - 128.0) / 128.0
+    elif samples.dtype.kind == "i":
+        # One division in float64: int32 does not fit into float32's 24 bits before scaling.
+        samples = samples / float(2 ** (8 * samples.dtype.itemsize - 1))
+    return np.ascontiguousarray(samples, dtype=np.float32)
+
+
+class VideoTrack:
+    """The picture of a file as `Frame`s, on a container of its own."""
+
+    def __init__(
+        self, container: av.container.InputContainer, stream: av.VideoStream, stats: SourceStats, name: str
+    ) -> None:
+        stream.thread_type = "AUTO"
+        # Otherwise FFmpeg drops such frames in silence; this way they can be counted.
+        stream.codec_context.flags |= av.codec.context.Flags.output_corrupt
+        self.container, self.stream, self.stats, self.name = container, stream, stats, name
+        self.end_s = float("-inf")
+        # AVI stores no presentation times. FFmpeg makes them up per packet, wrongly where frames are
+        # reordered; the decoding times, which frames come out of the decoder with, do rise evenly.
+        self._by_decoding_time = container.format.name == "avi"
+        self._rotation: int | None = None
+        self._matrix: np.ndarray | None = None
+
+    def events(self) -> Iterator[Frame]:
+        """Upright RGB frames with strictly rising presentation times; SourceError if none has a time."""
+        undated = 0
+        step_s = 0.0
+        for frame in _decoded(self.container, self.stream, self.stats):
+            if frame.is_corrupt:
+                self.stats.damaged_frames += 1
+                continue
+            time_s = frame.time
+            if self._by_decoding_time:
+                # The frames that drain out at the end come without; they follow at the last distance.
+                time_s = self.end_s + step_s if frame.dts is None else float(frame.dts * frame.time_base)
+            if time_s is None:
+                undated += 1
+                self.stats.undated_frames += 1
+                if self.end_s == float("-inf") and undated >= _MAX_UNDATED_FRAMES:
+                    break
+                continue
+            if time_s <= self.end_s:
+                self.stats.out_of_order += 1
+                continue
+            step_s, self.end_s = time_s - self.end_s, time_s
+            # FFmpeg converts with the file's own colour matrix and range.
+            image = frame.to_ndarray(format="rgb24")
+            yield Frame(upright(image, self._display_matrix(frame)), float(time_s), time.monotonic())
+        if undated and self.end_s == float("-inf"):
+            raise SourceError(
+                f"no video frame of {self.name} has a presentation time",
+                "a file with time stamps",
+                "put it into a container that has them: ffmpeg -fflags +genpts -i IN -c copy OUT.mkv",
+            )
+
+    def _display_matrix(self, frame: av.VideoFrame) -> np.ndarray | None:
+        """The frame's display matrix, looked up only when its angle changes.
+
+        A look at `side_data` ties frame and side data into a cycle: done for each frame, megabytes of
+        pictures would wait for Python's cycle collector.
+        """
+        if frame.rotation != self._rotation:
+            self._rotation = frame.rotation
+            side_data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+            self._matrix = None if side_data is None else np.frombuffer(bytes(side_data), dtype=np.int32)
+        return self._matrix
+
+
+class AudioTrack:
+    """The sound of a file as `AudioChunk`s, on a container of its own.
+
+    Attributes:
+        sample_rate_hz: rate of the first chunk, kept for all; None before it.
+        resampled_from_hz: the other rate, when the file changes its rate on the way.
+    """
+
+    def __init__(
+        self, container: av.container.InputContainer, stream: av.AudioStream, stats: SourceStats, name: str
+    ) -> None:
+        self.container, self.stream, self.stats, self.name = container, stream, stats, name
+        self.end_s = float("-inf")
+        self.sample_rate_hz: int | None = None
+        self.resampled_from_hz: int | None = None
+        self._resampler: tuple[int, str, av.AudioResampler] | None = None
+
+    def events(self) -> Iterator[AudioChunk]:
+        """Chunks at the rate of the first one; a gap in the file stays a gap in `time_s`."""
+        previous_s = float("-inf")
+        for decoded in _decoded(self.container, self.stream, self.stats):
+            if decoded.is_corrupt:
+                self.stats.damaged_frames += 1
+                continue
+            for frame in self._at_first_rate(decoded):
+                samples = to_float(frame)
+                if samples.shape[1] == 0:
+                    continue
+                if not np.isfinite(samples).all():  # a float file can hold anything; one NaN would spoil a window
+                    self.stats.damaged_frames += 1
+                    continue
+                # Sound is continuous: a block without a time follows the one before.
+                time_s = frame.time if frame.time is not None else max(self.end_s, 0.0)
+                if time_s <= previous_s:
+                    self.stats.out_of_order += 1
+                    continue
+                chunk = AudioChunk(samples, self.sample_rate_hz, float(time_s), time.monotonic())
+                previous_s, self.end_s = chunk.time_s, chunk.end_s
+                yield chunk
+
+    def _at_first_rate(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
+        """The frame itself, or resampled when the file changed its rate on the way."""
+        if self.sample_rate_hz is None:
+            self.sample_rate_hz = frame.sample_rate
+        if frame.sample_rate == self.sample_rate_hz:
+            return [frame]
+        key = (frame.sample_rate, frame.layout.name)
+        if self._resampler is None or self._resampler[:2] != key:
+            # A resampler is bound to the first frame it meets.
+            resampler = av.AudioResampler(format="fltp", layout=frame.layout.name, rate=self.sample_rate_hz)
+            self._resampler = (*key, resampler)
+        self.resampled_from_hz = frame.sample_rate
+        return self._resampler[2].resample(frame)

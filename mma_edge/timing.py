@@ -1,0 +1,23 @@
+"""Where the time of a run goes: milliseconds per stage, collected only when somebody asks."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class StageTimer:
+    """Durations in milliseconds per stage name, one entry per call."""
+
+    def __init__(self) -> None:
+        self.durations_ms: dict[str, list[float]] = defaultdict(list)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.durations_ms[stage].append(1000 * (time.perf_counter() - start))

@@ -1,0 +1,123 @@
+"""What travels between the rooms: frozen dataclasses, numpy inside.
+
+One clock: `time_s` is the presentation time of the source in seconds (PTS of a file, capture
+time of a live device), the same for frames and sound. `arrival_s` is `time.monotonic()` when
+the datum entered this process, and serves to tell its age.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Box = tuple[float, float, float, float]
+"""(x0, y0, x1, y1) in pixels of the upright frame; x1, y1 exclusive; may reach past the border."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Frame:
+    """One upright video frame.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB, rotation flags already applied.
+        time_s: presentation time in seconds.
+        arrival_s: `time.monotonic()` at decoding or capture.
+    """
+
+    image: np.ndarray
+    time_s: float
+    arrival_s: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class AudioChunk:
+    """Consecutive samples of one source.
+
+    Attributes:
+        samples: float32 (channels, n) in [-1, 1].
+        sample_rate_hz: the source's own rate; never resampled.
+        time_s: presentation time of the first sample in seconds.
+        arrival_s: `time.monotonic()` at decoding or capture.
+    """
+
+    samples: np.ndarray
+    sample_rate_hz: int
+    time_s: float
+    arrival_s: float
+
+    @property
+    def end_s(self) -> float:
+        """Presentation time just after the last sample."""
+        return self.time_s + self.samples.shape[1] / self.sample_rate_hz
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One tracked face in one frame.
+
+    Attributes:
+        track_id: stable number of this person's track, from 1.
+        box: where it is, pixels of the frame.
+        score: probability of being a face, 0 to 1.
+    """
+
+    track_id: int
+    box: Box
+    score: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Clip:
+    """The model's input for one face track (or for the voice alone) over one window.
+
+    Attributes:
+        start_s, end_s: the window in presentation time.
+        track_id: the face track, None when no face was in the window.
+        box: newest face box of the window, None without a face.
+        frames: uint8 (16, S, S, 3) RGB crops, None without a face.
+        mel: float32 (512, 128) log-mel before normalisation, None without sound.
+        newest_arrival_s: `time.monotonic()` at which the newest datum of the window arrived.
+    """
+
+    start_s: float
+    end_s: float
+    track_id: int | None
+    box: Box | None
+    frames: np.ndarray | None
+    mel: np.ndarray | None
+    newest_arrival_s: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Emotion:
+    """What the model says about one clip; one record of every sink.
+
+    Attributes:
+        start_s, end_s: the window in presentation time (PTS) of the source, seconds.
+        track_id: the face track, None when the answer rests on the voice alone.
+        box: newest face box of the window in pixels, None without a face.
+        modalities: those present, from ("video", "audio").
+        labels: class names, in the order of `probabilities`.
+        probabilities: float32 (C,), sum 1, calibrated by the bundle's temperature.
+        age_ms: time between the arrival of the newest datum and this answer, milliseconds.
+    """
+
+    start_s: float
+    end_s: float
+    track_id: int | None
+    box: Box | None
+    modalities: tuple[str, ...]
+    labels: tuple[str, ...]
+    probabilities: np.ndarray
+    age_ms: float
+
+    @property
+    def label(self) -> str:
+        """Name of the most probable class."""
+        return self.labels[int(self.probabilities.argmax())]
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the most probable class."""
+        return float(self.probabilities.max())

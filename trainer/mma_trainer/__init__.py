@@ -1,0 +1,1 @@
+"""Training of MMA-DFER: model, data, recipe, evaluation, checkpoints. Needs torch."""

@@ -1,0 +1,196 @@
+"""Checkpoint files: ours and the authors', loaded without ever running code from them.
+
+Ours is a torch file holding {"format", "version", "config", "state_dict", "provenance", "training"};
+the authors' is {"epoch", "state_dict", "best_acc", "optimizer", "recorder"} with every key of the
+state dict prefixed `module.` and `recorder` a pickled instance of a class of their script.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mma_edge.errors import CheckpointError
+from mma_trainer import official
+from mma_trainer.model import MMADFER, MMADFERConfig
+
+FORMAT = "mma-edge-checkpoint"
+VERSION = 1
+
+
+class _InertRecorder:
+    """Stands in for the authors' `__main__.RecorderMeter`: holds its numbers, has no behaviour."""
+
+
+def _numpy_constructors() -> list:
+    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+    allowed = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8"))]
+    for package in ("numpy.core", "numpy._core"):  # numpy 1 and numpy 2 wrote different names
+        allowed += [(multiarray._reconstruct, f"{package}.multiarray._reconstruct")]
+        allowed += [(multiarray.scalar, f"{package}.multiarray.scalar")]
+    return allowed
+
+
+@dataclass
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        config: the architecture. state_dict: float32 tensors under our names.
+        provenance: where it comes from: a dict of plain values.
+        training: optimiser state and counters to resume with; empty in a released model.
+    """
+
+    config: MMADFERConfig
+    state_dict: dict[str, Tensor]
+    provenance: dict = field(default_factory=dict)
+    training: dict = field(default_factory=dict)
+
+
+def load_checkpoint(path: str | os.PathLike) -> MMADFER:
+    """The model in a checkpoint, ours or the authors', in eval mode on the CPU.
+
+    Image size, class count and widths come from the file.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, code inside it, or tensors that do not
+            make an MMA-DFER (with a list of what is missing or misshapen).
+    """
+    return build_model(read_checkpoint(path), path)
+
+
+def build_model(checkpoint: Checkpoint, path: str | os.PathLike) -> MMADFER:
+    """The model of a checkpoint already read, in eval mode; `path` is for the error's text."""
+    with torch.device("meta"):  # no time spent on random numbers that the file replaces
+        model = MMADFER(checkpoint.config)
+    check_fit(checkpoint.state_dict, model.state_dict(), path)
+    model.load_state_dict(checkpoint.state_dict, assign=True)
+    return model.eval()
+
+
+def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
+    """Read and recognise a file; see `load_checkpoint` for the errors."""
+    content = _load_safely(Path(path))
+    if not isinstance(content, dict):
+        raise _not_a_checkpoint(path, f"it holds a {type(content).__name__}")
+    if content.get("format") == FORMAT:
+        return _read_ours(content, path)
+    state = content.get("state_dict", content)
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()) or not state:
+        raise _not_a_checkpoint(path, "it holds no state dict of tensors")
+    state = {str(key).removeprefix("module."): _as_float(value) for key, value in state.items()}
+    if not official.looks_official(state):
+        raise _not_a_checkpoint(path, f"its keys are not MMA-DFER's (first: {next(iter(state))})")
+    renamed, unknown = official.rename(state)
+    if unknown:
+        raise CheckpointError(
+            f"{path}: unknown tensors {_some(unknown)}", "the published MMA-DFER layout", "check which variant this is"
+        )
+    provenance = {"origin": "MMA-DFER authors' layout", "file": Path(path).name}
+    return Checkpoint(official.read_config(renamed), renamed, provenance)
+
+
+def _read_ours(content: dict, path: str | os.PathLike) -> Checkpoint:
+    if content.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path}: checkpoint version {content.get('version')}", f"version {VERSION}", "upgrade mma-edge"
+        )
+    try:
+        config, state = MMADFERConfig.from_dict(content["config"]), content["state_dict"]
+        state = {str(key): _as_float(value) for key, value in state.items()}
+        provenance, training = (dict(content.get(key, {})) for key in ("provenance", "training"))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _not_a_checkpoint(path, f"its contents are incomplete ({error})") from error
+    return Checkpoint(config, state, provenance, training)
+
+
+def save_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint, half: bool = False) -> None:
+    """Write a file of ours, all or nothing. `half` stores float16: half the size, for released models."""
+    path = Path(path)
+    state = {
+        key: value.detach().cpu().half() if half and value.is_floating_point() else value.detach().cpu()
+        for key, value in checkpoint.state_dict.items()
+    }
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": checkpoint.config.to_dict(),
+        "state_dict": state,
+        "provenance": checkpoint.provenance,
+        "training": checkpoint.training,
+    }
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"cannot write {path}: {error}", hint="free disk space or choose another folder"
+        ) from error
+
+
+def check_fit(found: dict[str, Tensor], wanted: dict[str, Tensor], path: str | os.PathLike) -> None:
+    """Raise CheckpointError listing what is missing, unexpected or misshapen."""
+    problems = []
+    if missing := sorted(set(wanted) - set(found)):
+        problems.append(f"missing {_some(missing)}")
+    if unexpected := sorted(set(found) - set(wanted)):
+        problems.append(f"unexpected {_some(unexpected)}")
+    misshapen = [
+        f"{key} is {tuple(found[key].shape)}, expected {tuple(wanted[key].shape)}"
+        for key in sorted(set(found) & set(wanted))
+        if found[key].shape != wanted[key].shape
+    ]
+    if misshapen:
+        problems.append(f"misshapen: {_some(misshapen)}")
+    if problems:
+        raise CheckpointError(
+            f"{path} does not fit the model: " + "; ".join(problems), hint="check which model it is of"
+        )
+
+
+def _some(names: list[str], limit: int = 8) -> str:
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest
+
+
+def _as_float(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+def _not_a_checkpoint(path: str | os.PathLike, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is not a checkpoint: {why}", "a file by mma-train or a published MMA-DFER .pth", "check the path"
+    )
+
+
+def _load_safely(path: Path) -> object:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"checkpoint {path} {what}", "a .pt or .pth file", "check the path")
+    allowed = [*_numpy_constructors(), (_InertRecorder, "__main__.RecorderMeter")]
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
+            warnings.simplefilter("ignore")  # of odd pickle protocols, when the file is no pickle at all
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "GLOBAL" in str(error):
+            name = str(error).partition("GLOBAL ")[2].split(" ")[0] or "unknown"
+            raise CheckpointError(
+                f"{path} holds code or objects that are not tensors ({name}) and was not loaded",
+                "tensors and numbers only",
+                "load it only where you trust it, and save its state_dict alone",
+            ) from error
+        raise _not_a_checkpoint(path, "it cannot be read as a torch file") from error
+    except Exception as error:  # damaged bytes can raise anything inside the unpickler
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise _not_a_checkpoint(path, f"it cannot be read as a torch file ({reason[:120]})") from error

@@ -1,0 +1,148 @@
+"""Every number of the architecture, in one frozen dataclass that travels with the checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
+from mma_edge.clip import NUM_FRAMES
+from mma_edge.errors import CheckpointError
+
+DFEW_LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
+MAFW_LABELS = (*DFEW_LABELS, "contempt", "anxiety", "helplessness", "disappointment")
+
+
+@dataclass(frozen=True)
+class MMADFERConfig:
+    """MMA-DFER (Chumachenko et al., CVPRW 2024). The defaults are the paper's model at 224 on DFEW.
+
+    Attributes:
+        image_size: side S of a face crop in pixels, a multiple of `image_patch`.
+        labels: class names in the order of the logits.
+        color: "rgb", or "grey" when the training faces were grey: crops must be made grey at run time.
+        width, depth, num_heads, mlp_ratio: of both ViT encoders.
+        image_patch, audio_patch: side of the non-overlapping square patches.
+        image_stem, audio_stem: output channels of 3x3 stride-2 convolutions before the patch
+            projection (Xiao et al. 2021); () is the plain ViT of the paper.
+        num_prompts: prompt tokens per modality. prompts_per_update: rows renewed by one progressive step.
+        bottleneck_width: d of the fusion bottleneck.
+        temporal_*: the multimodal temporal transformer.
+        drop_path: stochastic depth of the last encoder block; linear from 0 at the first.
+    """
+
+    image_size: int = 224
+    labels: tuple[str, ...] = DFEW_LABELS
+    color: str = "rgb"
+    width: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: int = 4
+    image_patch: int = 16
+    audio_patch: int = 16
+    image_stem: tuple[int, ...] = ()
+    audio_stem: tuple[int, ...] = ()
+    num_prompts: int = 6
+    prompts_per_update: int = 3
+    bottleneck_width: int = 128
+    temporal_width: int = 512
+    temporal_heads: int = 8
+    temporal_head_dim: int = 64
+    temporal_mlp: int = 1024
+    temporal_depth: int = 1
+    drop_path: float = 0.1
+
+    def __post_init__(self) -> None:
+        for key in ("labels", "image_stem", "audio_stem"):  # JSON has lists
+            object.__setattr__(self, key, tuple(getattr(self, key)))
+        numbers = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.type == "int"}
+        problems = [f"{key} is {n!r}" for key, n in numbers.items() if type(n) is not int or n < 1]
+        if problems:  # the rules below divide by them
+            raise CheckpointError("model config: " + ", ".join(problems), "whole numbers from 1", "correct them")
+        for patch, stem in ((self.image_patch, self.image_stem), (self.audio_patch, self.audio_stem)):
+            if patch % 2 ** len(stem):
+                problems.append(f"a patch of {patch} cannot be halved by each of the stem's {len(stem)} convolutions")
+        if not 0 <= self.drop_path < 1:
+            problems.append(f"drop_path {self.drop_path} is no probability below 1")
+        if self.image_size % self.image_patch:
+            problems.append(f"image_size {self.image_size} is no multiple of image_patch {self.image_patch}")
+        if self.width % self.num_heads:
+            problems.append(f"width {self.width} is no multiple of num_heads {self.num_heads}")
+        if self.num_prompts % self.prompts_per_update:
+            problems.append(
+                f"num_prompts {self.num_prompts} is no multiple of prompts_per_update {self.prompts_per_update}"
+            )
+        elif self.depth % (self.num_prompts // self.prompts_per_update):
+            problems.append(f"depth {self.depth} is no multiple of the number of prompt updates")
+        if NUM_MEL_FRAMES % self.audio_patch or NUM_MEL_BINS % self.audio_patch:
+            problems.append(f"audio_patch {self.audio_patch} does not tile {NUM_MEL_FRAMES}x{NUM_MEL_BINS}")
+        if self.color not in ("rgb", "grey"):
+            problems.append(f"color {self.color!r} is neither rgb nor grey")
+        if len(set(self.labels)) != len(self.labels) or not self.labels:
+            problems.append("labels are empty or repeat")
+        if problems:
+            raise CheckpointError("model config: " + ", ".join(problems), hint="correct these numbers")
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_frames(self) -> int:
+        return NUM_FRAMES
+
+    @property
+    def image_grid(self) -> tuple[int, int]:
+        """Patches down and across a face."""
+        side = self.image_size // self.image_patch
+        return side, side
+
+    @property
+    def audio_grid(self) -> tuple[int, int]:
+        """Patches along time and frequency of a log-mel."""
+        return NUM_MEL_FRAMES // self.audio_patch, NUM_MEL_BINS // self.audio_patch
+
+    @property
+    def num_updates(self) -> int:
+        """Progressive prompt steps over the depth (2 in the paper: after layers 0 and 6)."""
+        return self.num_prompts // self.prompts_per_update
+
+    def replace(self, **changes) -> MMADFERConfig:
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> MMADFERConfig:
+        """The inverse of `to_dict`; an unknown key is refused, for it would silently change the model."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise CheckpointError(
+                f"model config has unknown keys {unknown}", f"keys of {cls.__name__}", "upgrade mma-edge"
+            )
+        return cls(**values)
+
+
+def default_labels(num_classes: int) -> tuple[str, ...]:
+    """Class names of a checkpoint that carries none: DFEW's 7, MAFW's 11, else numbers."""
+    named = {len(DFEW_LABELS): DFEW_LABELS, len(MAFW_LABELS): MAFW_LABELS}
+    return named.get(num_classes, tuple(f"class {index}" for index in range(num_classes)))
+
+
+NANO = MMADFERConfig(
+    image_size=48,
+    color="grey",
+    width=128,
+    depth=6,
+    num_heads=4,
+    image_patch=8,
+    image_stem=(32, 64, 128),
+    audio_stem=(16, 32, 64, 128),
+    bottleneck_width=32,
+    temporal_width=128,
+    temporal_heads=4,
+    temporal_head_dim=32,
+    temporal_mlp=256,
+)
+"""The default model: the same architecture, small enough to ship (under 12 MB in fp32)."""

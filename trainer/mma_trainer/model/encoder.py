@@ -1,0 +1,137 @@
+"""ViT encoder of either modality, pre-norm, as MAE pre-trains it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LAYER_NORM_EPS = 1e-6  # of MAE's encoders; the fusion's own norms keep PyTorch's 1e-5
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with a joint qkv projection and bias."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = width // num_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, W = x.shape
+        qkv = self.qkv(x).reshape(B, T, 3, self.num_heads, self.head_dim)  # (B, T, 3, H, D)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B, H, T, D)
+        x = attend(q, k, v)  # (B, H, T, D)
+        return self.proj(x.transpose(1, 2).reshape(B, T, W))  # (B, T, W)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(D)) v, all (B, H, T, D)."""
+    if not torch.compiler.is_exporting():
+        return F.scaled_dot_product_attention(q, k, v)
+    # In the graph: plain matmuls and one Softmax, which every runtime fuses, with the scale
+    # on q before the product so that fp16 scores cannot overflow.
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, T, T)
+    return scores.softmax(dim=-1) @ v
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops a whole residual branch per sample while training."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= self.rate
+        return x * keep.to(x.dtype) / (1.0 - self.rate)
+
+
+class Block(nn.Module):
+    """x + attention(LN x), then x + MLP(LN x); erf GELU."""
+
+    def __init__(self, width: int, num_heads: int, mlp_ratio: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.attn = Attention(width, num_heads)
+        self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class PatchEmbed(nn.Module):
+    """Image (B, C, H, W) -> patches (B, H/p * W/p, width), optionally after a convolutional stem."""
+
+    def __init__(self, channels: int, patch: int, width: int, stem: tuple[int, ...]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for out_channels in stem:
+            layers += [
+                nn.Conv2d(channels, out_channels, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(out_channels),
+                nn.GELU(),
+            ]
+            channels, patch = out_channels, patch // 2
+        self.stem = nn.Sequential(*layers)
+        self.proj = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(self.stem(x)).flatten(2).transpose(1, 2)
+
+
+class Encoder(nn.Module):
+    """Patch embedding, [CLS], learned positions, blocks and final norm.
+
+    Args:
+        grid: patches down and across.
+        num_prompts: prompt tokens that follow the patches; the position embedding covers them too.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        grid: tuple[int, int],
+        patch: int,
+        width: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: int,
+        drop_path: float,
+        stem: tuple[int, ...] = (),
+        num_prompts: int = 0,
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        self.patch_embed = PatchEmbed(channels, patch, width, stem)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.randn(1, 1 + grid[0] * grid[1] + num_prompts, width))
+        rates = [drop_path * layer / max(1, depth - 1) for layer in range(depth)]
+        self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio, rate) for rate in rates)
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        with torch.no_grad():
+            # Prompt positions stay ~ N(0, 1) (design of the authors); patches start small as in ViT.
+            self.pos_embed[:, : 1 + grid[0] * grid[1]] *= 0.02
+            self.cls_token.normal_(std=0.02)
+
+    def embed(self, x: Tensor, prompts: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) and prompts (K, width) -> tokens [CLS], patches, prompts: (B, 1 + P + K, width)."""
+        B = x.shape[0]
+        parts = [self.cls_token.expand(B, -1, -1), self.patch_embed(x)]
+        if prompts is not None:
+            parts.append(prompts.expand(B, -1, -1))
+        tokens = torch.cat(parts, dim=1)
+        return tokens + self.pos_embed[:, : tokens.shape[1]]
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, T, width) through all blocks -> normalised [CLS] (B, width)."""
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens[:, 0])
