@@ -156,7 +156,7 @@ def _read_manifest(folder: Path) -> dict:
         raise BundleError(f"{folder} has no {MANIFEST}", "a bundle", "make one with mma-export --output DIR")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read ({error})", "JSON", _REEXPORT) from error
     if not isinstance(manifest, dict):
         raise BundleError(f"{path} holds a {type(manifest).__name__}", "a JSON object", _REEXPORT)
@@ -184,7 +184,8 @@ def _check_manifest(folder: Path, manifest: dict) -> None:
 
 
 def _check_values(path: Path, manifest: dict) -> None:
-    labels, logits = manifest["labels"], np.array(manifest["golden"]["logits"], dtype=object)
+    labels, golden = manifest["labels"], manifest["golden"]
+    logits = np.array(golden["logits"], dtype=object)
     problems = [
         (
             not labels or len(set(map(str, labels))) != len(labels) or not all(isinstance(x, str) for x in labels),
@@ -195,8 +196,11 @@ def _check_values(path: Path, manifest: dict) -> None:
         (manifest["audio"] != AUDIO, f"audio (this version computes {AUDIO})"),
         (manifest["face_crop"] != FACE_CROP, f"face_crop (this version cuts {FACE_CROP})"),
         (manifest["color"] not in ("rgb", "grey"), "color"),
-        (not manifest["temperature"] > 0, "temperature"),
-        (logits.shape != (1, len(labels)), "golden.logits"),
+        (not 0 < manifest["temperature"] < float("inf"), "temperature"),
+        (logits.shape != (1, len(labels)) or not all(map(_is_finite, logits.flat)), "golden.logits"),
+        (type(golden["seed"]) is not int or golden["seed"] < 0, "golden.seed"),
+        (not _is_finite(golden["tolerance"]) or golden["tolerance"] <= 0, "golden.tolerance"),
+        (manifest["license"]["file"] not in manifest["files"], "license.file (it has no SHA-256)"),
         (not manifest["precisions"], "precisions"),
     ]
     for name, entry in manifest["precisions"].items():
@@ -209,12 +213,17 @@ def _check_values(path: Path, manifest: dict) -> None:
         raise BundleError(f"{path}: unusable value of {', '.join(wrong)}", "schema version 1", _REEXPORT)
 
 
+def _is_finite(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < float("inf")
+
+
 def _check_files(folder: Path, manifest: dict) -> None:
     root = folder.resolve()
     for name, expected in manifest["files"].items():
         path = folder / name
         # resolve() follows links too: a link out of the folder is a path out of the folder.
-        if os.path.isabs(name) or not path.resolve().is_relative_to(root) or path.resolve() == root:
+        # A null byte ends the name for the system; resolve() raises on it.
+        if "\0" in name or os.path.isabs(name) or not path.resolve().is_relative_to(root) or path.resolve() == root:
             raise BundleError(
                 f"{folder / MANIFEST} names {name!r}", "a file inside the bundle's folder", "do not use this bundle"
             )

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mma_edge.audio.logmel import NUM_MEL_FRAMES, LogMelStream, pad_mel
+from mma_edge.audio.logmel import FRAME_LENGTH_MS, FRAME_SHIFT_MS, NUM_MEL_FRAMES
 from mma_edge.audio.ring import MelRing
 from mma_edge.errors import UsageError
 from mma_edge.types import AudioChunk, Box, Clip
 
 NUM_FRAMES = 16
+LONGEST_SOUND_S = NUM_MEL_FRAMES * FRAME_SHIFT_MS / 1000
+"""Span of the log-mel, 5.12 s; rates whose 10 ms are no whole number of samples fill a few rows less."""
 SPOOL_BYTES = 32 << 20
 """Crops of a whole file are kept in memory up to this size, beyond it in a temporary file."""
 
@@ -40,6 +42,10 @@ def frame_indices(num_frames: int, count: int = NUM_FRAMES) -> np.ndarray:
     return np.minimum(np.arange(count), num_frames - 1)
 
 
+STALLED_S = 1.0
+"""Video older than this, and than a hop, no longer shows who is there; slow cameras give a frame per second."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Crop:
     """One face of one frame, resized: image uint8 (S, S, 3) RGB."""
@@ -55,8 +61,9 @@ class SlidingClips:
     """Every `hop_s` a clip of the last `window_s`, per face track, or of the voice alone.
 
     The hops count from the first datum. A clip begins with the window or with the source, whichever
-    is later, so the first answers come before a whole window is full. A track without a crop in
-    the last hop is gone and gets no clip; sound without any track gets one clip with track None.
+    is later, so the first answers come before a whole window is full. A track that is in none of the
+    last hop's frames is gone and gets no clip, nor does one whose video stalled (STALLED_S); sound
+    without any track gets one clip with track None.
     """
 
     def __init__(self, window_s: float, hop_s: float) -> None:
@@ -75,6 +82,7 @@ class SlidingClips:
         self._first_s: float | None = None
         self._hops_done = 0
         self._last_s = 0.0  # newest datum
+        self._frame_s = 0.0  # newest frame
         self._covered_s = 0.0  # end of the last window handed out
 
     def due(self, now_s: float) -> list[Clip]:
@@ -93,6 +101,7 @@ class SlidingClips:
     def add_crops(self, crops: Iterable[Crop], time_s: float) -> None:
         """Take in the faces of the frame at `time_s`; none is a frame without a face."""
         self._crops.extend(crops)
+        self._frame_s = time_s
         self._last_s = max(self._last_s, time_s)
 
     def add_audio(self, chunk: AudioChunk) -> None:
@@ -100,12 +109,14 @@ class SlidingClips:
         self._last_s = max(self._last_s, chunk.end_s)
 
     def finish(self) -> list[Clip]:
-        """The end of the source: whole hops that are left, then what lies beyond the last of them."""
+        """The end of the source: the hops that are left, then the rest if it is half a hop or all there is."""
         if self._first_s is None:
             return []
         clips = self.due(self._last_s)
-        if self._last_s - self._covered_s > 1e-3:
+        rest_s = self._last_s - self._covered_s
+        if rest_s >= self.hop_s / 2 or self._hops_done == 0:
             clips += self._window(self._last_s)
+            self._hops_done += 1  # handed out once
         return clips
 
     def _window(self, end_s: float) -> list[Clip]:
@@ -118,7 +129,8 @@ class SlidingClips:
         for crop in self._crops:
             if crop.time_s <= end_s + 1e-6:
                 tracks.setdefault(crop.track_id, []).append(crop)
-        present = {track: crops for track, crops in tracks.items() if crops[-1].time_s >= end_s - self.hop_s - 1e-6}
+        oldest_s = max(min(self._frame_s, end_s) - self.hop_s, end_s - max(self.hop_s, STALLED_S)) - 1e-6
+        present = {track: crops for track, crops in tracks.items() if crops[-1].time_s >= oldest_s}
         if not present:
             return [] if mel is None else [Clip(start_s, end_s, None, None, None, mel, self._mel.newest_arrival_s)]
         clips = []
@@ -140,10 +152,10 @@ class WholeClips:
         self._spools: dict[int, tempfile.SpooledTemporaryFile] = {}
         self._counts: dict[int, int] = {}
         self._newest: dict[int, Crop] = {}
-        self._stream: LogMelStream | None = None
-        self._mel = np.zeros((0, 0), np.float32)
+        # Room for the sound that is used and for the block that reaches past it.
+        self._mel = MelRing(capacity_s=2 * LONGEST_SOUND_S)
+        self._sound_start_s: float | None = None
         self._span: list[float] = []
-        self._audio_arrival_s = 0.0
 
     def due(self, now_s: float) -> list[Clip]:
         """Nothing before the end."""
@@ -160,19 +172,18 @@ class WholeClips:
 
     def add_audio(self, chunk: AudioChunk) -> None:
         self._span[1] = max(self._span[1], chunk.end_s)
-        if len(self._mel) >= NUM_MEL_FRAMES:
-            return
-        if self._stream is None:
-            self._stream = LogMelStream(chunk.sample_rate_hz)
-        rows = self._stream.accept(chunk.samples[0])
-        self._mel = np.concatenate([self._mel, rows]) if self._mel.size else rows
-        self._audio_arrival_s = chunk.arrival_s
+        if self._sound_start_s is None:
+            self._sound_start_s = chunk.time_s
+        # The last row's window reaches 15 ms past the span of the rows.
+        if chunk.time_s < self._sound_start_s + LONGEST_SOUND_S + FRAME_LENGTH_MS / 1000:
+            self._mel.accept(chunk)
 
     def finish(self) -> list[Clip]:
-        mel = pad_mel(self._mel) if self._mel.size else None
         start_s, end_s = self._span or (0.0, 0.0)
+        sound_s = self._sound_start_s or 0.0
+        mel, heard_s = self._mel.window(sound_s, sound_s + LONGEST_SOUND_S), self._mel.newest_arrival_s
         if not self._newest:
-            return [] if mel is None else [Clip(start_s, end_s, None, None, None, mel, self._audio_arrival_s)]
+            return [] if mel is None else [Clip(start_s, end_s, None, None, None, mel, heard_s)]
         clips = []
         for track, newest in sorted(self._newest.items()):
             spool, shape = self._spools[track], newest.image.shape
@@ -180,7 +191,7 @@ class WholeClips:
             for index in frame_indices(self._counts[track]):
                 spool.seek(int(index) * newest.image.nbytes)
                 frames.append(np.frombuffer(spool.read(newest.image.nbytes), np.uint8).reshape(shape))
-            arrival_s = max(newest.arrival_s, self._audio_arrival_s)
+            arrival_s = max(newest.arrival_s, heard_s)
             clips.append(Clip(start_s, end_s, track, newest.box, np.stack(frames), mel, arrival_s))
             spool.close()
         return clips

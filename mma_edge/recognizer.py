@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from mma_edge.engines import open_engine
 from mma_edge.engines.base import Engine
 from mma_edge.errors import UsageError
 from mma_edge.types import Clip, Emotion
-
-if TYPE_CHECKING:
-    from mma_edge.pipeline import StreamOptions
 
 
 class Recognizer:
@@ -110,16 +107,16 @@ class Recognizer:
             for clip, row in zip(clips, probabilities, strict=True)
         ]
 
-    def stream(self, source: str | os.PathLike, options: StreamOptions | None = None) -> Iterator[Emotion]:
+    def stream(self, source: str | os.PathLike, **options: Any) -> Iterator[Emotion]:
         """Emotions of a file, "camera", "camera:1" or "sample", one per face track and hop, as they come.
 
         Args:
             source: see `mma_edge.sources.open_source`.
-            options: window, hop and so on; see `mma_edge.pipeline.StreamOptions`.
+            options: `window_s`, `hop_s`, `whole` and so on; see `mma_edge.pipeline.StreamOptions`.
         """
-        from mma_edge.pipeline import Pipeline
+        from mma_edge.pipeline import Pipeline, StreamOptions
 
-        with Pipeline.open(self, source, options) as pipeline:
+        with Pipeline.open(self, source, StreamOptions(**options)) as pipeline:
             yield from pipeline
 
 

@@ -79,14 +79,27 @@ def write_bundle(
         report("hashing")
         manifest = write_manifest(work, manifest).manifest  # now with the hashes
         work.chmod(0o755)  # mkdtemp's folders are private
-        if output.exists():
-            shutil.rmtree(output)
-        os.replace(work, output)
+        _put_in_place(work, output)
         return Bundle(output, manifest)
     except OSError as error:
         raise _cannot_write(output, error) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _put_in_place(work: Path, output: Path) -> None:
+    """Move the finished folder to its name; the one it replaces goes only when that has worked."""
+    if not output.exists():
+        os.replace(work, output)
+        return
+    replaced = work.with_name(work.name + "-replaced")
+    os.replace(output, replaced)
+    try:
+        os.replace(work, output)
+    except OSError:
+        os.replace(replaced, output)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def check_output(output: Path, overwrite: bool) -> None:

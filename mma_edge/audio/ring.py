@@ -43,8 +43,8 @@ class MelRing:
         if self._stream is None or self._stream.sample_rate_hz != chunk.sample_rate_hz:
             self._restart(chunk)
         gap_s = chunk.time_s - self.end_s
-        if gap_s > self._capacity_s:
-            # Nothing kept can share a window with what comes: start again at the new time.
+        if abs(gap_s) > self._capacity_s:
+            # Nothing kept can share a window with what comes (a cut, a clock set back): start at the new time.
             self._restart(chunk)
         elif gap_s > GAP_TOLERANCE_S:
             self._push(np.zeros(round(gap_s * chunk.sample_rate_hz), np.float32))

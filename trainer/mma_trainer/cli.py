@@ -15,6 +15,7 @@ from mma_edge.errors import UsageError
 from mma_trainer.checkpoint import Checkpoint, build_model, load_checkpoint, read_checkpoint, save_checkpoint
 from mma_trainer.data.public import load_faces, load_voices
 from mma_trainer.data.tasks import FaceTask, PseudoPairTask, VoiceTask
+from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.metrics import Metrics
 from mma_trainer.model import NANO, MMADFERConfig
 from mma_trainer.model.inputs import ContractModel
@@ -113,7 +114,7 @@ def train(args: argparse.Namespace, console: Console) -> int:
         "command": "mma-train " + " ".join(sys.argv[1:]),
         "dataset": args.dataset,
         "recipe": dataclasses.asdict(recipe),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # its own class would make the file unreadable by our safe loader
     }
     run = Run(model, config, recipe, task, args.run, provenance, console, device)
     metrics = run.fit(args.resume)
@@ -160,6 +161,10 @@ def _task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -> Ta
         return ListTask(args.train_list, args.val_list, args.frames_root, args.audio_root, config, recipe, args.workers)
     if args.data is None:
         raise UsageError(f"--dataset {args.dataset} without --data", "--data DIR", "see mma-train --help")
+    if config.labels[: len(DFEW_LABELS)] != DFEW_LABELS:
+        raise UsageError(
+            f"--labels {','.join(config.labels)} with --dataset {args.dataset}", f"{','.join(DFEW_LABELS)} first"
+        )
     if args.dataset == "faces":
         faces = [load_faces(args.data, split) for split in ("train", "val")]
         return FaceTask(*faces, config.image_size, recipe.batch_size, recipe.seed, balance=0.75)

@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="?",
         type=Path,
         metavar="MODEL",
-        help="checkpoint file or bundle folder (default: the embedded bundle)",
+        help="checkpoint or bundle (default: the embedded one)",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of fer2013_val.npz and ravdess_speech/")
     parser.add_argument("--set", nargs="+", choices=SETS, default=[], help="public sets in --data")

@@ -44,7 +44,7 @@ def draw_confusion(axes: Axes, metrics: Metrics, labels: tuple[str, ...], title:
     axes.set(xlabel="predicted", ylabel="true (clips)", title=title)
     for row in range(len(labels)):
         for column in range(len(labels)):
-            colour = "white" if share[row, column] > 0.5 else "black"
+            colour = "white" if share[row, column] > 0.6 else "black"
             axes.text(
                 column, row, f"{100 * share[row, column]:.0f}", ha="center", va="center", color=colour, fontsize=8
             )

@@ -56,6 +56,12 @@ class Run:
 
     def fit(self, resume: bool) -> Metrics:
         """Train to the last epoch, whose metrics are the result (no selection by validation)."""
+        if self.task.num_batches < 1:
+            raise DataError(
+                "the training set is smaller than a batch",
+                f"at least {self.recipe.batch_size} clips",
+                "lower --batch-size",
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         self.model.to(self.device)
         optimizer = build_optimizer(self.model, self.recipe)

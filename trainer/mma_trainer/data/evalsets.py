@@ -13,7 +13,7 @@ from mma_edge.audio import log_mel
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.errors import UsageError
 from mma_edge.faces import resize
-from mma_trainer.data.public import Faces, Voices, load_faces, load_voices
+from mma_trainer.data.public import Faces, Voices, check_pairs, load_faces, load_voices
 
 BATCH = 32
 PAIRING_SEED = 0
@@ -76,6 +76,7 @@ def voices_set(data: Path) -> EvalSet:
 def pseudo_set(data: Path, image_size: int) -> EvalSet:
     """Validation faces with validation voices of the same label: exercises fusion, is no audio-visual accuracy."""
     faces, voices = load_faces(data, "val"), load_voices(data, "val")
+    check_pairs(faces, voices)
     rng = np.random.default_rng(PAIRING_SEED)
     partner = np.array([rng.choice(np.flatnonzero(voices.labels == label)) for label in faces.labels])
     description = (

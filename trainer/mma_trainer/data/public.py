@@ -19,6 +19,7 @@ import soundfile
 
 from mma_edge.audio.logmel import NUM_MEL_BINS, LogMelStream
 from mma_edge.errors import DataError
+from mma_trainer.labels import DFEW_LABELS
 
 # RAVDESS emotion code -> DFEW class. Code 2, calm, is none of the seven.
 RAVDESS_TO_DFEW = {1: 2, 3: 0, 4: 1, 5: 3, 6: 6, 7: 5, 8: 4}
@@ -44,6 +45,12 @@ class Voices:
     sample_rate_hz: int
 
 
+def check_pairs(faces: Faces, voices: Voices) -> None:
+    """DataError unless every class of the faces has a voice to be paired with."""
+    if lacking := sorted(set(faces.labels.tolist()) - set(voices.labels.tolist())):
+        raise DataError(f"no voice of the classes {lacking}", "a voice for every class of the faces", "see --data")
+
+
 def load_faces(folder: str | Path, split: str) -> Faces:
     """FER2013 "train" or "val" from `fer2013_<split>.npz`."""
     path = Path(folder) / f"fer2013_{split}.npz"
@@ -56,6 +63,8 @@ def load_faces(folder: str | Path, split: str) -> Faces:
         raise DataError(f"{path} cannot be read ({error})", "arrays `images` and `labels`") from error
     if faces.images.ndim != 3 or faces.images.dtype != np.uint8 or len(faces.images) != len(faces.labels):
         raise DataError(f"{path}: images {faces.images.dtype} {faces.images.shape}", "uint8 (N, H, W), one label each")
+    if len(faces.labels) == 0 or faces.labels.min() < 0 or faces.labels.max() >= len(DFEW_LABELS):
+        raise DataError(f"{path} is empty or has labels outside 0 to 6", "DFEW's seven classes")
     return faces
 
 
@@ -71,12 +80,15 @@ def load_voices(folder: str | Path, split: str) -> Voices:
     waves, labels, speakers, rates = [], [], [], set()
     for path in paths:
         fields = path.stem.split("-")
-        emotion = int(fields[2]) if len(fields) == 7 and fields[2].isdigit() else -1
+        emotion = int(fields[2]) if len(fields) == 7 and fields[2].isdigit() and fields[6].isdigit() else -1
         if emotion == 2:
             continue
         if emotion not in RAVDESS_TO_DFEW:
             raise DataError(f"{path}: no RAVDESS emotion code", "a name MM-VV-EE-II-SS-RR-AA.flac")
-        wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        try:
+            wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        except (soundfile.LibsndfileError, OSError) as error:
+            raise DataError(f"{path} cannot be read ({error})", "a FLAC file", "copy it again") from error
         waves.append(wave[:, 0])
         rates.add(rate)
         labels.append(RAVDESS_TO_DFEW[emotion])

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from mma_edge.clip import NUM_FRAMES
 from mma_trainer.data.augment import augment_mel, augment_stills, place_mel, stills_to_clips
-from mma_trainer.data.public import Faces, Voices, mel_rows, resample
+from mma_trainer.data.public import Faces, Voices, check_pairs, mel_rows, resample
 from mma_trainer.model.inputs import prepare_mel
 from mma_trainer.train import Batch
 
@@ -132,6 +132,8 @@ class PseudoPairTask:
         clips_per_epoch: int,
         modality_dropout: float,
     ) -> None:
+        for faces, voices in (train, val):
+            check_pairs(faces, voices)
         self.train_faces, self.train_voices = train[0], VoiceBank(train[1])
         self.val_faces, self.val_voices = val[0], plain_bank(val[1])
         self.image_size, self.batch_size, self.seed = image_size, batch_size, seed

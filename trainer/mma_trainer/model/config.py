@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.errors import CheckpointError
-
-DFEW_LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
-MAFW_LABELS = (*DFEW_LABELS, "contempt", "anxiety", "helplessness", "disappointment")
+from mma_trainer.labels import DFEW_LABELS, MAFW_LABELS
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,207 @@
+"""What several rooms' tests share: the shared data, and a whole MMA-DFER small enough to trace in seconds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from mma_export.write import UNSTATED, write_bundle
+from mma_trainer.checkpoint import Checkpoint, save_checkpoint
+from mma_trainer.model import MMADFER, MMADFERConfig
+
+SHARED = Path(__file__).parents[2] / "shared"
+TINY = MMADFERConfig(
+    image_size=16,
+    labels=("happy", "sad", "angry"),
+    width=32,
+    depth=2,
+    num_heads=2,
+    mlp_ratio=2,
+    image_patch=8,
+    audio_patch=64,
+    image_stem=(4,),
+    audio_stem=(4, 8),
+    bottleneck_width=8,
+    temporal_width=16,
+    temporal_heads=2,
+    temporal_head_dim=8,
+    temporal_mlp=32,
+)
+
+
+RATE_HZ = 16000
+
+
+def make_model(config: MMADFERConfig, seed: int = 0) -> MMADFER:
+    """A model whose every part matters: open gates, moved batch statistics, logits that differ."""
+    torch.manual_seed(seed)
+    model = MMADFER(config)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if "gate" in name:
+                tensor.fill_(0.7)
+            elif name.endswith("running_mean"):
+                tensor.normal_(std=0.2)
+            elif name.endswith("running_var"):
+                tensor.uniform_(0.5, 2.0)
+            elif name in ("classifier.weight", "joint.weight"):
+                tensor.normal_()
+    return model.eval()
+
+
+def save_as_the_authors(path: Path, state: dict[str, torch.Tensor], class_name: str = "RecorderMeter") -> Path:
+    """A file as their training script writes it, `recorder` an instance of a class of that script.
+
+    Their script ran as `__main__`, so the class must be found there while pickling, and is gone afterwards.
+    """
+    cls = type(class_name, (), {"__module__": "__main__"})
+    recorder = cls()
+    recorder.total_epoch, recorder.current_epoch = 25, np.int64(3)
+    recorder.epoch_losses = np.zeros((25, 2), np.float32)
+    recorder.epoch_accuracy = np.ones((25, 2), np.float64)
+    content = {
+        "epoch": 25,
+        "state_dict": {"module." + key: tensor for key, tensor in state.items()},
+        "best_acc": torch.tensor(67.01),
+        "optimizer": {"state": {}, "param_groups": [{"lr": 1e-4, "params": [0, 1]}]},
+        "recorder": recorder,
+    }
+    main = sys.modules["__main__"]
+    setattr(main, class_name, cls)
+    try:
+        torch.save(content, path)
+    finally:
+        delattr(main, class_name)
+    with zipfile.ZipFile(path) as archive:
+        pickled = next(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+    assert f"c__main__\n{class_name}\n".encode() in pickled  # the GLOBAL that makes torch.load refuse it
+    return path
+
+
+def tone(seconds: float, hz: float) -> np.ndarray:
+    return (0.3 * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE_HZ)) / RATE_HZ)).astype(np.float32)
+
+
+def make_frames(folder: Path, numbers: list[int], name: str = "{}.jpg") -> None:
+    """JPEGs whose grey level is twice their number."""
+    folder.mkdir(parents=True)
+    for number in numbers:
+        Image.new("RGB", (20, 24), (2 * number,) * 3).save(folder / name.format(number), quality=95)
+
+
+def one_line(error: BaseException) -> str:
+    """The message, which must be one line and say something beyond its first clause."""
+    text = str(error)
+    assert "\n" not in text
+    assert "; " in text, f"no advice in {text!r}"
+    return text
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Operators as small as those of the tiny model spend their time waiting for a second thread."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("the shared data of the project is not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def reference_dir(shared_dir: Path) -> Path:
+    return shared_dir / "reference"
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> MMADFERConfig:
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> MMADFER:
+    """Shared by the session: not to be changed."""
+    return make_model(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_model: MMADFER) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.pt"
+    save_checkpoint(path, Checkpoint(TINY, tiny_model.state_dict(), {"recipe": {"modality_dropout": 0.25}}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_model: MMADFER) -> Path:
+    """A bundle in a session's folder: to be read only; `damaged` hands out copies."""
+    output = tmp_path_factory.mktemp("bundle") / "tiny"
+    checkpoint = Checkpoint(TINY, tiny_model.state_dict(), {"recipe": {"modality_dropout": 0.25}})
+    write_bundle(checkpoint, Path("tiny.pt"), "tiny", output, "fp32", UNSTATED, report=lambda text: None)
+    return output
+
+
+@pytest.fixture
+def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A bundle that the test may damage."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def edit_manifest(bundle_copy: Path) -> Callable[[Callable[[dict], object]], Path]:
+    """Change the manifest of `bundle_copy` in place; the hashes of its files stay right."""
+
+    def edit(change: Callable[[dict], object]) -> Path:
+        path = bundle_copy / "manifest.json"
+        manifest = json.loads(path.read_text())
+        change(manifest)
+        path.write_text(json.dumps(manifest))
+        return bundle_copy
+
+    return edit
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+@pytest.fixture
+def dfew(tmp_path: Path) -> Path:
+    """Twelve clips in DFEW's naming; the wav of clip 12 is there, that of the others is not."""
+    for clip in range(1, 13):
+        make_frames(tmp_path / "clip_224x224" / f"{clip:05d}", list(range(1, 21)))
+    (tmp_path / "raw_wav").mkdir()
+    soundfile.write(tmp_path / "raw_wav" / "12.wav", tone(1.0, 440), RATE_HZ, subtype="FLOAT")
+    lines = [f"clip_224x224/{clip:05d} 20 {clip % 7}" for clip in range(1, 13)]
+    (tmp_path / "train.txt").write_text("\n".join(lines) + "\n\n")
+    (tmp_path / "test.txt").write_text("\n".join(lines[-3:]))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made-up faces and voices in the files of FER2013 and RAVDESS."""
+    root, rng = tmp_path_factory.mktemp("public"), np.random.default_rng(0)
+    for split, count in (("train", 28), ("val", 14)):
+        labels = (np.arange(count) % 7).astype(np.uint8)
+        images = rng.integers(0, 256, (count, 48, 48), dtype=np.uint8)
+        np.savez(root / f"fer2013_{split}.npz", images=images, labels=labels)
+    for actor in (1, 16, 17):
+        folder = root / "ravdess_speech" / f"Actor_{actor:02d}"
+        folder.mkdir(parents=True)
+        for emotion in range(1, 9):
+            wave = tone(0.5, 100 * emotion + actor) + 0.01 * rng.standard_normal(RATE_HZ // 2)
+            soundfile.write(folder / f"03-01-{emotion:02d}-01-01-01-{actor:02d}.flac", wave, RATE_HZ)
+    return root

@@ -1,0 +1,133 @@
+"""The detector finds faces, says where, and finds them again cheaply."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mma_edge.errors import BundleError, DependencyError, UsageError
+from mma_edge.faces.detect import ASSETS, MTCNNDetector, overlap, suppress
+
+pytest.importorskip("onnxruntime")
+SHARED = Path(__file__).parents[2] / "shared"
+ASTRONAUT_BOX = (175, 68, 272, 200)
+"""Face of skimage's portrait (512 x 512), forehead to chin and cheek to cheek, read off by eye."""
+
+
+@pytest.fixture(scope="module")
+def detector() -> MTCNNDetector:
+    return MTCNNDetector()
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> np.ndarray:
+    data = pytest.importorskip("skimage.data", reason="scikit-image holds the portrait")
+    return data.astronaut()
+
+
+def iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    return float(overlap(np.asarray(a, float), np.asarray([b], float))[0])
+
+
+def test_finds_the_one_face_of_a_portrait(detector: MTCNNDetector, astronaut: np.ndarray) -> None:
+    (face,) = detector.detect(astronaut)
+    assert iou(face.box, ASTRONAUT_BOX) > 0.7
+    assert face.score > 0.99
+
+
+def test_boxes_are_in_pixels_of_the_image_given(detector: MTCNNDetector, astronaut: np.ndarray) -> None:
+    large = astronaut.repeat(3, axis=0).repeat(3, axis=1)
+    (face,) = detector.detect(large)
+    assert iou(tuple(value / 3 for value in face.box), ASTRONAUT_BOX) > 0.7
+
+
+def test_finds_a_face_of_a_twentieth_of_the_frame(detector: MTCNNDetector, astronaut: np.ndarray) -> None:
+    frame = np.full((1080, 1920, 3), 90, np.uint8)
+    frame[400:912, 700:1212] = astronaut
+    (face,) = detector.detect(frame)
+    assert iou(face.box, tuple(np.add(ASTRONAUT_BOX, (700, 400, 700, 400)))) > 0.6
+
+
+def test_finds_nothing_in_noise_or_plain_colour(detector: MTCNNDetector) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (360, 640, 3), dtype=np.uint8)
+    assert detector.detect(noise) == []
+    assert detector.detect(np.zeros((360, 640, 3), np.uint8)) == []
+    assert detector.detect(np.zeros((5, 3, 3), np.uint8)) == []
+
+
+def test_refine_follows_a_shifted_face(detector: MTCNNDetector, astronaut: np.ndarray) -> None:
+    (face,) = detector.detect(astronaut)
+    shifted = tuple(value + 10 for value in face.box)
+    (again,) = detector.refine(astronaut, [shifted])
+    assert again is not None and again.score > 0.9
+    assert iou(again.box, face.box) > iou(shifted, face.box)
+
+
+def test_refine_stays_in_place_when_repeated(detector: MTCNNDetector, astronaut: np.ndarray) -> None:
+    (face,) = detector.detect(astronaut)
+    box = face.box
+    for _ in range(50):
+        (again,) = detector.refine(astronaut, [box])
+        assert again is not None
+        box = again.box
+    assert iou(box, face.box) > 0.8
+
+
+def test_refine_answers_in_order_and_none_without_a_face(detector: MTCNNDetector, astronaut: np.ndarray) -> None:
+    outside, corner = (900.0, 900.0, 1000.0, 1000.0), (420.0, 0.0, 500.0, 90.0)
+    first, second, third = detector.refine(astronaut, [outside, ASTRONAUT_BOX, corner])
+    assert first is None and second is not None and third is None
+    assert detector.refine(astronaut, []) == []
+
+
+def test_confirm_tells_a_face_from_what_is_none(detector: MTCNNDetector, astronaut: np.ndarray) -> None:
+    face, corner, outside = detector.confirm(astronaut, [ASTRONAUT_BOX, (420, 0, 500, 90), (900, 900, 1000, 1000)])
+    assert face > 0.95 and corner < 0.5 and outside == 0.0
+
+
+def test_suppression_keeps_the_best_of_each_place() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 30, 30], [2, 2, 6, 6]], float)
+    scores = np.array([0.8, 0.9, 0.7, 0.6])
+    assert suppress(boxes, scores, 0.5).tolist() == [1, 2, 3]
+    assert suppress(boxes, scores, 0.5, of_smaller=True).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("shape", [(480, 640), (480, 640, 4), (0, 640, 3)])
+def test_wrong_images_are_refused(detector: MTCNNDetector, shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match=r"RGB"):
+        detector.detect(np.zeros(shape, np.uint8))
+    with pytest.raises(UsageError):
+        detector.refine(np.zeros((480, 640, 3), np.float32), [ASTRONAUT_BOX])
+
+
+def test_missing_or_changed_networks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"SOURCE\.json"):
+        MTCNNDetector(assets=tmp_path)
+    folder = tmp_path / "mtcnn"
+    shutil.copytree(ASSETS, folder)
+    data = bytearray((folder / "rnet.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "rnet.onnx").write_bytes(data)
+    with pytest.raises(BundleError, match=r"rnet\.onnx.*SHA-256"):
+        MTCNNDetector(assets=folder)
+
+
+def test_without_onnxruntime_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(DependencyError, match=r"mma-edge\[cpu\]"):
+        MTCNNDetector()
+
+
+def test_importing_the_room_loads_neither_opencv_nor_onnxruntime() -> None:
+    program = "import sys, mma_edge.faces as f; assert not {'cv2', 'onnxruntime'} & set(sys.modules); f.FaceTracker"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[1])
+
+
+def test_the_networks_carry_their_licence() -> None:
+    text = (ASSETS / "LICENSE").read_text()
+    assert "Timothy Esler" in text and "David Sandberg" in text

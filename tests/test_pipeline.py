@@ -1,0 +1,141 @@
+"""The run road, from events to emotions, with a made-up source and the embedded model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from skimage import data
+
+import mma_edge
+from mma_edge.errors import SourceError, UsageError
+from mma_edge.pipeline import Pipeline, StreamOptions
+from mma_edge.recognizer import Recognizer
+from mma_edge.sources import Event, Source, SourceStats
+from mma_edge.types import AudioChunk, Frame
+
+RATE_HZ = 16_000
+
+
+class MadeUp(Source):
+    """Events from a list."""
+
+    name = "made-up"
+
+    def __init__(self, events: list[Event], live: bool = False) -> None:
+        self._events, self.live, self.closed = events, live, False
+        self.has_video = any(isinstance(event, Frame) for event in events)
+        self.has_audio = any(isinstance(event, AudioChunk) for event in events)
+        self.stats = SourceStats()
+
+    def events(self) -> Iterator[Event]:
+        yield from self._events
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    return mma_edge.load()
+
+
+@pytest.fixture(scope="module")
+def portrait() -> np.ndarray:
+    return np.ascontiguousarray(data.astronaut()[:300, 80:380])
+
+
+def frames(image: np.ndarray, start_s: float, end_s: float, fps: float = 10.0) -> list[Frame]:
+    return [Frame(image, float(t), time.monotonic()) for t in np.arange(start_s, end_s, 1 / fps)]
+
+
+def sound(start_s: float, end_s: float) -> list[AudioChunk]:
+    rng = np.random.default_rng(0)
+    return [
+        AudioChunk(0.1 * rng.standard_normal((1, RATE_HZ // 10), dtype=np.float32), RATE_HZ, float(t), time.monotonic())
+        for t in np.arange(start_s, end_s, 0.1)
+    ]
+
+
+def merged(*parts: list[Event]) -> list[Event]:
+    return sorted((event for part in parts for event in part), key=lambda event: event.time_s)
+
+
+def test_one_record_per_face_and_hop_with_both_modalities(recognizer: Recognizer, portrait: np.ndarray) -> None:
+    source = MadeUp(merged(frames(portrait, 0, 2.05), sound(0, 2.05)))
+    with Pipeline(recognizer, source, StreamOptions(window_s=1.0, hop_s=0.5)) as pipeline:
+        emotions = list(pipeline)
+    assert source.closed
+    assert [round(e.end_s, 2) for e in emotions] == [0.5, 1.0, 1.5, 2.0]
+    assert [round(e.start_s, 2) for e in emotions] == [0.0, 0.0, 0.5, 1.0]
+    assert {e.track_id for e in emotions} == {1}
+    assert all(e.modalities == ("video", "audio") for e in emotions)
+    assert all(abs(e.probabilities.sum() - 1) < 1e-5 and e.age_ms >= 0 for e in emotions)
+
+
+def test_records_turn_to_voice_only_when_the_face_is_gone(recognizer: Recognizer, portrait: np.ndarray) -> None:
+    empty = np.full_like(portrait, 90)
+    events = merged(frames(portrait, 0, 1), frames(empty, 1, 3), sound(0, 3))
+    emotions = list(Pipeline(recognizer, MadeUp(events), StreamOptions(window_s=1.0, hop_s=0.5)))
+    assert emotions[0].track_id == 1
+    last = emotions[-1]
+    assert (last.track_id, last.box, last.modalities) == (None, None, ("audio",))
+
+
+def test_the_embedded_model_answers_differently_to_face_and_voice(recognizer: Recognizer, portrait: np.ndarray) -> None:
+    options = StreamOptions(window_s=1.0, hop_s=1.0)
+    alone = list(Pipeline(recognizer, MadeUp(frames(portrait, 0, 1.05)), options))
+    both = list(Pipeline(recognizer, MadeUp(merged(frames(portrait, 0, 1.05), sound(0, 1.05))), options))
+    voice = list(Pipeline(recognizer, MadeUp(sound(0, 1.05)), options))
+    assert alone[0].modalities == ("video",) and voice[0].modalities == ("audio",)
+    assert np.abs(alone[0].probabilities - both[0].probabilities).max() > 1e-3
+    assert np.abs(voice[0].probabilities - both[0].probabilities).max() > 1e-3
+
+
+def test_a_clip_without_face_and_sound_says_so(recognizer: Recognizer, portrait: np.ndarray) -> None:
+    with pytest.raises(SourceError, match="no face and no sound"):
+        list(Pipeline(recognizer, MadeUp(frames(np.zeros_like(portrait), 0, 1)), StreamOptions()))
+
+
+def test_a_clip_without_face_but_with_sound_is_heard_and_says_so(recognizer: Recognizer, portrait: np.ndarray) -> None:
+    notices: list[str] = []
+    events = merged(frames(np.zeros_like(portrait), 0, 1), sound(0, 1))
+    emotions = list(Pipeline(recognizer, MadeUp(events), StreamOptions(notify=notices.append)))
+    assert emotions and all(e.track_id is None for e in emotions)
+    assert len(notices) == 1 and "no face was found" in notices[0]
+
+
+def test_the_authors_centre_crop_is_used_only_on_request(recognizer: Recognizer, portrait: np.ndarray) -> None:
+    blank = np.full_like(portrait, 120)
+    events = merged(frames(blank, 0, 1), sound(0, 1))
+    emotions = list(Pipeline(recognizer, MadeUp(events), StreamOptions(centre_fallback=True)))
+    assert {e.track_id for e in emotions} == {0}
+    assert all("video" in e.modalities for e in emotions)
+    assert emotions[0].box == (75, 75, 225, 225)
+
+
+def test_whole_gives_one_record_per_face_for_the_file(recognizer: Recognizer, portrait: np.ndarray) -> None:
+    events = merged(frames(portrait, 0, 2), sound(0, 2))
+    emotions = list(Pipeline(recognizer, MadeUp(events), StreamOptions(whole=True)))
+    assert len(emotions) == 1
+    assert emotions[0].start_s == 0 and emotions[0].end_s == pytest.approx(2.0)
+    with pytest.raises(UsageError, match="--whole"):
+        Pipeline(recognizer, MadeUp(events, live=True), StreamOptions(whole=True))
+
+
+def test_a_camera_that_comes_back_with_another_size_goes_on(recognizer: Recognizer, portrait: np.ndarray) -> None:
+    larger = np.kron(portrait, np.ones((2, 2, 1), np.uint8))
+    events = [*frames(portrait, 0, 1), *frames(larger, 11, 12)]
+    emotions = list(Pipeline(recognizer, MadeUp(events, live=True), StreamOptions(window_s=1.0, hop_s=0.5)))
+    tracks = [e.track_id for e in emotions]
+    assert tracks[0] == 1 and tracks[-1] == 2
+    assert not [e for e in emotions if 2.1 < e.end_s < 11], "nothing is said about a time without pictures"
+
+
+def test_stream_yields_emotions_lazily_and_closes_its_source(recognizer: Recognizer) -> None:
+    stream = recognizer.stream("sample", hop_s=0.25)
+    first = next(stream)
+    assert first.end_s == pytest.approx(0.25, abs=0.01) and first.label in recognizer.labels
+    stream.close()

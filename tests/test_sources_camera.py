@@ -1,0 +1,235 @@
+"""Promises of `CameraSource`, with a fake camera: newest frame wins, a stall is survived, nothing blocks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from mma_edge.errors import DependencyError, DeviceError
+from mma_edge.sources import camera as camera_module
+from mma_edge.sources.camera import CameraSource
+from mma_edge.sources.microphone import BlockCallback
+from mma_edge.types import AudioChunk, Frame
+
+QUICK = {"stall_s": 0.3, "first_frame_s": 0.5, "give_up_s": 5.0, "open_timeout_s": 2.0}
+
+
+class FakeCamera:
+    """A camera whose behaviour a test changes while it runs; also the factory of its captures."""
+
+    def __init__(self, size: tuple[int, int] = (64, 48), interval_s: float = 0.005) -> None:
+        self.size, self.interval_s = size, interval_s
+        self.present, self.delivers = True, True
+        self.hang = threading.Event()
+        self.hang.set()  # cleared: grab() blocks
+        self.opened = self.released = self.count = 0
+
+    def __call__(self, index: int) -> FakeCamera:
+        self.opened += 1
+        return self
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self.present
+
+    def grab(self) -> bool:
+        self.hang.wait()
+        time.sleep(self.interval_s)
+        return self.present and self.delivers
+
+    def retrieve(self) -> tuple[bool, np.ndarray]:
+        self.count += 1
+        width, height = self.size
+        image = np.zeros((height, width, 3), np.uint8)
+        image[..., 0] = 200  # blue in OpenCV's order
+        return True, image
+
+    def release(self) -> None:
+        self.released += 1
+
+
+class FakeMicrophone:
+    """Delivers blocks of 160 samples at 16 kHz every 10 ms from its own thread."""
+
+    def __call__(self, on_block: BlockCallback, rescan: bool) -> FakeMicrophone:
+        self._closed = threading.Event()
+
+        def speak() -> None:
+            while not self._closed.wait(0.01):
+                on_block(np.full((160, 1), 0.25, np.float32), 16000, 0.01)
+
+        threading.Thread(target=speak, daemon=True).start()
+        return self
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+def no_microphone(on_block: BlockCallback, rescan: bool) -> None:
+    raise DependencyError("sounddevice is not installed", hint="pip install 'mma-edge[live]'")
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., tuple[CameraSource, list[str]]]]:
+    """Opens sources that are closed after the test."""
+    sources = []
+
+    def build(camera: FakeCamera, microphone: Callable = no_microphone, **changes: object):
+        said: list[str] = []
+        options = {**QUICK, "open_capture": camera, "open_stream": microphone, **changes}
+        source = CameraSource(0, said.append, **options)
+        sources.append(source)
+        return source, said
+
+    yield build
+    for source in sources:
+        source.close()
+
+
+def until(events: Iterator, wanted: Callable[[object], bool], limit_s: float = 5.0) -> list:
+    """Events up to the first wanted one."""
+    seen, deadline_s = [], time.monotonic() + limit_s
+    for event in events:
+        seen.append(event)
+        if wanted(event):
+            return seen
+        assert time.monotonic() < deadline_s, "the awaited event did not come"
+    raise AssertionError("the events ended")
+
+
+def test_frames_are_rgb_on_a_clock_that_starts_with_the_reading(make: Callable) -> None:
+    source, _ = make(FakeCamera())
+    frames = until(source.events(), lambda e: e.time_s > 0.05)
+    assert source.live and source.name == "camera:0" and source.has_video
+    assert frames[0].image.shape == (48, 64, 3) and tuple(frames[0].image[0, 0]) == (0, 0, 200)
+    assert 0 <= frames[0].time_s < 0.5
+    assert frames[-1].arrival_s - frames[0].arrival_s == pytest.approx(frames[-1].time_s - frames[0].time_s)
+
+
+def test_a_slow_reader_gets_the_newest_frame_and_the_rest_is_counted(make: Callable) -> None:
+    source, _ = make(FakeCamera())
+    events = source.events()
+    next(events)
+    time.sleep(0.3)
+    frame = next(events)
+    assert time.monotonic() - frame.arrival_s < 0.1
+    assert source.stats.dropped_frames > 10
+    assert source.stats.frames == 2
+
+
+def test_without_a_microphone_it_is_vision_only_and_says_why_once(make: Callable) -> None:
+    source, said = make(FakeCamera())
+    until(source.events(), lambda e: e.time_s > 0.05)
+    assert not source.has_audio
+    assert said == ["no microphone: vision only, because sounddevice is not installed; pip install 'mma-edge[live]'."]
+
+
+def test_sound_not_asked_for_leaves_the_microphone_alone(make: Callable) -> None:
+    source, said = make(FakeCamera(), audio=False)
+    assert not source.has_audio and said == []
+
+
+def test_frames_and_sound_share_one_clock(make: Callable) -> None:
+    source, _ = make(FakeCamera(), FakeMicrophone())
+    events = until(source.events(), lambda e: e.time_s > 0.3)
+    chunks = [e for e in events if isinstance(e, AudioChunk)]
+    assert source.has_audio and any(isinstance(e, Frame) for e in events) and len(chunks) > 5
+    assert chunks[0].samples.shape == (1, 160) and chunks[0].sample_rate_hz == 16000
+    arrivals = [e.arrival_s - e.time_s for e in events]
+    assert max(arrivals) - min(arrivals) < 0.1
+
+
+def test_a_missing_camera_is_refused_at_once(make: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    camera = FakeCamera()
+    camera.present = False
+    with pytest.raises(DeviceError, match="camera 0 cannot be opened") as caught:
+        make(camera)
+    assert caught.value.exit_code == 4
+    monkeypatch.setattr(camera_module.sys, "platform", "linux")
+    monkeypatch.setattr(camera_module, "_devices", lambda: [camera_module.Path("/dev/video7")])
+    with pytest.raises(DeviceError, match=r"this machine has /dev/video7; .*camera:N"):
+        make(camera)
+    monkeypatch.setattr(camera_module, "_devices", list)
+    with pytest.raises(DeviceError, match=r"no /dev/video\*.*plug a camera in"):
+        make(camera)
+
+
+def test_a_driver_that_hangs_while_opening_does_not_hang_us(make: Callable) -> None:
+    forever = threading.Event()
+    with pytest.raises(DeviceError, match=r"did not answer for 0\.1 s"):
+        make(lambda index: forever.wait(), open_timeout_s=0.1)
+    forever.set()
+
+
+def test_a_camera_that_comes_back_with_another_size_goes_on(make: Callable) -> None:
+    camera = FakeCamera()
+    source, said = make(camera, FakeMicrophone())
+    events = source.events()
+    until(events, lambda e: isinstance(e, Frame))
+    camera.present = False
+    seen = until(events, lambda _: any("delivers no frames" in line for line in said))
+    assert any(isinstance(e, AudioChunk) for e in seen)
+    seen = until(events, lambda _: camera.released >= 1)
+    camera.size, camera.present = (32, 24), True
+    seen = until(events, lambda e: isinstance(e, Frame))
+    assert seen[-1].image.shape == (24, 32, 3)
+    until(events, lambda _: len(said) >= 2)
+    assert len(said) == 2 and "camera 0 is back after" in said[1] and "(32x24)" in said[1]
+    assert source.stats.reopened == 1 and camera.opened >= 2
+
+
+def test_sound_flows_while_the_camera_driver_hangs(make: Callable) -> None:
+    camera = FakeCamera()
+    source, said = make(camera, FakeMicrophone())
+    events = source.events()
+    until(events, lambda e: isinstance(e, Frame))
+    camera.hang.clear()
+    started_s = time.monotonic()
+    seen = until(events, lambda e: e.arrival_s > started_s + 0.9)
+    assert sum(isinstance(e, AudioChunk) for e in seen) > 20
+    assert len(said) == 1 and camera.opened == 1  # no second capture while the first sits in the driver
+    camera.hang.set()
+    until(events, lambda e: isinstance(e, Frame))
+    assert camera.opened == 2
+
+
+def test_a_camera_that_stays_away_ends_in_one_clear_error(make: Callable) -> None:
+    camera = FakeCamera()
+    source, said = make(camera, give_up_s=0.8)
+    events = source.events()
+    next(events)
+    camera.delivers = False
+    with pytest.raises(DeviceError, match=r"did not come back in 0\.8 s"):
+        for _ in events:
+            pass
+    assert sum("delivers no frames" in line for line in said) == 1
+
+
+def test_waiting_follows_the_given_clock(make: Callable) -> None:
+    now = [1000.0]
+    camera = FakeCamera()
+    source, said = make(camera, clock=lambda: now[0], stall_s=2.0, give_up_s=60.0, audio=False)
+    events = source.events()
+    assert next(events).time_s == 0.0
+    camera.delivers = False
+    time.sleep(0.05)
+    now[0] += 59.0
+    timer = threading.Timer(0.3, lambda: now.__setitem__(0, now[0] + 2.0))
+    timer.start()
+    with pytest.raises(DeviceError, match="60 s"):
+        for _ in events:
+            pass
+    assert len(said) == 1
+
+
+def test_closing_releases_the_camera_and_ends_the_events(make: Callable) -> None:
+    camera = FakeCamera()
+    source, _ = make(camera, FakeMicrophone())
+    events = source.events()
+    next(events)
+    source.close()
+    source.close()
+    assert list(events) == [] and camera.released == 1
