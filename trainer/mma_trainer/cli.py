@@ -12,7 +12,7 @@ from rich.console import Console
 
 from mma_edge.cli_support import HelpFormatter, run_cli
 from mma_edge.errors import UsageError
-from mma_trainer.checkpoint import Checkpoint, build_model, load_checkpoint, read_checkpoint, save_checkpoint
+from mma_trainer.checkpoint import Checkpoint, build_model, read_checkpoint, save_checkpoint
 from mma_trainer.data.public import load_faces, load_voices
 from mma_trainer.data.tasks import FaceTask, PseudoPairTask, VoiceTask
 from mma_trainer.labels import DFEW_LABELS
@@ -102,7 +102,7 @@ def train(args: argparse.Namespace, console: Console) -> int:
     recipe = dataclasses.replace(RECIPES[args.dataset], **changes)
     config = _config(args)
     torch.manual_seed(recipe.seed)
-    model, config = _model(args, config)
+    model, config, origin = _model(args, config)
     task = _task(args, config, recipe)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     device = _device(args.device)
@@ -114,6 +114,7 @@ def train(args: argparse.Namespace, console: Console) -> int:
         "command": "mma-train " + " ".join(sys.argv[1:]),
         "dataset": args.dataset,
         "recipe": dataclasses.asdict(recipe),
+        **origin,
         "torch": str(torch.__version__),  # its own class would make the file unreadable by our safe loader
     }
     run = Run(model, config, recipe, task, args.run, provenance, console, device)
@@ -131,14 +132,15 @@ def _config(args: argparse.Namespace) -> MMADFERConfig:
     return config
 
 
-def _model(args: argparse.Namespace, config: MMADFERConfig) -> tuple[torch.nn.Module, MMADFERConfig]:
+def _model(args: argparse.Namespace, config: MMADFERConfig) -> tuple[torch.nn.Module, MMADFERConfig, dict]:
+    """The model to train, its config, and where its first weights come from (for the provenance)."""
     if args.dataset in ("faces", "voices"):
         is_face = args.dataset == "faces"
         dropout = 0.0 if is_face else VOICE_PATCH_DROPOUT
-        return EncoderClassifier(config, "image" if is_face else "audio", dropout), config
+        return EncoderClassifier(config, "image" if is_face else "audio", dropout), config, {}
     if args.init:
-        model = load_checkpoint(args.init)
-        return ContractModel(model), model.config
+        start = read_checkpoint(args.init)
+        return ContractModel(build_model(start, args.init)), start.config, {"init": start.provenance}
     if not (args.image_encoder and args.audio_encoder):
         raise UsageError(
             "no weights to start from",
@@ -147,9 +149,10 @@ def _model(args: argparse.Namespace, config: MMADFERConfig) -> tuple[torch.nn.Mo
         )
     encoders = [read_checkpoint(path) for path in (args.image_encoder, args.audio_encoder)]
     for path, encoder in zip((args.image_encoder, args.audio_encoder), encoders, strict=True):
-        if encoder.config != config:
-            raise UsageError(f"{path} was trained with another config", f"--model {args.model} as here")
-    return ContractModel(model_from_encoders(config, encoders[0].state_dict, encoders[1].state_dict)), config
+        if encoder.config.replace(image_size=config.image_size, labels=config.labels) != config:
+            raise UsageError(f"{path} was trained with another architecture", f"--model {args.model} as here")
+    origin = {"image_encoder": encoders[0].provenance, "audio_encoder": encoders[1].provenance}
+    return ContractModel(model_from_encoders(config, *encoders)), config, origin
 
 
 def _task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -> Task:

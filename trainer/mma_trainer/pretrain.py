@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mma_edge.errors import CheckpointError
-from mma_trainer.checkpoint import check_fit
+from mma_trainer.checkpoint import Checkpoint, check_fit
 from mma_trainer.model import MMADFER, MMADFERConfig
 from mma_trainer.model.encoder import Encoder
 from mma_trainer.model.mma import build_encoder
@@ -65,10 +65,13 @@ def resize_positions(positions: Tensor, old_grid: tuple[int, int], new_grid: tup
     return torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
 
 
-def model_from_encoders(config: MMADFERConfig, image: dict[str, Tensor], audio: dict[str, Tensor]) -> MMADFER:
-    """MMA-DFER around two `EncoderClassifier` state dicts of the same config."""
+def model_from_encoders(config: MMADFERConfig, image: Checkpoint, audio: Checkpoint) -> MMADFER:
+    """MMA-DFER around two pre-trained `EncoderClassifier`s, whose image size may be another."""
     model = MMADFER(config)
-    for name, state, encoder in (("image", image, model.image_encoder), ("audio", audio, model.audio_encoder)):
-        inner = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
-        initialise_encoder(encoder, inner, encoder.grid, f"the {name} encoder")
+    for name, source, encoder, grid in (
+        ("image", image, model.image_encoder, image.config.image_grid),
+        ("audio", audio, model.audio_encoder, audio.config.audio_grid),
+    ):
+        state = {k.removeprefix("encoder."): v for k, v in source.state_dict.items() if k.startswith("encoder.")}
+        initialise_encoder(encoder, state, grid, f"the {name} encoder")
     return model
