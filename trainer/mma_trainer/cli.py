@@ -30,7 +30,7 @@ MODELS = {"vit-b": MMADFERConfig(), "nano": NANO}
 RECIPES = {
     "lists": Recipe(),
     "faces": Recipe(12, 64, 1e-3, 5e-2, warmup_epochs=1, clip_grad=1.0),
-    "voices": Recipe(40, 16, 5e-4, 5e-2, warmup_epochs=3, label_smoothing=0.1, clip_grad=1.0),
+    "voices": Recipe(40, 16, 7e-4, 5e-2, warmup_epochs=2, clip_grad=1.0),
     "pseudo": Recipe(6, 32, 1e-3, 1e-2, clip_grad=1.0, modality_dropout=0.25),
 }
 PSEUDO_CLIPS_PER_EPOCH = 2048

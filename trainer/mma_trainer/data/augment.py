@@ -113,16 +113,16 @@ def augment_mel(mels: Tensor, rng: Generator) -> Tensor:
     """Gain, a colour of the room, noise floor, and masked times and bins (SpecAugment, Park et al. 2019)."""
     B = len(mels)
     padding = (mels == 0).all(dim=-1, keepdim=True)
-    gain = uniform((B, 1, 1), -4, 4, rng)
-    tilt = uniform((B, 1, 1), -1.5, 1.5, rng) * torch.linspace(-1, 1, NUM_MEL_BINS)
+    gain = uniform((B, 1, 1), -3, 3, rng)
+    tilt = uniform((B, 1, 1), -1, 1, rng) * torch.linspace(-1, 1, NUM_MEL_BINS)
     mels = mels + gain + tilt
-    floor = uniform((B, 1, 1), LOG_FLOOR, -8, rng) + 0.8 * torch.randn(mels.shape, generator=rng)
+    floor = uniform((B, 1, 1), LOG_FLOOR, -9, rng) + 0.8 * torch.randn(mels.shape, generator=rng)
     mels = torch.logaddexp(mels, floor)
     for axis, size, widest in (
-        (1, NUM_MEL_FRAMES, 60),
-        (1, NUM_MEL_FRAMES, 60),
-        (2, NUM_MEL_BINS, 24),
-        (2, NUM_MEL_BINS, 24),
+        (1, NUM_MEL_FRAMES, 40),
+        (1, NUM_MEL_FRAMES, 40),
+        (2, NUM_MEL_BINS, 16),
+        (2, NUM_MEL_BINS, 16),
     ):
         width = torch.randint(0, widest, (B, 1), generator=rng)
         start = (torch.rand((B, 1), generator=rng) * (size - width)).long()
