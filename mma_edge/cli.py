@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     if not (sys.argv[1:] if argv is None else argv):
         parser.print_help()
         return 2
-    return run_cli(parser, run_command, argv)
+    return run_cli(parser, run_command, argv, extra="cpu")
 
 
 def run_command(args: argparse.Namespace, console: Console) -> int:

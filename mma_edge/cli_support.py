@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from mma_edge.errors import MMAEdgeError
+from mma_edge.errors import DependencyError, MMAEdgeError
 
 EXIT_INTERRUPTED = 130
 """Shell convention for a program ended by Ctrl-C."""
@@ -24,19 +24,39 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return super()._get_help_string(action)
 
 
+def report(error: MMAEdgeError) -> int:
+    """Print the one line; returns the exit code."""
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def missing_package(error: ModuleNotFoundError, extra: str) -> DependencyError:
+    """What to install; a missing module of our own is a bug and is raised again."""
+    package = (error.name or "").partition(".")[0]
+    if not package or package.startswith("mma_"):
+        raise error
+    return DependencyError(f"{package} is not installed", hint=f'pip install "mma-edge[{extra}]"')
+
+
 def run_cli(
     parser: argparse.ArgumentParser,
     command: Callable[[argparse.Namespace, Console], int],
     argv: list[str] | None,
+    extra: str,
 ) -> int:
-    """Parse, run, and turn every foreseen failure into one line on stderr and its exit code."""
+    """Parse, run, and turn every foreseen failure into one line on stderr and its exit code.
+
+    Args:
+        extra: of the distribution, which brings the packages that this command needs.
+    """
     args = parser.parse_args(argv)
     console = Console()
     try:
         return getattr(args, "command", command)(args, console)
     except MMAEdgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return report(error)
+    except ModuleNotFoundError as error:
+        return report(missing_package(error, extra))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

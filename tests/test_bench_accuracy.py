@@ -199,4 +199,4 @@ def test_labels_beyond_the_classes_are_refused(bundle: Path, data: Path, tmp_pat
     np.savez(bad / "fer2013_val.npz", images=np.zeros((1, 48, 48), np.uint8), labels=np.array([7]))
     argv = ["accuracy", str(bundle), "--data", str(bad), "--set", "faces", "--output", str(tmp_path / "r")]
     assert main(argv) == 9
-    assert "from 7 to 7" in capsys.readouterr().err
+    assert "labels outside 0 to 6" in capsys.readouterr().err

@@ -157,3 +157,23 @@ print(next(recognizer.stream("sample")).label)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("entry", "arguments", "package", "extra"),
+    [
+        ("mma_trainer.entry:train", ["--help"], "torch", "train"),
+        ("mma_trainer.entry:evaluate", ["--help"], "soundfile", "train"),
+        ("mma_export.cli:main", [], "torch", "export"),
+        ("mma_benchmarks.cli:main", ["latency", "--repeat", "1"], "psutil", "bench"),
+        ("mma_edge.cli:main", ["run", "sample"], "onnxruntime", "cpu"),
+    ],
+)
+def test_a_missing_package_is_one_line_that_says_what_to_install(
+    entry: str, arguments: list[str], package: str, extra: str
+) -> None:
+    module, name = entry.split(":")
+    code = f"import sys; sys.modules[{package!r}] = None; from {module} import {name}; sys.exit({name}({arguments!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    error = assert_one_line_error(done, 11)
+    assert f"{package} is not installed" in error and f"mma-edge[{extra}]" in error

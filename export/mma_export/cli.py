@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return run_cli(build_parser(), export, argv)
+    return run_cli(build_parser(), export, argv, extra="export")
 
 
 def export(args: argparse.Namespace, console: Console) -> int:

@@ -94,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return run_cli(build_parser(), train, argv)
+    return run_cli(build_parser(), train, argv, extra="train")
 
 
 def train(args: argparse.Namespace, console: Console) -> int:

@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return run_cli(build_parser(), evaluate_command, argv)
+    return run_cli(build_parser(), evaluate_command, argv, extra="train")
 
 
 def evaluate_command(args: argparse.Namespace, console: Console) -> int:

@@ -1,0 +1,71 @@
+"""The model that ships: its checkpoint, bundle and card belong together, and it is clearly better than chance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mma_edge
+from mma_edge.bundle import DEFAULT_BUNDLE, golden_inputs, read_bundle
+from mma_export.default import DEFAULT_NAME, default_source
+from mma_export.parity import reference_logits
+from mma_trainer.checkpoint import load_checkpoint
+from mma_trainer.data.evalsets import faces_set, voices_set
+from mma_trainer.evaluate import bundle_predictor, evaluate
+from mma_trainer.model import NANO
+
+
+def test_bundle_and_checkpoint_are_the_same_model() -> None:
+    source, license_, extra = default_source()
+    model = load_checkpoint(source)
+    assert model.config == NANO
+    bundle = read_bundle()
+    assert bundle.name == DEFAULT_NAME and bundle.labels == NANO.labels
+    recognizer = mma_edge.load()
+    frames, mel = golden_inputs(7, NANO.image_size, clips=2)
+    np.testing.assert_allclose(recognizer.engine(frames, mel), reference_logits(model, 7, 2), atol=1e-4)
+    assert (DEFAULT_BUNDLE / "LICENSE").read_text() == license_.text
+    for path in extra:
+        assert (DEFAULT_BUNDLE / path.name).read_text() == path.read_text()
+
+
+def test_the_bundle_is_at_most_12_mb() -> None:
+    assert sum(path.stat().st_size for path in DEFAULT_BUNDLE.rglob("*") if path.is_file()) <= 12e6
+
+
+def test_the_manifest_says_that_missing_modalities_were_trained() -> None:
+    manifest = read_bundle().manifest
+    assert manifest["missing_modality"] == {"trained": True} and manifest["color"] == "grey"
+    assert manifest["provenance"]["recipe"]["modality_dropout"] > 0
+
+
+def test_colour_makes_no_difference_to_a_model_of_grey_faces() -> None:
+    frames, mel = golden_inputs(3, NANO.image_size)
+    luma = np.round(frames @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    recognizer = mma_edge.load()
+    grey = recognizer.predict(np.repeat(luma[..., None], 3, axis=-1), mel)
+    np.testing.assert_allclose(recognizer.predict(frames, mel), grey, atol=0.02)
+
+
+@pytest.fixture(scope="module")
+def data(shared_dir: Path) -> Path:
+    return shared_dir / "data"
+
+
+def test_faces_alone_are_recognised(data: Path) -> None:
+    predict, labels, size = bundle_predictor(None)
+    metrics = evaluate(predict, faces_set(data, size).first(350), len(labels))
+    assert metrics.war >= 0.42, f"WAR {metrics.war:.3f}"
+
+
+def test_voices_alone_are_recognised(data: Path) -> None:
+    predict, labels, _ = bundle_predictor(None)
+    metrics = evaluate(predict, voices_set(data), len(labels))
+    assert metrics.uar >= 0.28, f"UAR {metrics.uar:.3f}"
+
+
+def test_the_card_gives_no_placeholder_for_a_figure() -> None:
+    card = (DEFAULT_BUNDLE / "MODEL_CARD.md").read_text()
+    assert "{" not in card and "mma-bench accuracy" in card and "CC BY-NC-SA" in card

@@ -1,0 +1,23 @@
+"""Entry points of mma-train and mma-eval: where torch is not installed, they say so in one line."""
+
+from __future__ import annotations
+
+import importlib
+
+from mma_edge.cli_support import missing_package, report
+
+
+def train(argv: list[str] | None = None) -> int:
+    return _run("mma_trainer.cli", argv)
+
+
+def evaluate(argv: list[str] | None = None) -> int:
+    return _run("mma_trainer.eval_cli", argv)
+
+
+def _run(module: str, argv: list[str] | None) -> int:
+    try:
+        main = importlib.import_module(module).main
+    except ModuleNotFoundError as error:
+        return report(missing_package(error, "train"))
+    return main(argv)
