@@ -15,7 +15,7 @@ from mma_edge.faces.crop import centre_box
 from mma_edge.recognizer import Recognizer
 from mma_edge.sources import Source, open_source
 from mma_edge.sources.base import Notify, ignore_notice
-from mma_edge.timing import StageTimer
+from mma_edge.timing import Timer, no_timer
 from mma_edge.types import Emotion, Face, Frame
 
 CENTRE_TRACK = 0
@@ -58,14 +58,12 @@ class PipelineState:
 class Pipeline:
     """Iterate over it for the emotions of one source; it can be iterated once."""
 
-    def __init__(
-        self, recognizer: Recognizer, source: Source, options: StreamOptions, timer: StageTimer | None = None
-    ) -> None:
+    def __init__(self, recognizer: Recognizer, source: Source, options: StreamOptions, timer: Timer = no_timer) -> None:
         if options.whole and source.live:
             raise UsageError(f"--whole on {source.name}", "a file", "leave --whole out for a live source")
         self.recognizer, self.source, self.options = recognizer, source, options
         self.state = PipelineState()
-        self.timer = timer or StageTimer()
+        self.timer = timer
         self._frame_clock: deque[float] = deque(maxlen=RATE_FRAMES)
         self._tracker = FaceTracker(MTCNNDetector()) if source.has_video else None
         self._clips = WholeClips() if options.whole else SlidingClips(options.window_s, options.hop_s)
@@ -76,7 +74,7 @@ class Pipeline:
         recognizer: Recognizer,
         source: str | os.PathLike,
         options: StreamOptions | None = None,
-        timer: StageTimer | None = None,
+        timer: Timer = no_timer,
     ) -> Pipeline:
         """A pipeline on what `open_source` understands."""
         options = options or StreamOptions()

@@ -139,3 +139,17 @@ def test_stream_yields_emotions_lazily_and_closes_its_source(recognizer: Recogni
     first = next(stream)
     assert first.end_s == pytest.approx(0.25, abs=0.01) and first.label in recognizer.labels
     stream.close()
+
+
+def test_an_endless_source_leaves_nothing_behind(recognizer: Recognizer, portrait: np.ndarray) -> None:
+    """What a pipeline holds after 4 s of a live source is what it holds after 12."""
+
+    def held(end_s: float) -> int:
+        pipeline = Pipeline(recognizer, MadeUp(merged(frames(portrait, 0, end_s), sound(0, end_s)), live=True), options)
+        list(pipeline)
+        crops, rows = len(pipeline._clips._crops), len(pipeline._clips._mel._rows)
+        assert not hasattr(pipeline.timer, "durations_ms")
+        return crops + rows
+
+    options = StreamOptions(window_s=1.0, hop_s=0.5)
+    assert held(12.0) <= held(4.0) + 2
