@@ -84,9 +84,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_command(args: argparse.Namespace, console: Console) -> int:
     import mma_edge
-    from mma_edge.errors import UsageError
     from mma_edge.pipeline import Pipeline, StreamOptions
-    from mma_edge.sinks import LineSink, LiveSink, open_record_sink
+    from mma_edge.sinks import LineSink, LiveSink, record_sink_of
 
     notices = Console(stderr=True)
     options = StreamOptions(
@@ -97,15 +96,15 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
         audio=not args.no_audio,
         notify=lambda line: notices.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True),
     )
-    if args.output and args.output.suffix.lower() not in (".jsonl", ".csv"):
-        raise UsageError(f"--output {args.output}", "a name that ends in .jsonl or .csv")
+    # A wrong name should not have to wait for the model.
+    record_sink = record_sink_of(args.output) if args.output else None
     recognizer = mma_edge.load(args.bundle, args.backend, args.precision)
     title = f"{args.source}  {recognizer.bundle.name} {recognizer.precision}  {recognizer.engine.details}"
     with contextlib.ExitStack() as stack:
         pipeline = stack.enter_context(Pipeline.open(recognizer, args.source, options))
         sinks = []
-        if args.output:
-            sinks.append(stack.enter_context(open_record_sink(args.output, recognizer.labels, args.overwrite)))
+        if record_sink:
+            sinks.append(stack.enter_context(record_sink(args.output, recognizer.labels, args.overwrite)))
         # SIGTERM (a service being stopped) ends as cleanly as Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         interrupted = False

@@ -16,7 +16,6 @@ from mma_benchmarks.machine import INSTRUCTION_SETS, machine_name, parse_cpuinfo
 from mma_benchmarks.stats import summarise
 from mma_edge.bundle import DEFAULT_BUNDLE, MANIFEST, sha256
 
-has_default = pytest.mark.skipif(not (DEFAULT_BUNDLE / MANIFEST).is_file(), reason="no embedded default bundle yet")
 QUICK = ["latency", "--repeat", "1", "--warmup", "0", "--iterations", "3"]
 
 
@@ -29,7 +28,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@has_default
 def test_every_stage_is_timed_and_the_shares_add_up(written: Path) -> None:
     found = json.loads(written.read_text())["results"]
     assert tuple(found["stages"]) == STAGES
@@ -41,7 +39,6 @@ def test_every_stage_is_timed_and_the_shares_add_up(written: Path) -> None:
     assert run["frames_per_s"] == pytest.approx(run["frames"] / run["wall_s"])
 
 
-@has_default
 def test_answers_have_an_age_and_predict_is_timed_alone(written: Path) -> None:
     found = json.loads(written.read_text())["results"]
     assert found["age_ms"]["count"] == found["runs"][0]["answers"] == 16
@@ -49,7 +46,6 @@ def test_answers_have_an_age_and_predict_is_timed_alone(written: Path) -> None:
     assert found["peak_memory_mib"] > 50 and found["startup"]["load_s"] > 0
 
 
-@has_default
 def test_the_result_says_what_was_measured_on_what(written: Path) -> None:
     data = json.loads(written.read_text())
     assert data["bundle"]["manifest_sha256"] == sha256(DEFAULT_BUNDLE / MANIFEST)
@@ -63,7 +59,6 @@ def test_the_result_says_what_was_measured_on_what(written: Path) -> None:
     assert page.count("<svg") == 2 and all(stage in page for stage in STAGES)
 
 
-@has_default
 def test_measuring_latency_does_not_import_torch(tmp_path: Path) -> None:
     code = (
         "import sys, mma_benchmarks.cli, mma_benchmarks.latency;"
@@ -137,7 +132,6 @@ def test_training_is_not_offered(capsys: pytest.CaptureFixture) -> None:
     assert exit_.value.code == 2 and "invalid choice" in capsys.readouterr().err
 
 
-@has_default
 def test_predict_alone_sees_real_content(monkeypatch: pytest.MonkeyPatch) -> None:
     import mma_edge
     from mma_benchmarks import latency

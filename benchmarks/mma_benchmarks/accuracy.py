@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,13 +18,10 @@ from mma_benchmarks.result import Result, utc_now
 from mma_benchmarks.stats import expected_calibration_error
 from mma_edge.errors import DataError, UsageError
 from mma_edge.recognizer import Recognizer
+from mma_trainer.data.evalsets import SETS, EvalSet, open_set
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.metrics import Metrics, metrics_of
 
-if TYPE_CHECKING:
-    from mma_trainer.data.evalsets import EvalSet
-
-SETS = ("faces", "voices", "pseudo")
 Advance = Callable[[str, int, int], None]
 """Takes the name of the condition, clips done and clips in all."""
 
@@ -76,8 +72,6 @@ def measure_accuracy(
     Raises:
         MMAEdgeError: as `mma_edge.load` and the sets raise it; DataError where labels do not fit the bundle.
     """
-    from mma_trainer.data.evalsets import open_set
-
     machine = describe_machine()
     recognizer = mma_edge.load(bundle, options.backend, options.precision)
     if recognizer.labels[: len(DFEW_LABELS)] != DFEW_LABELS:

@@ -146,10 +146,15 @@ def _csv_row(values: list) -> str:
     return buffer.getvalue()
 
 
-def open_record_sink(path: str | os.PathLike, labels: tuple[str, ...], overwrite: bool = False) -> RecordSink:
-    """The sink of a file name: .jsonl or .csv."""
+def record_sink_of(path: str | os.PathLike) -> type[RecordSink]:
+    """The kind of sink that a file name asks for, .jsonl or .csv; UsageError for another. Opens nothing."""
     suffix = Path(path).suffix.lower()
     kinds = {".jsonl": JsonlSink, ".csv": CsvSink}
     if suffix not in kinds:
         raise UsageError(f"--output {path}", "a name that ends in .jsonl or .csv")
-    return kinds[suffix](path, labels, overwrite)
+    return kinds[suffix]
+
+
+def open_record_sink(path: str | os.PathLike, labels: tuple[str, ...], overwrite: bool = False) -> RecordSink:
+    """The sink of a file name: .jsonl or .csv."""
+    return record_sink_of(path)(path, labels, overwrite)
