@@ -160,6 +160,20 @@ def test_the_default_models_three_steps_run_end_to_end(train: Callable, public: 
     assert provenance["recipe"]["modality_dropout"] == 0.25 and provenance["val"]["clips"] == 14
 
 
+def test_bf16_changes_the_arithmetic_a_little_and_the_stored_weights_stay_fp32(
+    train: Callable, public: Path, initial: Path, tmp_path: Path
+) -> None:
+    common = ("--dataset", "pseudo", "--data", public, "--epochs", 1, "--init", initial)
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        assert train(*common, "--precision", precision, "--run", tmp_path / precision) == (0, "")
+        losses[precision] = float(rows(tmp_path / precision)[0]["train_loss"])
+        stored = torch.load(tmp_path / precision / "model.pt", weights_only=True)["state_dict"]
+        assert {value.dtype for value in stored.values() if value.is_floating_point()} == {torch.float32}
+    assert losses["bf16"] != losses["fp32"]  # it was not ignored
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+
+
 @pytest.mark.parametrize("dataset", ["pseudo", "lists"])
 def test_an_interrupted_run_resumes_to_the_same_bits(
     train: Callable,
