@@ -15,7 +15,7 @@ from conftest import TINY, make_model, one_line
 from rich.console import Console
 
 from mma_edge.errors import DataError, UsageError
-from mma_trainer import cli
+from mma_trainer import cli, cli_data, cli_model
 from mma_trainer.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from mma_trainer.data.public import load_faces, load_voices
 from mma_trainer.data.tasks import FaceTask, PseudoPairTask, VoiceTask
@@ -23,6 +23,7 @@ from mma_trainer.metrics import confusion_matrix, metrics_of
 from mma_trainer.model import DFEW_LABELS
 from mma_trainer.pretrain import EncoderClassifier
 from mma_trainer.recipe import Recipe, build_optimizer, build_scheduler
+from mma_trainer.task import WHOLE, Batch, Shard
 from mma_trainer.train import FIELDS, Run
 
 SEVEN = TINY.replace(labels=DFEW_LABELS)
@@ -31,8 +32,8 @@ SEVEN = TINY.replace(labels=DFEW_LABELS)
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Iterator[Callable[..., tuple[int, str]]]:
     """mma-train in this process, "nano" made tiny; returns the exit code and what stderr said."""
-    monkeypatch.setitem(cli.MODELS, "nano", SEVEN)
-    monkeypatch.setattr(cli, "PSEUDO_CLIPS_PER_EPOCH", 8)
+    monkeypatch.setitem(cli_model.MODELS, "nano", SEVEN)
+    monkeypatch.setattr(cli_data, "PSEUDO_CLIPS_PER_EPOCH", 8)
 
     def command(*argv: object) -> tuple[int, str]:
         code = cli.main([str(word) for word in ("--model", "nano", "--device", "cpu", "--batch-size", 4, *argv)])
@@ -87,7 +88,7 @@ def test_the_recipe_is_the_papers() -> None:
     assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.weight_decay, recipe.seed) == (25, 8, 1e-4, 1e-2, 1)
     assert (recipe.warmup_epochs, recipe.label_smoothing, recipe.clip_grad, recipe.modality_dropout) == (0, 0, 0, 0)
     assert recipe.precision == "fp32"
-    assert cli.RECIPES["lists"] == recipe
+    assert cli_data.RECIPES["lists"] == recipe
     args = cli.build_parser().parse_args([])
     assert (args.dataset, args.model) == ("lists", "vit-b")
 
@@ -234,14 +235,14 @@ class Poisoned:
 
     num_batches = 2
 
-    def train_batches(self, epoch: int) -> Iterator:
+    def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator:
         generator = torch.Generator().manual_seed(epoch)
         for batch in range(2):
             images = torch.rand(4, 3, 16, 16, generator=generator)
-            yield (images * math.nan if (epoch, batch) == (1, 1) else images,), torch.tensor([0, 1, 2, 0])
+            yield Batch((images * math.nan if (epoch, batch) == (1, 1) else images,), torch.tensor([0, 1, 2, 0]))
 
-    def val_batches(self) -> Iterator:
-        yield (torch.zeros(3, 3, 16, 16),), torch.tensor([0, 1, 2])
+    def val_batches(self, shard: Shard = WHOLE) -> Iterator:
+        yield Batch((torch.zeros(3, 3, 16, 16),), torch.tensor([0, 1, 2]))
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_whole_epoch(tmp_path: Path) -> None:

@@ -153,11 +153,11 @@ def test_a_damaged_picture_or_wav_is_named(dfew: Path) -> None:
 def test_batches_of_a_list_are_shuffled_by_epoch_repeatable_and_whole(dfew: Path) -> None:
     task = ListTask(dfew / "train.txt", dfew / "test.txt", dfew, None, SEVEN, Recipe(batch_size=5), 0)
     first, again, second = (list(task.train_batches(epoch)) for epoch in (0, 0, 1))
-    assert [len(labels) for _, labels in first] == [5, 5] and task.num_batches == 2  # 2 of 12 are dropped
-    for (a, x), (b, y) in zip(first, again, strict=True):
+    assert [len(labels) for _, labels, _ in first] == [5, 5] and task.num_batches == 2  # 2 of 12 are dropped
+    for (a, x, _), (b, y, _) in zip(first, again, strict=True):
         assert torch.equal(x, y) and all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
-    assert any(not torch.equal(x, y) for (_, x), (_, y) in zip(first, second, strict=True))
-    ((inputs, labels),) = task.val_batches()
+    assert any(not torch.equal(x, y) for (_, x, _), (_, y, _) in zip(first, second, strict=True))
+    ((inputs, labels, _),) = task.val_batches()
     assert labels.tolist() == [3, 4, 5] and [t.shape[0] for t in inputs] == [3, 3]
 
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import csv
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 
 from mma_edge.errors import CheckpointError, DataError
 from mma_trainer.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
@@ -23,22 +21,10 @@ from mma_trainer.metrics import Metrics, metrics_of
 from mma_trainer.model import MMADFERConfig
 from mma_trainer.plots import plot_curves
 from mma_trainer.recipe import Recipe, build_optimizer, build_scheduler
-
-Batch = tuple[tuple[Tensor, ...], Tensor]
-"""(inputs of the model, labels int64 (B,))."""
+from mma_trainer.task import Task
 
 LAST = "last.pt"
 FIELDS = ("epoch", "lr", "train_loss", "train_war", "val_loss", "val_uar", "val_war", "seconds", "clips_per_second")
-
-
-class Task(Protocol):
-    """Where batches come from. Everything random depends on (seed, epoch), so a resumed run repeats it."""
-
-    num_batches: int
-
-    def train_batches(self, epoch: int) -> Iterator[Batch]: ...
-
-    def val_batches(self) -> Iterator[Batch]: ...
 
 
 @dataclass
@@ -91,7 +77,7 @@ class Run:
         start, losses, correct, seen = time.monotonic(), 0.0, 0, 0
         with self._progress() as progress:
             bar = progress.add_task(f"epoch {epoch + 1}/{self.recipe.epochs}", total=self.task.num_batches, loss="")
-            for inputs, labels in self.task.train_batches(epoch):
+            for inputs, labels, _ in self.task.train_batches(epoch):
                 inputs = [tensor.to(self.device, non_blocking=True) for tensor in inputs]
                 labels = labels.to(self.device, non_blocking=True)
                 with self._autocast():
@@ -131,7 +117,7 @@ class Run:
         self.model.eval()
         logits, labels = [], []
         with torch.inference_mode(), self._autocast():
-            for inputs, batch_labels in self.task.val_batches():
+            for inputs, batch_labels, _ in self.task.val_batches():
                 logits.append(self.model(*(tensor.to(self.device) for tensor in inputs)).float().cpu().numpy())
                 labels.append(batch_labels.numpy())
         return metrics_of(np.concatenate(labels), np.concatenate(logits))

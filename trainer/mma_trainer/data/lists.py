@@ -25,7 +25,7 @@ from mma_edge.faces import resize
 from mma_trainer.data.sampling import augment_clip, train_indices
 from mma_trainer.model import MMADFERConfig
 from mma_trainer.recipe import Recipe
-from mma_trainer.train import Batch
+from mma_trainer.task import WHOLE, Batch, Shard
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
 PARALLEL_TREES = {"clip_224x224": "raw_wav", "clips_faces": "clips_wav"}
@@ -164,12 +164,12 @@ class ListTask:
                 "lower --batch-size",
             )
 
-    def train_batches(self, epoch: int) -> Iterator[Batch]:
+    def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         shuffle = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
         dataset = ListDataset(self.train, self.image_size, self.recipe.seed, epoch)
         yield from self._load(dataset, shuffle)
 
-    def val_batches(self) -> Iterator[Batch]:
+    def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
         yield from self._load(ListDataset(self.val, self.image_size, self.recipe.seed, None), None)
 
     def _load(self, dataset: ListDataset, shuffle: torch.Generator | None) -> Iterator[Batch]:
@@ -183,4 +183,4 @@ class ListTask:
             pin_memory=torch.cuda.is_available(),
         )
         for frames, mel, labels in loader:
-            yield (frames, mel), labels
+            yield Batch((frames, mel), labels)

@@ -13,7 +13,7 @@ from mma_edge.clip import NUM_FRAMES
 from mma_trainer.data.augment import augment_mel, augment_stills, place_mel, stills_to_clips
 from mma_trainer.data.public import Faces, Voices, check_pairs, mel_rows, resample
 from mma_trainer.model.inputs import prepare_mel
-from mma_trainer.train import Batch
+from mma_trainer.task import WHOLE, Batch, Shard
 
 EVAL_BATCH = 64
 # Rates a voice is heard at: its own, and what cameras and video files have. The features follow
@@ -52,17 +52,17 @@ class FaceTask:
         self.image_size, self.batch_size, self.seed, self.balance = image_size, batch_size, seed, balance
         self.num_batches = len(train.labels) // batch_size
 
-    def train_batches(self, epoch: int) -> Iterator[Batch]:
+    def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         rng = epoch_generator(self.seed, epoch)
         order = balanced_order(self.train.labels, self.balance, self.num_batches * self.batch_size, rng)
         for chosen in order.reshape(self.num_batches, self.batch_size):
             images = augment_stills(resize_stills(self.train.images[chosen], self.image_size), rng)
-            yield (images.expand(-1, 3, -1, -1),), torch.from_numpy(self.train.labels[chosen])
+            yield Batch((images.expand(-1, 3, -1, -1),), torch.from_numpy(self.train.labels[chosen]))
 
-    def val_batches(self) -> Iterator[Batch]:
+    def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
         for start in range(0, len(self.val.labels), 256):
             images = resize_stills(self.val.images[start : start + 256], self.image_size)
-            yield (images.expand(-1, 3, -1, -1),), torch.from_numpy(self.val.labels[start : start + 256])
+            yield Batch((images.expand(-1, 3, -1, -1),), torch.from_numpy(self.val.labels[start : start + 256]))
 
 
 class VoiceBank:
@@ -102,18 +102,18 @@ class VoiceTask:
         self.batch_size, self.seed = batch_size, seed
         self.num_batches = repeats * len(train.labels) // batch_size
 
-    def train_batches(self, epoch: int) -> Iterator[Batch]:
+    def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         rng = epoch_generator(self.seed, epoch)
         order = balanced_order(self.train.labels, 0.0, self.num_batches * self.batch_size, rng)
         for chosen in order.reshape(self.num_batches, self.batch_size):
             mels = torch.stack([self.train.random(index, rng) for index in chosen])
-            yield (prepare_mel(augment_mel(mels, rng)),), torch.from_numpy(self.train.labels[chosen])
+            yield Batch((prepare_mel(augment_mel(mels, rng)),), torch.from_numpy(self.train.labels[chosen]))
 
-    def val_batches(self) -> Iterator[Batch]:
+    def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
         for start in range(0, len(self.val.labels), EVAL_BATCH):
             chosen = range(start, min(start + EVAL_BATCH, len(self.val.labels)))
             mels = torch.stack([self.val.clean(index) for index in chosen])
-            yield (prepare_mel(mels),), torch.from_numpy(self.val.labels[list(chosen)])
+            yield Batch((prepare_mel(mels),), torch.from_numpy(self.val.labels[list(chosen)]))
 
 
 class PseudoPairTask:
@@ -140,7 +140,7 @@ class PseudoPairTask:
         self.modality_dropout = modality_dropout
         self.num_batches = clips_per_epoch // batch_size
 
-    def train_batches(self, epoch: int) -> Iterator[Batch]:
+    def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         rng = epoch_generator(self.seed, epoch)
         order = balanced_order(self.train_faces.labels, 0.5, self.num_batches * self.batch_size, rng)
         for chosen in order.reshape(self.num_batches, self.batch_size):
@@ -149,16 +149,16 @@ class PseudoPairTask:
             frames = to_uint8_rgb(stills_to_clips(stills, NUM_FRAMES, rng))
             voices = match_labels(labels, self.train_voices.labels, rng)
             mels = augment_mel(torch.stack([self.train_voices.random(index, rng) for index in voices]), rng)
-            yield drop_modalities(frames, mels, self.modality_dropout, rng), torch.from_numpy(labels)
+            yield Batch(drop_modalities(frames, mels, self.modality_dropout, rng), torch.from_numpy(labels))
 
-    def val_batches(self) -> Iterator[Batch]:
+    def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
         rng = epoch_generator(self.seed, -1)
         voices = match_labels(self.val_faces.labels, self.val_voices.labels, rng)
         for start in range(0, len(voices), EVAL_BATCH):
             part = slice(start, start + EVAL_BATCH)
             frames = still_clips(self.val_faces.images[part], self.image_size)
             mels = torch.stack([self.val_voices.clean(index) for index in voices[part]])
-            yield (frames, mels), torch.from_numpy(self.val_faces.labels[part])
+            yield Batch((frames, mels), torch.from_numpy(self.val_faces.labels[part]))
 
 
 def to_uint8_rgb(clips: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ class MMADFERConfig:
         image_patch, audio_patch: side of the non-overlapping square patches.
         image_stem, audio_stem: output channels of 3x3 stride-2 convolutions before the patch
             projection (Xiao et al. 2021); () is the plain ViT of the paper.
+        stem_blocks: residual blocks of two 3x3 convolutions after each of the stem's (He et al. 2016).
         num_prompts: prompt tokens per modality. prompts_per_update: rows renewed by one progressive step.
         bottleneck_width: d of the fusion bottleneck.
         temporal_*: the multimodal temporal transformer.
@@ -40,6 +41,7 @@ class MMADFERConfig:
     audio_patch: int = 16
     image_stem: tuple[int, ...] = ()
     audio_stem: tuple[int, ...] = ()
+    stem_blocks: int = 0
     num_prompts: int = 6
     prompts_per_update: int = 3
     bottleneck_width: int = 128
@@ -54,7 +56,8 @@ class MMADFERConfig:
         for key in ("labels", "image_stem", "audio_stem"):  # JSON has lists
             object.__setattr__(self, key, tuple(getattr(self, key)))
         numbers = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.type == "int"}
-        problems = [f"{key} is {n!r}" for key, n in numbers.items() if type(n) is not int or n < 1]
+        least = {"stem_blocks": 0}
+        problems = [f"{key} is {n!r}" for key, n in numbers.items() if type(n) is not int or n < least.get(key, 1)]
         if problems:  # the rules below divide by them
             raise CheckpointError("model config: " + ", ".join(problems), "whole numbers from 1", "correct them")
         for patch, stem in ((self.image_patch, self.image_stem), (self.audio_patch, self.audio_stem)):

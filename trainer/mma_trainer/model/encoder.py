@@ -67,18 +67,35 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
+class ResidualBlock(nn.Module):
+    """x + two 3x3 convolutions of it, (B, C, H, W) -> the same; batch-normalised."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        nn.init.zeros_(self.norm2.weight)  # starts as the identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(x + self.norm2(self.conv2(y)))
+
+
 class PatchEmbed(nn.Module):
     """Image (B, C, H, W) -> patches (B, H/p * W/p, width), optionally after a convolutional stem."""
 
-    def __init__(self, channels: int, patch: int, width: int, stem: tuple[int, ...]) -> None:
+    def __init__(self, channels: int, patch: int, width: int, stem: tuple[int, ...], blocks: int = 0) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for out_channels in stem:
             layers += [
                 nn.Conv2d(channels, out_channels, 3, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(out_channels),
-                nn.GELU(),
+                nn.ReLU() if blocks else nn.GELU(),
             ]
+            layers += [ResidualBlock(out_channels) for _ in range(blocks)]
             channels, patch = out_channels, patch // 2
         self.stem = nn.Sequential(*layers)
         self.proj = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
@@ -106,11 +123,12 @@ class Encoder(nn.Module):
         mlp_ratio: int,
         drop_path: float,
         stem: tuple[int, ...] = (),
+        stem_blocks: int = 0,
         num_prompts: int = 0,
     ) -> None:
         super().__init__()
         self.grid = grid
-        self.patch_embed = PatchEmbed(channels, patch, width, stem)
+        self.patch_embed = PatchEmbed(channels, patch, width, stem, stem_blocks)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.randn(1, 1 + grid[0] * grid[1] + num_prompts, width))
         rates = [drop_path * layer / max(1, depth - 1) for layer in range(depth)]

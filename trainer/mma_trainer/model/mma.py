@@ -70,6 +70,7 @@ def build_encoder(config: MMADFERConfig, modality: str, num_prompts: int = 0) ->
         grid=c.image_grid if is_image else c.audio_grid,
         patch=c.image_patch if is_image else c.audio_patch,
         stem=c.image_stem if is_image else c.audio_stem,
+        stem_blocks=c.stem_blocks,
         width=c.width,
         depth=c.depth,
         num_heads=c.num_heads,

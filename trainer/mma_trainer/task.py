@@ -1,0 +1,47 @@
+"""What a training loop needs from data: labelled batches, and this process's share of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Inputs of the model, labels int64 (B,), and where the clips come from (empty when they have no names)."""
+
+    inputs: tuple[Tensor, ...]
+    labels: Tensor
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shard:
+    """This process's share of the work: process `rank` of `world`."""
+
+    rank: int = 0
+    world: int = 1
+
+
+WHOLE = Shard()
+"""All of it: a single process."""
+
+
+class Task(Protocol):
+    """Where batches come from.
+
+    Everything random is a function of (seed, epoch, position in the epoch) alone, so that a resumed
+    run repeats it and that a global batch is the same clips however many processes share it:
+    of each training batch, shard r of w is given clips [r * B / w, (r + 1) * B / w).
+    """
+
+    num_batches: int
+    """Global training batches of an epoch, the same in every process."""
+
+    def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]: ...
+
+    def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
+        """The validation clips of this shard; all shards together have every clip exactly once."""
+        ...
