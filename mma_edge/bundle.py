@@ -11,7 +11,8 @@ The manifest is the contract between export and run time (schema version 1):
     face_crop        "square-longer-side"
     color            "rgb" or "grey": what the faces it was trained on were; the graph itself converts
     missing_modality "trained": whether training ever hid a modality
-    temperature      the logits are divided by it before the softmax
+    temperature      the logits are divided by it before the softmax: a number, or an object with one each for clips
+                     with "both" modalities, with the "video" alone and with the "audio" alone
     opset            ONNX opset of the graphs
     precisions       name -> {"file", "parity"}; parity holds the figures of the export gate
     files            every other file of the bundle -> SHA-256 in hex
@@ -36,6 +37,8 @@ from mma_edge.errors import BundleError
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+MODALITIES = ("both", "video", "audio")
+"""What there is of a clip; a model can be sure of itself in another way for each."""
 DEFAULT_BUNDLE = Path(__file__).parent / "assets" / "default"
 FACE_CROP = "square-longer-side"
 AUDIO = {
@@ -57,7 +60,7 @@ _SCHEMA: dict[str, tuple[type | tuple[type, ...], set[str] | None]] = {
     "face_crop": (str, None),
     "color": (str, None),
     "missing_modality": (dict, {"trained"}),
-    "temperature": ((int, float), None),
+    "temperature": ((int, float, dict), None),
     "opset": (int, None),
     "precisions": (dict, None),
     "files": (dict, None),
@@ -88,8 +91,9 @@ class Bundle:
         return self.manifest["image_size"]
 
     @property
-    def temperature(self) -> float:
-        return float(self.manifest["temperature"])
+    def temperatures(self) -> dict[str, float]:
+        """One for each of MODALITIES."""
+        return read_temperatures(self.manifest["temperature"])
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -105,6 +109,14 @@ class Bundle:
         golden = self.manifest["golden"]
         frames, mel = golden_inputs(golden["seed"], self.image_size)
         return frames, mel, np.array(golden["logits"], np.float32), float(golden["tolerance"])
+
+
+def read_temperatures(value: object) -> dict[str, float]:
+    """The temperature of each of MODALITIES, from a number or an object with all of them; ValueError for others."""
+    values = value if isinstance(value, dict) else dict.fromkeys(MODALITIES, value)
+    if set(values) != set(MODALITIES) or not all(_is_finite(number) and number > 0 for number in values.values()):
+        raise ValueError(f"temperature {value!r} is neither a positive number nor one for each of {MODALITIES}")
+    return {name: float(values[name]) for name in MODALITIES}
 
 
 def golden_inputs(seed: int, image_size: int, clips: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -145,9 +157,37 @@ def sha256(path: Path) -> str:
 def write_manifest(folder: Path, manifest: dict) -> Bundle:
     """Complete the manifest with the hashes of all files in `folder`, write it and read it back."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    manifest = {**manifest, "files": {name: sha256(folder / name) for name in names}}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    _replace_manifest(folder, {**manifest, "files": {name: sha256(folder / name) for name in names}})
     return read_bundle(folder)
+
+
+def write_temperatures(bundle: Bundle, temperatures: dict[str, float], calibration: dict) -> Bundle:
+    """Put a calibration into a bundle that is there; nothing else of it changes, no file is hashed anew.
+
+    Args:
+        bundle: as read.
+        temperatures: one for each of MODALITIES.
+        calibration: how they were found, for the provenance: a dict of plain values.
+
+    Raises:
+        BundleError: the bundle is not what it was any more. OSError: the manifest cannot be written.
+    """
+    current = read_bundle(bundle.folder)
+    provenance = {**current.manifest["provenance"], "calibration": calibration}
+    manifest = {**current.manifest, "temperature": read_temperatures(temperatures), "provenance": provenance}
+    _check_manifest(bundle.folder, manifest)
+    _replace_manifest(bundle.folder, manifest)
+    return read_bundle(bundle.folder)
+
+
+def _replace_manifest(folder: Path, manifest: dict) -> None:
+    """All or nothing: a reader, or a full disk, never sees half a manifest."""
+    temporary = folder / f".{MANIFEST}.partial"
+    try:
+        temporary.write_text(json.dumps(manifest, indent=2) + "\n")
+        os.replace(temporary, folder / MANIFEST)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _read_manifest(folder: Path) -> dict:
@@ -196,7 +236,7 @@ def _check_values(path: Path, manifest: dict) -> None:
         (manifest["audio"] != AUDIO, f"audio (this version computes {AUDIO})"),
         (manifest["face_crop"] != FACE_CROP, f"face_crop (this version cuts {FACE_CROP})"),
         (manifest["color"] not in ("rgb", "grey"), "color"),
-        (not 0 < manifest["temperature"] < float("inf"), "temperature"),
+        (not _is_temperature(manifest["temperature"]), "temperature"),
         (logits.shape != (1, len(labels)) or not all(map(_is_finite, logits.flat)), "golden.logits"),
         (type(golden["seed"]) is not int or golden["seed"] < 0, "golden.seed"),
         (not _is_finite(golden["tolerance"]) or golden["tolerance"] <= 0, "golden.tolerance"),
@@ -211,6 +251,14 @@ def _check_values(path: Path, manifest: dict) -> None:
         )
     if wrong := [name for bad, name in problems if bad]:
         raise BundleError(f"{path}: unusable value of {', '.join(wrong)}", "schema version 1", _REEXPORT)
+
+
+def _is_temperature(value: object) -> bool:
+    try:
+        read_temperatures(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_finite(value: object) -> bool:

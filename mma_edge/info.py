@@ -11,6 +11,12 @@ from rich.table import Table
 from mma_edge.bundle import Bundle
 
 
+def _temperature(temperatures: dict[str, float]) -> str:
+    if len(set(temperatures.values())) == 1:
+        return f"{temperatures['both']:g}"
+    return f"{temperatures['both']:g} ({temperatures['video']:g} video only, {temperatures['audio']:g} audio only)"
+
+
 def show_bundle(bundle: Bundle, console: Console) -> None:
     """The manifest of a checked bundle, for people."""
     manifest = bundle.manifest
@@ -25,7 +31,7 @@ def show_bundle(bundle: Bundle, console: Console) -> None:
         f"({manifest['color']}), log-mel {manifest['audio']['num_mel_frames']} x {manifest['audio']['num_mel_bins']}",
         "faces": f"cut {manifest['face_crop']}",
         "missing modality": "trained for" if manifest["missing_modality"]["trained"] else "defined, not trained for",
-        "temperature": f"{bundle.temperature:g}",
+        "temperature": _temperature(bundle.temperatures),
         "license": f"{manifest['license']['name']} (see {manifest['license']['file']})",
         "opset": str(manifest["opset"]),
     }

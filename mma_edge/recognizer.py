@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
-from mma_edge.bundle import Bundle, read_bundle
+from mma_edge.bundle import MODALITIES, Bundle, read_bundle
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.engines import open_engine
 from mma_edge.engines.base import Engine
@@ -32,6 +32,7 @@ class Recognizer:
         self.bundle, self.engine = bundle, engine
         self.labels, self.image_size = bundle.labels, bundle.image_size
         self.backend, self.precision = engine.backend, engine.precision
+        self._temperatures = bundle.temperatures
 
     @classmethod
     def open(cls, bundle: str | os.PathLike | None, backend: str, precision: str | None) -> Recognizer:
@@ -44,13 +45,14 @@ class Recognizer:
         A missing modality is fed as what training showed the model for it: no sound as the authors'
         zeros before normalisation, no face as black frames. Whether a model was trained with
         missing modalities is in its manifest (`missing_modality.trained`; the default model was).
+        Rows of black frames or of zeros are missing too: the engine cannot tell them apart.
 
         Args:
             frames: uint8 (N, 16, S, S, 3) RGB face crops, or None.
             mel: float32 (N, 512, 128) log-mel before normalisation (`mma_edge.audio.log_mel`), or None.
 
         Returns:
-            float32 (N, C), rows sum to 1, calibrated by the bundle's temperature.
+            float32 (N, C), rows sum to 1, calibrated by the bundle's temperature for what there is of each clip.
 
         Raises:
             UsageError: both None, another shape or dtype, or unequal N.
@@ -75,7 +77,7 @@ class Recognizer:
             frames = np.zeros((count, NUM_FRAMES, S, S, 3), np.uint8)
         if mel is None:
             mel = np.zeros((count, NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32)
-        return softmax(self.engine(frames, mel) / self.bundle.temperature)
+        return softmax(cool(self.engine(frames, mel), frames, mel, self._temperatures))
 
     def predict_clips(self, clips: Sequence[Clip]) -> list[Emotion]:
         """One Emotion per clip, all in one call of the engine."""
@@ -118,6 +120,26 @@ class Recognizer:
 
         with Pipeline.open(self, source, StreamOptions(**options)) as pipeline:
             yield from pipeline
+
+
+def modalities(frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
+    """What there is of each clip: int (N,), an index into MODALITIES.
+
+    A modality is missing where all its values are zero, as `Recognizer.predict` feeds it; a clip with neither counts
+    as having both. Silence is no zero: its log-mel is about -16.
+    """
+    # The first frame or row nearly always settles it; only where it is zero is the rest looked at.
+    seen = np.array([clip[0].any() or clip.any() for clip in frames], bool)
+    heard = np.array([clip[0].any() or clip.any() for clip in mel], bool)
+    return np.where(seen == heard, 0, np.where(seen, 1, 2))
+
+
+def cool(logits: np.ndarray, frames: np.ndarray, mel: np.ndarray, temperatures: dict[str, float]) -> np.ndarray:
+    """Logits float32 (N, C) divided by the temperature for what there is of each clip."""
+    values = np.array([temperatures[name] for name in MODALITIES], np.float32)
+    if (values == values[0]).all():
+        return logits / values[0]
+    return logits / values[modalities(frames, mel)][:, None]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -179,14 +179,18 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def dfew(tmp_path: Path) -> Path:
-    """Twelve clips in DFEW's naming; the wav of clip 12 is there, that of the others is not."""
-    for clip in range(1, 13):
+    """Nineteen clips in DFEW's naming; the wav of clip 12 is there, that of the others is not.
+
+    train.txt has clips 1 to 12 and val.txt the others; test.txt has clips 10 to 12.
+    """
+    for clip in range(1, 20):
         make_frames(tmp_path / "clip_224x224" / f"{clip:05d}", list(range(1, 21)))
     (tmp_path / "raw_wav").mkdir()
     soundfile.write(tmp_path / "raw_wav" / "12.wav", tone(1.0, 440), RATE_HZ, subtype="FLOAT")
-    lines = [f"clip_224x224/{clip:05d} 20 {clip % 7}" for clip in range(1, 13)]
-    (tmp_path / "train.txt").write_text("\n".join(lines) + "\n\n")
-    (tmp_path / "test.txt").write_text("\n".join(lines[-3:]))
+    lines = [f"clip_224x224/{clip:05d} 20 {clip % 7}" for clip in range(1, 20)]
+    (tmp_path / "train.txt").write_text("\n".join(lines[:12]) + "\n\n")
+    (tmp_path / "val.txt").write_text("\n".join(lines[12:]))
+    (tmp_path / "test.txt").write_text("\n".join(lines[9:12]))
     return tmp_path
 
 

@@ -107,7 +107,7 @@ def test_a_machine_is_named_after_its_processor() -> None:
         (["latency", "--source", "camera:0"], 2, "record a clip"),
         (["latency", "--source", "nowhere.mp4"], 3, "does not exist"),
         (["latency", "no-bundle"], 5, "no-bundle does not exist"),
-        ([], 2, "latency, accuracy or report"),
+        ([], 2, "latency, accuracy, training or report"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -124,12 +124,6 @@ def test_results_that_cannot_be_written_are_refused_before_measuring(tmp_path: P
     (tmp_path / "file").write_text("")
     assert main(["latency", "no-bundle", "--output", str(tmp_path / "file" / "results")]) == 7
     assert "choose another --output" in capsys.readouterr().err
-
-
-def test_training_is_not_offered(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main(["training"])
-    assert exit_.value.code == 2 and "invalid choice" in capsys.readouterr().err
 
 
 def test_predict_alone_sees_real_content(monkeypatch: pytest.MonkeyPatch) -> None:

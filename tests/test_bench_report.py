@@ -138,7 +138,7 @@ def _changed(path: str, value: object, result: Result) -> str:
         ("{}", "no schema_version"),
         (_changed("schema_version", 2, latency_result()), "schema version 2; expected version 1"),
         (_changed("schema_version", True, latency_result()), "schema version True"),
-        (_changed("kind", "training", latency_result()), "kind is 'training'"),
+        (_changed("kind", "guessing", latency_result()), "kind is 'guessing'"),
         (_without("machine"), "['machine']"),
         (_changed("results.surprise", 1, latency_result()), "results lacks or does not know ['surprise']"),
         (_changed("results.runs", [], latency_result()), "no runs"),

@@ -55,13 +55,13 @@ def data(shared_dir: Path) -> Path:
 
 
 def test_faces_alone_are_recognised(data: Path) -> None:
-    predict, labels, size = bundle_predictor(None)
+    predict, labels, size, _ = bundle_predictor(None)
     metrics = evaluate(predict, faces_set(data, size).first(350), len(labels))
     assert metrics.war >= 0.42, f"WAR {metrics.war:.3f}"
 
 
 def test_voices_alone_are_recognised(data: Path) -> None:
-    predict, labels, _ = bundle_predictor(None)
+    predict, labels, _, _ = bundle_predictor(None)
     metrics = evaluate(predict, voices_set(data), len(labels))
     assert metrics.uar >= 0.28, f"UAR {metrics.uar:.3f}"
 

@@ -8,19 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
-from conftest import RATE_HZ, TINY, make_frames, one_line, tone
+from conftest import RATE_HZ, make_frames, one_line, tone
 
 from mma_edge.audio import log_mel
 from mma_edge.clip import frame_indices
 from mma_edge.errors import DataError
-from mma_trainer.data.lists import ListTask, load_clip, read_list
+from mma_trainer.data.lists import list_clips, load_clip, read_list
 from mma_trainer.data.public import load_voices
-from mma_trainer.data.sampling import augment_clip, random_sized_crop, train_indices
+from mma_trainer.data.sampling import augment_clip, clip_indices, random_sized_crop, train_indices
 from mma_trainer.model import DFEW_LABELS
-from mma_trainer.recipe import Recipe
-
-SEVEN = TINY.replace(labels=DFEW_LABELS)
 
 
 @pytest.mark.parametrize("count", [16, 17, 31, 32, 33, 144])
@@ -111,6 +107,41 @@ def test_frames_follow_each_other_by_number_and_the_list_says_how_many(tmp_path:
     assert (np.diff(augmented.mean(axis=(1, 2, 3))) > 0).all()
 
 
+def test_one_test_clip_is_the_runtimes_and_two_share_no_frame(tmp_path: Path) -> None:
+    for count in (1, 16, 17, 40, 100):
+        assert (clip_indices(count, 1) == frame_indices(count)).all()
+    for count in (32, 33, 100, 1000):
+        two = clip_indices(count, 2)
+        assert not set(two[0]) & set(two[1])
+        # Both span the whole video: one clip's frames lie between the other's.
+        assert (np.diff(two.T.ravel()) > 0).all() and two.max() < count
+    assert (clip_indices(100, 2).T.ravel() == frame_indices(100, 32)).all()
+    assert (clip_indices(20, 3) < 20).all()
+    assert (clip_indices(9, 2) == frame_indices(9)).all()
+    make_frames(tmp_path / "clip", list(range(1, 101)))
+    soundfile.write(tmp_path / "clip.wav", tone(1.0, 440), RATE_HZ)
+    (tmp_path / "list.txt").write_text("clip 100 3")
+    entries = read_list(tmp_path / "list.txt", tmp_path, tmp_path, 7)
+    frames, mel = list_clips(entries, 0, 16, 2)
+    assert frames.shape == (2, 16, 16, 16, 3) and mel.shape == (2, 512, 128)
+    np.testing.assert_allclose(frames.mean(axis=(2, 3, 4)), 2 * (clip_indices(100, 2) + 1), atol=2)
+    alone = load_clip(entries[0], 16, None)
+    for part, whole in zip(list_clips(entries, 0, 16, 1), alone, strict=True):
+        np.testing.assert_array_equal(part[0], whole)
+    np.testing.assert_array_equal(mel[1], alone[1])
+
+
+def test_face_crops_of_unequal_size_are_cropped_in_the_same_part() -> None:
+    y, x = np.mgrid[0:90, 0:90]
+    large = np.stack([x * 2, y * 2, x + y], axis=2).astype(np.uint8)
+    small = large.reshape(30, 3, 30, 3, 3).mean(axis=(1, 3)).astype(np.uint8)
+    for seed in range(40):
+        a, b = augment_clip([small, large], 16, np.random.default_rng(seed))
+        assert np.abs(a.astype(int) - b).max() < 9  # grey levels: a shift by a pixel of the small one is 6
+        tiny = augment_clip([large, small[:2, :2]], 16, np.random.default_rng(seed))
+        assert tiny.shape == (2, 16, 16, 3)
+
+
 def test_all_bad_lines_of_a_list_are_named_at_once(dfew: Path) -> None:
     bad = {
         1: ("three words only here", "cannot be parsed"),
@@ -127,38 +158,25 @@ def test_all_bad_lines_of_a_list_are_named_at_once(dfew: Path) -> None:
     text = one_line(error.value)
     for number in range(1, 6):
         assert f"line {number}: " in text and bad[number][1] in text
-    assert "and 2 more" in text
+    assert "and 2 more; in all: 3 unreadable line, 3 missing frames, 1 label out of range" in text
 
 
-def test_an_empty_or_missing_list_and_one_smaller_than_a_batch_are_refused(dfew: Path) -> None:
+def test_an_empty_or_missing_list_is_refused(dfew: Path) -> None:
     (dfew / "empty.txt").write_text("\n\n")
     with pytest.raises(DataError, match="empty"):
         read_list(dfew / "empty.txt", dfew, None, 7)
     with pytest.raises(DataError, match="cannot be read"):
         read_list(dfew / "none.txt", dfew, None, 7)
-    with pytest.raises(DataError, match="12 clips; expected at least a batch of 13"):
-        ListTask(dfew / "train.txt", dfew / "test.txt", dfew, None, SEVEN, Recipe(batch_size=13), 0)
 
 
 def test_a_damaged_picture_or_wav_is_named(dfew: Path) -> None:
-    entries = read_list(dfew / "train.txt", dfew, None, 7)
+    entries = read_list(dfew / "train.txt", dfew, None, 7)  # the headers were right when the lists were read
     (dfew / "raw_wav" / "12.wav").write_bytes(b"no sound")
     with pytest.raises(DataError, match=r"12\.wav cannot be read"):
         load_clip(entries[-1], 16, None)
     entries[0].frames[3].write_bytes(b"no picture")
     with pytest.raises(DataError, match="clip 00001"):
         load_clip(entries[0], 16, None)
-
-
-def test_batches_of_a_list_are_shuffled_by_epoch_repeatable_and_whole(dfew: Path) -> None:
-    task = ListTask(dfew / "train.txt", dfew / "test.txt", dfew, None, SEVEN, Recipe(batch_size=5), 0)
-    first, again, second = (list(task.train_batches(epoch)) for epoch in (0, 0, 1))
-    assert [len(labels) for _, labels, _ in first] == [5, 5] and task.num_batches == 2  # 2 of 12 are dropped
-    for (a, x, _), (b, y, _) in zip(first, again, strict=True):
-        assert torch.equal(x, y) and all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
-    assert any(not torch.equal(x, y) for (_, x, _), (_, y, _) in zip(first, second, strict=True))
-    ((inputs, labels, _),) = task.val_batches()
-    assert labels.tolist() == [3, 4, 5] and [t.shape[0] for t in inputs] == [3, 3]
 
 
 def test_validation_actors_and_calm_are_kept_out_of_training(public: Path) -> None:

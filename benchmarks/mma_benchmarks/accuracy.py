@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +14,13 @@ import mma_edge
 from mma_benchmarks.latency import bundle_facts
 from mma_benchmarks.machine import describe_machine
 from mma_benchmarks.result import Result, utc_now
-from mma_benchmarks.stats import expected_calibration_error
 from mma_edge.errors import DataError, UsageError
 from mma_edge.recognizer import Recognizer
+from mma_trainer.calibration import expected_calibration_error
 from mma_trainer.data.evalsets import SETS, EvalSet, open_set
+from mma_trainer.evaluate import collect
 from mma_trainer.labels import DFEW_LABELS
-from mma_trainer.metrics import Metrics, metrics_of
+from mma_trainer.metrics import Metrics
 
 Advance = Callable[[str, int, int], None]
 """Takes the name of the condition, clips done and clips in all."""
@@ -111,23 +111,14 @@ def evaluate(
     recognizer: Recognizer, clips: EvalSet, batch: int, advance: Callable[[int], None] = lambda done: None
 ) -> dict:
     """The figures of one condition: an entry of `conditions`, less its names."""
-    found, predict_s = [], 0.0
-    advance(0)
-    for frames, mel, _ in clips.batches(batch):
-        start = time.perf_counter()
-        found.append(recognizer.predict(frames, mel))
-        predict_s += time.perf_counter() - start
-        advance(sum(map(len, found)))
-    probabilities = np.concatenate(found)
-    # The logarithm of a probability is a logit; a rounded-off zero may cost much, but not infinitely much.
-    logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
-    metrics = metrics_of(clips.labels, logits)
+    answers = collect(recognizer.predict, clips, len(recognizer.labels), batch, advance)
+    metrics = answers.metrics
     return {
         "num_clips": metrics.num_clips,
         **_figures(metrics),
-        "ece": expected_calibration_error(probabilities, clips.labels),
+        "ece": expected_calibration_error(answers.probabilities, clips.labels),
         "confusion": metrics.confusion.tolist(),
-        "predict_s": predict_s,
+        "predict_s": answers.predict_s,
     }
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from mma_benchmarks.page import Block, Figure, Gallery, Heading, Table, Text
 from mma_benchmarks.result import Result
+from mma_trainer.page import Block, Figure, Gallery, Heading, Table, Text
 
 METRICS_NOTE = (
     "UAR: mean of the per-class recall, over the classes that occur in the set. WAR: share of right answers. "

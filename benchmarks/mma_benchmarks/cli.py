@@ -1,4 +1,4 @@
-"""mma-bench: how fast and how right a bundle is on this machine."""
+"""mma-bench: how fast and how right a bundle is on this machine, and how fast a model is trained on it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ examples:
     mma-bench latency bundles/dfew --source clip.mp4 --repeat 10
   how often it is right, on FER2013 and RAVDESS:
     mma-bench accuracy --data data
+  how fast the training loop is, and how much memory it takes:
+    mma-bench training
   one page out of several results:
     mma-bench report results/*.json --output report.html
 """
@@ -36,6 +38,15 @@ examples:
 
 --data holds fer2013_val.npz and ravdess_speech/Actor_17 ... Actor_20. The set "pseudo" pairs faces with
 voices of the same label; it is measured three times, the second and third time without sound and without faces.
+"""
+TRAINING_EXAMPLES = """\
+examples:
+  mma-bench training
+  mma-bench training --settings plain bf16 bf16+checkpoint fp16+micro2 --device cuda
+  mma-bench training --model nano --batch-size 32 --settings plain int8+micro4
+
+A setting is "plain" (a loop without anything of mma-train's, in float32), or a precision of mma-train
+(fp32, bf16, fp16, int8), optionally with +microN (--micro-batch N) and +checkpoint (--activation-checkpointing).
 """
 REPORT_EXAMPLES = """\
 examples:
@@ -73,8 +84,23 @@ def build_parser() -> argparse.ArgumentParser:
     accuracy_.add_argument("--output", type=Path, metavar="DIR", help=WHERE)
     accuracy_.set_defaults(command=accuracy)
 
+    training_ = add("training", "measure speed and memory of training against a plain loop", TRAINING_EXAMPLES)
+    training_.add_argument("--model", default="vit-b", metavar="vit-b|nano", help="architecture")
+    training_.add_argument("--image-size", type=int, metavar="S", help="side of a face, pixels (default: vit-b 112)")
+    training_.add_argument("--batch-size", type=int, default=8, metavar="N", help="clips per step of the optimiser")
+    training_.add_argument("--steps", type=int, default=3, metavar="N", help="counted steps per setting and round")
+    training_.add_argument("--warmup", type=int, default=1, metavar="N", help="steps before them that do not count")
+    training_.add_argument("--rounds", type=int, default=2, metavar="N", help="fresh processes per setting, in turns")
+    training_.add_argument(
+        "--settings", nargs="+", default=[], metavar="SETTING", help="default: what suits the device"
+    )
+    training_.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
+    training_.add_argument("--threads", type=int, default=0, metavar="N", help="of the processor (0: PyTorch's choice)")
+    training_.add_argument("--output", type=Path, metavar="DIR", help=WHERE)
+    training_.set_defaults(command=training)
+
     report_ = add("report", "join result files into one page", REPORT_EXAMPLES)
-    report_.add_argument("results", nargs="+", type=Path, metavar="FILE.json", help="written by latency or accuracy")
+    report_.add_argument("results", nargs="+", type=Path, metavar="FILE.json", help="written by the other commands")
     report_.add_argument("--output", type=Path, required=True, metavar="PAGE", help="the page, .html and .md")
     report_.add_argument("--overwrite", action="store_true", help="replace an existing page")
     report_.set_defaults(command=report)
@@ -97,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def no_command(args: argparse.Namespace, console: Console) -> int:
     console.print(build_parser().format_help(), markup=False, highlight=False)
-    raise UsageError("no command was given", "latency, accuracy or report", "try: mma-bench latency")
+    raise UsageError("no command was given", "latency, accuracy, training or report", "try: mma-bench latency")
 
 
 def latency(args: argparse.Namespace, console: Console) -> int:
@@ -145,10 +171,29 @@ def accuracy(args: argparse.Namespace, console: Console) -> int:
     return _finish(result, folder, console_tables(result), console)
 
 
+def training(args: argparse.Namespace, console: Console) -> int:
+    from mma_benchmarks.result import default_folder, make_folder
+    from mma_benchmarks.training import TrainingOptions, measure_training
+    from mma_benchmarks.training_page import console_tables
+
+    _need_matplotlib()
+    names = ("model", "image_size", "batch_size", "steps", "warmup", "rounds", "device", "threads")
+    options = TrainingOptions(**{name: getattr(args, name) for name in names}, settings=tuple(args.settings))
+    folder = args.output or default_folder()
+    make_folder(folder)
+
+    def advance(step: str) -> None:
+        if console.is_terminal:
+            console.print(f"[dim]{step}[/dim]")
+
+    result = measure_training(options, args.typed, advance)
+    return _finish(result, folder, console_tables(result), console)
+
+
 def report(args: argparse.Namespace, console: Console) -> int:
-    from mma_benchmarks.page import to_rich
     from mma_benchmarks.report import KEY_TABLE, save_page
     from mma_benchmarks.result import make_folder, read_result
+    from mma_trainer.page import to_rich
 
     _need_matplotlib()
     results = [read_result(path) for path in args.results]
@@ -162,8 +207,8 @@ def report(args: argparse.Namespace, console: Console) -> int:
 
 
 def _finish(result, folder: Path, tables: list, console: Console) -> int:
-    from mma_benchmarks.page import to_rich
     from mma_benchmarks.report import save
+    from mma_trainer.page import to_rich
 
     paths = save(result, folder)
     for table in tables:

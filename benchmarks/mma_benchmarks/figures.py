@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import io
-
 import matplotlib
-
-matplotlib.use("Agg")  # before pyplot: a server has no screen
-
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 from mma_trainer.metrics import Metrics
 from mma_trainer.plots import draw_confusion
+from mma_trainer.report_figures import BLUE, GREEN, ORANGE, STYLE, WIDTH_IN, svg_text
 
-BLUE, ORANGE, GREEN, GREY = "#2f6fb7", "#d9822b", "#3f9464", "#9aa4ae"
-PALE_BLUE, DARK_BLUE = "#c9dcf1", "#12395f"
+GREY, PALE_BLUE, DARK_BLUE = "#9aa4ae", "#a9c6ea", "#2b5f9e"
 CONDITION_COLOURS = {"video and audio": BLUE, "video only": ORANGE, "audio only": GREEN}
-WIDTH_IN = 9.0
-# Glyphs as outlines: the reader's machine need not have our font. A fixed salt: the same figures, the same file.
-STYLE = {"svg.fonttype": "path", "svg.hashsalt": "mma-bench", "font.size": 10, "axes.axisbelow": True}
 
 
 def stage_bars(results: dict) -> str:
@@ -41,7 +32,7 @@ def stage_bars(results: dict) -> str:
         )
         axes.invert_yaxis()
         _plain(axes, "x")
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def latency_boxes(rows: dict[str, dict]) -> str:
@@ -75,7 +66,7 @@ def latency_boxes(rows: dict[str, dict]) -> str:
         axes.set_xlabel("ms per call, logarithmic")
         axes.invert_yaxis()
         _plain(axes, "x")
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def condition_bars(conditions: list[dict]) -> str:
@@ -98,7 +89,7 @@ def condition_bars(conditions: list[dict]) -> str:
         axes.set_xticks(range(0, 101, 20))
         axes.invert_yaxis()
         _plain(axes, "x")
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def confusion(entry: dict, labels: tuple[str, ...]) -> str:
@@ -108,18 +99,9 @@ def confusion(entry: dict, labels: tuple[str, ...]) -> str:
     with matplotlib.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
         draw_confusion(axes, metrics, labels, f"{entry['set']}: {entry['condition']} (% of the true class)")
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def _plain(axes: plt.Axes, grid: str) -> None:
     axes.grid(axis=grid, alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _svg(figure: Figure) -> str:
-    """The figure's <svg> element; prolog and metadata, which name addresses of the web, left out."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    plt.close(figure)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :].strip()

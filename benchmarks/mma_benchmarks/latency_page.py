@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mma_benchmarks.page import Block, Figure, Heading, Table, Text
 from mma_benchmarks.result import Result
+from mma_trainer.page import Block, Figure, Heading, Table, Text
 
 STAGE_NOTES = {
     "decode": "reading and decoding the file until its next event, a video frame turned into upright RGB or a block of "

@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mma_benchmarks import accuracy_page, latency_page
-from mma_benchmarks.page import Block, Code, Heading, Page, Table, Text, to_html, to_markdown
+from mma_benchmarks import accuracy_page, latency_page, training_page
 from mma_benchmarks.result import Result, free_stem, to_json, write_atomically
 from mma_edge.errors import OutputError, UsageError
+from mma_trainer.page import Block, Code, Heading, Page, Table, Text, to_html, to_markdown
 
 SUFFIXES = (".json", ".md", ".html")
 PAGE_SUFFIXES = (".md", ".html")
 BUSY = 0.5
 """Load average per usable core from which the page warns."""
 
-SECTION = {"latency": latency_page.latency_blocks, "accuracy": accuracy_page.accuracy_blocks}
-KEY_TABLE = {"latency": latency_page.key_table, "accuracy": accuracy_page.key_table}
+SECTION = {
+    "latency": latency_page.latency_blocks,
+    "accuracy": accuracy_page.accuracy_blocks,
+    "training": training_page.training_blocks,
+}
+KEY_TABLE = {
+    "latency": latency_page.key_table,
+    "accuracy": accuracy_page.key_table,
+    "training": training_page.key_table,
+}
 
 
 def save(result: Result, folder: Path) -> list[Path]:
@@ -67,8 +75,7 @@ def conditions(result: Result) -> list[Block]:
     machine, bundle = result.machine, result.bundle
     libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
     rows = [
-        ("bundle", f"{bundle['name']}, {bundle['precision']}, {bundle['image_size']} px"),
-        ("manifest SHA-256", bundle["manifest_sha256"]),
+        *_subject(result),
         ("backend", f"{bundle['backend']} ({bundle['engine']})"),
         (
             "processor",
@@ -83,10 +90,20 @@ def conditions(result: Result) -> list[Block]:
         ("measured", result.created.replace("T", " ").replace("Z", " UTC")),
     ]
     blocks: list[Block] = [Heading("Conditions", 3), Code(result.command)]
-    if result.kind == "latency" and machine["load_average"] > BUSY * max(1, machine["cores_usable"]):
+    if result.kind in ("latency", "training") and machine["load_average"] > BUSY * max(1, machine["cores_usable"]):
         busy = "Other work was running on this machine before the measurement; on an idle one expect better figures."
         blocks.append(Text(busy, note=True))
     return [*blocks, Table("Machine and bundle", ("what", "value"), rows, prose=(1,))]
+
+
+def _subject(result: Result) -> list[tuple[str, str]]:
+    bundle = result.bundle
+    if result.kind == "training":
+        return [("model", f"{bundle['name']}, random weights")]
+    return [
+        ("bundle", f"{bundle['name']}, {bundle['precision']}, {bundle['image_size']} px"),
+        ("manifest SHA-256", bundle["manifest_sha256"]),
+    ]
 
 
 def _origins(results: Sequence[Result]) -> Table:

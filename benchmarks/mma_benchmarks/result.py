@@ -3,13 +3,14 @@
 A result is one JSON object (schema version 1):
 
     schema_version   1
-    kind             "latency" or "accuracy"
+    kind             "latency", "accuracy" or "training"
     created          UTC, "YYYY-MM-DDTHH:MM:SSZ"
     command          the command line as typed
     machine          name, cpu, cores_logical, cores_usable, instruction_sets, memory_gib, os, python,
                      libraries {name: version}, gpus, load_average (1 minute, before the first run)
     bundle           name, manifest_sha256, labels, image_size, precision, backend, engine
-    results          of the kind: LATENCY or ACCURACY below
+                     (of a training: the model, without a manifest)
+    results          of the kind: LATENCY, ACCURACY or TRAINING below
 
 Durations end in `_ms` or `_s`, a "summary" is what `stats.summarise` returns, null stands for a
 figure that does not exist (the recall of a class without clips). Unknown keys are refused, as
@@ -68,7 +69,34 @@ ACCURACY = {
         }
     ],
 }
-RESULTS = {"latency": LATENCY, "accuracy": ACCURACY}
+TRAINING = {
+    "settings": {
+        "model": str,
+        "image_size": int,
+        "batch_size": int,
+        "steps": int,
+        "warmup": int,
+        "rounds": int,
+        "threads": int,
+        "device": str,
+        "parameters": int,
+        "trainable": int,
+    },
+    "runs": [
+        {
+            "name": str,
+            "description": str,
+            "step_s": SUMMARY,  # all rounds together
+            "cpu_s": SUMMARY,
+            "clips_per_s": NUMBER,
+            "speedup": NUMBER,  # to the setting "plain"
+            "peak_memory_mib": NUMBER,
+            "memory_ratio": NUMBER,  # to the setting "plain"
+            "loss": NUMBER,  # of one clip after the steps, nats
+        }
+    ],
+}
+RESULTS = {"latency": LATENCY, "accuracy": ACCURACY, "training": TRAINING}
 SCHEMA = {
     "schema_version": int,
     "kind": str,
@@ -98,7 +126,7 @@ SCHEMA = {
     },
     "results": dict,
 }
-_EXPECTED = "a result of mma-bench latency or mma-bench accuracy"
+_EXPECTED = "a result of mma-bench latency, accuracy or training"
 
 
 @dataclass(frozen=True)
@@ -180,6 +208,8 @@ def _inconsistency(data: dict) -> str | None:
         if not results["runs"] or not results["stages"] or not results["source"]["media_s"] > 0:
             return "results has no runs, no stages or no seconds of media"
         return None
+    if data["kind"] == "training":
+        return None if results["runs"] else "results.runs is empty"
     for index, entry in enumerate(results["conditions"]):
         rows = [entry["recall"], entry["confusion"], *entry["confusion"]]
         if any(len(row) != len(data["bundle"]["labels"]) for row in rows):

@@ -1,4 +1,4 @@
-"""Figures that stand for many measurements: percentiles of durations, calibration of probabilities."""
+"""Figures that stand for many measurements: percentiles of durations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
-ECE_BINS = 15
 
 
 def summarise(values: Sequence[float]) -> dict[str, float | int]:
@@ -24,23 +23,3 @@ def summarise(values: Sequence[float]) -> dict[str, float | int]:
     summary |= {f"p{rank}": float(np.percentile(array, rank)) for rank in PERCENTILES}
     summary["max"] = float(array.max())
     return summary
-
-
-def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_BINS) -> float:
-    """How far the stated confidence is from the share of right answers: 0 is honest, 1 the worst.
-
-    Answers are sorted by the probability of their most probable class into `bins` equal-width bins
-    (lower < p <= upper); |accuracy - mean confidence| of each bin is averaged, weighted by its answers.
-
-    Args:
-        probabilities: (N, C), rows sum to 1.
-        labels: (N,) true classes.
-    """
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    right = probabilities.argmax(axis=1) == labels
-    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = [
-        abs(right[which == index].mean() - confidence[which == index].mean()) * np.mean(which == index)
-        for index in np.unique(which)
-    ]
-    return float(sum(gaps))

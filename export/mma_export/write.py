@@ -129,7 +129,7 @@ def _manifest(
         "face_crop": FACE_CROP,
         "color": config.color,
         "missing_modality": {"trained": recipe.get("modality_dropout", 0) > 0},
-        "temperature": 1.0,
+        "temperature": checkpoint.provenance.get("calibration", {}).get("temperature", 1.0),
         "opset": OPSET,
         "precisions": {precision: {"file": f"model.{precision}.onnx", "parity": parity}},
         "license": {"name": license_.name, "file": "LICENSE"},

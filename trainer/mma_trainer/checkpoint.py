@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,43 +69,53 @@ def load_checkpoint(path: str | os.PathLike) -> MMADFER:
 
 def build_model(checkpoint: Checkpoint, path: str | os.PathLike) -> MMADFER:
     """The model of a checkpoint already read, in eval mode; `path` is for the error's text."""
+    state = checkpoint.state_dict
+    if state and all(key.startswith("model.") for key in state):  # a run's last.pt
+        state = {key.removeprefix("model."): value for key, value in state.items()}
+    if any(key.startswith("encoder.") for key in state):
+        raise CheckpointError(
+            f"{path} is a single pre-trained encoder",
+            "a whole MMA-DFER",
+            "give it to --image-encoder or --audio-encoder",
+        )
     with torch.device("meta"):  # no time spent on random numbers that the file replaces
         model = MMADFER(checkpoint.config)
-    check_fit(checkpoint.state_dict, model.state_dict(), path)
-    model.load_state_dict(checkpoint.state_dict, assign=True)
+    check_fit(state, model.state_dict(), path)
+    model.load_state_dict(state, assign=True)
     return model.eval()
 
 
 def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     """Read and recognise a file; see `load_checkpoint` for the errors."""
-    content = _load_safely(Path(path))
+    content = load_safely(Path(path), [(_InertRecorder, "__main__.RecorderMeter")])
     if not isinstance(content, dict):
         raise _not_a_checkpoint(path, f"it holds a {type(content).__name__}")
     if content.get("format") == FORMAT:
-        return _read_ours(content, path)
+        return parse_ours(content, path)
     state = content.get("state_dict", content)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()) or not state:
         raise _not_a_checkpoint(path, "it holds no state dict of tensors")
-    state = {str(key).removeprefix("module."): _as_float(value) for key, value in state.items()}
+    state = {str(key).removeprefix("module."): as_float(value) for key, value in state.items()}
     if not official.looks_official(state):
         raise _not_a_checkpoint(path, f"its keys are not MMA-DFER's (first: {next(iter(state))})")
     renamed, unknown = official.rename(state)
     if unknown:
         raise CheckpointError(
-            f"{path}: unknown tensors {_some(unknown)}", "the published MMA-DFER layout", "check which variant this is"
+            f"{path}: unknown tensors {some(unknown)}", "the published MMA-DFER layout", "check which variant this is"
         )
     provenance = {"origin": "MMA-DFER authors' layout", "file": Path(path).name}
     return Checkpoint(official.read_config(renamed), renamed, provenance)
 
 
-def _read_ours(content: dict, path: str | os.PathLike) -> Checkpoint:
+def parse_ours(content: dict, path: str | os.PathLike) -> Checkpoint:
+    """Check and unpack the contents of a file of ours."""
     if content.get("version") != VERSION:
         raise CheckpointError(
             f"{path}: checkpoint version {content.get('version')}", f"version {VERSION}", "upgrade mma-edge"
         )
     try:
         config, state = MMADFERConfig.from_dict(content["config"]), content["state_dict"]
-        state = {str(key): _as_float(value) for key, value in state.items()}
+        state = {str(key): as_float(value) for key, value in state.items()}
         provenance, training = (dict(content.get(key, {})) for key in ("provenance", "training"))
     except (KeyError, TypeError, AttributeError) as error:
         raise _not_a_checkpoint(path, f"its contents are incomplete ({error})") from error
@@ -142,28 +153,29 @@ def check_fit(found: dict[str, Tensor], wanted: dict[str, Tensor], path: str | o
     """Raise CheckpointError listing what is missing, unexpected or misshapen."""
     problems = []
     if missing := sorted(set(wanted) - set(found)):
-        problems.append(f"missing {_some(missing)}")
+        problems.append(f"missing {some(missing)}")
     if unexpected := sorted(set(found) - set(wanted)):
-        problems.append(f"unexpected {_some(unexpected)}")
+        problems.append(f"unexpected {some(unexpected)}")
     misshapen = [
         f"{key} is {tuple(found[key].shape)}, expected {tuple(wanted[key].shape)}"
         for key in sorted(set(found) & set(wanted))
         if found[key].shape != wanted[key].shape
     ]
     if misshapen:
-        problems.append(f"misshapen: {_some(misshapen)}")
+        problems.append(f"misshapen: {some(misshapen)}")
     if problems:
         raise CheckpointError(
             f"{path} does not fit the model: " + "; ".join(problems), hint="check which model it is of"
         )
 
 
-def _some(names: list[str], limit: int = 8) -> str:
+def some(names: list[str], limit: int = 8) -> str:
+    """The first few names, and how many more there are."""
     rest = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + rest
 
 
-def _as_float(value: Tensor) -> Tensor:
+def as_float(value: Tensor) -> Tensor:
     return value.float() if value.is_floating_point() else value
 
 
@@ -173,11 +185,16 @@ def _not_a_checkpoint(path: str | os.PathLike, why: str) -> CheckpointError:
     )
 
 
-def _load_safely(path: Path) -> object:
+def load_safely(path: Path, stand_ins: Sequence[tuple[type, str]] = ()) -> object:
+    """A torch file's contents: tensors, numbers and plain containers, nothing that runs.
+
+    Args:
+        stand_ins: (inert class, name of the class it stands in for): what this kind of file may hold besides.
+    """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(f"checkpoint {path} {what}", "a .pt or .pth file", "check the path")
-    allowed = [*_numpy_constructors(), (_InertRecorder, "__main__.RecorderMeter")]
+    allowed = [*_numpy_constructors(), *stand_ins]
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
             warnings.simplefilter("ignore")  # of odd pickle protocols, when the file is no pickle at all
@@ -185,10 +202,13 @@ def _load_safely(path: Path) -> object:
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "GLOBAL" in str(error):
             name = str(error).partition("GLOBAL ")[2].split(" ")[0] or "unknown"
+            encoder = name == "argparse.Namespace"  # the options of the script that pre-trained it
             raise CheckpointError(
                 f"{path} holds code or objects that are not tensors ({name}) and was not loaded",
                 "tensors and numbers only",
-                "load it only where you trust it, and save its state_dict alone",
+                "MAE-Face's and AudioMAE's files go to --image-encoder and --audio-encoder"
+                if encoder
+                else "load it only where you trust it, and save its state_dict alone",
             ) from error
         raise _not_a_checkpoint(path, "it cannot be read as a torch file") from error
     except Exception as error:  # damaged bytes can raise anything inside the unpickler

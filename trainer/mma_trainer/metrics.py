@@ -55,3 +55,45 @@ def metrics_of(labels: np.ndarray, logits: np.ndarray) -> Metrics:
     log_prob = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     loss = float(-log_prob[np.arange(len(labels)), labels].mean())
     return Metrics(confusion_matrix(labels, logits.argmax(axis=1), logits.shape[1]), loss)
+
+
+Z_95 = 1.959964
+BOOTSTRAP_DRAWS = 2000
+BOOTSTRAP_SEED = 0
+
+
+def wilson_interval(right: float, total: float) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927): of accuracy, or of the recall of a class. (0, 1) without clips."""
+    if not total:
+        return 0.0, 1.0
+    share, scale = right / total, 1 + Z_95**2 / total
+    middle = (share + Z_95**2 / (2 * total)) / scale
+    half = Z_95 / scale * np.sqrt(share * (1 - share) / total + Z_95**2 / (4 * total**2))
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+
+
+def war_interval(metrics: Metrics) -> tuple[float, float]:
+    return wilson_interval(float(np.trace(metrics.confusion)), metrics.num_clips)
+
+
+def recall_intervals(metrics: Metrics) -> list[tuple[float, float]]:
+    """Wilson's, one per class."""
+    pairs = zip(np.diag(metrics.confusion), metrics.confusion.sum(axis=1), strict=True)
+    return [wilson_interval(float(right), float(total)) for right, total in pairs]
+
+
+def uar_interval(metrics: Metrics) -> tuple[float, float]:
+    """95 % bootstrap over the clips of each class (percentiles of 2,000 draws with a fixed seed).
+
+    As every interval here it takes the clips as independent; many clips of few speakers are not, and deserve a
+    wider one.
+    """
+    totals = metrics.confusion.sum(axis=1)
+    there = totals > 0
+    if not there.any():
+        return 0.0, 1.0
+    # Drawing n clips of a class with replacement finds a binomial number of right ones.
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    draws = rng.binomial(totals[there], metrics.recall[there], (BOOTSTRAP_DRAWS, int(there.sum()))) / totals[there]
+    low, high = np.percentile(draws.mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)

@@ -10,19 +10,22 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from mma_edge.errors import UsageError
+from mma_trainer.precision import PRECISIONS
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """AdamW with a cosine to zero stepped per epoch, cross-entropy, the last epoch is the result.
+    """AdamW with a cosine to zero, cross-entropy, the last epoch is the result.
 
     Attributes:
         epochs, batch_size, lr, weight_decay, seed: as named; the paper's values.
         warmup_epochs: linear warm-up before the cosine (0 in the paper; used to pre-train encoders).
         label_smoothing: of the cross-entropy (0 in the paper).
         clip_grad: largest gradient norm, 0 for no limit (the paper has none).
-        precision: "fp32" as the paper, or "bf16" autocast of the matrix products.
+        precision: of the matrix products, see precision.py; "fp32" in the paper.
         modality_dropout: probability of losing each modality of a training clip, never both (0 in the paper).
+        schedule: the learning rate changes after each "epoch" as in the paper, or after each "step".
+        ema_decay: the result is an exponential moving average of the weights (0, as in the paper: the weights).
     """
 
     epochs: int = 25
@@ -35,6 +38,8 @@ class Recipe:
     clip_grad: float = 0.0
     precision: str = "fp32"
     modality_dropout: float = 0.0
+    schedule: str = "epoch"
+    ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
         wrong = [
@@ -47,7 +52,9 @@ class Recipe:
                 (not 0 <= self.warmup_epochs < self.epochs, f"warm-up of {self.warmup_epochs} epochs"),
                 (not 0 <= self.label_smoothing < 1, f"label smoothing {self.label_smoothing}"),
                 (not 0 <= self.modality_dropout <= 0.5, f"modality dropout {self.modality_dropout}"),
-                (self.precision not in ("fp32", "bf16"), f"precision {self.precision}"),
+                (self.schedule not in ("epoch", "step"), f"schedule {self.schedule}"),
+                (not 0 <= self.ema_decay < 1, f"EMA decay {self.ema_decay}"),
+                (self.precision not in PRECISIONS, f"precision {self.precision}"),
             )
             if bad
         ]
@@ -61,13 +68,14 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> AdamW:
     return AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
 
 
-def build_scheduler(optimizer: AdamW, recipe: Recipe) -> LambdaLR:
-    """Linear warm-up, then lr * (1 + cos(pi t)) / 2, stepped once per epoch."""
+def build_scheduler(optimizer: AdamW, recipe: Recipe, num_batches: int = 1) -> LambdaLR:
+    """Linear warm-up, then lr * (1 + cos(pi t)) / 2; stepped once per epoch, or per step where the recipe says so."""
+    per_epoch = num_batches if recipe.schedule == "step" else 1
+    warmup, total = recipe.warmup_epochs * per_epoch, recipe.epochs * per_epoch
 
-    def factor(epoch: int) -> float:
-        if epoch < recipe.warmup_epochs:
-            return (epoch + 1) / (recipe.warmup_epochs + 1)
-        progress = (epoch - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
-        return (1 + math.cos(math.pi * progress)) / 2
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
 
     return LambdaLR(optimizer, factor)

@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from mma_edge.errors import UsageError
+
 
 class Batch(NamedTuple):
     """Inputs of the model, labels int64 (B,), and where the clips come from (empty when they have no names)."""
@@ -27,6 +29,25 @@ class Shard:
 
 WHOLE = Shard()
 """All of it: a single process."""
+
+
+def share(batch: Batch, shard: Shard) -> Batch:
+    """A shard's clips of a whole training batch.
+
+    Raises:
+        UsageError: the clips cannot be shared equally.
+    """
+    if shard.world == 1:
+        return batch
+    size = len(batch.labels)
+    if size % shard.world:
+        raise UsageError(
+            f"a batch of {size} clips cannot be shared by {shard.world} processes",
+            "a multiple",
+            f"try --batch-size {max(1, size // shard.world) * shard.world}",
+        )
+    part = slice(shard.rank * size // shard.world, (shard.rank + 1) * size // shard.world)
+    return Batch(tuple(tensor[part] for tensor in batch.inputs), batch.labels[part], batch.names[part])
 
 
 class Task(Protocol):

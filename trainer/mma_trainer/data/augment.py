@@ -11,6 +11,9 @@ from torch import Generator, Tensor
 from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 
 LOG_FLOOR = math.log(torch.finfo(torch.float32).eps)  # Kaldi's log-mel of digital silence
+DB_TO_LOG = math.log(10) / 10  # the mels are natural logarithms of power
+SNR_DB = (8.0, 45.0)
+NOISY_SHARE = 0.7
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, rng: Generator) -> Tensor:
@@ -86,7 +89,7 @@ def stills_to_clips(images: Tensor, num_frames: int, rng: Generator) -> Tensor:
     return (frames * wave.view(-1, 1, 1, 1)).clamp(0, 1).reshape(B, num_frames, C, H, W)
 
 
-def place_mel(rows: Tensor, rng: Generator | None, shortest: int = 150) -> Tensor:
+def place_mel(rows: Tensor, rng: Generator | None, shortest: int = 200) -> Tensor:
     """Log-mel rows (n, 128) -> (512, 128), zero-padded: from the start, or with `rng` a random excerpt.
 
     A live window starts anywhere in a sentence and holds silence before or after it.
@@ -109,20 +112,34 @@ def place_mel(rows: Tensor, rng: Generator | None, shortest: int = 150) -> Tenso
     return mel
 
 
+def loudest_part(mels: Tensor, count: int, rng: Generator) -> Tensor:
+    """The loudest `count` frames in a row of log-mels (B, n, 128), give or take a quarter: (B, count, 128)."""
+    B, frames, _ = mels.shape
+    loudness = torch.where((mels == 0).all(dim=-1), torch.zeros(()), mels.mean(dim=-1) - LOG_FLOOR)
+    sums = F.pad(loudness.cumsum(dim=1), (1, 0))
+    first = (sums[:, count:] - sums[:, :-count]).argmax(dim=1)
+    jitter = torch.randint(-count // 4, count // 4 + 1, (B,), generator=rng)
+    first = (first + jitter).clamp(0, frames - count)
+    return torch.stack([mel[start : start + count] for mel, start in zip(mels, first.tolist(), strict=True)])
+
+
 def augment_mel(mels: Tensor, rng: Generator) -> Tensor:
-    """Gain, a colour of the room, noise floor, and masked times and bins (SpecAugment, Park et al. 2019)."""
+    """Log-mels (B, n, 128) heard elsewhere: gain, tone, noise, masks (SpecAugment, Park et al. 2019)."""
     B = len(mels)
     padding = (mels == 0).all(dim=-1, keepdim=True)
-    gain = uniform((B, 1, 1), -3, 3, rng)
+    gain = uniform((B, 1, 1), -2, 2, rng)
     tilt = uniform((B, 1, 1), -1, 1, rng) * torch.linspace(-1, 1, NUM_MEL_BINS)
     mels = mels + gain + tilt
-    floor = uniform((B, 1, 1), LOG_FLOOR, -9, rng) + 0.8 * torch.randn(mels.shape, generator=rng)
-    mels = torch.logaddexp(mels, floor)
+    # Noise below the loudest frame of this very voice: quiet recordings would drown in a fixed level.
+    loud = mels.masked_fill(padding, LOG_FLOOR).mean(dim=2).amax(dim=1).view(B, 1, 1)
+    floor = loud - DB_TO_LOG * uniform((B, 1, 1), *SNR_DB, rng) + 0.8 * torch.randn(mels.shape, generator=rng)
+    noisy = torch.rand((B, 1, 1), generator=rng) < NOISY_SHARE
+    mels = torch.where(noisy, torch.logaddexp(mels, floor), mels)
     for axis, size, widest in (
-        (1, NUM_MEL_FRAMES, 40),
-        (1, NUM_MEL_FRAMES, 40),
-        (2, NUM_MEL_BINS, 16),
-        (2, NUM_MEL_BINS, 16),
+        (1, mels.shape[1], 32),
+        (1, mels.shape[1], 32),
+        (2, NUM_MEL_BINS, 12),
+        (2, NUM_MEL_BINS, 12),
     ):
         width = torch.randint(0, widest, (B, 1), generator=rng)
         start = (torch.rand((B, 1), generator=rng) * (size - width)).long()

@@ -13,10 +13,40 @@ from mma_edge.audio import log_mel
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.errors import UsageError
 from mma_edge.faces import resize
-from mma_trainer.data.public import Faces, Voices, check_pairs, load_faces, load_voices
+from mma_trainer.data.public import Faces, check_pairs, load_faces, load_voices
 
 BATCH = 32
 PAIRING_SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class RawClip:
+    """A clip before the runtime's own resize and log-mel, where a camera and a microphone can still spoil it.
+
+    Attributes:
+        images: the 16 sampled frames, uint8 (h, w, 3) RGB each (one object where a still is shown), or None.
+        wave: float32 (n,) or (channels, n) in [-1, 1] at `sample_rate_hz`, or None.
+    """
+
+    images: tuple[np.ndarray, ...] | None
+    wave: np.ndarray | None
+    sample_rate_hz: int = 0
+
+
+Inputs = tuple[np.ndarray | None, np.ndarray | None]
+"""frames uint8 (16, S, S, 3) or None, log-mel float32 (512, 128) or None."""
+
+
+def cut(clip: RawClip, image_size: int) -> Inputs:
+    """What the runtime makes of a clip."""
+    frames = mel = None
+    if clip.images is not None:
+        resized = {id(image): image for image in clip.images}  # a still is resized once
+        resized = {key: resize(image, image_size) for key, image in resized.items()}
+        frames = np.stack([resized[id(image)] for image in clip.images])
+    if clip.wave is not None:
+        mel = log_mel(clip.wave, clip.sample_rate_hz)
+    return frames, mel
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,50 +57,117 @@ class EvalSet:
         name: "faces", "voices", "pseudo" or the list's file name.
         description: one line for a report.
         labels: int64 (N,).
-        load: index -> (frames uint8 (16, S, S, 3) or None, mel float32 (512, 128) or None).
+        load: index -> (frames uint8 (16, S, S, 3) or None, mel float32 (512, 128) or None); with more than one
+            view (frames (views, 16, S, S, 3), mel (views, 512, 128)).
+        views: clips per labelled item, whose probabilities are averaged.
+        raw: index -> the clip before resize and log-mel; None where it cannot be had.
+        image_size: side S of the frames, pixels; needed with `raw`.
+        modalities: what its clips have.
+        groups: (N,) clips that are not independent, e.g. of one speaker; None: all are.
     """
 
     name: str
     description: str
     labels: np.ndarray
-    load: Callable[[int], tuple[np.ndarray | None, np.ndarray | None]]
+    load: Callable[[int], Inputs]
+    views: int = 1
+    raw: Callable[[int], RawClip] | None = None
+    image_size: int = 0
+    modalities: tuple[str, ...] = ("video", "audio")
+    groups: np.ndarray | None = None
 
     def batches(self, size: int = BATCH) -> Iterator[tuple[np.ndarray | None, np.ndarray | None, np.ndarray]]:
-        """(frames (B, 16, S, S, 3) or None, mel (B, 512, 128) or None, labels (B,))."""
+        """(frames (B * views, 16, S, S, 3) or None, mel (B * views, 512, 128) or None, labels (B,)).
+
+        Where only some clips of a batch have a modality, the others get zeros: what the runtime feeds.
+        """
+        join = np.stack if self.views == 1 else np.concatenate
         for start in range(0, len(self.labels), size):
             clips = [self.load(index) for index in range(start, min(start + size, len(self.labels)))]
-            frames, mel = (None if part[0] is None else np.stack(part) for part in zip(*clips, strict=True))
+            frames, mel = (_joined(part, join) for part in zip(*clips, strict=True))
             yield frames, mel, self.labels[start : start + size]
 
     def first(self, count: int) -> EvalSet:
         """Every n-th clip, `count` in all: a quick look at the whole set."""
         chosen = np.unique(np.linspace(0, len(self.labels) - 1, min(count, len(self.labels))).astype(int))
-        load = self.load
-        return dataclasses.replace(self, labels=self.labels[chosen], load=lambda index: load(int(chosen[index])))
+        load, raw = self.load, self.raw
+        return dataclasses.replace(
+            self,
+            labels=self.labels[chosen],
+            load=lambda index: load(int(chosen[index])),
+            raw=None if raw is None else lambda index: raw(int(chosen[index])),
+            groups=None if self.groups is None else self.groups[chosen],
+        )
 
     def without(self, modality: str) -> EvalSet:
         """The same clips with the "video" or the "audio" taken away."""
         load = self.load
 
-        def masked(index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        def masked(index: int) -> Inputs:
             frames, mel = load(index)
             return (None, mel) if modality == "video" else (frames, None)
 
-        return dataclasses.replace(self, name=f"{self.name} without {modality}", load=masked)
+        return dataclasses.replace(
+            self,
+            name=f"{self.name} without {modality}",
+            load=masked,
+            raw=None,
+            modalities=tuple(name for name in self.modalities if name != modality),
+        )
+
+    def changed(self, name: str, change: Callable[[RawClip, int], RawClip]) -> EvalSet:
+        """The same clips, each changed before the runtime's resize and log-mel; `change` gets clip and index."""
+        raw = self.raw
+        if raw is None:
+            raise UsageError(f"the clips of {self.name} cannot be changed", "a set whose frames and sound are at hand")
+        return dataclasses.replace(
+            self, name=f"{self.name}, {name}", load=lambda index: cut(change(raw(index), index), self.image_size)
+        )
+
+
+def _joined(part: tuple[np.ndarray | None, ...], join: Callable) -> np.ndarray | None:
+    there = next((array for array in part if array is not None), None)
+    if there is None:
+        return None
+    return join([np.zeros_like(there) if array is None else array for array in part])
+
+
+def raw_set(
+    name: str, description: str, labels: np.ndarray, raw: Callable[[int], RawClip], image_size: int, **more: object
+) -> EvalSet:
+    """A set whose clips are cut by the runtime's own code."""
+    return EvalSet(
+        name, description, labels, lambda index: cut(raw(index), image_size), raw=raw, image_size=image_size, **more
+    )
 
 
 def faces_set(data: Path, image_size: int) -> EvalSet:
     """FER2013's validation faces, each shown for 16 frames, without sound."""
     faces = load_faces(data, "val")
     description = f"FER2013 validation, {len(faces.labels)} stills shown for 16 frames, no sound"
-    return EvalSet("faces", description, faces.labels, lambda index: (still_clip(faces, index, image_size), None))
+    return raw_set(
+        "faces",
+        description,
+        faces.labels,
+        lambda index: RawClip(still(faces, index), None),
+        image_size,
+        modalities=("video",),
+    )
 
 
 def voices_set(data: Path) -> EvalSet:
     """RAVDESS speech of the validation actors at its own rate, without faces."""
     voices = load_voices(data, "val")
     description = f"RAVDESS speech, actors 17-20, {len(voices.labels)} clips at {voices.sample_rate_hz} Hz, no faces"
-    return EvalSet("voices", description, voices.labels, lambda index: (None, voice_mel(voices, index)))
+    return raw_set(
+        "voices",
+        description,
+        voices.labels,
+        lambda index: RawClip(None, voices.waves[index], voices.sample_rate_hz),
+        0,
+        modalities=("audio",),
+        groups=voices.actors,
+    )
 
 
 def pseudo_set(data: Path, image_size: int) -> EvalSet:
@@ -83,22 +180,19 @@ def pseudo_set(data: Path, image_size: int) -> EvalSet:
         f"pseudo audio-visual: {len(faces.labels)} FER2013 faces paired with RAVDESS voices of the same label; "
         "given the label both are independent, so the gain from fusion is overstated"
     )
-    return EvalSet(
+    return raw_set(
         "pseudo",
         description,
         faces.labels,
-        lambda index: (still_clip(faces, index, image_size), voice_mel(voices, partner[index])),
+        lambda index: RawClip(still(faces, index), voices.waves[partner[index]], voices.sample_rate_hz),
+        image_size,
+        groups=voices.actors[partner],
     )
 
 
-def still_clip(faces: Faces, index: int, image_size: int) -> np.ndarray:
-    """One grey still as uint8 (16, S, S, 3), resized as the runtime resizes."""
-    image = resize(np.repeat(faces.images[index][..., None], 3, axis=2), image_size)
-    return np.repeat(image[None], NUM_FRAMES, axis=0)
-
-
-def voice_mel(voices: Voices, index: int) -> np.ndarray:
-    return log_mel(voices.waves[index], voices.sample_rate_hz)
+def still(faces: Faces, index: int) -> tuple[np.ndarray, ...]:
+    """One grey still as the 16 equal frames uint8 (h, w, 3) of a clip."""
+    return (np.repeat(faces.images[index][..., None], 3, axis=2),) * NUM_FRAMES
 
 
 SETS = ("faces", "voices", "pseudo")

@@ -1,91 +1,194 @@
-"""Annotation lists in the authors' format: `<folder of frames> <number of frames> <class>` per line.
+"""Annotation lists: what clips they name, where those lie on disk, and how a clip is read.
+
+The authors' format is one line `<folder of frames> <number of frames> <class>` per clip. The
+lists that come with the data sets are read too: DFEW's `video_name,label` (classes from 1) and
+MAFW's `00025.mp4 anger`; both leave the number of frames to the folder.
 
 The wav of a clip lies in a parallel tree: DFEW has `clip_224x224/00012/` beside `raw_wav/12.wav`,
 MAFW `clips_faces/00012/` beside `clips_wav/00012.wav`. A clip without a wav is heard as zeros.
+No torch in here, so a benchmark on a device can read a test list.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Protocol
 
 import numpy as np
 import soundfile
-import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
 from mma_edge.audio import log_mel
-from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
+from mma_edge.audio.logmel import MIN_SAMPLE_RATE_HZ, NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.clip import frame_indices
-from mma_edge.errors import DataError
+from mma_edge.errors import DataError, UsageError
 from mma_edge.faces import resize
-from mma_trainer.data.sampling import augment_clip, train_indices
-from mma_trainer.model import MMADFERConfig
-from mma_trainer.recipe import Recipe
-from mma_trainer.task import WHOLE, Batch, Shard
+from mma_trainer.data import check
+from mma_trainer.data.check import Problem
+from mma_trainer.data.sampling import augment_clip, clip_indices, train_indices
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
 PARALLEL_TREES = {"clip_224x224": "raw_wav", "clips_faces": "clips_wav"}
+# MAFW's own words for the classes that MAFW_LABELS names otherwise.
+SYNONYMS = {"happiness": "happy", "sadness": "sad", "anger": "angry"}
 MAX_NAMED = 5
+READERS = 8  # threads that look clips up: most of that time is spent waiting for the disk
 
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """One line of a list, found on disk: its frames in order, its wav (None: silent) and its class."""
+    """One line of a list, found on disk: its frames in order, its wav (None: silent) and its class.
+
+    Attributes:
+        name: last part of the folder.
+        folder, files: the folder and the names of its frames, in order; `frames` are the whole paths.
+        where: list and line, for messages.
+        frame_bytes: decoded size of its frames, guessed generously from three of them.
+    """
 
     name: str
-    frames: tuple[Path, ...]
+    folder: Path
+    files: tuple[str, ...]
     wav: Path | None
     label: int
+    where: str = ""
+    frame_bytes: int = 0
+
+    @property
+    def frames(self) -> tuple[Path, ...]:
+        return tuple(self.folder / name for name in self.files)
+
+
+class BadClipError(Exception):
+    """A line that cannot be used: kind of problem, name of the clip, what was found."""
+
+
+class Cache(Protocol):
+    """What `load_clip` needs of a store; see `mma_trainer.data.cache`."""
+
+    def images(self, entry: ClipEntry, indices: Sequence[int]) -> list[np.ndarray]: ...
+
+    def mel(self, entry: ClipEntry) -> np.ndarray: ...
 
 
 def read_list(path: Path, frames_root: Path | None, audio_root: Path | None, num_classes: int) -> list[ClipEntry]:
-    """Read a list and look every clip up; all problems are named at once, before any training."""
-    try:
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+    """Read a list and look every clip up; one DataError names the first problems and counts all of them."""
+    entries, problems = scan_list(path, frames_root, audio_root, tuple(map(str, range(num_classes))))
+    if problems:
+        shown = "; ".join(str(problem).removeprefix(f"{path.name} ") for problem in problems[:MAX_NAMED])
+        more = f" (and {len(problems) - MAX_NAMED} more; in all: {check.counts(problems)})"
         raise DataError(
-            f"list {path} cannot be read ({error})", "a text file", "check --train-list and --val-list"
-        ) from error
-    entries, problems = [], []
-    for number, line in enumerate(lines, 1):
-        try:
-            entries.append(_read_line(line, frames_root, audio_root, num_classes))
-        except ValueError as error:
-            problems.append(f"line {number}: {error}")
-    if problems or not entries:
-        shown = "; ".join(problems[:MAX_NAMED]) or "it is empty"
-        more = f" (and {len(problems) - MAX_NAMED} more)" if len(problems) > MAX_NAMED else ""
-        raise DataError(
-            f"{path}: {shown}{more}", "'<folder of frames> <number of frames> <class>' per line", "check --frames-root"
+            f"{path}: {shown}{more if len(problems) > MAX_NAMED else ''}",
+            "'<folder of frames> <number of frames> <class>' per line",
+            "check --frames-root",
         )
     return entries
 
 
-def _read_line(line: str, frames_root: Path | None, audio_root: Path | None, num_classes: int) -> ClipEntry:
-    match = re.fullmatch(r"\s*(.+?)\s+(\d+)\s+(\d+)\s*", line)
-    if match is None:
-        raise ValueError(f"cannot be parsed: {line[:60]!r}")
-    listed, count, label = Path(match[1]), int(match[2]), int(match[3])
-    if label >= num_classes:
-        raise ValueError(f"class {label} of {num_classes}")
-    places = [listed] if frames_root is None else [frames_root / listed, frames_root / listed.name]
+def scan_list(
+    path: Path, frames_root: Path | None, audio_root: Path | None, labels: Sequence[str]
+) -> tuple[list[ClipEntry], list[Problem]]:
+    """The usable clips of a list, in its order, and everything that is wrong with the others.
+
+    Of each clip the number of frames, the headers of three of them and that of its wav are looked at;
+    nothing is decoded.
+
+    Args:
+        path: the list; `.csv` is DFEW's own format.
+        frames_root: folder that the list's folders lie in; the last part of a listed folder counts as well.
+        audio_root: folder of the wavs; None: the parallel tree.
+        labels: class names in order.
+
+    Raises:
+        DataError: the file cannot be read or is empty.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"list {path} cannot be read ({error})", "a text file", "check --train-list and --val-list"
+        ) from error
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if path.suffix.lower() == ".csv":
+        numbered = numbered[1:]  # video_name,label
+    if not numbered:
+        raise DataError(f"{path}: it is empty", "one clip per line", "check --train-list and --val-list")
+
+    def look_up(line: tuple[int, str]) -> ClipEntry | Problem:
+        where = f"{path.name} line {line[0]}"
+        try:
+            return _find_clip(line[1], where, frames_root, audio_root, labels)
+        except BadClipError as error:
+            kind, clip, text = error.args
+            return Problem(kind, where, clip, text)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        found = list(pool.map(look_up, numbered))
+    entries = [item for item in found if isinstance(item, ClipEntry)]
+    problems = [item for item in found if isinstance(item, Problem)]
+    entries, twice = check.without_doubles(entries)
+    return entries, problems + twice
+
+
+def parse_line(line: str, labels: Sequence[str]) -> tuple[str, int | None, int]:
+    """(folder, number of frames or None, class) of a line in any of the formats; BadClipError for another."""
+    if match := re.fullmatch(r"\s*(.+?)\s+(\d+)\s+(\d+)\s*", line):
+        folder, count, label = match[1], int(match[2]), int(match[3])
+    elif match := re.fullmatch(r'\s*"?(\d+)"?\s*,\s*(\d+)\s*', line):  # DFEW's split: classes count from 1
+        folder, count, label = f"{int(match[1]):05d}", None, int(match[2]) - 1
+    elif match := re.fullmatch(r"\s*(\S+)\.(?:mp4|avi|mov|mkv)\s+([a-z]+)\s*", line, re.IGNORECASE):
+        word = match[2].lower()
+        word = SYNONYMS.get(word, word)
+        if word not in labels:
+            raise BadClipError(check.BAD_LABEL, match[1], f"class {match[2]!r}, none of {', '.join(labels)}")
+        folder, count, label = match[1], None, list(labels).index(word)
+    else:
+        raise BadClipError(check.BAD_LINE, "", f"cannot be parsed: {line[:60]!r}")
+    if not 0 <= label < len(labels):
+        raise BadClipError(
+            check.BAD_LABEL, _last_part(folder), f"clip {_last_part(folder)}: class {label} of {len(labels)}"
+        )
+    return folder, count, label
+
+
+def _find_clip(
+    line: str, where: str, frames_root: Path | None, audio_root: Path | None, labels: Sequence[str]
+) -> ClipEntry:
+    listed, count, label = parse_line(line, labels)
+    name = _last_part(listed)
+    places = [Path(listed)] if frames_root is None else [frames_root / listed, frames_root / name]
     folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
-        raise ValueError(f"no folder {places[0]}")
-    frames = sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=_frame_number)
-    if len(frames) < count or count == 0:
-        raise ValueError(f"{folder} has {len(frames)} frames, the list says {count}")
-    return ClipEntry(folder.name, tuple(frames[:count]), _find_wav(folder, audio_root), label)
+        raise BadClipError(check.MISSING_FRAMES, name, f"no folder {places[0]}")
+    with os.scandir(folder) as items:
+        files = [item.name for item in items if os.path.splitext(item.name)[1].lower() in IMAGE_SUFFIXES]
+    files.sort(key=frame_number)
+    if not files or count == 0 or len(files) < (count or 0):
+        expected = "at least one is needed" if count is None else f"the list says {count}"
+        raise BadClipError(check.MISSING_FRAMES, name, f"{folder} has {len(files)} frames, {expected}")
+    files = files[:count]
+    wav = _find_wav(folder, audio_root)
+    if wav is not None:
+        _check_wav(wav, name)
+    sizes = {_check_frame(folder / file, name) for file in (files[0], files[len(files) // 2], files[-1])}
+    # Face crops differ in size from frame to frame; the others may be larger than these.
+    frame_bytes = int(max(sizes) * len(files) * (1.1 if len(sizes) == 1 else 1.5))
+    return ClipEntry(folder.name, folder, tuple(files), wav, label, where, frame_bytes)
 
 
-def _frame_number(path: Path) -> tuple[int, str]:
-    # By number, so that 10.jpg follows 9.jpg as it does in the video.
-    digits = re.findall(r"\d+", path.stem)
-    return (int(digits[-1]) if digits else 0, path.name)
+def _last_part(listed: str) -> str:
+    return PureWindowsPath(listed).name if "\\" in listed else PurePosixPath(listed).name
+
+
+def frame_number(name: str) -> tuple[int, str]:
+    """Sort key of a frame's file name: by number, so that 10.jpg follows 9.jpg as it does in the video."""
+    digits = re.findall(r"\d+", os.path.splitext(name)[0])
+    return (int(digits[-1]) if digits else 0, name)
 
 
 def _find_wav(folder: Path, audio_root: Path | None) -> Path | None:
@@ -98,89 +201,115 @@ def _find_wav(folder: Path, audio_root: Path | None) -> Path | None:
     return next((root / name for root in roots for name in names if (root / name).is_file()), None)
 
 
-def load_clip(entry: ClipEntry, image_size: int, rng: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
-    """frames uint8 (16, S, S, 3) and log-mel (512, 128); augmented when `rng` is given."""
-    indices = frame_indices(len(entry.frames)) if rng is None else train_indices(len(entry.frames), rng)
+def _check_wav(wav: Path, clip: str) -> None:
     try:
-        images = {index: np.asarray(Image.open(entry.frames[index]).convert("RGB")) for index in set(indices.tolist())}
-    except OSError as error:
-        raise DataError(
-            f"clip {entry.name}: a frame cannot be read ({error})", "a picture", "prepare it again"
-        ) from error
-    frames = [images[index] for index in indices.tolist()]
+        info = soundfile.info(str(wav))
+    except (soundfile.LibsndfileError, OSError) as error:
+        if wav.stat().st_size == 0:
+            raise BadClipError(check.EMPTY_SOUND, clip, f"{wav} is an empty file") from error
+        raise BadClipError(check.BAD_SOUND, clip, f"{wav} cannot be read ({error})") from error
+    if info.frames == 0:
+        raise BadClipError(check.EMPTY_SOUND, clip, f"{wav} holds no samples")
+    if info.samplerate < MIN_SAMPLE_RATE_HZ:
+        raise BadClipError(check.BAD_SOUND, clip, f"{wav} has {info.samplerate} Hz, less than {MIN_SAMPLE_RATE_HZ}")
+
+
+def _check_frame(path: Path, clip: str) -> int:
+    """Decoded bytes of a frame, from its header."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except (OSError, Image.DecompressionBombError) as error:
+        raise BadClipError(check.BAD_FRAME, clip, f"{path} cannot be read ({error})") from error
+    return 3 * width * height
+
+
+def scan_fold(
+    train_list: Path, val_list: Path, frames_root: Path | None, audio_root: Path | None, labels: Sequence[str]
+) -> tuple[list[ClipEntry], list[ClipEntry], list[Problem]]:
+    """The usable training and test clips of a fold, and all that is wrong with them (see `check.settle`).
+
+    A clip that is in both lists stays in the test list alone.
+    """
+    train, problems = scan_list(train_list, frames_root, audio_root, labels)
+    val, more = scan_list(val_list, frames_root, audio_root, labels)
+    train, shared = check.without_tested(train, val)
+    absent = [
+        *check.absent_classes(train, labels, train_list.name),
+        *check.absent_classes(val, labels, val_list.name),
+    ]
+    return train, val, [*problems, *more, *shared, *absent]
+
+
+def load_clip(
+    entry: ClipEntry, image_size: int, rng: np.random.Generator | None, cache: Cache | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """frames uint8 (16, S, S, 3) and log-mel (512, 128); augmented when `rng` is given."""
+    count = len(entry.files)
+    indices = frame_indices(count) if rng is None else train_indices(count, rng)
+    images = cache.images(entry, indices) if cache else read_images(entry, indices)
     if rng is None:
-        clip = np.stack([resize(frame, image_size) for frame in frames])
+        clip = np.stack([resize(image, image_size) for image in images])
     else:
-        clip = augment_clip(frames, image_size, rng)
-    return clip, _load_mel(entry)
+        clip = augment_clip(images, image_size, rng)
+    return clip, cache.mel(entry) if cache else read_mel(entry)
 
 
-def _load_mel(entry: ClipEntry) -> np.ndarray:
+def load_clips(
+    entry: ClipEntry, image_size: int, num_clips: int, cache: Cache | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`num_clips` uniformly sampled test clips: frames uint8 (k, 16, S, S, 3) and log-mel (k, 512, 128).
+
+    Which frames they have says `sampling.clip_indices`; one clip is `load_clip` without `rng`. The
+    sound is the same in all of them: the model hears the first 5.12 s whatever it sees.
+    """
+    chosen = clip_indices(len(entry.files), num_clips)
+    flat = chosen.ravel()
+    images = cache.images(entry, flat) if cache else read_images(entry, flat)
+    frames = np.stack([resize(image, image_size) for image in images])
+    mel = cache.mel(entry) if cache else read_mel(entry)
+    return frames.reshape(*chosen.shape, *frames.shape[1:]), np.repeat(mel[None], num_clips, axis=0)
+
+
+def list_clips(
+    entries: Sequence[ClipEntry], index: int, image_size: int, num_clips: int, cache: Cache | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`load_clips` of one clip of a list."""
+    return load_clips(entries[index], image_size, num_clips, cache)
+
+
+def read_images(entry: ClipEntry, indices: Sequence[int]) -> list[np.ndarray]:
+    """The frames at `indices`, as stored: uint8 (h, w, 3) RGB each; one asked for twice is one object."""
+    images: dict[int, np.ndarray] = {}
+    try:
+        for index in map(int, indices):
+            if index not in images:
+                with Image.open(entry.folder / entry.files[index]) as image:
+                    images[index] = np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of them
+        raise DataError(
+            f"clip {entry.name}: a frame cannot be read ({error})", "a picture", "prepare it again, or --skip-bad"
+        ) from error
+    return [images[int(index)] for index in indices]
+
+
+def read_wave(entry: ClipEntry) -> tuple[np.ndarray, int] | None:
+    """Sound as stored: float32 (channels, n) in [-1, 1] and its rate in Hz; None for a clip without a wav."""
     if entry.wav is None:
-        return np.zeros((NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32)
+        return None
     try:
         wave, rate = soundfile.read(entry.wav, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         raise DataError(f"clip {entry.name}: {entry.wav} cannot be read ({error})", "a wav file") from error
-    return log_mel(wave.T, rate)
+    return wave.T, rate
 
 
-class ListDataset(Dataset):
-    """Clips of a list as tensors; a training item is a function of (seed, epoch, index) alone."""
-
-    def __init__(self, entries: list[ClipEntry], image_size: int, seed: int, epoch: int | None) -> None:
-        self.entries, self.image_size, self.seed, self.epoch = entries, image_size, seed, epoch
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-        rng = None if self.epoch is None else np.random.default_rng((self.seed, self.epoch, index))
-        frames, mel = load_clip(self.entries[index], self.image_size, rng)
-        return torch.from_numpy(frames), torch.from_numpy(mel), self.entries[index].label
-
-
-class ListTask:
-    """The paper's protocol: shuffled batches with the last incomplete one dropped; one test clip per video."""
-
-    def __init__(
-        self,
-        train_list: Path,
-        val_list: Path,
-        frames_root: Path | None,
-        audio_root: Path | None,
-        config: MMADFERConfig,
-        recipe: Recipe,
-        workers: int,
-    ) -> None:
-        self.train = read_list(train_list, frames_root, audio_root, config.num_classes)
-        self.val = read_list(val_list, frames_root, audio_root, config.num_classes)
-        self.image_size, self.recipe, self.workers = config.image_size, recipe, workers
-        self.num_batches = len(self.train) // recipe.batch_size
-        if self.num_batches == 0:
-            raise DataError(
-                f"{train_list} has {len(self.train)} clips",
-                f"at least a batch of {recipe.batch_size}",
-                "lower --batch-size",
-            )
-
-    def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
-        shuffle = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
-        dataset = ListDataset(self.train, self.image_size, self.recipe.seed, epoch)
-        yield from self._load(dataset, shuffle)
-
-    def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
-        yield from self._load(ListDataset(self.val, self.image_size, self.recipe.seed, None), None)
-
-    def _load(self, dataset: ListDataset, shuffle: torch.Generator | None) -> Iterator[Batch]:
-        loader = DataLoader(
-            dataset,
-            self.recipe.batch_size,
-            shuffle=shuffle is not None,
-            generator=shuffle,
-            num_workers=self.workers,
-            drop_last=shuffle is not None,
-            pin_memory=torch.cuda.is_available(),
-        )
-        for frames, mel, labels in loader:
-            yield Batch((frames, mel), labels)
+def read_mel(entry: ClipEntry) -> np.ndarray:
+    """Log-mel float32 (512, 128) of a clip's sound; zeros where it has none."""
+    sound = read_wave(entry)
+    if sound is None:
+        return np.zeros((NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32)
+    try:
+        return log_mel(*sound)
+    except UsageError as error:  # NaN, or a rate that no log-mel can be made of
+        raise DataError(f"clip {entry.name}: {entry.wav}: {error.what}", error.expected, error.hint) from error

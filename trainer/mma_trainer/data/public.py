@@ -21,8 +21,9 @@ from mma_edge.audio.logmel import NUM_MEL_BINS, LogMelStream
 from mma_edge.errors import DataError
 from mma_trainer.labels import DFEW_LABELS
 
-# RAVDESS emotion code -> DFEW class. Code 2, calm, is none of the seven.
+# RAVDESS emotion code -> DFEW class. Code 2, calm, is none of the seven: an eighth class to learn from.
 RAVDESS_TO_DFEW = {1: 2, 3: 0, 4: 1, 5: 3, 6: 6, 7: 5, 8: 4}
+CALM = len(DFEW_LABELS)
 TRAIN_ACTORS = range(1, 17)
 VAL_ACTORS = range(17, 21)
 
@@ -68,8 +69,8 @@ def load_faces(folder: str | Path, split: str) -> Faces:
     return faces
 
 
-def load_voices(folder: str | Path, split: str) -> Voices:
-    """RAVDESS speech of the "train" actors (1-16) or the "val" actors (17-20), calm left out."""
+def load_voices(folder: str | Path, split: str, calm: bool = False) -> Voices:
+    """RAVDESS speech of the "train" actors (1-16) or the "val" actors (17-20); `calm` voices have class CALM."""
     root = Path(folder) / "ravdess_speech"
     actors = TRAIN_ACTORS if split == "train" else VAL_ACTORS
     paths = [path for actor in actors for path in sorted((root / f"Actor_{actor:02d}").glob("*.flac"))]
@@ -81,9 +82,9 @@ def load_voices(folder: str | Path, split: str) -> Voices:
     for path in paths:
         fields = path.stem.split("-")
         emotion = int(fields[2]) if len(fields) == 7 and fields[2].isdigit() and fields[6].isdigit() else -1
-        if emotion == 2:
+        if emotion == 2 and not calm:
             continue
-        if emotion not in RAVDESS_TO_DFEW:
+        if emotion != 2 and emotion not in RAVDESS_TO_DFEW:
             raise DataError(f"{path}: no RAVDESS emotion code", "a name MM-VV-EE-II-SS-RR-AA.flac")
         try:
             wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -91,7 +92,7 @@ def load_voices(folder: str | Path, split: str) -> Voices:
             raise DataError(f"{path} cannot be read ({error})", "a FLAC file", "copy it again") from error
         waves.append(wave[:, 0])
         rates.add(rate)
-        labels.append(RAVDESS_TO_DFEW[emotion])
+        labels.append(RAVDESS_TO_DFEW.get(emotion, CALM))
         speakers.append(int(fields[6]))
     if len(rates) != 1:
         raise DataError(f"voices in {root} have rates {sorted(rates)} Hz", "one rate")

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from mma_edge.clip import NUM_FRAMES
+from mma_edge.clip import NUM_FRAMES, frame_indices
+from mma_edge.errors import UsageError
 from mma_edge.faces import resize
 
 CROP_AREA = (0.08, 1.0)  # share of the frame that a random sized crop keeps
@@ -23,11 +24,29 @@ def train_indices(num_frames: int, rng: np.random.Generator, count: int = NUM_FR
     return np.minimum(np.arange(count), num_frames - 1)
 
 
+def clip_indices(num_frames: int, num_clips: int, count: int = NUM_FRAMES) -> np.ndarray:
+    """Frames of `num_clips` uniformly sampled test clips of one video: int64 (num_clips, count).
+
+    The paper averages "two uniformly sampled clips" and its code has one clip only: the middle frame of
+    each of 16 equal segments. Here clip j of k takes the middle of the j-th k-th of every segment, so
+    each clip spans the whole video as in training, no frame is in two clips of a long enough video, and
+    one clip is `mma_edge.clip.frame_indices`. At most `count` frames make the clips equal.
+    """
+    if num_clips < 1:
+        raise UsageError(f"{num_clips} clips of a video", "at least one")
+    if num_frames <= count:
+        return np.repeat(frame_indices(num_frames, count)[None], num_clips, axis=0)
+    tick = num_frames / count
+    phase = (2 * np.arange(num_clips)[:, None] + 1) / (2 * num_clips)
+    return (tick * phase + tick * np.arange(count)).astype(np.int64)
+
+
 def augment_clip(frames: list[np.ndarray], size: int, rng: np.random.Generator) -> np.ndarray:
     """Brightness, random sized crop and flip, the same for all frames of the clip.
 
     Args:
-        frames: uint8 (H, W, 3) each, all of one size.
+        frames: uint8 (H, W, 3) each. Face crops may differ in size (those of MAFW do): the crop is drawn in
+            the first one and is the same part of the others.
 
     Returns:
         uint8 (len(frames), size, size, 3).
@@ -38,10 +57,18 @@ def augment_clip(frames: list[np.ndarray], size: int, rng: np.random.Generator) 
     flip = rng.random() < 0.5
     out = []
     for frame in frames:
-        bright = np.clip(frame[y : y + h, x : x + w] * np.float32(factor), 0, 255).astype(np.uint8)
+        rows = _same_part(y, h, height, frame.shape[0])
+        columns = _same_part(x, w, width, frame.shape[1])
+        bright = np.clip(frame[rows, columns] * np.float32(factor), 0, 255).astype(np.uint8)
         small = resize(bright, size)
         out.append(small[:, ::-1] if flip else small)
     return np.stack(out)
+
+
+def _same_part(start: int, length: int, of: int, size: int) -> slice:
+    """[start, start + length) of a side of `of` pixels, in one of `size` pixels; never empty."""
+    first = min(round(start * size / of), size - 1)
+    return slice(first, max(first + 1, round((start + length) * size / of)))
 
 
 def random_sized_crop(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from mma_edge.clip import NUM_FRAMES
-from mma_trainer.data.augment import augment_mel, augment_stills, place_mel, stills_to_clips
+from mma_trainer.data.augment import augment_mel, augment_stills, loudest_part, place_mel, stills_to_clips, uniform
 from mma_trainer.data.public import Faces, Voices, check_pairs, mel_rows, resample
 from mma_trainer.model.inputs import prepare_mel
-from mma_trainer.task import WHOLE, Batch, Shard
+from mma_trainer.task import WHOLE, Batch, Shard, share
 
 EVAL_BATCH = 64
 # Rates a voice is heard at: its own, and what cameras and video files have. The features follow
@@ -21,6 +21,10 @@ EVAL_BATCH = 64
 RATES_HZ = (16_000, 44_100)
 # Pitch and tempo together, by pretending another sample rate; 44.1 kHz at 1.09 is also 48 kHz.
 SPEEDS = (0.92, 1.0, 1.09)
+# Classes are drawn in proportion to their count to this power: between as found (1) and equally (0).
+FACE_BALANCE = 0.5
+SHORT_FRAMES = 256
+VAL_STRIDE = 4  # every n-th pair is looked at after an epoch
 
 
 def epoch_generator(seed: int, epoch: int) -> Generator:
@@ -57,10 +61,10 @@ class FaceTask:
         order = balanced_order(self.train.labels, self.balance, self.num_batches * self.batch_size, rng)
         for chosen in order.reshape(self.num_batches, self.batch_size):
             images = augment_stills(resize_stills(self.train.images[chosen], self.image_size), rng)
-            yield Batch((images.expand(-1, 3, -1, -1),), torch.from_numpy(self.train.labels[chosen]))
+            yield share(Batch((images.expand(-1, 3, -1, -1),), torch.from_numpy(self.train.labels[chosen])), shard)
 
     def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
-        for start in range(0, len(self.val.labels), 256):
+        for start in range(0, len(self.val.labels), 256)[shard.rank :: shard.world]:
             images = resize_stills(self.val.images[start : start + 256], self.image_size)
             yield Batch((images.expand(-1, 3, -1, -1),), torch.from_numpy(self.val.labels[start : start + 256]))
 
@@ -85,8 +89,18 @@ class VoiceBank:
         return place_mel(self._rows[index][0].float(), None)
 
     def random(self, index: int, rng: Generator) -> Tensor:
-        versions = self._rows[index]
-        return place_mel(versions[int(torch.randint(len(versions), (), generator=rng))].float(), rng)
+        """An excerpt of the voice at any rate and speed."""
+        return place_mel(self._version(index, int(torch.randint(len(self._rows[index]), (), generator=rng))), rng)
+
+    def spliced(self, index: int, other: int, rng: Generator) -> Tensor:
+        """The voice's beginning and the end of another, both at the same rate and speed."""
+        version = int(torch.randint(len(self._rows[index]), (), generator=rng))
+        first, second = self._version(index, version), self._version(other, version)
+        share = float(uniform((), 0.3, 0.7, rng))
+        return place_mel(torch.cat([first[: int(len(first) * share)], second[int(len(second) * share) :]]), rng)
+
+    def _version(self, index: int, version: int) -> Tensor:
+        return self._rows[index][version].float()
 
 
 def plain_bank(voices: Voices) -> VoiceBank:
@@ -95,22 +109,40 @@ def plain_bank(voices: Voices) -> VoiceBank:
 
 
 class VoiceTask:
-    """Voices for pre-training the audio encoder: inputs (mel normalised (B, 1, 512, 128),)."""
+    """Voices for pre-training the audio encoder: inputs (mel normalised (B, 1, 512, 128),).
 
-    def __init__(self, train: Voices, val: Voices, batch_size: int, seed: int, repeats: int) -> None:
+    Args:
+        splice: share of the voices that begin as one and end as another of the same class: what
+            one actor does to a sentence matters less then, and 16 actors make many more.
+        short_epochs: the first epochs hear SHORT_FRAMES around the loudest part instead of the whole
+            window: half of the work, and less silence to look through.
+    """
+
+    def __init__(
+        self, train: Voices, val: Voices, batch_size: int, seed: int, splice: float = 0.0, short_epochs: int = 0
+    ) -> None:
         self.train, self.val = VoiceBank(train), plain_bank(val)
-        self.batch_size, self.seed = batch_size, seed
-        self.num_batches = repeats * len(train.labels) // batch_size
+        self.batch_size, self.seed, self.splice, self.short_epochs = batch_size, seed, splice, short_epochs
+        self.num_batches = len(train.labels) // batch_size
 
     def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         rng = epoch_generator(self.seed, epoch)
         order = balanced_order(self.train.labels, 0.0, self.num_batches * self.batch_size, rng)
         for chosen in order.reshape(self.num_batches, self.batch_size):
-            mels = torch.stack([self.train.random(index, rng) for index in chosen])
-            yield Batch((prepare_mel(augment_mel(mels, rng)),), torch.from_numpy(self.train.labels[chosen]))
+            others = match_labels(self.train.labels[chosen], self.train.labels, rng)
+            cut = torch.rand(self.batch_size, generator=rng) < self.splice
+            mels = [
+                self.train.spliced(index, other, rng) if spliced else self.train.random(index, rng)
+                for index, other, spliced in zip(chosen, others, cut.tolist(), strict=True)
+            ]
+            heard = torch.stack(mels)
+            if epoch < self.short_epochs:
+                heard = loudest_part(heard, SHORT_FRAMES, rng)
+            inputs = (prepare_mel(augment_mel(heard, rng)),)
+            yield share(Batch(inputs, torch.from_numpy(self.train.labels[chosen])), shard)
 
     def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
-        for start in range(0, len(self.val.labels), EVAL_BATCH):
+        for start in range(0, len(self.val.labels), EVAL_BATCH)[shard.rank :: shard.world]:
             chosen = range(start, min(start + EVAL_BATCH, len(self.val.labels)))
             mels = torch.stack([self.val.clean(index) for index in chosen])
             yield Batch((prepare_mel(mels),), torch.from_numpy(self.val.labels[list(chosen)]))
@@ -119,7 +151,13 @@ class VoiceTask:
 class PseudoPairTask:
     """Face clips with voices of the same label: inputs (frames uint8 (B, 16, S, S, 3), mel (B, 512, 128)).
 
-    The split is made before pairing: a validation face meets only a validation voice.
+    The split is made before pairing: a validation face meets only a validation voice. The encoders
+    know the training voices far better than any they will meet, so fusion would learn to believe the
+    voice too much; in a share of the pairs (`mismatch`) the voice is therefore one of any class.
+
+    Args:
+        modality_dropout: probability of losing each modality of a clip, never both.
+        mismatch: share of the whole pairs whose voice is drawn from any class; the label stays the face's.
     """
 
     def __init__(
@@ -131,34 +169,47 @@ class PseudoPairTask:
         seed: int,
         clips_per_epoch: int,
         modality_dropout: float,
+        mismatch: float = 0.0,
     ) -> None:
         for faces, voices in (train, val):
             check_pairs(faces, voices)
         self.train_faces, self.train_voices = train[0], VoiceBank(train[1])
         self.val_faces, self.val_voices = val[0], plain_bank(val[1])
         self.image_size, self.batch_size, self.seed = image_size, batch_size, seed
-        self.modality_dropout = modality_dropout
+        self.modality_dropout, self.mismatch = modality_dropout, mismatch
         self.num_batches = clips_per_epoch // batch_size
 
     def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         rng = epoch_generator(self.seed, epoch)
-        order = balanced_order(self.train_faces.labels, 0.5, self.num_batches * self.batch_size, rng)
-        for chosen in order.reshape(self.num_batches, self.batch_size):
-            labels = self.train_faces.labels[chosen]
-            stills = augment_stills(resize_stills(self.train_faces.images[chosen], self.image_size), rng)
-            frames = to_uint8_rgb(stills_to_clips(stills, NUM_FRAMES, rng))
+        count = self.num_batches * self.batch_size
+        # Faces keep some of their class frequencies. A voice alone is asked with all classes equally
+        # likely: otherwise it would learn to answer with the frequencies of the faces.
+        faces = balanced_order(self.train_faces.labels, FACE_BALANCE, count, rng)
+        alone = balanced_order(self.train_voices.labels, 0.0, count, rng)
+        for start in range(0, count, self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            present = draw_modalities(self.batch_size, self.modality_dropout, rng)
+            labels = self.train_faces.labels[faces[rows]]
             voices = match_labels(labels, self.train_voices.labels, rng)
+            swap = ((torch.rand(self.batch_size, generator=rng) < self.mismatch) & present.all(dim=1)).numpy()
+            voices = np.where(~present[:, 0].numpy() | swap, alone[rows], voices)
+            labels = np.where(~present[:, 0].numpy(), self.train_voices.labels[voices], labels)
+            stills = augment_stills(resize_stills(self.train_faces.images[faces[rows]], self.image_size), rng)
+            frames = to_uint8_rgb(stills_to_clips(stills, NUM_FRAMES, rng))
             mels = augment_mel(torch.stack([self.train_voices.random(index, rng) for index in voices]), rng)
-            yield Batch(drop_modalities(frames, mels, self.modality_dropout, rng), torch.from_numpy(labels))
+            yield share(Batch(hide_modalities(frames, mels, present), torch.from_numpy(labels)), shard)
 
     def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
+        # A look at the run; all pairs, and each modality alone, are for mma-eval.
         rng = epoch_generator(self.seed, -1)
-        voices = match_labels(self.val_faces.labels, self.val_voices.labels, rng)
-        for start in range(0, len(voices), EVAL_BATCH):
+        chosen = np.arange(0, len(self.val_faces.labels), VAL_STRIDE)
+        labels = self.val_faces.labels[chosen]
+        voices = match_labels(labels, self.val_voices.labels, rng)
+        for start in range(0, len(chosen), EVAL_BATCH)[shard.rank :: shard.world]:
             part = slice(start, start + EVAL_BATCH)
-            frames = still_clips(self.val_faces.images[part], self.image_size)
+            frames = still_clips(self.val_faces.images[chosen[part]], self.image_size)
             mels = torch.stack([self.val_voices.clean(index) for index in voices[part]])
-            yield Batch((frames, mels), torch.from_numpy(self.val_faces.labels[part]))
+            yield Batch((frames, mels), torch.from_numpy(labels[part]))
 
 
 def to_uint8_rgb(clips: Tensor) -> Tensor:
@@ -182,9 +233,13 @@ def _pools(wanted: np.ndarray, available: np.ndarray) -> list[np.ndarray]:
     return [by_label[label] for label in wanted]
 
 
-def drop_modalities(frames: Tensor, mels: Tensor, probability: float, rng: Generator) -> tuple[Tensor, Tensor]:
-    """Black out the face or silence the voice of some clips, never both: what the runtime feeds for an absent one."""
-    draw = torch.rand(len(frames), generator=rng)
-    frames = torch.where((draw < probability).view(-1, 1, 1, 1, 1), torch.zeros_like(frames), frames)
-    mels = torch.where((draw > 1 - probability).view(-1, 1, 1), torch.zeros_like(mels), mels)
-    return frames, mels
+def draw_modalities(count: int, probability: float, rng: Generator) -> Tensor:
+    """Which of (face, voice) each clip keeps: bool (count, 2); each is lost with `probability`, never both."""
+    draw = torch.rand(count, generator=rng)
+    return torch.stack([draw >= probability, draw <= 1 - probability], dim=1)
+
+
+def hide_modalities(frames: Tensor, mels: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """Black out the face or silence the voice of some clips: what the runtime feeds for an absent one."""
+    face, voice = present.unbind(dim=1)
+    return frames * face.view(-1, 1, 1, 1, 1), mels * voice.view(-1, 1, 1)

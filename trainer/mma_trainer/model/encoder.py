@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mma_trainer.model.share import rand_per_row
+
 LAYER_NORM_EPS = 1e-6  # of MAE's encoders; the fusion's own norms keep PyTorch's 1e-5
 
 
@@ -47,8 +49,9 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0.0:
             return x
-        keep = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= self.rate
-        return x * keep.to(x.dtype) / (1.0 - self.rate)
+        keep = rand_per_row(x.shape[0], x.device) >= self.rate
+        scale = keep.to(x.dtype) / (1.0 - self.rate)
+        return x * scale.reshape(-1, *[1] * (x.ndim - 1))
 
 
 class Block(nn.Module):
@@ -86,16 +89,18 @@ class ResidualBlock(nn.Module):
 class PatchEmbed(nn.Module):
     """Image (B, C, H, W) -> patches (B, H/p * W/p, width), optionally after a convolutional stem."""
 
-    def __init__(self, channels: int, patch: int, width: int, stem: tuple[int, ...], blocks: int = 0) -> None:
+    def __init__(
+        self, channels: int, patch: int, width: int, stem: tuple[int, ...], blocks: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for out_channels in stem:
+        for out_channels, num_blocks in zip(stem, blocks or (0,) * len(stem), strict=True):
             layers += [
                 nn.Conv2d(channels, out_channels, 3, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(out_channels),
                 nn.ReLU() if blocks else nn.GELU(),
             ]
-            layers += [ResidualBlock(out_channels) for _ in range(blocks)]
+            layers += [ResidualBlock(out_channels) for _ in range(num_blocks)]
             channels, patch = out_channels, patch // 2
         self.stem = nn.Sequential(*layers)
         self.proj = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
@@ -123,7 +128,7 @@ class Encoder(nn.Module):
         mlp_ratio: int,
         drop_path: float,
         stem: tuple[int, ...] = (),
-        stem_blocks: int = 0,
+        stem_blocks: tuple[int, ...] = (),
         num_prompts: int = 0,
     ) -> None:
         super().__init__()

@@ -1,10 +1,27 @@
-"""Fusion bottleneck (paper, section 3.3): each modality is nudged by a summary of the other."""
+"""How the modalities meet inside the encoders: the paper's fusion bottleneck (section 3.3) and its rivals.
+
+The paper's table of fusions names its rows, and of mult says two cross-attentions, 2 heads, 128 wide. How
+they enter the encoders is open, and the published code has the bottleneck only. All rows here are
+therefore one family: after every layer, over all tokens, each modality is nudged by what it learns of
+the other, through a tanh gate that starts at zero. Only the summary differs:
+
+    none         no exchange; the modalities meet in the joint projection after the encoders
+    add          v + tanh(alpha) mean(a): the bottleneck's exchange without the bottleneck
+    bottleneck   the paper's: v + tanh(alpha) GELU(F(v^ + mean(a^)))
+    mult         the mean becomes a cross-attention (Tsai et al. 2019): v + tanh(alpha) GELU(F(v^ + A(v^, a^)))
+    mult-concat  and is concatenated instead of added: v + tanh(alpha) GELU(F([v^, A(v^, a^)]))
+
+with v^, a^ the modalities projected to d and normalised, and the same for a with the roles exchanged.
+"""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mma_trainer.model.config import MMADFERConfig
+from mma_trainer.model.encoder import attend
 
 
 class FusionBottleneck(nn.Module):
@@ -35,3 +52,91 @@ class FusionBottleneck(nn.Module):
         image = image + torch.tanh(self.image_gate) * F.gelu(self.image_up(v_mixed))
         audio = audio + torch.tanh(self.audio_gate) * F.gelu(self.audio_up(a + v_mean))
         return image, audio
+
+
+class AddFusion(nn.Module):
+    """Each modality plus the other's mean token; two gates are all there is to learn.
+
+    v <- v + tanh(alpha_v) mean_tokens a
+    a <- a + tanh(alpha_a) mean_frames,tokens v
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_gate, self.audio_gate = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+
+    def forward(self, image: Tensor, audio: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
+        """image (N * num_frames, Tv, W), audio (N, Ta, W) -> the same shapes."""
+        N, W = audio.shape[0], audio.shape[2]
+        frames = image.reshape(N, num_frames, -1, W)
+        v_mean = frames.mean(dim=(1, 2)).reshape(N, 1, W)
+        frames = frames + torch.tanh(self.image_gate) * audio.mean(dim=1).reshape(N, 1, 1, W)
+        audio = audio + torch.tanh(self.audio_gate) * v_mean
+        return frames.reshape(image.shape), audio
+
+
+class CrossAttention(nn.Module):
+    """One modality's tokens (N, Tq, d) look at the other's (N, Tk, d): (N, Tq, d)."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.to_q, self.to_kv = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.to_out = nn.Linear(width, width)
+
+    def forward(self, query: Tensor, other: Tensor) -> Tensor:
+        N, _, d = query.shape
+
+        def heads(x: Tensor) -> Tensor:  # (N, T, d) -> (N, H, T, d/H)
+            return x.reshape(N, -1, self.num_heads, d // self.num_heads).transpose(1, 2)
+
+        k, v = self.to_kv(other).chunk(2, dim=-1)
+        x = attend(heads(self.to_q(query)), heads(k), heads(v))  # (N, H, Tq, d/H)
+        return self.to_out(x.transpose(1, 2).reshape(N, -1, d))
+
+
+class CrossAttentionFusion(nn.Module):
+    """The bottleneck with attention in place of the mean ("mult"), optionally concatenated ("mult-concat").
+
+    Every token of every frame looks at all tokens of the clip's sound, and every token of the sound at
+    all tokens of all frames.
+    """
+
+    def __init__(self, width: int, bottleneck: int, num_heads: int, concat: bool) -> None:
+        super().__init__()
+        self.concat = concat
+        self.image_down, self.image_norm = nn.Linear(width, bottleneck), nn.LayerNorm(bottleneck)
+        self.audio_down, self.audio_norm = nn.Linear(width, bottleneck), nn.LayerNorm(bottleneck)
+        self.image_attn = CrossAttention(bottleneck, num_heads)
+        self.audio_attn = CrossAttention(bottleneck, num_heads)
+        inner = 2 * bottleneck if concat else bottleneck
+        self.image_up, self.audio_up = nn.Linear(inner, width), nn.Linear(inner, width)
+        self.image_gate, self.audio_gate = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+
+    def forward(self, image: Tensor, audio: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
+        """image (N * num_frames, Tv, W), audio (N, Ta, W) -> the same shapes."""
+        N = audio.shape[0]
+        v = self.image_norm(self.image_down(image))  # (N*F, Tv, d)
+        v = v.reshape(N, num_frames * v.shape[1], v.shape[2])  # (N, F*Tv, d)
+        a = self.audio_norm(self.audio_down(audio))  # (N, Ta, d)
+        v_mixed = F.gelu(self.image_up(self._mix(v, self.image_attn(v, a))))  # (N, F*Tv, W)
+        a_mixed = F.gelu(self.audio_up(self._mix(a, self.audio_attn(a, v))))  # (N, Ta, W)
+        image = image + torch.tanh(self.image_gate) * v_mixed.reshape(image.shape)
+        return image, audio + torch.tanh(self.audio_gate) * a_mixed
+
+    def _mix(self, own: Tensor, other: Tensor) -> Tensor:
+        return torch.cat([own, other], dim=-1) if self.concat else own + other
+
+
+def build_fusion(config: MMADFERConfig) -> nn.ModuleList:
+    """One exchange per layer; empty where there is none, or only one modality."""
+    c = config
+    if c.fusion == "none" or c.modalities != "both":
+        return nn.ModuleList()
+    make = {
+        "add": AddFusion,
+        "bottleneck": lambda: FusionBottleneck(c.width, c.bottleneck_width),
+        "mult": lambda: CrossAttentionFusion(c.width, c.bottleneck_width, c.adaptor_heads, concat=False),
+        "mult-concat": lambda: CrossAttentionFusion(c.width, c.bottleneck_width, c.adaptor_heads, concat=True),
+    }[c.fusion]
+    return nn.ModuleList(make() for _ in range(c.depth))

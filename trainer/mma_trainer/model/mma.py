@@ -1,63 +1,111 @@
 """MMA-DFER: two frozen ViT encoders joined by prompts, fusion bottlenecks and a temporal transformer.
 
+Every row of the paper's tables is this module under another `MMADFERConfig`.
+
 Chumachenko, Iosifidis, Gabbouj: "MMA-DFER: MultiModal Adaptation of unimodal models for Dynamic
 Facial Expression Recognition in-the-wild", CVPR Workshops 2024.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mma_trainer.model.config import MMADFERConfig
 from mma_trainer.model.encoder import Encoder
-from mma_trainer.model.fusion import FusionBottleneck
-from mma_trainer.model.prompts import ProgressivePrompts
-from mma_trainer.model.temporal import TemporalTransformer
+from mma_trainer.model.fusion import build_fusion
+from mma_trainer.model.prompts import build_prompts
+from mma_trainer.model.temporal import build_adaptors, build_temporal
 
 
 class MMADFER(nn.Module):
-    """The model. Its encoders are frozen from construction on, save for their position embeddings."""
+    """The model. Its encoders are frozen from construction on, save for their position embeddings.
+
+    With one modality the other's encoder and prompts are None: nothing of it is built.
+
+    Attributes:
+        recompute_layers: activation checkpointing: in training, keep each layer's input only and compute
+            its inside again on the way back. Less memory, a forward pass more; the same gradients.
+    """
+
+    recompute_layers = False
 
     def __init__(self, config: MMADFERConfig | None = None) -> None:
         super().__init__()
         self.config = c = config or MMADFERConfig()
-        self.image_encoder = build_encoder(c, "image", num_prompts=c.num_prompts)
-        self.audio_encoder = build_encoder(c, "audio", num_prompts=c.num_prompts)
-        self.image_prompts = ProgressivePrompts(c.width, c.num_prompts, c.prompts_per_update, c.depth)
-        self.audio_prompts = ProgressivePrompts(c.width, c.num_prompts, c.prompts_per_update, c.depth)
-        self.fusion = nn.ModuleList(FusionBottleneck(c.width, c.bottleneck_width) for _ in range(c.depth))
+        self.image_encoder = build_encoder(c, "image", c.num_prompt_tokens) if c.uses_image else None
+        self.audio_encoder = build_encoder(c, "audio", c.num_prompt_tokens) if c.uses_audio else None
+        self.image_prompts = build_prompts(c) if c.uses_image else None
+        self.audio_prompts = build_prompts(c) if c.uses_audio else None
+        self.fusion = build_fusion(c)  # one per layer, or empty
+        self.adaptors = build_adaptors(c)  # one per layer, or empty
         self.joint = nn.Linear(c.width, c.temporal_width)
-        self.temporal = TemporalTransformer(
-            c.temporal_width, c.num_frames, c.temporal_depth, c.temporal_heads, c.temporal_head_dim, c.temporal_mlp
-        )
+        self.temporal = build_temporal(c)
         self.classifier = nn.Linear(c.temporal_width, c.num_classes)
-        for encoder in (self.image_encoder, self.audio_encoder):
+        for encoder in self.encoders:
             encoder.requires_grad_(False)
             encoder.pos_embed.requires_grad_(True)
+
+    @property
+    def encoders(self) -> list[Encoder]:
+        """Of the modalities that the config has."""
+        return [encoder for encoder in (self.image_encoder, self.audio_encoder) if encoder is not None]
 
     def train(self, mode: bool = True) -> MMADFER:
         """Training mode keeps stochastic depth in the encoders but not their batch statistics: those are frozen."""
         super().train(mode)
-        for encoder in (self.image_encoder, self.audio_encoder):
+        for encoder in self.encoders:
             encoder.patch_embed.eval()
         return self
 
     def forward(self, frames: Tensor, mel: Tensor) -> Tensor:
         """frames (N, 16, 3, S, S) in [0, 1], mel (N, 1, 512, 128) normalised -> logits (N, C)."""
-        N, T = frames.shape[:2]
-        image = self.image_encoder.embed(frames.flatten(0, 1), self.image_prompts.init)  # (N*T, 1+P+K, W)
-        audio = self.audio_encoder.embed(mel, self.audio_prompts.init)  # (N, 1+P'+K, W)
-
+        image, audio = self.embed(frames, mel)
+        recompute = self.recompute_layers and self.training and torch.is_grad_enabled()
         for layer in range(self.config.depth):
-            audio = self.audio_encoder.blocks[layer](audio)
-            image = self.image_encoder.blocks[layer](image)
-            image, audio = self.fusion[layer](image, audio, T)
-            image = self.image_prompts.update(image, layer)
-            audio = self.audio_prompts.update(audio, layer)
+            if recompute:
+                image, audio = checkpoint(self.layer, layer, image, audio, use_reentrant=False)
+            else:
+                image, audio = self.layer(layer, image, audio)
+        return self.head(image, audio)
 
-        image_cls = self.image_encoder.norm(image[:, 0]).reshape(N, T, -1)  # (N, T, W)
-        audio_cls = self.audio_encoder.norm(audio[:, 0]).unsqueeze(1)  # (N, 1, W)
-        joint = self.joint(image_cls + audio_cls)  # (N, T, temporal_width)
+    def embed(self, frames: Tensor, mel: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Image tokens (N*T, 1+P+K, W) and audio tokens (N, 1+P'+K, W); None for a modality that is not there."""
+        image = audio = None
+        if self.image_encoder is not None:
+            prompts = None if self.image_prompts is None else self.image_prompts.init
+            image = self.image_encoder.embed(frames.flatten(0, 1), prompts)
+        if self.audio_encoder is not None:
+            prompts = None if self.audio_prompts is None else self.audio_prompts.init
+            audio = self.audio_encoder.embed(mel, prompts)
+        return image, audio
+
+    def layer(self, layer: int, image: Tensor | None, audio: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """One layer of both encoders and what joins them; shapes as from `embed`."""
+        if audio is not None:
+            audio = self.audio_encoder.blocks[layer](audio)
+        if image is not None:
+            image = self.image_encoder.blocks[layer](image)
+        if self.adaptors:
+            image = self.adaptors[layer](image)
+        if self.fusion:
+            image, audio = self.fusion[layer](image, audio, self.config.num_frames)
+        if self.image_prompts is not None:
+            image = self.image_prompts.update(image, layer)
+        if self.audio_prompts is not None:
+            audio = self.audio_prompts.update(audio, layer)
+        return image, audio
+
+    def head(self, image: Tensor | None, audio: Tensor | None) -> Tensor:
+        """Tokens after the last layer -> logits (N, C)."""
+        cls = []
+        if image is not None:
+            image_cls = self.image_encoder.norm(image[:, 0])
+            cls.append(image_cls.reshape(-1, self.config.num_frames, self.config.width))  # (N, T, W)
+        if audio is not None:
+            cls.append(self.audio_encoder.norm(audio[:, 0]).unsqueeze(1))  # (N, 1, W)
+        joint = self.joint(cls[0] + cls[1] if len(cls) == 2 else cls[0])  # (N, T, temporal_width); T = 1 for sound
         return self.classifier(self.temporal(joint))
 
 
@@ -70,7 +118,7 @@ def build_encoder(config: MMADFERConfig, modality: str, num_prompts: int = 0) ->
         grid=c.image_grid if is_image else c.audio_grid,
         patch=c.image_patch if is_image else c.audio_patch,
         stem=c.image_stem if is_image else c.audio_stem,
-        stem_blocks=c.stem_blocks,
+        stem_blocks=c.image_stem_blocks if is_image else c.audio_stem_blocks,
         width=c.width,
         depth=c.depth,
         num_heads=c.num_heads,

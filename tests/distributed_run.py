@@ -1,0 +1,52 @@
+"""One process of a run that several share; started by test_distributed.py through torchrun.
+
+argv: folder of the run, what to do ("train", "resume", "crash", "stop", "poison").
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from loop_task import BATCH, RandomClips, make_run
+
+from mma_edge.cli_support import report
+from mma_edge.errors import MMAEdgeError
+from mma_trainer import train
+from mma_trainer.distributed import Processes
+from mma_trainer.execution import Execution
+from mma_trainer.recipe import Recipe
+
+RECIPE = Recipe(epochs=2, batch_size=BATCH, lr=0.01, ema_decay=0.9, schedule="step")
+
+
+def main(folder: Path, what: str) -> int:
+    torch.set_num_threads(1)
+    train.plot_curves = lambda rows, path: None
+    rank = Processes.from_environment().rank
+
+    def before(*now: int) -> None:
+        if what == "crash" and now == (0, 1) and rank == 1:
+            os._exit(3)
+        if what == "stop" and now == (1, 1) and rank == 1:  # one of them hears it; both must stop
+            os.kill(os.getpid(), signal.SIGINT)
+
+    task = RandomClips(poison=(0, 2, 3) if what == "poison" else None, before=before)
+    execution = Execution(micro_batch=1 if what == "micro" else 0)
+    try:
+        metrics = make_run(folder, RECIPE, task, execution).fit(resume=what == "resume")
+    except MMAEdgeError as error:
+        return report(error)
+    except KeyboardInterrupt:
+        return 130
+    figures = {"confusion": metrics.confusion.tolist(), "loss": metrics.loss, "uar": metrics.uar}
+    (folder / f"metrics-{rank}.json").write_text(json.dumps(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))

@@ -1,0 +1,144 @@
+"""Two processes learn what one learns; one writes; none waits for a dead one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import one_line
+from loop_task import BATCH, RandomClips, make_run, random_batch
+
+from mma_edge.errors import UsageError
+from mma_trainer.checkpoint import read_checkpoint
+from mma_trainer.distributed import Processes
+from mma_trainer.recipe import Recipe
+from mma_trainer.task import Batch, Shard, share
+from mma_trainer.train import LAST
+
+PROGRAM = Path(__file__).with_name("distributed_run.py")
+PATIENCE_S = 240
+
+
+def launch(folder: Path, what: str, world: int) -> subprocess.CompletedProcess:
+    """`distributed_run.py` as torchrun starts it, or alone."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"] if world > 1 else []
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *torchrun, str(PROGRAM), str(folder), what]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("one")
+    done = launch(folder, "train", 1)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def assert_close_runs(one: Path, two: Path) -> None:
+    """The same loss curve, weights and metrics up to the order of additions."""
+    a, b = (read_checkpoint(folder / LAST) for folder in (one, two))
+    for row, other in zip(a.training["rows"], b.training["rows"], strict=True):
+        for name in ("lr", "train_loss", "train_war", "val_loss", "val_uar", "val_war"):
+            assert other[name] == pytest.approx(row[name], abs=1e-5), name
+    for name, tensor in a.state_dict.items():
+        torch.testing.assert_close(b.state_dict[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda text: f"{text}")
+    mine = [json.loads((two / f"metrics-{rank}.json").read_text()) for rank in (0, 1)]
+    assert mine[0] == mine[1]  # gathered exactly: every process knows all
+    whole = json.loads((one / "metrics-0.json").read_text())
+    assert mine[0]["confusion"] == whole["confusion"] and sum(map(sum, whole["confusion"])) == 7
+    assert mine[0]["loss"] == pytest.approx(whole["loss"], abs=1e-5)
+
+
+def test_two_processes_have_the_loss_curve_and_the_metrics_of_one(one_process: Path, tmp_path: Path) -> None:
+    done = launch(tmp_path, "train", 2)
+    assert done.returncode == 0, done.stderr
+    assert_close_runs(one_process, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {LAST, "log.csv", "metrics-0.json", "metrics-1.json"}
+    rows = read_checkpoint(tmp_path / LAST).training["rows"]
+    assert len({row["train_loss"] for row in rows}) == 2  # and something was learnt
+
+
+def test_two_processes_stop_together_and_resume_where_they_were(one_process: Path, tmp_path: Path) -> None:
+    done = launch(tmp_path, "stop", 2)
+    assert done.returncode != 0
+    position = read_checkpoint(tmp_path / LAST).training["position"]
+    assert (position["epoch"], position["batch"]) == (1, 2)
+    assert position["sums"][2] == 2 * BATCH  # clips of both processes, each once
+    done = launch(tmp_path, "resume", 2)
+    assert done.returncode == 0, done.stderr
+    assert_close_runs(one_process, tmp_path)
+
+
+def test_a_dead_process_ends_the_run_and_does_not_hang_it(tmp_path: Path) -> None:
+    start = time.monotonic()
+    done = launch(tmp_path, "crash", 2)
+    assert done.returncode != 0 and time.monotonic() - start < PATIENCE_S / 2
+    assert not (tmp_path / "metrics-0.json").exists()
+
+
+def test_a_bad_clip_of_any_process_is_named(tmp_path: Path) -> None:
+    done = launch(tmp_path, "poison", 2)
+    assert done.returncode != 0
+    # Clip 3 of the batch is the second of process 1's share.
+    assert "loss became nan in epoch 1, batch 3: clip-3 (its input has NaN" in done.stderr
+
+
+def test_shards_are_the_batch_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = random_batch(6, torch.Generator())
+    shares = [share(batch, Shard(rank, 3)) for rank in range(3)]
+    for key in range(2):
+        assert torch.equal(torch.cat([part.inputs[key] for part in shares]), batch.inputs[key])
+    assert torch.equal(torch.cat([part.labels for part in shares]), batch.labels)
+    assert sum((part.names for part in shares), ()) == batch.names
+    assert share(Batch(batch.inputs, batch.labels), Shard(1, 2)).names == ()
+    with pytest.raises(UsageError, match="6 clips cannot be shared by 4"):
+        share(batch, Shard(0, 4))
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    run = make_run(tmp_path, Recipe(batch_size=BATCH), RandomClips())
+    run.processes = Processes(rank=0, world=3)
+    with pytest.raises(UsageError) as error:
+        run.fit(resume=False)
+    assert "a batch of 4 clips cannot be shared by 3 processes" in one_line(error.value)
+    assert "--batch-size 6" in str(error.value)
+
+
+@pytest.mark.parametrize(("set_", "rank", "world"), [({}, 0, 1), ({"RANK": "1", "WORLD_SIZE": "2"}, 1, 2)])
+def test_who_a_process_is_comes_from_torchrun(
+    monkeypatch: pytest.MonkeyPatch, set_: dict[str, str], rank: int, world: int
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in set_.items():
+        monkeypatch.setenv(name, value)
+    found = Processes.from_environment()
+    assert (found.rank, found.world, found.is_writer) == (rank, world, rank == 0)
+
+
+def test_the_public_sets_share_batches_and_give_every_validation_clip_once(public: Path) -> None:
+    from mma_trainer.data.public import load_faces, load_voices
+    from mma_trainer.data.tasks import FaceTask, PseudoPairTask, VoiceTask
+
+    faces, voices = load_faces(public, "train"), load_voices(public, "train")
+    makers: list[Callable] = [
+        lambda: FaceTask(faces, faces, 16, 4, 1, balance=0.75),
+        lambda: VoiceTask(voices, voices, 4, 1),
+        lambda: PseudoPairTask((faces, voices), (faces, voices), 16, 4, 1, 8, 0.25),
+    ]
+    for make in makers:
+        whole = list(make().train_batches(0))
+        halves = [list(make().train_batches(0, Shard(rank, 2))) for rank in range(2)]
+        for batch, first, second in zip(whole, *halves, strict=True):
+            assert torch.equal(torch.cat([first.labels, second.labels]), batch.labels)
+            assert torch.equal(torch.cat([first.inputs[0], second.inputs[0]]), batch.inputs[0])
+        counts = [sum(len(b.labels) for b in make().val_batches(Shard(rank, 2))) for rank in range(2)]
+        assert sum(counts) == sum(len(b.labels) for b in make().val_batches())

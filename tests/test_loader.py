@@ -1,0 +1,230 @@
+"""Promises of the loader: the same batches for any number of workers and processes, decoded once with a cache."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import RATE_HZ, make_frames, one_line, tone
+from PIL import Image
+
+from mma_edge.errors import DataError, OutputError, UsageError
+from mma_trainer.data import lists
+from mma_trainer.data.cache import ClipCache
+from mma_trainer.data.lists import ClipEntry, read_list
+from mma_trainer.data.loader import ListTask
+from mma_trainer.recipe import Recipe
+from mma_trainer.task import Batch, Shard
+
+SIZE = 16
+
+
+@pytest.fixture
+def entries(tmp_path: Path) -> list[ClipEntry]:
+    """Eleven noisy clips with sound; the last one's crops have several sizes, and it is silent."""
+    rng, lines = np.random.default_rng(0), []
+    (tmp_path / "wav").mkdir()
+    for clip in range(1, 12):
+        folder = tmp_path / "frames" / f"{clip:03d}"
+        folder.mkdir(parents=True)
+        for number in range(17 + clip):
+            shape = (20 + (number % 3 if clip == 11 else 0), 24, 3)
+            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{number}.png")
+        if clip != 11:
+            soundfile.write(tmp_path / "wav" / f"{clip:03d}.wav", tone(0.3, 100 * clip), RATE_HZ, subtype="FLOAT")
+        lines.append(f"{clip:03d} {17 + clip} {clip % 3}")
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    return read_list(tmp_path / "list.txt", tmp_path / "frames", tmp_path / "wav", 3)
+
+
+def task(entries: list[ClipEntry], workers: int = 0, cache: ClipCache | None = None, size: int = 4) -> ListTask:
+    return ListTask(entries, entries[:5], SIZE, Recipe(batch_size=size), workers, cache)
+
+
+def same(first: list[Batch], second: list[Batch]) -> bool:
+    assert len(first) == len(second) > 0
+    return all(
+        a.names == b.names
+        and torch.equal(a.labels, b.labels)
+        and all(torch.equal(x, y) for x, y in zip(a.inputs, b.inputs, strict=True))
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def passes(task: ListTask) -> list[Batch]:
+    """Two epochs, a validation between them."""
+    return [*task.train_batches(0), *task.val_batches(), *task.train_batches(1)]
+
+
+def test_batches_are_shuffled_by_epoch_repeatable_and_whole(entries: list[ClipEntry]) -> None:
+    first, again, second = (list(task(entries).train_batches(epoch)) for epoch in (0, 0, 1))
+    assert [len(batch.labels) for batch in first] == [4, 4]  # 3 of 11 are dropped
+    assert same(first, again) and not same(first, second)
+    assert [batch.names for batch in first] != [batch.names for batch in second]
+    names = [name for batch in first for name in batch.names]
+    assert len(set(names)) == 8
+    by_name = {entry.name: entry.label for entry in entries}
+    assert [by_name[name] for name in names] == [int(label) for batch in first for label in batch.labels]
+    for batch in first:
+        assert batch.inputs[0].shape == (4, 16, SIZE, SIZE, 3) and batch.inputs[0].dtype == torch.uint8
+        assert batch.inputs[1].shape == (4, 512, 128) and batch.inputs[1].dtype == torch.float32
+    validated = list(task(entries).val_batches())
+    assert [name for batch in validated for name in batch.names] == [entry.name for entry in entries[:5]]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_gives_the_same_batches_and_leaves_the_global_generator_alone(
+    entries: list[ClipEntry], workers: int
+) -> None:
+    alone = passes(task(entries))
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    many = task(entries, workers)
+    assert same(passes(many), alone)
+    # Stochastic depth draws from it: a resumed run, whose workers start in another epoch, would differ.
+    assert torch.equal(torch.rand(1), expected)
+    pids = {worker.pid for worker in many._train_loader._loader._iterator._workers}
+    for _ in many.train_batches(2):
+        break  # a run that is stopped within an epoch
+    assert same(list(many.train_batches(2)), list(task(entries).train_batches(2)))
+    assert {worker.pid for worker in many._train_loader._loader._iterator._workers} == pids
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_shards_of_a_batch_are_its_consecutive_parts(entries: list[ClipEntry], world: int) -> None:
+    whole = list(task(entries).train_batches(3))
+    parts = [list(task(entries).train_batches(3, Shard(rank, world))) for rank in range(world)]
+    for batch, shares in zip(whole, zip(*parts, strict=True), strict=True):
+        assert {len(share.labels) for share in shares} == {4 // world}
+        assert tuple(itertools.chain(*(share.names for share in shares))) == batch.names
+        for part in range(2):
+            assert torch.equal(torch.cat([share.inputs[part] for share in shares]), batch.inputs[part])
+
+
+def test_a_shard_decodes_its_own_clips_only(entries: list[ClipEntry], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, read = [], lists.read_images
+    monkeypatch.setattr(lists, "read_images", lambda entry, indices: seen.append(entry.name) or read(entry, indices))
+    batches = list(task(entries).train_batches(0, Shard(1, 2)))
+    assert seen == [name for batch in batches for name in batch.names] and len(seen) == 4
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+def test_shards_of_the_validation_have_every_clip_once(entries: list[ClipEntry], world: int) -> None:
+    shards = [list(task(entries).val_batches(Shard(rank, world))) for rank in range(world)]
+    for rank, shard in enumerate(shards):
+        assert [n for batch in shard for n in batch.names] == [entry.name for entry in entries[:5]][rank::world]
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_with_one_that_can(entries: list[ClipEntry]) -> None:
+    with pytest.raises(UsageError) as error:
+        next(task(entries).train_batches(0, Shard(0, 3)))
+    assert "4 clips cannot be shared by 3 processes" in one_line(error.value) and "--batch-size 3" in str(error.value)
+
+
+def test_less_than_a_batch_is_refused(entries: list[ClipEntry]) -> None:
+    with pytest.raises(DataError, match="11 clips; expected at least a batch of 12; lower --batch-size"):
+        task(entries, size=12)
+    with pytest.raises(DataError, match="no usable clip"):
+        ListTask(entries, [], SIZE, Recipe(batch_size=4), 0)
+    with pytest.raises(UsageError, match="--workers -1"):
+        task(entries, workers=-1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_clip_that_fails_in_a_worker_is_one_line_without_a_traceback(entries: list[ClipEntry], workers: int) -> None:
+    entries[3].frames[8].write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"^clip 004: a frame cannot be read") as error:
+        list(task(entries, workers).val_batches())
+    assert "Traceback" not in one_line(error.value)
+
+
+def test_with_a_cache_batches_are_the_same_and_a_second_epoch_decodes_nothing(
+    entries: list[ClipEntry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = passes(task(entries))
+    cached = task(entries, cache=ClipCache(tmp_path / "cache", entries, 1.0))
+    assert same(passes(cached), plain)
+    for epoch in range(2, 9):  # until every clip has been seen
+        list(cached.train_batches(epoch))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    monkeypatch.setattr(soundfile, "read", refuse)
+    assert same(passes(cached), plain)
+    # So does the next run, and one with worker processes.
+    for workers in (0, 2):
+        assert same(passes(task(entries, workers, ClipCache(tmp_path / "cache", entries, 1.0))), plain)
+
+
+def test_a_changed_file_is_not_served_from_the_cache(entries: list[ClipEntry], tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    list(task(entries, cache=ClipCache(folder, entries, 1.0)).val_batches())
+    soundfile.write(entries[0].wav, tone(0.3, 999), RATE_HZ, subtype="FLOAT")
+    Image.new("RGB", (24, 20), (9, 9, 9)).save(entries[1].frames[-1])
+    fresh = list(task(entries).val_batches())
+    assert same(list(task(entries, cache=ClipCache(folder, entries, 1.0)).val_batches()), fresh)
+
+
+def test_a_damaged_cache_is_made_again(entries: list[ClipEntry], tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    plain = list(task(entries).val_batches())
+    list(task(entries, cache=ClipCache(folder, entries, 1.0)).val_batches())
+    for number, path in enumerate(sorted(folder.rglob("*.npy"))):
+        path.write_bytes(path.read_bytes()[: (0, 40, 300)[number % 3]])
+    cache = ClipCache(folder, entries, 1.0)
+    assert same(list(task(entries, cache=cache).val_batches()), plain)
+    assert min(path.stat().st_size for path in folder.rglob("*.npy")) > 300
+
+
+@pytest.mark.parametrize("limit_kb", [1, 300, 2750, 2900])
+def test_a_cache_keeps_to_its_bound_and_what_has_no_room_is_still_right(
+    entries: list[ClipEntry], tmp_path: Path, limit_kb: int
+) -> None:
+    plain, folder = passes(task(entries)), tmp_path / "cache"
+    for _ in range(2):  # a second run counts what the first one left
+        cache = ClipCache(folder, entries, limit_kb / 1e6)
+        assert same(passes(task(entries, cache=cache)), plain)
+        assert sum(path.stat().st_size for path in folder.rglob("*.*")) <= limit_kb * 1000
+    assert cache.clips == 11 and cache.clips_kept < 11 and (cache.clips_kept > 0) == (limit_kb > 1)
+    assert not list(folder.rglob("*.part"))
+
+
+def test_a_cache_that_cannot_be_made_or_written_is_one_line(entries: list[ClipEntry], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError) as error:
+        ClipCache(tmp_path / "file", entries, 1.0)
+    assert "--cache" in one_line(error.value)
+    with pytest.raises(UsageError, match="--cache-gb 0"):
+        ClipCache(tmp_path / "cache", entries, 0)
+    cache = ClipCache(tmp_path / "gone", entries, 1.0)
+    os.rename(tmp_path / "gone", tmp_path / "elsewhere")
+    with pytest.raises(OutputError) as error:
+        list(task(entries, cache=cache).val_batches())
+    assert "cannot be written" in one_line(error.value)
+
+
+def test_nothing_is_pinned_without_a_cuda_device(entries: list[ClipEntry], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert not task(entries)._train_loader._loader.pin_memory
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert task(entries)._train_loader._loader.pin_memory
+    on_cpu = ListTask(entries, entries, SIZE, Recipe(batch_size=4), 0, pin_memory=False)
+    assert not on_cpu._train_loader._loader.pin_memory
+
+
+def test_frames_keep_their_order_by_number_in_the_cache(tmp_path: Path) -> None:
+    make_frames(tmp_path / "clip", list(range(1, 31)), name="{}.jpg")
+    (tmp_path / "list.txt").write_text("clip 30 0")
+    entries = read_list(tmp_path / "list.txt", tmp_path, None, 1)
+    cache = ClipCache(tmp_path / "cache", entries, 1.0)
+    for _ in range(2):
+        images = cache.images(entries[0], [29, 0, 9, 9])
+        assert [round(image.mean() / 2) for image in images] == [30, 1, 10, 10]

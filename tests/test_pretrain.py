@@ -1,0 +1,91 @@
+"""An encoder that learns from few voices: a good start, an early head, and short excerpts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import TINY
+
+from mma_trainer.data.augment import LOG_FLOOR, SNR_DB, augment_mel, loudest_part
+from mma_trainer.objective import training_loss
+from mma_trainer.pretrain import EncoderClassifier
+
+VOICE = TINY.replace(audio_stem=(8, 8, 8, 8))
+
+
+@pytest.fixture
+def voices() -> EncoderClassifier:
+    torch.manual_seed(0)
+    return EncoderClassifier(VOICE, "audio", 0.3, extra_classes=1, early_head=True)
+
+
+def batch(frames: int = 512, count: int = 6) -> torch.Tensor:
+    return torch.randn(count, 1, frames, 128, generator=torch.Generator().manual_seed(1)) - 3
+
+
+def patches(model: EncoderClassifier, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model.encoder.patch_embed(x).flatten(0, 1)
+
+
+def test_training_has_two_heads_and_the_extra_class_and_evaluation_neither(voices: EncoderClassifier) -> None:
+    classes = VOICE.num_classes
+    assert [tuple(head.shape) for head in voices(batch())] == [(6, classes + 1)] * 2
+    assert voices.eval()(batch()).shape == (6, classes)
+
+
+def test_both_heads_are_taught(voices: EncoderClassifier) -> None:
+    loss, logits = training_loss(voices(batch()), torch.arange(6) % VOICE.num_classes, 0.0)
+    loss.backward()
+    assert logits.shape == (6, VOICE.num_classes + 1)
+    for name, parameter in voices.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+def test_patches_start_with_zero_mean_and_unit_variance_once(voices: EncoderClassifier) -> None:
+    x = batch()
+    assert patches(voices, x).std(dim=0).max() < 0.9
+    voices(x)
+    values = patches(voices.train(), x)
+    assert values.mean(dim=0).abs().max() < 0.05 and (values.std(dim=0) - 1).abs().max() < 0.05
+    assert voices.state_dict()["standardised"]  # a resumed run does not start again
+    weight = voices.encoder.patch_embed.proj.weight.clone()
+    voices(3 * x + 1)
+    assert torch.equal(weight, voices.encoder.patch_embed.proj.weight)
+
+
+def test_a_short_excerpt_may_lie_anywhere_on_the_encoders_grid() -> None:
+    torch.manual_seed(0)
+    model = EncoderClassifier(VOICE.replace(drop_path=0.0), "audio")
+    x, answers = batch(256), set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        answers.add(round(float(model(x)[0, 0].detach()), 6))
+    assert len(answers) > 3
+    torch.manual_seed(0)
+    model.eval()
+    assert torch.equal(model(x), model(x))  # only training moves it
+
+
+def test_the_loudest_part_is_found_however_much_silence_surrounds_it() -> None:
+    mels = torch.full((40, 512, 128), LOG_FLOOR)
+    mels[:, 400:] = 0.0  # padding is no sound, though its zeros are louder than any voice
+    mels[:, 180:240] = -5.0
+    parts = loudest_part(mels, 128, torch.Generator().manual_seed(0))
+    assert parts.shape == (40, 128, 128)
+    loud = (parts == -5.0).all(dim=2).sum(dim=1)
+    assert loud.min() >= 25 and loud.float().mean() > 45
+    assert len(set(loud.tolist())) > 1 or len({tuple(p[:, 0].tolist()) for p in parts}) > 1  # not always the same
+
+
+def test_noise_lies_below_the_loudest_frame_of_its_own_voice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mma_trainer.data.augment.NOISY_SHARE", 1.0)
+    quiet = torch.full((64, 512, 128), LOG_FLOOR)
+    quiet[:, 200:300] = -9.0
+    loud = quiet.clone()
+    loud[:, 200:300] = 1.0
+    for mels in (quiet, loud):
+        heard = augment_mel(mels, torch.Generator().manual_seed(3))
+        voice, pause = heard[:, 200:300].mean(dim=(1, 2)), heard[:, :150].mean(dim=(1, 2))
+        assert ((voice - pause) > 0.23 * SNR_DB[0] - 1.5).all()
+    assert (augment_mel(torch.zeros(2, 512, 128), torch.Generator()) == 0).all()  # silence that was padded stays zero

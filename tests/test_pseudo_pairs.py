@@ -1,0 +1,75 @@
+"""Pairs of faces and voices teach fusion what a live stream holds: wrong voices, absent faces, silence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mma_trainer.data.public import Faces, Voices
+from mma_trainer.data.tasks import PseudoPairTask, draw_modalities
+from mma_trainer.task import Batch
+
+CLASSES = 3
+LEVELS = (0.002, 0.05, 0.9)  # a voice's loudness tells its class
+
+
+@pytest.fixture(scope="module")
+def pairs() -> tuple[Faces, Voices]:
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 40 + [1] * 8 + [2] * 8)
+    # A face's grey level tells its class, so that a test can read it off a clip.
+    images = np.repeat(np.repeat((40 + 80 * labels).astype(np.uint8)[:, None, None], 16, 1), 16, 2)
+    voices = np.repeat(np.arange(CLASSES), 4)
+    waves = [(LEVELS[c] * rng.normal(size=24_000)).astype(np.float32) for c in voices]
+    return Faces(images, labels), Voices(waves, voices, np.arange(len(voices)), 16_000)
+
+
+def batches(pairs: tuple[Faces, Voices], **options: float) -> list[Batch]:
+    settings = {"modality_dropout": 0.0, **options}
+    task = PseudoPairTask(pairs, pairs, 16, 16, 1, 320, **settings)
+    return list(task.train_batches(0))
+
+
+def loudness_class(mel: torch.Tensor) -> int:
+    """The class whose level is nearest: the augmentation's gain is smaller than the steps between them."""
+    spoken = mel[(mel != 0).all(dim=1)]
+    # Normal noise of standard deviation s has a log-mel of about 2 log s plus a constant.
+    return int(torch.tensor([-8.0, -1.5, 4.3]).sub(spoken.median()).abs().argmin())
+
+
+def test_a_modality_is_hidden_as_often_as_asked_and_never_both() -> None:
+    present = draw_modalities(20_000, 0.25, torch.Generator().manual_seed(0))
+    assert present.any(dim=1).all()
+    assert torch.allclose(1 - present.float().mean(dim=0), torch.tensor([0.25, 0.25]), atol=0.02)
+
+
+def test_hidden_faces_are_black_and_hidden_voices_zero(pairs: tuple[Faces, Voices]) -> None:
+    for (frames, mel), _, _ in batches(pairs, modality_dropout=0.5):
+        black, silent = (t.flatten(1).abs().sum(dim=1) == 0 for t in (frames, mel))
+        assert (black ^ silent).all()  # at 0.5 each clip loses exactly one
+
+
+def test_voices_alone_come_from_all_classes_equally_and_keep_their_own_label(pairs: tuple[Faces, Voices]) -> None:
+    dropped = batches(pairs, modality_dropout=0.5)
+    labels = torch.cat([labels[(frames == 0).flatten(1).all(dim=1)] for (frames, _), labels, _ in dropped])
+    shares = torch.bincount(labels, minlength=CLASSES) / len(labels)
+    assert shares.min() > 0.22, shares  # the faces have 40, 8 and 8
+
+
+def test_a_share_of_the_pairs_has_a_voice_of_any_class(
+    pairs: tuple[Faces, Voices], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mma_trainer.data.tasks.augment_mel", lambda mels, rng: mels)
+
+    def disagreement(mismatch: float) -> float:
+        wrong = [
+            float(loudness_class(mel) != int(label))
+            for (_, mels), labels, _ in batches(pairs, mismatch=mismatch)
+            for mel, label in zip(mels, labels, strict=True)
+        ]
+        return float(np.mean(wrong))
+
+    assert disagreement(0.0) == 0.0
+    # Any class, the right one among them: two thirds of the swapped voices are wrong.
+    assert disagreement(0.6) == pytest.approx(0.4, abs=0.1)

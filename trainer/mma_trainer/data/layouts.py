@@ -1,0 +1,238 @@
+"""Raw videos in the layouts that people have: one folder per class, a CSV, or the lists of DFEW and MAFW."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mma_edge.errors import DataError, UsageError
+from mma_trainer.data.lists import BadClipError, parse_line
+from mma_trainer.data.protocols import Protocol, find_list
+
+VIDEO_SUFFIXES = {
+    ".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".ts",
+}  # fmt: skip
+TRAIN, TEST = "train", "test"
+TEST_NAMES = {"test", "val", "valid", "validation"}
+
+
+@dataclass(frozen=True)
+class Video:
+    """One raw video.
+
+    Attributes:
+        name: of the clip that is made of it, unique and usable as a folder's name.
+        path: the file; None when it was not found.
+        label: class number.
+        tests: numbers of the folds that it is a test clip of; in the others it is a training clip.
+        trains: numbers of the folds that it is a training clip of; None: all but `tests`.
+    """
+
+    name: str
+    path: Path | None
+    label: int
+    tests: tuple[int, ...] = ()
+    trains: tuple[int, ...] | None = None
+
+    def split(self, fold: int) -> str | None:
+        """ "train", "test" or None: in neither list of this fold."""
+        if fold in self.tests:
+            return TEST
+        return TRAIN if self.trains is None or fold in self.trains else None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Everything there is to prepare: videos, class names in order, number of folds, and what was wrong."""
+
+    videos: tuple[Video, ...]
+    labels: tuple[str, ...]
+    folds: int
+    complaints: tuple[tuple[str, str], ...] = ()  # (name or path, what is wrong with it)
+
+
+def clip_name(relative: str) -> str:
+    """A flat name of a video: its path without suffix, whatever is awkward in a file name replaced."""
+    return re.sub(r"[^\w.-]+", "_", "__".join(Path(relative).with_suffix("").parts)).strip("._") or "clip"
+
+
+def class_folders(root: Path, labels: Sequence[str] | None) -> Layout:
+    """`root/<class>/**/*.mp4`; the classes are the folders' names, sorted, or `labels` in their order."""
+    try:
+        folders = sorted(item.name for item in root.iterdir() if item.is_dir() and not item.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{root} cannot be read ({error})", "a folder with one folder of videos per class") from error
+    names = tuple(labels or folders)
+    if missing := [name for name in names if name not in folders]:
+        raise DataError(
+            f"{root} has no folder {', '.join(missing)}", "one folder of videos per class", "check --labels"
+        )
+    if not names:
+        raise DataError(f"{root} has no folders", "one folder of videos per class", "or give --csv FILE")
+    complaints = [(name, "folder is none of --labels: left out") for name in folders if name not in names]
+    videos = []
+    for label, name in enumerate(names):
+        found = sorted(path for path in (root / name).rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+        videos += [Video(clip_name(os.fspath(path.relative_to(root))), path, label) for path in found]
+    if not videos:
+        raise DataError(f"no videos in the folders of {root}", f"files such as {root / names[0] / 'clip.mp4'}")
+    return Layout(tuple(videos), names, 0, tuple(complaints))
+
+
+def csv_table(path: Path, root: Path | None, labels: Sequence[str] | None) -> Layout:
+    """A CSV with columns path and label, and maybe fold.
+
+    Paths are relative to `root`, else to the CSV. A label is a name or a number. A fold is a number
+    (the clip is a test clip of that fold and a training clip of the others), or train or test.
+    """
+    rows = _rows(path)
+    if not rows:
+        raise DataError(f"{path} has no rows", "path,label[,fold] in the first line, one video per line after it")
+    words = [row["label"] for row in rows]
+    numbered = all(re.fullmatch(r"\d+", word) for word in words)
+    if labels:
+        names = tuple(labels)
+    elif numbered:
+        names = tuple(f"class{number}" for number in range(max(map(int, words)) + 1))
+    else:
+        names = tuple(sorted({word for word in words if word}))
+    folds, base = _folds([row["fold"] for row in rows], path), root or path.parent
+    videos, complaints = [], []
+    for number, row in enumerate(rows, 2):
+        name = (
+            clip_name(row["path"].lstrip("/"))
+            if not Path(row["path"]).is_absolute()
+            else _absolute_name(row["path"], base)
+        )
+        label = int(row["label"]) if numbered else names.index(row["label"]) if row["label"] in names else len(names)
+        if label >= len(names):
+            complaints.append((f"{path.name} line {number}", f"label {row['label']!r} is none of {', '.join(names)}"))
+            continue
+        file = base / row["path"]
+        videos.append(Video(name, file, label, *folds[number - 2]))
+    count = max((fold for tests, trains in folds for fold in (*tests, *(trains or ()))), default=0)
+    return Layout(tuple(videos), names, count, tuple(complaints))
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns = [name.strip().lower() for name in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read ({error})", "a CSV with columns path,label[,fold]") from error
+    if not {"path", "label"} <= set(columns):
+        raise DataError(f"{path} has the columns {', '.join(columns)}", "path,label[,fold] in its first line")
+    return [{"fold": "", **row} for row in rows if row["path"]]
+
+
+def _absolute_name(path: str, base: Path) -> str:
+    file = Path(path)
+    inside = file.is_relative_to(base.absolute())
+    return clip_name(os.fspath(file.relative_to(base.absolute()) if inside else Path(file.parent.name) / file.name))
+
+
+def _folds(values: Sequence[str], path: Path) -> list[tuple[tuple[int, ...], tuple[int, ...] | None]]:
+    """(test folds, training folds or None) of each row."""
+    words = [value.lower() for value in values]
+    if not any(words):
+        return [((), None)] * len(words)
+    if all(re.fullmatch(r"\d+", word) for word in words):
+        numbers = list(map(int, words))
+        start = min(numbers)  # people count from 0 or from 1
+        wanted = set(range(start, max(numbers) + 1))
+        if start > 1 or wanted != set(numbers) or len(wanted) < 2:
+            raise DataError(
+                f"{path} has the folds {sorted(set(numbers))}", "at least two, numbered from 0 or 1 without gaps"
+            )
+        return [((number - start + 1,), None) for number in numbers]
+    if unknown := sorted(set(words) - TEST_NAMES - {TRAIN}):
+        raise DataError(f"{path} has the fold {unknown[0]!r}", "a number in every line, or train or test in every line")
+    return [((), (1,)) if word == TRAIN else ((1,), ()) for word in words]
+
+
+def annotated(protocol: Protocol, lists: Path, videos: Path) -> Layout:
+    """The raw videos of DFEW or MAFW with the data set's lists of all its folds.
+
+    Clip `00012` is made of `00012.mp4` or `12.mp4`, anywhere below `videos`.
+    """
+    files: dict[str, Path] = {}
+    for path in sorted(videos.rglob("*")):
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            files.setdefault(path.stem, path)
+            files.setdefault(path.stem.lstrip("0") or "0", path)
+    if not files:
+        raise DataError(f"no videos in {videos}", f"{protocol.name}'s raw videos", "check --videos")
+    known: dict[str, Video] = {}
+    complaints = []
+    for fold in range(1, protocol.folds + 1):
+        for split in (TRAIN, TEST):
+            path = find_list(protocol, lists, fold, split)
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                if not line.strip() or (path.suffix == ".csv" and number == 1):
+                    continue
+                try:
+                    folder, _, label = parse_line(line, protocol.labels)
+                except BadClipError as error:
+                    complaints.append((f"{path.name} line {number}", error.args[2]))
+                    continue
+                name = Path(folder.replace("\\", "/")).name
+                found = files.get(name) or files.get(name.lstrip("0") or "0")
+                video = known.setdefault(name, Video(name, found, label, (), ()))
+                if video.label != label:
+                    complaints.append(
+                        (f"{path.name} line {number}", f"clip {name} as class {label}, and as {video.label} before")
+                    )
+                    continue
+                if split == TEST:
+                    known[name] = replace(video, tests=(*video.tests, fold))
+                else:
+                    known[name] = replace(video, trains=(*video.trains, fold))
+    return Layout(tuple(known.values()), protocol.labels, protocol.folds, tuple(complaints))
+
+
+def split_folds(layout: Layout, folds: int, val_share: float, seed: int) -> Layout:
+    """Divide videos that come without folds: stratified by class, a function of names and seed alone.
+
+    Args:
+        folds: K parts, each the test list of one fold; 1: one fold with `val_share` of each class to test.
+    """
+    if folds < 1:
+        raise UsageError(f"--folds {folds}", "at least 1")
+    if not 0 < val_share < 1:
+        raise UsageError(f"--val-share {val_share:g}", "between 0 and 1")
+    tests: dict[str, tuple[int, ...]] = {}
+    for label in range(len(layout.labels)):
+        names = sorted(video.name for video in layout.videos if video.label == label)
+        shuffled = [names[index] for index in np.random.default_rng((seed, label)).permutation(len(names))]
+        if folds == 1:
+            # Of two videos and more, at least one in either list.
+            count = min(max(1, round(len(names) * val_share)), len(names) - 1)
+            tests.update({name: (1,) if place < count else () for place, name in enumerate(shuffled)})
+        else:
+            # Each class goes on where the last one stopped, or the first folds would get all the odd clips.
+            start = len(tests)
+            tests.update({name: ((start + place) % folds + 1,) for place, name in enumerate(shuffled)})
+    return replace(layout, videos=tuple(replace(v, tests=tests[v.name]) for v in layout.videos), folds=folds)
+
+
+def without_doubles(layout: Layout) -> Layout:
+    """Of videos that would make clips of one name only the first is kept; the others become complaints."""
+    kept: dict[str, Video] = {}
+    complaints = list(layout.complaints)
+    for video in layout.videos:
+        if video.name not in kept:
+            kept[video.name] = video
+        else:
+            complaints.append(
+                (video.name, f"{video.path} and {kept[video.name].path} have one name: only the second is used")
+            )
+    return replace(layout, videos=tuple(kept.values()), complaints=tuple(complaints))

@@ -1,0 +1,160 @@
+"""Batches of annotation lists: decoded by worker processes ahead of time, the same for any number of them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mma_edge.errors import DataError, MMAEdgeError, UsageError
+from mma_trainer.data.lists import Cache, ClipEntry, load_clip
+from mma_trainer.recipe import Recipe
+from mma_trainer.task import WHOLE, Batch, Shard
+
+PREFETCH = 4
+"""Batches that each worker prepares ahead."""
+
+Item = tuple[torch.Tensor, torch.Tensor, int, str]
+"""frames uint8 (16, S, S, 3), log-mel (512, 128), class, name of the clip."""
+
+
+class ListDataset(Dataset):
+    """Clips as tensors, asked for by (epoch, index): a training item is a function of (seed, epoch, index) alone.
+
+    Epoch None is the test clip, neither sampled nor augmented at random.
+    """
+
+    def __init__(self, entries: Sequence[ClipEntry], image_size: int, seed: int, cache: Cache | None = None) -> None:
+        self.entries, self.image_size, self.seed, self.cache = entries, image_size, seed, cache
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, asked: tuple[int | None, int]) -> Item | MMAEdgeError:
+        epoch, index = asked
+        entry = self.entries[index]
+        rng = None if epoch is None else np.random.default_rng((self.seed, epoch, index))
+        try:
+            frames, mel = load_clip(entry, self.image_size, rng, self.cache)
+        except MMAEdgeError as error:
+            # Raised in a worker, it would reach the user with the worker's traceback for a message.
+            return error
+        return torch.from_numpy(frames), torch.from_numpy(mel), entry.label, entry.name
+
+
+class Order(Sampler):
+    """Which (epoch, index) each batch has; `batches` is set before every pass.
+
+    Workers live for the whole run, so the epoch has to travel with the index.
+    """
+
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[int | None, int]]] = []
+
+    def __iter__(self) -> Iterator[list[tuple[int | None, int]]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class ListLoader:
+    """A DataLoader that outlives the epochs: workers, pinned memory and batches ahead stay in place."""
+
+    def __init__(self, dataset: ListDataset, workers: int, pin_memory: bool) -> None:
+        self._order = Order()
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=self._order,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0,
+            prefetch_factor=PREFETCH if workers else None,
+            worker_init_fn=_start_worker,
+            # Otherwise the first pass draws from the global generator, and a resumed run differs from a whole one.
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    def batches(self, epoch: int | None, indices: Sequence[Sequence[int]]) -> Iterator[Batch]:
+        self._order.batches = [[(epoch, int(index)) for index in batch] for batch in indices]
+        for batch in self._loader:
+            if isinstance(batch, MMAEdgeError):
+                raise batch
+            yield batch
+
+
+def collate(items: Sequence[Item | MMAEdgeError]) -> Batch | MMAEdgeError:
+    """Items of one batch behind each other, or the error of the first bad one."""
+    for item in items:
+        if isinstance(item, MMAEdgeError):
+            return item
+    frames, mels, labels, names = zip(*items, strict=True)
+    return Batch((torch.stack(frames), torch.stack(mels)), torch.tensor(labels, dtype=torch.int64), tuple(names))
+
+
+def _start_worker(_: int) -> None:
+    # Ctrl-C reaches the whole process group; the training process decides when its workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class ListTask:
+    """The paper's protocol: shuffled batches with the last incomplete one dropped; one test clip per video.
+
+    Args:
+        train, val: clips to train and to report on.
+        image_size: side S of a frame, pixels.
+        recipe: batch size and seed.
+        workers: loader processes for training, and as many for validation; 0: this process loads.
+        cache: store of decoded clips (`mma_trainer.data.cache.ClipCache`).
+        pin_memory: page-locked batches, for a CUDA device only; None: where there is one.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[ClipEntry],
+        val: Sequence[ClipEntry],
+        image_size: int,
+        recipe: Recipe,
+        workers: int,
+        cache: Cache | None = None,
+        pin_memory: bool | None = None,
+    ) -> None:
+        if workers < 0:
+            raise UsageError(f"--workers {workers}", "0 or more")
+        self.train, self.val, self.recipe = list(train), list(val), recipe
+        self.num_batches = len(self.train) // recipe.batch_size
+        if self.num_batches == 0:
+            raise DataError(
+                f"the training list has {len(self.train)} clips",
+                f"at least a batch of {recipe.batch_size}",
+                "lower --batch-size",
+            )
+        if not self.val:
+            raise DataError("the test list has no usable clip", "at least one")
+        pin = torch.cuda.is_available() and pin_memory is not False
+        self._train_loader, self._val_loader = (
+            ListLoader(ListDataset(entries, image_size, recipe.seed, cache), workers, pin)
+            for entries in (self.train, self.val)
+        )
+
+    def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
+        size, share = self.recipe.batch_size, self.recipe.batch_size // shard.world
+        if size % shard.world:
+            raise UsageError(
+                f"a batch of {size} clips cannot be shared by {shard.world} processes",
+                "a multiple",
+                f"try --batch-size {max(1, share) * shard.world}",
+            )
+        shuffle = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self.train), generator=shuffle)[: self.num_batches * size]
+        mine = order.reshape(-1, size)[:, shard.rank * share : (shard.rank + 1) * share]
+        yield from self._train_loader.batches(epoch, mine.tolist())
+
+    def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
+        mine = list(range(len(self.val)))[shard.rank :: shard.world]
+        size = self.recipe.batch_size
+        yield from self._val_loader.batches(None, [mine[start : start + size] for start in range(0, len(mine), size)])

@@ -1,0 +1,166 @@
+"""Linear layers with frozen weights, computed in 8 bits forward and backward.
+
+The scheme of SwitchBack (Wortsman et al. 2023, "Stable and low-precision training for large-scale
+vision-language models"): every row of the activations, and of the gradient, has a scale of its own; the
+weights have one per channel that is left after the product. Its third product, the gradient of the
+weights, is not needed here: they are frozen. Accumulation is exact in int32.
+
+Products are computed in chunks of rows, so that what is between quantising and scaling stays in the
+cache: at four times the speed of float32 products, the passes over memory are what takes time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LARGEST = 127.0
+CHUNK = 450  # rows at most: 5 MiB of the widest activations of ViT-B
+TINY = 1e-30  # a row of zeros has some scale, too
+
+
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x (M, K) -> int8 (M, K) and the scale of each row (M, 1)."""
+    # Two reductions read x; an absolute value would write a copy of it first.
+    scale = torch.maximum(x.amax(1, keepdim=True), -x.amin(1, keepdim=True)).clamp_(min=TINY).div_(LARGEST)
+    return (x * scale.reciprocal()).round_().to(torch.int8), scale
+
+
+class _Product(torch.autograd.Function):
+    """x (M, K) through a layer, and the gradient for x."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, layer: Int8Linear) -> Tensor:
+        ctx.layer = layer
+        y = x.new_empty(len(x), layer.out_features)
+        for rows in _chunks(x):
+            layer.multiply(x[rows], y[rows])
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        out = grad.new_empty(len(grad), ctx.layer.in_features)
+        for rows in _chunks(grad):
+            ctx.layer.multiply_back(grad[rows], out[rows])
+        return out, None
+
+
+class _Mlp(torch.autograd.Function):
+    """x (M, K) through two layers with an erf GELU between them, whose wide middle stays in the cache."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, first: Int8Linear, second: Int8Linear) -> Tensor:
+        ctx.layers = first, second
+        middle, y = x.new_empty(len(x), first.out_features), x.new_empty(len(x), second.out_features)
+        for rows in _chunks(x):
+            first.multiply(x[rows], middle[rows])
+            second.multiply(F.gelu(middle[rows]), y[rows])
+        ctx.save_for_backward(middle)
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        (middle,), (first, second) = ctx.saved_tensors, ctx.layers
+        out = grad.new_empty(len(grad), first.in_features)
+        wide = grad.new_empty(CHUNK, first.out_features)
+        for rows in _chunks(grad):
+            part = wide[: len(grad[rows])]
+            second.multiply_back(grad[rows], part)
+            first.multiply_back(torch.ops.aten.gelu_backward(part, middle[rows]), out[rows])
+        return out, None, None
+
+
+def _chunks(x: Tensor) -> Iterator[slice]:
+    """Rows in parts of one size, as few as CHUNK allows."""
+    size = math.ceil(len(x) / math.ceil(len(x) / CHUNK))
+    return (slice(start, start + size) for start in range(0, len(x), size))
+
+
+def _multiply(x: Tensor, weight: Tensor, scale: Tensor, out: Tensor) -> Tensor:
+    """out = x @ weight of few rows, without the bias; returns the scale of the rows, not yet applied."""
+    quantized, row_scale = quantize_rows(x)
+    out.copy_(torch._int_mm(quantized, weight)).mul_(scale)
+    return row_scale
+
+
+class Int8Linear(nn.Linear):
+    """Stands in for a frozen `nn.Linear` while it is trained around: the same parameters under the same names.
+
+    In eval mode it is the float32 layer: what is measured and kept is not rounded.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self.training = linear.training
+        weight = linear.weight.detach()
+        # One scale per output channel for the way forward, one per input channel for the way back.
+        quantized, scale = quantize_rows(weight)
+        self.register_buffer("forward_weight", quantized.t().contiguous(), persistent=False)  # (K, N)
+        self.register_buffer("forward_scale", scale.flatten(), persistent=False)
+        quantized, scale = quantize_rows(weight.t().contiguous())
+        self.register_buffer("backward_weight", quantized.t().contiguous(), persistent=False)  # (N, K)
+        self.register_buffer("backward_scale", scale.flatten(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        return _Product.apply(x.reshape(-1, x.shape[-1]), self).reshape(*x.shape[:-1], -1)
+
+    def multiply(self, x: Tensor, out: Tensor) -> None:
+        """out (M, N) = x (M, K) @ weight.T + bias."""
+        row_scale = _multiply(x, self.forward_weight, self.forward_scale, out)
+        if self.bias is None:
+            out.mul_(row_scale)
+        else:
+            torch.addcmul(self.bias, out, row_scale, out=out)
+
+    def multiply_back(self, grad: Tensor, out: Tensor) -> None:
+        """out (M, K) = grad (M, N) @ weight."""
+        out.mul_(_multiply(grad, self.backward_weight, self.backward_scale, out))
+
+
+class Int8Mlp(nn.Sequential):
+    """Stands in for Sequential(Linear, GELU, Linear) with frozen weights, as `Int8Linear` for one layer."""
+
+    def __init__(self, mlp: nn.Sequential) -> None:
+        super().__init__(Int8Linear(mlp[0]), mlp[1], Int8Linear(mlp[2]))
+        self.training = mlp.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        return _Mlp.apply(x.reshape(-1, x.shape[-1]), self[0], self[2]).reshape(x.shape)
+
+
+def is_frozen_mlp(module: nn.Module) -> bool:
+    """Whether `Int8Mlp` can stand in for it."""
+    return (
+        isinstance(module, nn.Sequential)
+        and len(module) == 3
+        and all(type(module[index]) is nn.Linear for index in (0, 2))
+        and isinstance(module[1], nn.GELU)
+        and module[1].approximate == "none"
+        and not any(p.requires_grad for p in module.parameters())
+    )
+
+
+def to_int8(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
+    """Replace what is frozen in place; returns (parent, name, what was there) to undo it with."""
+    replaced = []
+    for name, child in list(model.named_children()):
+        if is_frozen_mlp(child):
+            replacement: nn.Module = Int8Mlp(child)
+        elif type(child) is nn.Linear and not any(p.requires_grad for p in child.parameters()):
+            replacement = Int8Linear(child)
+        else:
+            replaced += to_int8(child)
+            continue
+        setattr(model, name, replacement)
+        replaced.append((model, name, child))
+    return replaced
