@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from pathlib import Path
@@ -228,3 +229,15 @@ def test_frames_keep_their_order_by_number_in_the_cache(tmp_path: Path) -> None:
     for _ in range(2):
         images = cache.images(entries[0], [29, 0, 9, 9])
         assert [round(image.mean() / 2) for image in images] == [30, 1, 10, 10]
+
+
+def test_other_clips_have_another_fingerprint(entries: list[ClipEntry]) -> None:
+    def fingerprint(train: list[ClipEntry]) -> str:
+        return ListTask(train, entries, SIZE, Recipe(batch_size=2), 0).fingerprint
+
+    mine = fingerprint(entries)
+    assert mine == fingerprint(list(entries)) and len(mine) == 64
+    relabelled = [dataclasses.replace(entries[0], label=entries[0].label + 1), *entries[1:]]
+    silent = [dataclasses.replace(entries[0], wav=None), *entries[1:]]
+    for others in (entries[:-1], entries[::-1], relabelled, silent):
+        assert fingerprint(others) != mine

@@ -56,6 +56,8 @@ class Task(Protocol):
     Everything random is a function of (seed, epoch, position in the epoch) alone, so that a resumed
     run repeats it and that a global batch is the same clips however many processes share it:
     of each training batch, shard r of w is given clips [r * B / w, (r + 1) * B / w).
+
+    A task may have a `fingerprint`, a text of its training clips: a run is not resumed on other ones.
     """
 
     num_batches: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 from collections.abc import Iterator, Sequence
 
@@ -140,6 +141,12 @@ class ListTask:
             ListLoader(ListDataset(entries, image_size, recipe.seed, cache), workers, pin)
             for entries in (self.train, self.val)
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the training clips, in order: a resumed run that found other ones would not repeat itself."""
+        lines = (f"{e.name} {len(e.files)} {e.wav is not None} {e.label}" for e in self.train)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         size, share = self.recipe.batch_size, self.recipe.batch_size // shard.world

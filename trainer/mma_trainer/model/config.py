@@ -228,4 +228,4 @@ NANO = MMADFERConfig(
     temporal_head_dim=32,
     temporal_mlp=256,
 )
-"""The default model: the same architecture, small enough to ship (under 12 MB in fp32)."""
+"""The default model: the same architecture, small enough to ship (under 12 MB)."""
