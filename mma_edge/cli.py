@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mma_edge import __version__
+from mma_edge.build_cli import add_build_command
 from mma_edge.cli_support import EXIT_INTERRUPTED, HelpFormatter, run_cli
 
 EXAMPLES = """\
@@ -21,11 +22,13 @@ examples:
   mma-edge run clip.mp4 --whole                one answer for the whole clip, as the paper tests
   mma-edge doctor                              what this machine can run, and what to do about the rest
   mma-edge info                                what is in the default bundle
+  mma-edge build bundles/dfew                  a TensorRT engine of a bundle, on the device that will run it
 """
 RUN_EXAMPLES = """\
 examples:
   mma-edge run camera:1 --window 3 --hop 0.25
   mma-edge run talk.mp4 --bundle bundles/dfew --backend cpu --output talk.csv
+  mma-edge run camera --streaming exact --hop 0.25
 
 A record holds: start and end in seconds of the source's own clock (PTS), number and box of the face, the
 modalities present, a probability per class, and the age in ms of the newest frame or sound it rests on.
@@ -58,6 +61,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--window", type=float, default=4.0, metavar="S", help="length of a clip in seconds")
     run.add_argument("--hop", type=float, default=0.5, metavar="S", help="seconds between two answers")
+    run.add_argument(
+        "--streaming",
+        metavar="exact|rolling",
+        help="do what overlapping clips share only once: exactly, or with older frames as they were when new",
+    )
     run.add_argument("--no-audio", action="store_true", help="leave the sound or the microphone alone")
     run.add_argument(
         "--centre-fallback",
@@ -68,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="show what a bundle holds", formatter_class=HelpFormatter)
     info.set_defaults(command=info_command)
     info.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="its folder (default: the embedded one)")
+    add_build_command(commands)
     doctor = commands.add_parser("doctor", help="check what this machine can run", formatter_class=HelpFormatter)
     doctor.set_defaults(command=doctor_command)
     return parser
@@ -86,6 +95,7 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     import mma_edge
     from mma_edge.pipeline import Pipeline, StreamOptions
     from mma_edge.sinks import LineSink, LiveSink, record_sink_of
+    from mma_edge.streaming import choose_engine
 
     notices = Console(stderr=True)
     options = StreamOptions(
@@ -94,12 +104,18 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
         whole=args.whole,
         centre_fallback=args.centre_fallback,
         audio=not args.no_audio,
+        streaming=args.streaming,
         notify=lambda line: notices.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True),
     )
     # A wrong name should not have to wait for the model.
     record_sink = record_sink_of(args.output) if args.output else None
-    recognizer = mma_edge.load(args.bundle, args.backend, args.precision)
+    engine = choose_engine(args.backend, args.precision) if args.streaming else (args.backend, args.precision)
+    recognizer = mma_edge.load(args.bundle, *engine)
+    for note in recognizer.notes:
+        options.notify(note)
     title = f"{args.source}  {recognizer.bundle.name} {recognizer.precision}  {recognizer.engine.details}"
+    if args.streaming:
+        title += f"  streaming {args.streaming}"
     with contextlib.ExitStack() as stack:
         pipeline = stack.enter_context(Pipeline.open(recognizer, args.source, options))
         sinks = []
@@ -141,6 +157,9 @@ def _summary(pipeline, output: Path | None) -> str:
         parts.append(f"{stats.dropped_frames} frames dropped")
     if stats.damaged_packets:
         parts.append(f"{stats.damaged_packets} damaged packets skipped")
+    if pipeline.options.streaming:
+        work = pipeline.predictor.stats
+        parts.append(f"{work.stem_frames} of {16 * work.updates} frames computed anew")
     if output:
         parts.append(f"records in {output}")
     return ", ".join(parts)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mma_edge.audio.logmel import FRAME_LENGTH_MS, FRAME_SHIFT_MS, NUM_MEL_FRAMES
+from mma_edge.audio.logmel import FRAME_LENGTH_MS, FRAME_SHIFT_MS, NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.audio.ring import MelRing
 from mma_edge.errors import UsageError
 from mma_edge.types import AudioChunk, Box, Clip
@@ -46,6 +46,23 @@ STALLED_S = 1.0
 """Video older than this, and than a hop, no longer shows who is there; slow cameras give a frame per second."""
 
 
+def batch_of(clips: Sequence[Clip], image_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frames uint8 (N, 16, S, S, 3) and mel float32 (N, 512, 128) of all clips, zeros for what a clip has not."""
+    frames = np.zeros((len(clips), NUM_FRAMES, image_size, image_size, 3), np.uint8)
+    mel = np.zeros((len(clips), NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32)
+    for row, clip in enumerate(clips):
+        if clip.frames is not None:
+            frames[row] = clip.frames
+        if clip.mel is not None:
+            mel[row] = clip.mel
+    return frames, mel
+
+
+def evenly(total: int, count: int) -> np.ndarray:
+    """Indices of at most `count` of `total` things, evenly spread from the first to the last."""
+    return np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)) if total else np.zeros(0, int)
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Crop:
     """One face of one frame, resized: image uint8 (S, S, 3) RGB."""
@@ -65,6 +82,9 @@ class SlidingClips:
     last hop's frames is gone and gets no clip, nor does one whose video stalled (STALLED_S); sound
     without any track gets one clip with track None.
     """
+
+    _margin_s = 0.0
+    """How much older than the window a crop may get before it is forgotten."""
 
     def __init__(self, window_s: float, hop_s: float) -> None:
         if not 0 < hop_s <= window_s:
@@ -119,9 +139,13 @@ class SlidingClips:
             self._hops_done += 1  # handed out once
         return clips
 
+    def _sample(self, crops: list[Crop], start_s: float, end_s: float) -> list[Crop]:
+        """The 16 of one track's crops of the window that the model sees."""
+        return [crops[index] for index in frame_indices(len(crops))]
+
     def _window(self, end_s: float) -> list[Clip]:
         start_s = max(self._first_s, end_s - self.window_s)
-        while self._crops and self._crops[0].time_s < start_s - 1e-6:
+        while self._crops and self._crops[0].time_s < start_s - self._margin_s - 1e-6:
             self._crops.popleft()
         self._covered_s = end_s
         mel = self._mel.window(start_s, end_s)
@@ -129,15 +153,16 @@ class SlidingClips:
         for crop in self._crops:
             if crop.time_s <= end_s + 1e-6:
                 tracks.setdefault(crop.track_id, []).append(crop)
-        oldest_s = max(min(self._frame_s, end_s) - self.hop_s, end_s - max(self.hop_s, STALLED_S)) - 1e-6
+        oldest_s = max(min(self._frame_s, end_s) - self.hop_s, end_s - max(self.hop_s, STALLED_S), start_s) - 1e-6
         present = {track: crops for track, crops in tracks.items() if crops[-1].time_s >= oldest_s}
         if not present:
             return [] if mel is None else [Clip(start_s, end_s, None, None, None, mel, self._mel.newest_arrival_s)]
         clips = []
         for track, crops in sorted(present.items()):
-            frames = np.stack([crops[index].image for index in frame_indices(len(crops))])
+            sampled = self._sample(crops, start_s, end_s)
+            frames, times_s = np.stack([crop.image for crop in sampled]), tuple(crop.time_s for crop in sampled)
             arrival_s = max(crops[-1].arrival_s, self._mel.newest_arrival_s if mel is not None else 0.0)
-            clips.append(Clip(start_s, end_s, track, crops[-1].box, frames, mel, arrival_s))
+            clips.append(Clip(start_s, end_s, track, crops[-1].box, frames, mel, arrival_s, times_s))
         return clips
 
 

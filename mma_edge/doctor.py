@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import os
 import platform
@@ -18,6 +17,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from mma_edge import __version__
+from mma_edge.bundle import read_bundle
+from mma_edge.engines import NO_GPU, backend_module, why_not
+from mma_edge.engines.compiled_cache import cache_root
+from mma_edge.engines.cuda_driver import cuda_devices, driver_cuda_version, is_jetson
 from mma_edge.errors import MMAEdgeError
 
 OK, OPTIONAL, BROKEN = "ok", "none", "broken"
@@ -61,6 +64,7 @@ def findings() -> Iterator[Finding]:
         ("default model", _default_model),
         ("face detector", _face_detector),
         ("NVIDIA GPU", _gpu),
+        ("onnxruntime CUDA", _cuda),
         ("TensorRT", _tensorrt),
         ("OpenVINO", _openvino),
         ("camera", _cameras),
@@ -115,8 +119,9 @@ def _default_model() -> Finding:
     start = time.perf_counter()
     recognizer = mma_edge.load()
     took_ms = 1000 * (time.perf_counter() - start)
-    found = f"{recognizer.bundle.name} {recognizer.precision} on {recognizer.engine.details}, self-test passed"
-    return Finding("default model", OK, f"{found}, loaded in {took_ms:.0f} ms")
+    found = f"{recognizer.bundle.name}: auto takes {recognizer.backend} {recognizer.precision}"
+    found += f" ({recognizer.engine.details}), self-test passed, loaded in {took_ms:.0f} ms"
+    return Finding("default model", OK, found, "; ".join(recognizer.notes))
 
 
 def _face_detector() -> Finding:
@@ -127,10 +132,16 @@ def _face_detector() -> Finding:
 
 
 def _gpu() -> Finding:
-    names = cuda_devices()
-    if names:
-        return Finding("NVIDIA GPU", OK, ", ".join(names), "engines for it come with a later version; runs use the CPU")
-    if Path("/etc/nv_tegra_release").is_file():
+    devices = cuda_devices()
+    if devices:
+        names = ", ".join(
+            f"{device.name} ({device.compute_capability[0]}.{device.compute_capability[1]}, "
+            f"{device.memory_bytes / 1e9:.0f} GB)"
+            for device in devices
+        )
+        cuda = driver_cuda_version()
+        return Finding("NVIDIA GPU", OK, names + (f", driver for CUDA {cuda[0]}.{cuda[1]}" if cuda else ""))
+    if is_jetson():
         return Finding(
             "NVIDIA GPU", BROKEN, "a Jetson whose CUDA driver does not answer", "reinstall JetPack's nvidia-l4t-cuda"
         )
@@ -141,36 +152,39 @@ def _gpu() -> Finding:
     return Finding("NVIDIA GPU", OPTIONAL, "no CUDA device", "none needed: the CPU does")
 
 
-def cuda_devices() -> list[str]:
-    """Names of the CUDA devices that the driver itself reports; [] without a driver or a device."""
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return []
-    count = ctypes.c_int()
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return []
-    names = []
-    for index in range(count.value):
-        device, name = ctypes.c_int(), ctypes.create_string_buffer(128)
-        if driver.cuDeviceGet(ctypes.byref(device), index) == 0:
-            driver.cuDeviceGetName(name, len(name), device)
-            names.append(name.value.decode(errors="replace"))
-    return names
+def _backend(name: str, backend: str, distributions: tuple[str, ...]) -> Finding:
+    """Whether a backend works, by trying it."""
+    installed = ", ".join(f"{each} {version}" for each in distributions if (version := _version(each)))
+    found = installed or "not installed"
+    reason = why_not(backend)
+    if reason is None:
+        return Finding(name, OK, f"{found}, tried and works")
+    if reason == NO_GPU:
+        return Finding(name, OPTIONAL, f"{found}, {reason}", "none needed without an NVIDIA GPU")
+    return Finding(name, OPTIONAL, f"{found}, does not work" if installed else found, reason)
+
+
+def _cuda() -> Finding:
+    return _backend("onnxruntime CUDA", "cuda", ("onnxruntime-gpu",))
 
 
 def _tensorrt() -> Finding:
-    version = _version("tensorrt")
-    if version is None:
-        return Finding("TensorRT", OPTIONAL, "not installed", "not used by this version")
-    return Finding("TensorRT", OK, f"{version} installed, not tried", "not used by this version")
+    finding = _backend("TensorRT", "tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"))
+    if finding.state != OK:
+        return finding
+    bundle = read_bundle()
+    if usable := backend_module("tensorrt").usable(bundle):
+        return Finding("TensorRT", OK, f"{finding.found}, engine of the default model: {', '.join(usable)}")
+    return Finding("TensorRT", OK, finding.found, f"no engine of the default model: mma-edge build {bundle.folder}")
 
 
 def _openvino() -> Finding:
-    version = _version("openvino")
-    if version is None:
-        return Finding("OpenVINO", OPTIONAL, "not installed", "not used by this version")
-    return Finding("OpenVINO", OK, f"{version} installed, not tried", "not used by this version")
+    finding = _backend("OpenVINO", "openvino", ("openvino",))
+    if finding.state != OK:
+        return finding
+    module, root = backend_module("openvino"), cache_root()
+    native = ", ".join(p for p in module.PRECISIONS if module.CAPABILITY.get(p, "FP32") in module.capabilities())
+    return Finding("OpenVINO", OK, f"{finding.found} ({native}), compiled models kept in {root or 'no folder'}")
 
 
 def _cameras() -> Finding:

@@ -9,12 +9,41 @@ from rich.markup import escape
 from rich.table import Table
 
 from mma_edge.bundle import Bundle
+from mma_edge.engines import backend_module
+from mma_edge.engines.tensorrt_plan import plan_path
 
 
 def _temperature(temperatures: dict[str, float]) -> str:
     if len(set(temperatures.values())) == 1:
         return f"{temperatures['both']:g}"
     return f"{temperatures['both']:g} ({temperatures['video']:g} video only, {temperatures['audio']:g} audio only)"
+
+
+def _precision(bundle: Bundle, precision: str, entry: dict) -> str:
+    """Files with their sizes, the figures of the gate, and whether it failed."""
+    names = dict.fromkeys((bundle.graph(precision), bundle.cpu_graph(precision)))
+    files = ", on onnxruntime's CPU ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in names)
+    figures = [f"{key.replace('_', ' ')} {_figure(value)}" for key, value in entry["parity"].items()]
+    failed = [f"FAILED its gate: {entry['failed']}"] if "failed" in entry else []
+    return "; ".join([files, *failed, ", ".join(figures) or "no figures"])
+
+
+def _figure(value: object) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, float):
+        return f"{value:.1e}" if abs(value) < 1e-2 else f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _engines(bundle: Bundle) -> str:
+    """Plans that lie in the bundle, and which of them may be loaded here."""
+    tensorrt = backend_module("tensorrt")
+    found = [name for name in bundle.precisions if plan_path(bundle, name).is_file()]
+    if not found:
+        return f"no engine built; on the device: mma-edge build {bundle.folder}"
+    usable = tensorrt.usable(bundle)
+    return ", ".join(f"{name} ({'for this device' if name in usable else 'not for this device'})" for name in found)
 
 
 def show_bundle(bundle: Bundle, console: Console) -> None:
@@ -36,12 +65,8 @@ def show_bundle(bundle: Bundle, console: Console) -> None:
         "opset": str(manifest["opset"]),
     }
     for precision, entry in manifest["precisions"].items():
-        size_mb = bundle.graph(precision).stat().st_size / 1e6
-        parity = ", ".join(
-            f"{key.replace('_', ' ')} {value:.1e}" if isinstance(value, float) else f"{key} {value}"
-            for key, value in entry["parity"].items()
-        )
-        rows[precision] = f"{entry['file']}, {size_mb:.1f} MB, {parity}"
+        rows[precision] = _precision(bundle, precision, entry)
+    rows["TensorRT"] = _engines(bundle)
     rows["files"] = f"{len(manifest['files'])}, SHA-256 of each checked"
     for key, value in manifest["provenance"].items():
         rows[f"from: {key}"] = value if isinstance(value, str) else json.dumps(value)

@@ -15,6 +15,8 @@ from mma_edge.faces.crop import centre_box
 from mma_edge.recognizer import Recognizer
 from mma_edge.sources import Source, open_source
 from mma_edge.sources.base import Notify, ignore_notice
+from mma_edge.streaming import StreamingRecognizer, check_mode
+from mma_edge.streaming_grid import GridClips
 from mma_edge.timing import Timer, no_timer
 from mma_edge.types import Emotion, Face, Frame
 
@@ -34,6 +36,7 @@ class StreamOptions:
         whole: one clip for the whole file instead (the paper's protocol); not for live sources.
         centre_fallback: where no face is found, use the centre of the picture as the MMA-DFER authors do.
         audio: False ignores the sound.
+        streaming: "exact" or "rolling" saves work that windows share (see `mma_edge.streaming`); None does all of it.
         notify: takes one-line notices for people.
     """
 
@@ -42,7 +45,17 @@ class StreamOptions:
     whole: bool = False
     centre_fallback: bool = False
     audio: bool = True
+    streaming: str | None = None
     notify: Notify = ignore_notice
+
+    def __post_init__(self) -> None:
+        if self.streaming is None:
+            return
+        check_mode(self.streaming)
+        if self.whole:
+            raise UsageError(
+                f"--streaming {self.streaming} with --whole", "one of them", "a whole file has no windows that overlap"
+            )
 
 
 @dataclass
@@ -58,7 +71,15 @@ class PipelineState:
 class Pipeline:
     """Iterate over it for the emotions of one source; it can be iterated once."""
 
-    def __init__(self, recognizer: Recognizer, source: Source, options: StreamOptions, timer: Timer = no_timer) -> None:
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        source: Source,
+        options: StreamOptions,
+        timer: Timer = no_timer,
+        clips: SlidingClips | WholeClips | None = None,
+    ) -> None:
+        """`clips` cuts the source otherwise than the options say; for measurements."""
         if options.whole and source.live:
             raise UsageError(f"--whole on {source.name}", "a file", "leave --whole out for a live source")
         self.recognizer, self.source, self.options = recognizer, source, options
@@ -66,7 +87,9 @@ class Pipeline:
         self.timer = timer
         self._frame_clock: deque[float] = deque(maxlen=RATE_FRAMES)
         self._tracker = FaceTracker(MTCNNDetector()) if source.has_video else None
-        self._clips = WholeClips() if options.whole else SlidingClips(options.window_s, options.hop_s)
+        self.predictor = StreamingRecognizer(recognizer, options.streaming) if options.streaming else recognizer
+        cut = GridClips if options.streaming else SlidingClips
+        self._clips = clips or (WholeClips() if options.whole else cut(options.window_s, options.hop_s))
 
     @classmethod
     def open(
@@ -138,7 +161,7 @@ class Pipeline:
         if not clips:
             return
         with self.timer("engine"):
-            emotions = self.recognizer.predict_clips(clips)
+            emotions = self.predictor.predict_clips(clips)
         self.state.answers += len(emotions)
         yield from emotions
 

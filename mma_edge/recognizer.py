@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
-from mma_edge.bundle import MODALITIES, Bundle, read_bundle
-from mma_edge.clip import NUM_FRAMES
+from mma_edge.bundle import Bundle, read_bundle
+from mma_edge.clip import NUM_FRAMES, batch_of
 from mma_edge.engines import open_engine
 from mma_edge.engines.base import Engine
 from mma_edge.errors import UsageError
+from mma_edge.manifest import MODALITIES
 from mma_edge.types import Clip, Emotion
 
 
@@ -26,12 +27,14 @@ class Recognizer:
         image_size: side S of the face crops it wants, pixels.
         backend: what really runs: "cpu", "cuda", "openvino" or "tensorrt".
         precision: of the graph that runs.
+        notes: what a person should know of that choice, e.g. why a better backend was passed over.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
         self.bundle, self.engine = bundle, engine
         self.labels, self.image_size = bundle.labels, bundle.image_size
         self.backend, self.precision = engine.backend, engine.precision
+        self.notes: tuple[str, ...] = tuple(getattr(engine, "notes", ()))
         self._temperatures = bundle.temperatures
 
     @classmethod
@@ -77,21 +80,18 @@ class Recognizer:
             frames = np.zeros((count, NUM_FRAMES, S, S, 3), np.uint8)
         if mel is None:
             mel = np.zeros((count, NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32)
-        return softmax(cool(self.engine(frames, mel), frames, mel, self._temperatures))
+        return self.probabilities(self.engine(frames, mel), frames, mel)
+
+    def probabilities(self, logits: np.ndarray, frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
+        """Logits (N, C) of these inputs, calibrated: float32 (N, C), rows sum to 1."""
+        return softmax(cool(logits, frames, mel, self._temperatures))
 
     def predict_clips(self, clips: Sequence[Clip]) -> list[Emotion]:
         """One Emotion per clip, all in one call of the engine."""
-        if not clips:
-            return []
-        S = self.image_size
-        frames = np.zeros((len(clips), NUM_FRAMES, S, S, 3), np.uint8)
-        mel = np.zeros((len(clips), NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32)
-        for row, clip in enumerate(clips):
-            if clip.frames is not None:
-                frames[row] = clip.frames
-            if clip.mel is not None:
-                mel[row] = clip.mel
-        probabilities = self.predict(frames, mel)
+        return self.emotions(clips, self.predict(*batch_of(clips, self.image_size))) if clips else []
+
+    def emotions(self, clips: Sequence[Clip], probabilities: np.ndarray) -> list[Emotion]:
+        """The answers, as of now, from the probabilities (N, C) of the clips."""
         now = time.monotonic()
         return [
             Emotion(

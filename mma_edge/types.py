@@ -78,6 +78,7 @@ class Clip:
         frames: uint8 (16, S, S, 3) RGB crops, None without a face.
         mel: float32 (512, 128) log-mel before normalisation, None without sound.
         newest_arrival_s: `time.monotonic()` at which the newest datum of the window arrived.
+        times_s: presentation time of each of the frames; empty where nobody asked (a whole file, no face).
     """
 
     start_s: float
@@ -87,6 +88,7 @@ class Clip:
     frames: np.ndarray | None
     mel: np.ndarray | None
     newest_arrival_s: float
+    times_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -6,15 +6,20 @@ import json
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import soundfile
 import torch
 from PIL import Image
 
+from mma_edge.bundle import Bundle
+from mma_export.clips import RealClips, sample_clips
+from mma_export.graph import trace
+from mma_export.run import logits_of
 from mma_export.write import UNSTATED, write_bundle
 from mma_trainer.checkpoint import Checkpoint, save_checkpoint
 from mma_trainer.model import MMADFER, MMADFERConfig
@@ -113,6 +118,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled engines of tests do not end in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMA_EDGE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     if not SHARED.is_dir():
@@ -150,6 +163,31 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_model: MMADFER) -
     checkpoint = Checkpoint(TINY, tiny_model.state_dict(), {"recipe": {"modality_dropout": 0.25}})
     write_bundle(checkpoint, Path("tiny.pt"), "tiny", output, "fp32", UNSTATED, report=lambda text: None)
     return output
+
+
+@pytest.fixture(scope="session")
+def streaming_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path, tiny_model: MMADFER) -> Bundle:
+    """The tiny bundle with the parts for streaming: to be read only."""
+    from streaming_bundle import with_streaming
+
+    return with_streaming(tiny_bundle, tmp_path_factory.mktemp("streaming") / "tiny", tiny_model)
+
+
+@pytest.fixture(scope="session")
+def proto(tiny_model: MMADFER) -> onnx.ModelProto:
+    """The tiny model as traced, weights in float32: not to be changed."""
+    return trace(tiny_model)
+
+
+@pytest.fixture(scope="session")
+def clips() -> RealClips:
+    """Windows of the sample clip, at the size of the tiny model."""
+    return sample_clips(TINY.image_size, 24)
+
+
+@pytest.fixture(scope="session")
+def reference(proto: onnx.ModelProto, clips: RealClips) -> np.ndarray:
+    return logits_of(proto, clips)
 
 
 @pytest.fixture

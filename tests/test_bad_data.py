@@ -226,5 +226,6 @@ def test_only_the_first_process_of_several_reports(
     args = parser.parse_args(["--dataset", "dfew", "--data", str(fold), "--skip-bad"])
     args.run = fold / "run"
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     train, _ = cli_data.open_clips(args, cli_data.open_fold(args, SEVEN))
     assert capsys.readouterr() == ("", "") and len(train) == 13 and not args.run.exists()

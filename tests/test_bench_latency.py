@@ -14,7 +14,8 @@ from mma_benchmarks.cli import main
 from mma_benchmarks.latency import STAGES, Run, stage_table
 from mma_benchmarks.machine import INSTRUCTION_SETS, machine_name, parse_cpuinfo, slug
 from mma_benchmarks.stats import summarise
-from mma_edge.bundle import DEFAULT_BUNDLE, MANIFEST, sha256
+from mma_edge.bundle import DEFAULT_BUNDLE, sha256
+from mma_edge.manifest import MANIFEST
 
 QUICK = ["latency", "--repeat", "1", "--warmup", "0", "--iterations", "3"]
 
@@ -107,7 +108,7 @@ def test_a_machine_is_named_after_its_processor() -> None:
         (["latency", "--source", "camera:0"], 2, "record a clip"),
         (["latency", "--source", "nowhere.mp4"], 3, "does not exist"),
         (["latency", "no-bundle"], 5, "no-bundle does not exist"),
-        ([], 2, "latency, accuracy, training or report"),
+        ([], 2, "latency, accuracy, training, streaming or report"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -25,7 +25,7 @@ Edit = Callable[[Callable[[dict], object]], Path]
 
 @pytest.fixture(scope="module")
 def recognizer(tiny_bundle: Path) -> Recognizer:
-    return mma_edge.load(tiny_bundle)
+    return mma_edge.load(tiny_bundle, backend="cpu")
 
 
 def inputs(count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,9 +15,10 @@ from conftest import TINY, make_model, one_line, save_as_the_authors
 from rich.console import Console
 
 import mma_edge
-from mma_edge.bundle import MODALITIES, read_bundle, read_temperatures, write_temperatures
+from mma_edge.bundle import read_bundle, write_temperatures
 from mma_edge.errors import BundleError, UsageError
 from mma_edge.info import show_bundle
+from mma_edge.manifest import MODALITIES, read_temperatures
 from mma_edge.recognizer import modalities
 from mma_export.write import UNSTATED, write_bundle
 from mma_trainer.calibration import (

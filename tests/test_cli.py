@@ -142,6 +142,8 @@ def test_doctor_names_every_part_and_passes_where_the_tests_pass() -> None:
     assert done.returncode == 0, done.stdout
     for part in ("onnxruntime", "default model", "face detector", "NVIDIA GPU", "TensorRT", "camera", "microphone"):
         assert part in done.stdout
+    for part in ("onnxruntime CUDA", "OpenVINO", "auto takes"):
+        assert part in done.stdout
 
 
 def test_import_load_and_first_prediction_work_where_torch_is_not_installed() -> None:

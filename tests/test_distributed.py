@@ -109,7 +109,7 @@ def test_a_batch_that_cannot_be_shared_is_refused_before_anything_starts(tmp_pat
     with pytest.raises(UsageError) as error:
         run.fit(resume=False)
     assert "a batch of 4 clips cannot be shared by 3 processes" in one_line(error.value)
-    assert "--batch-size 6" in str(error.value)
+    assert "--batch-size 3" in str(error.value)
 
 
 @pytest.mark.parametrize(("set_", "rank", "world"), [({}, 0, 1), ({"RANK": "1", "WORLD_SIZE": "2"}, 1, 2)])

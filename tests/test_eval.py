@@ -15,7 +15,7 @@ from mma_edge.errors import DataError
 from mma_export.write import UNSTATED, write_bundle
 from mma_trainer.checkpoint import Checkpoint, save_checkpoint
 from mma_trainer.data.evalsets import EvalSet, faces_set, open_set, pseudo_set, voices_set
-from mma_trainer.data.lists import list_clips, read_list
+from mma_trainer.data.lists import load_clips, read_list
 from mma_trainer.data.listset import open_list
 from mma_trainer.eval_cli import main
 from mma_trainer.evaluate import bundle_predictor, checkpoint_predictor, collect, evaluate
@@ -117,7 +117,7 @@ def test_two_clips_of_a_video_are_two_answers_and_their_mean(
     entries = read_list(dfew / "test.txt", dfew, None, 7)
     predict = checkpoint_predictor(seven[0]).predict
     for clips, entry in found.items():
-        answers = [predict(*list_clips(entries, index, 16, clips)).mean(axis=0) for index in range(3)]
+        answers = [predict(*load_clips(entries[index], 16, clips)).mean(axis=0) for index in range(3)]
         right = [answer[entry_.label] for answer, entry_ in zip(answers, entries, strict=True)]
         assert entry["loss"] == pytest.approx(-np.log(right).mean(), rel=1e-4)
     assert found[1]["loss"] != found[2]["loss"]

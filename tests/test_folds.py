@@ -142,6 +142,7 @@ def test_only_the_first_process_writes(
     arguments: argparse.Namespace, train_fold: Callable, trained: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert run_folds(arguments, quiet(), train_fold, perfect) == 0
     assert len(trained) == 5
     assert not list(arguments.run.rglob("fold.json")) and not list(arguments.run.glob("summary.*"))
@@ -191,7 +192,7 @@ def test_two_clips_are_measured_on_the_folds_own_test_list(
     arguments: argparse.Namespace, five_folds: Path, tmp_path: Path
 ) -> None:
     """The mean of the probabilities of two clips of each video, computed here a second time by hand."""
-    from mma_trainer.data.lists import list_clips, read_list
+    from mma_trainer.data.lists import load_clips, read_list
 
     model = make_model(SEVEN, 3)
     arguments.data, arguments.skip_bad = five_folds, True
@@ -207,7 +208,7 @@ def test_two_clips_are_measured_on_the_folds_own_test_list(
     assert [entry.wav is None for entry in entries] == [True, False]
     answers = []
     for index in range(2):
-        frames, mel = list_clips(entries, index, 16, 2)
+        frames, mel = load_clips(entries[index], 16, 2)
         assert len(frames) == 2 and (frames[0] != frames[1]).any()
         answers.append(predict(frames, mel).mean(axis=0))
     expected = confusion_matrix(np.array([1, 2]), np.argmax(answers, axis=1), 7)

@@ -13,7 +13,7 @@ from conftest import RATE_HZ, make_frames, one_line, tone
 from mma_edge.audio import log_mel
 from mma_edge.clip import frame_indices
 from mma_edge.errors import DataError
-from mma_trainer.data.lists import list_clips, load_clip, read_list
+from mma_trainer.data.lists import load_clip, load_clips, read_list
 from mma_trainer.data.public import load_voices
 from mma_trainer.data.sampling import augment_clip, clip_indices, random_sized_crop, train_indices
 from mma_trainer.model import DFEW_LABELS
@@ -122,11 +122,11 @@ def test_one_test_clip_is_the_runtimes_and_two_share_no_frame(tmp_path: Path) ->
     soundfile.write(tmp_path / "clip.wav", tone(1.0, 440), RATE_HZ)
     (tmp_path / "list.txt").write_text("clip 100 3")
     entries = read_list(tmp_path / "list.txt", tmp_path, tmp_path, 7)
-    frames, mel = list_clips(entries, 0, 16, 2)
+    frames, mel = load_clips(entries[0], 16, 2)
     assert frames.shape == (2, 16, 16, 16, 3) and mel.shape == (2, 512, 128)
     np.testing.assert_allclose(frames.mean(axis=(2, 3, 4)), 2 * (clip_indices(100, 2) + 1), atol=2)
     alone = load_clip(entries[0], 16, None)
-    for part, whole in zip(list_clips(entries, 0, 16, 1), alone, strict=True):
+    for part, whole in zip(load_clips(entries[0], 16, 1), alone, strict=True):
         np.testing.assert_array_equal(part[0], whole)
     np.testing.assert_array_equal(mel[1], alone[1])
 

@@ -17,8 +17,9 @@ import mma_edge
 from mma_benchmarks.machine import describe_machine, peak_memory_mib
 from mma_benchmarks.result import Result, utc_now
 from mma_benchmarks.stats import summarise
-from mma_edge.bundle import MANIFEST, sha256
+from mma_edge.bundle import sha256
 from mma_edge.errors import SourceError, UsageError
+from mma_edge.manifest import MANIFEST
 from mma_edge.recognizer import Recognizer
 from mma_edge.types import Clip, Emotion, Frame
 

@@ -96,6 +96,9 @@ def gpus() -> list[str]:
 
 def peak_memory_mib() -> float:
     """Largest resident memory of this process so far, MiB."""
+    # Not getrusage on Linux: a child's ru_maxrss begins with what its parent had when it was started.
+    if found := re.search(r"^VmHWM:\s+(\d+) kB", _text(Path("/proc/self/status")), re.MULTILINE):
+        return int(found[1]) / 1024
     try:
         import resource
     except ImportError:  # Windows

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mma_benchmarks import accuracy_page, latency_page, training_page
+from mma_benchmarks import accuracy_grid_page, accuracy_page, grid_page, latency_page, streaming_page, training_page
+from mma_benchmarks.joined import joined_blocks
 from mma_benchmarks.result import Result, free_stem, to_json, write_atomically
 from mma_edge.errors import OutputError, UsageError
 from mma_trainer.page import Block, Code, Heading, Page, Table, Text, to_html, to_markdown
@@ -19,12 +20,21 @@ SECTION = {
     "latency": latency_page.latency_blocks,
     "accuracy": accuracy_page.accuracy_blocks,
     "training": training_page.training_blocks,
+    "grid": grid_page.grid_blocks,
+    "accuracy-grid": accuracy_grid_page.accuracy_grid_blocks,
+    "streaming": streaming_page.streaming_blocks,
 }
 KEY_TABLE = {
     "latency": latency_page.key_table,
     "accuracy": accuracy_page.key_table,
     "training": training_page.key_table,
+    "grid": grid_page.key_table,
+    "accuracy-grid": accuracy_grid_page.key_table,
+    "streaming": streaming_page.key_table,
 }
+KIND_NAME = {"grid": "latency grid", "accuracy-grid": "accuracy grid"}
+GRIDS = tuple(KIND_NAME)
+TIMED = ("latency", "training", "grid", "streaming")
 
 
 def save(result: Result, folder: Path) -> list[Path]:
@@ -56,27 +66,26 @@ def page_of(results: Sequence[Result]) -> Page:
     """One result in full, or an overview and then each in full."""
     if len(results) == 1:
         result = results[0]
-        title = f"{result.kind.capitalize()} of {result.bundle['name']} on {result.machine['cpu']}"
+        title = f"{_kind(result.kind)} of {result.bundle['name']} on {result.machine['cpu']}"
         return Page(title, [*SECTION[result.kind](result), *conditions(result)])
-    blocks: list[Block] = []
+    blocks: list[Block] = joined_blocks(results)
     for kind, table in KEY_TABLE.items():
         if group := [result for result in results if result.kind == kind]:
-            blocks += [Heading(kind.capitalize()), table(group), _origins(group)]
+            blocks += [Heading(_kind(kind)), table(group), _origins(group)]
             if len({result.machine["name"] for result in group}) > 1:
                 blocks.append(Text("These were measured on different machines; see below.", note=True))
     for number, result in enumerate(results, 1):
-        title = f"{number}. {result.kind.capitalize()} of {result.bundle['name']}, {result.created}"
+        title = f"{number}. {_kind(result.kind)} of {result.bundle['name']}, {result.created}"
         blocks += [Heading(title), *SECTION[result.kind](result), *conditions(result)]
     return Page("Benchmarks of mma-edge", blocks)
 
 
 def conditions(result: Result) -> list[Block]:
     """Under which conditions: command, bundle, machine."""
-    machine, bundle = result.machine, result.bundle
+    machine = result.machine
     libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
     rows = [
         *_subject(result),
-        ("backend", f"{bundle['backend']} ({bundle['engine']})"),
         (
             "processor",
             f"{machine['cpu']}, {machine['cores_usable']} of {machine['cores_logical']} logical cores usable",
@@ -90,7 +99,7 @@ def conditions(result: Result) -> list[Block]:
         ("measured", result.created.replace("T", " ").replace("Z", " UTC")),
     ]
     blocks: list[Block] = [Heading("Conditions", 3), Code(result.command)]
-    if result.kind in ("latency", "training") and machine["load_average"] > BUSY * max(1, machine["cores_usable"]):
+    if result.kind in TIMED and machine["load_average"] > BUSY * max(1, machine["cores_usable"]):
         busy = "Other work was running on this machine before the measurement; on an idle one expect better figures."
         blocks.append(Text(busy, note=True))
     return [*blocks, Table("Machine and bundle", ("what", "value"), rows, prose=(1,))]
@@ -98,12 +107,20 @@ def conditions(result: Result) -> list[Block]:
 
 def _subject(result: Result) -> list[tuple[str, str]]:
     bundle = result.bundle
+    if result.kind in GRIDS:  # each cell says it of itself
+        return [("models", bundle["name"])]
+    backend = ("backend", f"{bundle['backend']} ({bundle['engine']})")
     if result.kind == "training":
-        return [("model", f"{bundle['name']}, random weights")]
+        return [("model", f"{bundle['name']}, random weights"), backend]
     return [
         ("bundle", f"{bundle['name']}, {bundle['precision']}, {bundle['image_size']} px"),
         ("manifest SHA-256", bundle["manifest_sha256"]),
+        backend,
     ]
+
+
+def _kind(kind: str) -> str:
+    return KIND_NAME.get(kind, kind).capitalize()
 
 
 def _origins(results: Sequence[Result]) -> Table:

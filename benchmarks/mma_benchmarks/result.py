@@ -3,14 +3,14 @@
 A result is one JSON object (schema version 1):
 
     schema_version   1
-    kind             "latency", "accuracy" or "training"
+    kind             "latency", "accuracy", "training", "grid", "accuracy-grid" or "streaming"
     created          UTC, "YYYY-MM-DDTHH:MM:SSZ"
     command          the command line as typed
     machine          name, cpu, cores_logical, cores_usable, instruction_sets, memory_gib, os, python,
                      libraries {name: version}, gpus, load_average (1 minute, before the first run)
     bundle           name, manifest_sha256, labels, image_size, precision, backend, engine
-                     (of a training: the model, without a manifest)
-    results          of the kind: LATENCY, ACCURACY or TRAINING below
+                     (of a training: the model, without a manifest; of a grid: the first of its subjects)
+    results          of the kind: see `mma_benchmarks.schema`
 
 Durations end in `_ms` or `_s`, a "summary" is what `stats.summarise` returns, null stands for a
 figure that does not exist (the recall of a class without clips). Unknown keys are refused, as
@@ -29,104 +29,10 @@ from itertools import count
 from pathlib import Path
 
 from mma_benchmarks.machine import slug
-from mma_benchmarks.stats import PERCENTILES
+from mma_benchmarks.schema import RESULTS, SCHEMA, SCHEMA_VERSION, Maybe
 from mma_edge.errors import DataError, OutputError
 
-SCHEMA_VERSION = 1
-NUMBER = (int, float)
-MAYBE = (int, float, type(None))
-SUMMARY = {"count": int} | dict.fromkeys(("mean", "min", *(f"p{rank}" for rank in PERCENTILES), "max"), NUMBER)
-
-LATENCY = {
-    "source": {"name": str, "media_s": NUMBER, "video": bool, "audio": bool, "width": int, "height": int},
-    "settings": {"repeat": int, "warmup": int, "iterations": int, "window_s": NUMBER, "hop_s": NUMBER},
-    # Seconds: importing the libraries, opening the bundle (hashes, session, self-test), opening source and detector.
-    "startup": {"import_s": NUMBER, "load_s": NUMBER, "open_s": NUMBER},
-    # One entry per repeat. real_time_factor: seconds of media per second of wall time.
-    "runs": [{"wall_s": NUMBER, "real_time_factor": NUMBER, "frames": int, "frames_per_s": NUMBER, "answers": int}],
-    # Per stage: one entry per call, all repeats together; per_run_ms is the sum over a run, share of its wall time.
-    "stages": {"*": {"per_call_ms": SUMMARY, "per_run_ms": NUMBER, "share": NUMBER}},
-    "other": {"per_run_ms": NUMBER, "share": NUMBER},
-    "predict_ms": SUMMARY,
-    "age_ms": SUMMARY,
-    "peak_memory_mib": NUMBER,
-}
-ACCURACY = {
-    "settings": {"sets": [str], "limit": (int, type(None)), "batch": int},
-    "conditions": [
-        {
-            "set": str,
-            "condition": str,  # "video and audio", "video only" or "audio only": what the model was given
-            "description": str,
-            "num_clips": int,
-            "uar": MAYBE,
-            "war": MAYBE,
-            "loss": MAYBE,  # mean negative log-likelihood, nats
-            "ece": MAYBE,
-            "recall": [MAYBE],
-            "confusion": [[int]],  # rows true, columns predicted
-            "predict_s": NUMBER,
-        }
-    ],
-}
-TRAINING = {
-    "settings": {
-        "model": str,
-        "image_size": int,
-        "batch_size": int,
-        "steps": int,
-        "warmup": int,
-        "rounds": int,
-        "threads": int,
-        "device": str,
-        "parameters": int,
-        "trainable": int,
-    },
-    "runs": [
-        {
-            "name": str,
-            "description": str,
-            "step_s": SUMMARY,  # all rounds together
-            "cpu_s": SUMMARY,
-            "clips_per_s": NUMBER,
-            "speedup": NUMBER,  # to the setting "plain"
-            "peak_memory_mib": NUMBER,
-            "memory_ratio": NUMBER,  # to the setting "plain"
-            "loss": NUMBER,  # of one clip after the steps, nats
-        }
-    ],
-}
-RESULTS = {"latency": LATENCY, "accuracy": ACCURACY, "training": TRAINING}
-SCHEMA = {
-    "schema_version": int,
-    "kind": str,
-    "created": str,
-    "command": str,
-    "machine": {
-        "name": str,
-        "cpu": str,
-        "cores_logical": int,
-        "cores_usable": int,
-        "instruction_sets": [str],
-        "memory_gib": NUMBER,
-        "os": str,
-        "python": str,
-        "libraries": {"*": str},
-        "gpus": [str],
-        "load_average": NUMBER,
-    },
-    "bundle": {
-        "name": str,
-        "manifest_sha256": str,
-        "labels": [str],
-        "image_size": int,
-        "precision": str,
-        "backend": str,
-        "engine": str,
-    },
-    "results": dict,
-}
-_EXPECTED = "a result of mma-bench latency, accuracy or training"
+_EXPECTED = "a result of mma-bench latency, accuracy, training or streaming"
 
 
 @dataclass(frozen=True)
@@ -182,6 +88,8 @@ def read_result(path: Path) -> Result:
 
 def _mismatch(value: object, schema: object, where: str) -> str | None:
     """The first place where `value` is not what `schema` says, in words; None if it fits."""
+    if isinstance(schema, Maybe):
+        return None if value is None else _mismatch(value, schema.schema, where)
     if isinstance(schema, dict):
         if not isinstance(value, dict):
             return f"{where} is a {type(value).__name__}"
@@ -210,11 +118,31 @@ def _inconsistency(data: dict) -> str | None:
         return None
     if data["kind"] == "training":
         return None if results["runs"] else "results.runs is empty"
-    for index, entry in enumerate(results["conditions"]):
+    if data["kind"] == "streaming":
+        return None if results["ways"] else "results.ways is empty"
+    if data["kind"] == "grid":
+        subjects = {subject["name"] for subject in results["subjects"]}
+        unknown = [row["subject"] for row in (*results["cells"], *results["refused"]) if row["subject"] not in subjects]
+        return f"results.subjects lacks {unknown[0]!r}" if unknown else _no_rows(results)
+    if data["kind"] == "accuracy-grid":
+        problems = [
+            _conditions_mismatch(cell["conditions"], len(cell["labels"]), f"results.cells[{index}].conditions")
+            for index, cell in enumerate(results["cells"])
+        ]
+        return next(filter(None, problems), None) or _no_rows(results)
+    return _conditions_mismatch(results["conditions"], len(data["bundle"]["labels"]), "results.conditions")
+
+
+def _no_rows(results: dict) -> str | None:
+    return None if results["cells"] or results["refused"] else "results has neither cells nor refused"
+
+
+def _conditions_mismatch(conditions: list[dict], num_classes: int, where: str) -> str | None:
+    for index, entry in enumerate(conditions):
         rows = [entry["recall"], entry["confusion"], *entry["confusion"]]
-        if any(len(row) != len(data["bundle"]["labels"]) for row in rows):
-            return f"results.conditions[{index}] is not about {len(data['bundle']['labels'])} classes"
-    return None if results["conditions"] else "results.conditions is empty"
+        if any(len(row) != num_classes for row in rows):
+            return f"{where}[{index}] is not about {num_classes} classes"
+    return None if conditions else f"{where} is empty"
 
 
 def _no_nan(name: str) -> float:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from mma_edge.cli_support import HelpFormatter, run_cli
 from mma_edge.errors import UsageError
+from mma_edge.manifest import PRECISIONS
 
-PRECISIONS = ("fp32",)
-KNOWN_PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+if TYPE_CHECKING:
+    from mma_edge.bundle import Bundle
+    from mma_export.triton import TritonOptions
 
 EXAMPLES = """\
 examples:
   the default model:
     mma-export --precision fp32 --output bundles/nano
+  for a GPU, and for a processor in 8 bits, judged on videos of your own:
+    mma-export --precision fp16 int8 --clips videos --output bundles/nano
   a checkpoint of mma-train, or one that the MMA-DFER authors published:
     mma-export --checkpoint runs/dfew1/model.pt --output bundles/dfew1
     mma-export --checkpoint DFEW_set_1.pth --name mma-dfer-dfew --output bundles/dfew
@@ -32,11 +37,31 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="ours or the authors' (default: the default model)"
     )
-    parser.add_argument("--precision", default="fp32", metavar="P", help=f"of the graph: {', '.join(PRECISIONS)}")
+    parser.add_argument(
+        "--precision", nargs="+", default=["fp32"], metavar="P", help=f"some of {', '.join(PRECISIONS)}; fp32 always is"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the bundle (default: bundles/NAME)")
     parser.add_argument("--name", help="name of the model in the manifest (default: from the checkpoint's file name)")
     parser.add_argument("--license", metavar="TEXT", help="terms of the weights, e.g. CC-BY-NC-4.0")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
+    parser.add_argument(
+        "--no-engine",
+        action="store_true",
+        help="build no TensorRT engine of fp16, bf16 or int8, though this machine could",
+    )
+    parser.add_argument("--streaming", action="store_true", help="also the graphs of mma-edge run --streaming")
+    gate = parser.add_argument_group("gate of fp16, bf16 and int8 (default: windows of the sample clip)")
+    gate.add_argument(
+        "--clips", type=Path, metavar="DIR", help="your videos; in folders named as the classes they are labelled"
+    )
+    gate.add_argument("--data", type=Path, metavar="DIR", help="FER2013 and RAVDESS, as mma-eval has them: with labels")
+    gate.add_argument("--gate-clips", type=int, metavar="N", help="clips to judge with (default: 200; large models 24)")
+    gate.add_argument("--softmax-half", action="store_true", help="Softmax in half too (fp16, bf16)")
+    gate.add_argument("--keep-going", action="store_true", help="mark a precision that fails instead of stopping")
+    serving = parser.add_argument_group("NVIDIA Triton")
+    serving.add_argument("--triton", type=Path, metavar="DIR", help="also a model repository for a Triton server")
+    serving.add_argument("--triton-plan", action="store_true", help="TensorRT engines, built on this device, not ONNX")
+    serving.add_argument("--triton-batch", type=int, default=16, metavar="N", help="clips in one call of the engine")
     return parser
 
 
@@ -46,13 +71,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def export(args: argparse.Namespace, console: Console) -> int:
-    if args.precision not in PRECISIONS:
-        known = args.precision in KNOWN_PRECISIONS
-        what = f"precision {args.precision}" + (" is not in this version" if known else "")
-        raise UsageError(what, f"one of {', '.join(PRECISIONS)}")
+    precisions = _checked(args)
     # torch takes seconds to import; wrong options should not have to wait for it.
     with console.status("loading torch"):
         from mma_export.default import DEFAULT_NAME, default_source
+        from mma_export.precisions import GateOptions
         from mma_export.write import UNSTATED, WeightsLicense, check_output, write_bundle
         from mma_trainer.checkpoint import read_checkpoint
 
@@ -67,20 +90,101 @@ def export(args: argparse.Namespace, console: Console) -> int:
         license_ = WeightsLicense(args.license, f"Terms of these weights: {args.license}\n")
     output = args.output or Path("bundles") / name
     check_output(output, args.overwrite)
+    serving = _check_triton(args)
     start = time.monotonic()
     with console.status("reading the checkpoint") as status:
         checkpoint = read_checkpoint(source)
+        gate = GateOptions(args.clips, args.data, args.gate_clips, args.keep_going, args.softmax_half)
         bundle = write_bundle(
-            checkpoint, source, name, output, args.precision, license_, extra, args.overwrite, status.update
+            checkpoint,
+            source,
+            name,
+            output,
+            precisions,
+            license_,
+            extra,
+            args.overwrite,
+            status.update,
+            gate,
+            args.streaming,
         )
-    figures = bundle.manifest["precisions"][args.precision]["parity"]
-    graph = bundle.graph(args.precision)
-    size_mb = graph.stat().st_size / 1e6
-    console.print(f"{name} {args.precision}: {size_mb:.1f} MB, {len(bundle.labels)} classes, {bundle.image_size} px")
-    for key, value in figures.items():
-        console.print(f"  {key.replace('_', ' ')}: {value:.2e}")
+    console.print(f"{name}: {len(bundle.labels)} classes, {bundle.image_size} px", highlight=False)
+    for precision in bundle.precisions:
+        _print_precision(bundle, precision, console)
+    if not args.no_engine:
+        _build_engines(bundle, [name for name in precisions if name != "fp32"], console)
     console.print(
         f"  written to {output} in {time.monotonic() - start:.0f} s; run it: mma-edge run sample --bundle {output}",
         soft_wrap=True,
+        highlight=False,
     )
+    if args.triton:
+        _write_triton(bundle, args, serving, console)
     return 0
+
+
+def _check_triton(args: argparse.Namespace) -> TritonOptions | None:
+    """The options of the repository; wrong ones should not have to wait for the export."""
+    if not args.triton:
+        if args.triton_plan:
+            raise UsageError("--triton-plan without --triton", "a folder for the repository", "add --triton DIR")
+        return None
+    from mma_export.triton import TritonOptions
+
+    return TritonOptions(max_batch=args.triton_batch)
+
+
+def _write_triton(bundle: Bundle, args: argparse.Namespace, options: TritonOptions, console: Console) -> None:
+    from mma_export.triton import choose_precisions, write_repository
+
+    if args.triton_plan:
+        from mma_edge.engines.tensorrt_build import BuildOptions, build_plan, existing_plan
+
+        built = BuildOptions(max_batch=options.max_batch)
+        for precision in choose_precisions(bundle, None):
+            if existing_plan(bundle, precision, built) is None:
+                build_plan(bundle, precision, built)
+    folders = write_repository(bundle, args.triton, None, args.triton_plan, options, args.overwrite)
+    for folder in folders:
+        console.print(f"  Triton model {folder.name} in {args.triton}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _checked(args: argparse.Namespace) -> list[str]:
+    """The precisions, with commas or spaces between them."""
+    precisions = [name for text in args.precision for name in text.split(",") if name]
+    if unknown := [name for name in precisions if name not in PRECISIONS]:
+        raise UsageError(f"precision {unknown[0]}", f"some of {', '.join(PRECISIONS)}")
+    if args.clips and args.data:
+        raise UsageError("--clips and --data", "one of them")
+    if args.gate_clips is not None and args.gate_clips < 1:
+        raise UsageError(f"--gate-clips {args.gate_clips}", "at least 1")
+    return precisions
+
+
+def _build_engines(bundle: Bundle, precisions: list[str], console: Console) -> None:
+    """TensorRT's, where it is; a bundle is whole without them, so what is in the way is a note."""
+    from mma_edge.engines.tensorrt_build import build_if_possible
+
+    reasons: dict[str, list[str]] = {}
+    for precision in precisions:
+        built = build_if_possible(bundle, precision)
+        if isinstance(built, Path):
+            console.print(f"  TensorRT engine {built}", soft_wrap=True, highlight=False, markup=False)
+        else:
+            reasons.setdefault(built, []).append(precision)
+    for reason, names in reasons.items():
+        text = f"  no TensorRT engine of {', '.join(names)}: {reason}"
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def _print_precision(bundle: Bundle, precision: str, console: Console) -> None:
+    entry = bundle.manifest["precisions"][precision]
+    files = [bundle.folder / entry[key] for key in ("file", "cpu_file") if key in entry]
+    sizes = " + ".join(f"{file.stat().st_size / 1e6:.1f} MB" for file in files)
+    console.print(f"  {precision}: {sizes}", highlight=False)
+    for key, value in entry["parity"].items():
+        if value is not None:
+            shown = f"{value:.3g}" if isinstance(value, float) else value
+            console.print(f"    {key.replace('_', ' ')}: {shown}", highlight=False, markup=False)
+    if "failed" in entry:
+        console.print(f"    FAILED: {entry['failed']}", style="red", highlight=False, markup=False, soft_wrap=True)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 import torch
+from torch import Tensor, nn
 
 from mma_edge.bundle import golden_inputs
 from mma_edge.errors import ParityError
+from mma_export.rewrite import rewrite_gelu
 from mma_export.storage import store_half
 from mma_trainer.model import MMADFER
 from mma_trainer.model.inputs import ContractModel
@@ -18,38 +21,73 @@ from mma_trainer.model.inputs import ContractModel
 OPSET = 18
 
 
-def export_graph(model: MMADFER, path: Path) -> None:
-    """Write `model` to `path` as ONNX opset 18, batch dimension dynamic, and check the file.
+def export_graph(model: MMADFER, path: Path) -> onnx.ModelProto:
+    """Trace `model`, write the float32 graph to `path` and check the file; returns the graph, weights in float32.
+
+    Raises:
+        ParityError: the file does not have the shape that the contract promises.
+    """
+    proto = trace(model)
+    save_graph(proto, path)
+    check_graph(path, model)
+    return proto
+
+
+def trace(model: MMADFER) -> onnx.ModelProto:
+    """`model` as an ONNX graph, opset 18, batch dimension dynamic, weights in float32.
 
     Inputs `frames` uint8 (N, 16, S, S, 3) and `mel` float32 (N, 512, 128); output `logits` (N, C).
     Attention is decomposed into matmuls and Softmax; LayerNormalization stays one operator.
-
-    Raises:
-        ParityError: the file does not have that shape.
     """
-    contract = ContractModel(model).eval()
     # Two clips, because a batch of one would be taken for a constant.
-    frames, mel = (torch.from_numpy(array) for array in golden_inputs(0, model.config.image_size, clips=2))
-    batch = torch.export.Dim("N", min=1, max=1024)
-    # The exporter logs and warns about its own internals; what matters is checked below.
+    inputs = tuple(torch.from_numpy(array) for array in golden_inputs(0, model.config.image_size, clips=2))
+    return trace_module(ContractModel(model), inputs, ("frames", "mel"), ("logits",), {"frames": 0, "mel": 0})
+
+
+def trace_module(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    dynamic: dict[str, int],
+) -> onnx.ModelProto:
+    """A module as ONNX in memory, weights in float32, stripped and rewritten as every graph of a bundle.
+
+    Args:
+        inputs: example values, at least two long where they are dynamic.
+        input_names: also of the arguments of its `forward`.
+        dynamic: name of an input -> its dimension of any size; all these have the same size.
+    """
+    size = torch.export.Dim("N", min=1, max=1024)
+    shapes = {name: {dynamic[name]: size} if name in dynamic else None for name in input_names}
+    # The exporter logs and warns about its own internals; what matters is checked by `check_graph`.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            contract,
-            (frames, mel),
+            module.eval(),
+            inputs,
             dynamo=True,
             opset_version=OPSET,
-            input_names=["frames", "mel"],
-            output_names=["logits"],
-            dynamic_shapes={"frames": {0: batch}, "mel": {0: batch}},
+            input_names=list(input_names),
+            output_names=list(output_names),
+            dynamic_shapes=shapes,
             verbose=False,
         )
     proto = program.model_proto
     strip(proto)
-    store_half(proto)
-    onnx.save(proto, str(path))
-    check_graph(path, model)
+    rewrite_gelu(proto)
+    return proto
+
+
+def save_graph(proto: onnx.ModelProto, path: Path, half_storage: bool = True) -> None:
+    """Write a graph; weights that are exact in float16 are stored so, unless told not to. `proto` is left alone."""
+    stored = proto
+    if half_storage:
+        stored = onnx.ModelProto()
+        stored.CopyFrom(proto)
+        store_half(stored)
+    onnx.save(stored, str(path))
 
 
 def strip(proto: onnx.ModelProto) -> None:
@@ -75,7 +113,7 @@ def check_graph(path: Path, model: MMADFER) -> None:
     operators = [node.op_type for node in proto.graph.node]
     c = model.config
     # Each of the model's runs once; "unused" ones are in the file for the authors' layout alone.
-    norms = sum(isinstance(m, torch.nn.LayerNorm) and "unused" not in name for name, m in model.named_modules())
+    norms = sum(isinstance(m, nn.LayerNorm) and "unused" not in name for name, m in model.named_modules())
     size = c.image_size
     problems = [
         (domains.get("") != OPSET, f"opset {domains.get('')}, expected {OPSET}"),

@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from mma_edge.bundle import AUDIO, FACE_CROP, MANIFEST, SCHEMA_VERSION, Bundle, write_manifest
+from mma_edge.bundle import Bundle, write_manifest
 from mma_edge.errors import OutputError
+from mma_edge.manifest import AUDIO, FACE_CROP, MANIFEST, SCHEMA_VERSION
 from mma_export.graph import OPSET, export_graph
 from mma_export.parity import check_parity, reference_logits
 from mma_trainer.checkpoint import Checkpoint, build_model
+
+if TYPE_CHECKING:
+    from mma_export.precisions import GateOptions
 
 GOLDEN_SEED = 0
 GOLDEN_TOLERANCE = 1e-3
@@ -42,20 +47,28 @@ def write_bundle(
     source: Path,
     name: str,
     output: Path,
-    precision: str,
+    precisions: str | Sequence[str],
     license_: WeightsLicense,
     extra_files: tuple[Path, ...] = (),
     overwrite: bool = False,
     report: Callable[[str], None] = print,
+    gate: GateOptions | None = None,
+    streaming: bool = False,
 ) -> Bundle:
     """Export, gate and write a bundle.
 
     It is made in a temporary folder beside `output` and moved there at the end: a failed gate or a
     full disk leaves nothing behind, and an existing bundle stays until the new one is whole.
 
+    Args:
+        precisions: some of fp32, fp16, bf16, int8. The float32 graph is always there: the others are gated against
+            it, here and again where an engine is built.
+        gate: what the others are calibrated and gated with; None: the sample clip.
+        streaming: also the graphs of `mma-edge run --streaming`.
+
     Raises:
         OutputError: `output` exists and is not to be overwritten, or cannot be written.
-        ParityError: the graph does not match PyTorch.
+        ParityError: a graph does not match PyTorch, or misses its gate.
     """
     check_output(output, overwrite)
     model = build_model(checkpoint, source)
@@ -65,17 +78,29 @@ def write_bundle(
     except OSError as error:
         raise _cannot_write(output, error) from error
     try:
-        graph = work / f"model.{precision}.onnx"
+        graph = work / "model.fp32.onnx"
         report(f"tracing at {model.config.image_size} px, opset {OPSET}")
-        export_graph(model, graph)
+        proto = export_graph(model, graph)
         report("comparing with PyTorch")
-        parity = check_parity(model, graph, precision)
+        entries = {"fp32": {"file": graph.name, "parity": check_parity(model, graph, "fp32")}}
+        golden = reference_logits(model, GOLDEN_SEED, 1)
+        others = [precision for precision in _listed(precisions) if precision != "fp32"]
+        if others:
+            from mma_export.precisions import GateOptions, PrecisionWriter
+
+            config = model.config
+            writer = PrecisionWriter(
+                proto, work, config.image_size, config.labels, (GOLDEN_SEED, golden), gate or GateOptions(), report
+            )
+            entries |= {precision: writer.write(precision) for precision in others}
         (work / "LICENSE").write_text(license_.text)
         for path in extra_files:
             shutil.copyfile(path, work / path.name)
-        manifest = _manifest(
-            checkpoint, name, precision, parity, license_, reference_logits(model, GOLDEN_SEED, 1).tolist()
-        )
+        manifest = _manifest(checkpoint, name, entries, license_, golden.tolist())
+        if streaming:
+            from mma_export.streaming import add_streaming
+
+            manifest["streaming"] = add_streaming(model, work, graph, report=report)
         report("hashing")
         manifest = write_manifest(work, manifest).manifest  # now with the hashes
         work.chmod(0o755)  # mkdtemp's folders are private
@@ -85,6 +110,10 @@ def write_bundle(
         raise _cannot_write(output, error) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _listed(precisions: str | Sequence[str]) -> list[str]:
+    return [precisions] if isinstance(precisions, str) else list(dict.fromkeys(precisions))
 
 
 def _put_in_place(work: Path, output: Path) -> None:
@@ -114,9 +143,7 @@ def check_output(output: Path, overwrite: bool) -> None:
         raise OutputError(f"{output} holds a bundle already", "a new folder", "add --overwrite to replace it")
 
 
-def _manifest(
-    checkpoint: Checkpoint, name: str, precision: str, parity: dict, license_: WeightsLicense, golden: list
-) -> dict:
+def _manifest(checkpoint: Checkpoint, name: str, entries: dict, license_: WeightsLicense, golden: list) -> dict:
     config = checkpoint.config
     recipe = checkpoint.provenance.get("recipe", {})
     return {
@@ -131,7 +158,7 @@ def _manifest(
         "missing_modality": {"trained": recipe.get("modality_dropout", 0) > 0},
         "temperature": checkpoint.provenance.get("calibration", {}).get("temperature", 1.0),
         "opset": OPSET,
-        "precisions": {precision: {"file": f"model.{precision}.onnx", "parity": parity}},
+        "precisions": entries,
         "license": {"name": license_.name, "file": "LICENSE"},
         "provenance": {**checkpoint.provenance, "exported_with": f"torch {torch.__version__}"},
         "golden": {"seed": GOLDEN_SEED, "logits": golden, "tolerance": GOLDEN_TOLERANCE},

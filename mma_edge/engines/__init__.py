@@ -2,57 +2,160 @@
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
+
 import numpy as np
 
 from mma_edge.bundle import Bundle
 from mma_edge.engines.base import Engine
-from mma_edge.errors import BackendError, BundleError
+from mma_edge.engines.cuda_driver import cuda_devices
+from mma_edge.errors import BackendError, BundleError, DependencyError, MMAEdgeError
 
-BACKENDS = ("auto", "tensorrt", "cuda", "openvino", "cpu")
-AVAILABLE = ("cpu",)
-"""Backends this version has an engine for."""
+MODULES = {
+    "tensorrt": "mma_edge.engines.tensorrt",
+    "cuda": "mma_edge.engines.onnx_cuda",
+    "openvino": "mma_edge.engines.openvino_cpu",
+    "cpu": "mma_edge.engines.onnx_cpu",
+}
+"""Backend -> its module, the fastest first: the order in which `auto` tries them. Each module has
+
+    PRECISIONS                      what it can run, the one to prefer first
+    probe() -> str | None           None: it works on this machine; else why not, with the remedy
+    usable(bundle) -> tuple         precisions of this bundle that it can open here
+    open_engine(bundle, precision)  an Engine, or an error in one line
+"""
+BACKENDS = ("auto", *MODULES)
+GPU_BACKENDS = ("tensorrt", "cuda")
+NO_GPU = "no CUDA device answers"
+
+
+def backend_module(backend: str) -> ModuleType:
+    """The module of a backend; imports no library of its."""
+    return importlib.import_module(MODULES[backend])
 
 
 def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = None) -> Engine:
     """The engine asked for, self-tested against the bundle's golden output.
 
+    Args:
+        backend: a backend, which runs or is an error; or "auto": the first of MODULES that really works here.
+        precision: one of the bundle's; None takes the backend's best among those that passed the export gate
+            (int8 only where the bundle has nothing else).
+
+    Returns:
+        An engine whose `notes` say which better backends were passed over, and why.
+
     Raises:
-        BackendError: unknown or unavailable backend, or a precision that the bundle lacks.
+        BackendError: unknown or unavailable backend, or a precision that the bundle or the hardware lacks.
         BundleError: the engine does not reproduce the golden output.
+        DependencyError: a package is missing.
     """
     if backend not in BACKENDS:
         raise BackendError(f"backend {backend!r}", f"one of {', '.join(BACKENDS)}")
-    if backend not in ("auto", *AVAILABLE):
-        raise BackendError(
-            f"backend {backend} has no engine in this version",
-            f"one of auto, {', '.join(AVAILABLE)}",
-            "use --backend cpu",
-        )
-    if precision is None:
-        precision = "fp32" if "fp32" in bundle.precisions else bundle.precisions[0]
-    if precision not in bundle.precisions:
+    if precision is not None and precision not in bundle.precisions:
         raise BackendError(
             f"bundle {bundle.folder} has no precision {precision}",
             f"one of {', '.join(bundle.precisions)}",
             f"export it with mma-export --precision {precision}",
         )
-    from mma_edge.engines.onnx_cpu import OnnxCpuEngine
+    if backend != "auto":
+        if reason := why_not(backend):
+            raise BackendError(f"backend {backend} cannot run here: {reason}", hint="see mma-edge doctor")
+        return _open(bundle, backend_module(backend), precision)
+    reasons: dict[str, str] = {}
+    errors: list[MMAEdgeError] = []
+    for name in MODULES:
+        # The CPU is the last resort: opening it says best what is missing.
+        if name != "cpu" and (reason := why_not(name)):
+            reasons[name] = reason
+            continue
+        try:
+            engine = _open(bundle, backend_module(name), precision)
+        except (BackendError, BundleError, DependencyError) as error:
+            reasons[name] = str(error).rstrip(".")
+            errors.append(error)
+            continue
+        engine.notes = (*_passed_over(reasons), *getattr(engine, "notes", ()))
+        return engine
+    # A bundle that computes something else is worse news than a package that is missing.
+    wrong = [error for error in errors if isinstance(error, BundleError)]
+    raise (wrong or errors)[-1]
 
-    engine = OnnxCpuEngine(bundle.graph(precision), precision)
-    self_test(engine, bundle)
-    return engine
+
+def why_not(backend: str) -> str | None:
+    """None when a backend works on this machine, else why not, with the remedy.
+
+    What to install for a GPU is told only where there is one.
+    """
+    if backend in GPU_BACKENDS and not cuda_devices():
+        return NO_GPU
+    return backend_module(backend).probe()
+
+
+def _passed_over(reasons: dict[str, str]) -> list[str]:
+    """One line per reason, with all the backends that it keeps from running."""
+    backends: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        backends.setdefault(reason, []).append(name)
+    return [f"not on {' or '.join(names)}: {reason}" for reason, names in backends.items()]
+
+
+def _open(bundle: Bundle, module: ModuleType, precision: str | None) -> Engine:
+    first_error = None
+    for choice in [precision] if precision else preferences(bundle, module):
+        try:
+            engine = module.open_engine(bundle, choice)
+            self_test(engine, bundle)
+        except (BackendError, BundleError, DependencyError) as error:
+            first_error = first_error or error
+            continue
+        if failed := bundle.manifest["precisions"][choice].get("failed"):
+            engine.notes = (*getattr(engine, "notes", ()), f"{choice} of this bundle failed its export gate: {failed}")
+        return engine
+    raise first_error
+
+
+def preferences(bundle: Bundle, module: ModuleType) -> list[str]:
+    """Precisions to try when none was asked for, the best first; never empty.
+
+    Raises:
+        BackendError: no precision of the bundle passed its gate and is one of the backend's.
+    """
+    entries = bundle.manifest["precisions"]
+    passed = [name for name in module.PRECISIONS if name in entries and "failed" not in entries[name]]
+    if not passed:
+        marked = [name for name in module.PRECISIONS if name in entries]
+        if marked:
+            raise BackendError(
+                f"every precision of bundle {bundle.folder} that this backend runs failed its export gate",
+                "one that passed",
+                f"export it again, or ask for it by name: --precision {marked[0]}",
+            )
+        raise BackendError(
+            f"bundle {bundle.folder} has {', '.join(entries)} only",
+            f"one of {', '.join(module.PRECISIONS)}",
+            f"export it with mma-export --precision {module.PRECISIONS[0]}",
+        )
+    # int8 costs accuracy, which is the user's to give away.
+    passed = [name for name in passed if name != "int8"] or passed
+    usable = module.usable(bundle)
+    # Where nothing is usable, opening the best says why.
+    return [name for name in passed if name in usable] or passed[:1]
 
 
 def self_test(engine: Engine, bundle: Bundle) -> float:
-    """Largest difference from the golden logits; BundleError when above the bundle's tolerance."""
-    frames, mel, expected, tolerance = bundle.golden
+    """Largest difference from the golden logits; BundleError when above the tolerance of the engine's precision."""
+    frames, mel, expected, _ = bundle.golden
+    tolerance = bundle.tolerance(engine.precision)
     logits = engine(frames, mel)
     # Not `difference > tolerance`: NaN must fail too.
     difference = float(np.abs(logits - expected).max()) if logits.shape == expected.shape else float("inf")
     if not difference <= tolerance:
         raise BundleError(
-            f"{bundle.folder}: {engine.details} differs from the golden output by {difference:.2e}",
+            f"{bundle.folder}: {engine.precision} on {engine.details} differs from the golden output "
+            f"by {difference:.2e}",
             f"at most {tolerance:.0e}",
-            "update onnxruntime, or export the bundle again",
+            "try another --precision or --backend, update the library, or export the bundle again",
         )
     return difference

@@ -1,13 +1,28 @@
-"""The one interface that every engine meets."""
+"""The one interface that every engine meets, and what their constructors have in common."""
 
 from __future__ import annotations
 
+import os
 from typing import Protocol
 
 import numpy as np
 
+from mma_edge.errors import BackendError, BundleError, MMAEdgeError, UsageError
+
 INPUTS = {"frames": "uint8", "mel": "float32"}
 OUTPUT = "logits"
+THREADS_VARIABLE = "MMA_EDGE_THREADS"
+"""Environment variable: threads that one inference may use on the CPU; unset lets the library take every core."""
+# How onnxruntime, OpenVINO, CUDA and the C++ library under them say that there is no memory left.
+_OUT_OF_MEMORY = (
+    "bad_alloc",
+    "bad allocation",
+    "out of memory",
+    "failed to allocate memory",
+    "alloc_failed",
+    "cannot allocate memory",
+    "outofmemory",
+)
 
 
 class Engine(Protocol):
@@ -17,12 +32,61 @@ class Engine(Protocol):
         backend: what really runs: "cpu", "cuda", "openvino" or "tensorrt".
         precision: of the graph: "fp32", "fp16", ...
         details: one line for people: library, version, device, threads.
+        notes: what a person should know of the choice, e.g. why a better backend was passed over; set on opening.
     """
 
     backend: str
     precision: str
     details: str
+    notes: tuple[str, ...]
 
     def __call__(self, frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
         """frames uint8 (N, 16, S, S, 3), mel float32 (N, 512, 128) -> logits float32 (N, C)."""
         ...
+
+
+def cpu_threads() -> int:
+    """Threads per inference on the CPU: MMA_EDGE_THREADS, or 0 for what the library takes by itself.
+
+    Raises:
+        UsageError: the variable is no positive integer.
+    """
+    text = os.environ.get(THREADS_VARIABLE, "")
+    if not text:
+        return 0
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"{THREADS_VARIABLE} is {text!r}", "a positive integer", f"unset {THREADS_VARIABLE}")
+    return int(text)
+
+
+def check_names(graph: object, inputs: set[str], outputs: set[str]) -> None:
+    """BundleError unless a graph has the contract's inputs and output."""
+    if (inputs, outputs) != (set(INPUTS), {OUTPUT}):
+        raise BundleError(
+            f"{graph} has inputs {sorted(inputs)} and outputs {sorted(outputs)}",
+            f"inputs {sorted(INPUTS)} and output {OUTPUT}",
+            "export it with mma-export",
+        )
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of a library says, without the stack it may append."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def out_of_memory(error: BaseException, what: str) -> MMAEdgeError | None:
+    """The error to raise instead when `error` means that memory ran out while doing `what`; None for others."""
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
+        return BackendError(
+            f"not enough memory {what}",
+            hint="close other programs, use a smaller precision (--precision fp16 or int8) or model, or fewer clips",
+        )
+    return None
+
+
+def run_failure(error: BaseException, details: str) -> MMAEdgeError:
+    """The error to raise when a library fails during an inference."""
+    return out_of_memory(error, f"to run on {details}") or BackendError(
+        f"{details} failed during an inference: {first_line(error)}", hint="see mma-edge doctor, or use --backend cpu"
+    )

@@ -1,26 +1,28 @@
 """The paper's tables of variants: their rows, what each row changes, and how a table is kept and written.
 
 Rows and the paper's parameter counts: Chumachenko et al., CVPRW 2024. Its UAR and WAR per row are not
-repeated here; only what is certain is: the best model's 67.01 / 77.51 on DFEW and 44.11 / 58.52 on MAFW
-(mean of the 5 folds, 224 pixels).
+repeated here; only what is certain is: the best model's (paper.py).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from mma_edge.errors import CheckpointError, OutputError
+from mma_edge.errors import CheckpointError
+from mma_trainer.files import to_json, write_text
 from mma_trainer.model import MMADFER, MMADFERConfig
+from mma_trainer.paper import OURS, PUBLISHED
 
 RESULT = "result.json"
 SCORES = ("uar", "war", "clips")
-PAPERS_BEST = "the paper's best, mean of 5 folds at 224: DFEW UAR 67.01 WAR 77.51, MAFW UAR 44.11 WAR 58.52"
+_BEST = {name.upper(): row for name, rows in PUBLISHED.items() for row in rows if row.method == OURS}
+PAPERS_BEST = "the paper's best, mean of 5 folds at 224: " + ", ".join(
+    f"{name} UAR {row.uar:.2f} WAR {row.war:.2f}" for name, row in _BEST.items()
+)
 
 
 @dataclass(frozen=True)
@@ -188,24 +190,13 @@ def read_result(folder: Path, identity: dict) -> dict | None:
 def write_result(folder: Path, row: Row, identity: dict, result: dict) -> None:
     """Keep a result beside its run: from now on it is finished."""
     content = {"variant": row.variant.name, "trainable": row.trainable, "identity": identity, "result": result}
-    write_text(folder / RESULT, json.dumps(content, indent=1))
+    write_text(folder / RESULT, to_json(content))
 
 
 def mean_result(results: list[dict]) -> dict:
     """Of the folds: mean UAR and WAR, all clips."""
     means = {key: sum(result[key] for result in results) / len(results) for key in ("uar", "war")}
     return {**means, "clips": sum(result["clips"] for result in results), "folds": len(results)}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}", hint="choose another --run") from error
 
 
 def cells(table: Table, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
@@ -237,7 +228,7 @@ def markdown(tables: dict[str, list[Row]]) -> str:
         text += ["| --- |" + " ---: |" * (len(headings) - 1)]
         text += ["| " + " | ".join(line) + " |" for line in lines]
         text += ["", *(f"{row.variant.name}: {row.problem}." for row in rows if row.problem), ""]
-    return "\n".join([*text, f"({PAPERS_BEST})"])
+    return "\n".join([*text, f"({PAPERS_BEST})\n"])
 
 
 def as_json(tables: dict[str, list[Row]], options: dict) -> str:
@@ -261,4 +252,4 @@ def as_json(tables: dict[str, list[Row]], options: dict) -> str:
             for name, rows in tables.items()
         },
     }
-    return json.dumps(content, indent=1, default=dataclasses.asdict)
+    return to_json(content)

@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from mma_edge.cli_support import run_cli
 from mma_edge.errors import DataError, UsageError
@@ -27,14 +26,15 @@ from mma_trainer.ablate import (
     plan,
     read_result,
     write_result,
-    write_text,
 )
 from mma_trainer.checkpoint import read_checkpoint
 from mma_trainer.cli_data import ALL_FOLDS, LISTS, RECIPES, set_labels
 from mma_trainer.cli_model import given_fields, make_config
 from mma_trainer.cli_run import make_recipe
-from mma_trainer.data.protocols import PROTOCOLS, describe
 from mma_trainer.distributed import Processes
+from mma_trainer.files import write_text
+from mma_trainer.folds import INCIDENTAL, num_folds
+from mma_trainer.page import Table, to_rich
 from mma_trainer.train import LAST
 
 EXAMPLES = """\
@@ -128,11 +128,7 @@ def _folds(args: argparse.Namespace) -> list[int | None]:
         return [None]
     if args.fold != ALL_FOLDS:
         return [args.fold]
-    if args.dataset in PROTOCOLS:
-        return list(range(1, PROTOCOLS[args.dataset].folds + 1))
-    if args.data is None:
-        raise UsageError(f"--dataset {args.dataset} without --data", "--data DIR", "see mma-train --help")
-    return list(range(1, describe(args.data)["folds"] + 1))
+    return list(range(1, num_folds(args) + 1))
 
 
 def _folder(row: Row, fold: int | None) -> Path:
@@ -141,8 +137,7 @@ def _folder(row: Row, fold: int | None) -> Path:
 
 def _identity(args: argparse.Namespace, fold: int | None) -> dict:
     """What a result depends on besides the row: the options that were given; where and how it ran apart."""
-    elsewhere = {"table", "dry_run", "run", "resume", "device", "workers", "command", "half", "model_given"}
-    elsewhere |= {"cache", "cache_gb", "fold", "micro_batch", "activation_checkpointing", "save_every", "tensorboard"}
+    elsewhere = INCIDENTAL | {"table", "dry_run", "command", "half"}
     recipe = dataclasses.asdict(make_recipe(args, RECIPES[args.dataset]))
     options = {
         key: value
@@ -172,10 +167,5 @@ def _train(args: argparse.Namespace, row: Row, fold: int | None, console: Consol
 def _show(tables: dict[str, list[Row]], console: Console) -> None:
     for name, rows in tables.items():
         headings, lines = cells(TABLES[name], rows)
-        table = RichTable(title=TABLES[name].title, title_justify="left")
-        for heading in headings:
-            table.add_column(heading, justify="left" if heading == "variant" else "right")
-        for line in lines:
-            table.add_row(*line)
-        console.print(table, highlight=False)
+        console.print(to_rich(Table(TABLES[name].title, tuple(headings), lines)), highlight=False)
     console.print(f"({PAPERS_BEST})", highlight=False, soft_wrap=True)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mma_trainer.metrics import cross_entropy
+
 ECE_BINS = 15
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 """Where a temperature is sought; a model that is never wrong has none, and gets the lowest."""
@@ -67,9 +69,7 @@ def cooled(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
     """Mean cross-entropy of softmax(logits / T) in nats."""
-    scaled = np.asarray(logits, np.float64) / temperature
-    scaled = scaled - scaled.max(axis=1, keepdims=True)
-    return float((np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(labels)), labels]).mean())
+    return cross_entropy(np.asarray(logits, np.float64) / temperature, labels)
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:

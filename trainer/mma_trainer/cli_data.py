@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from mma_edge.errors import UsageError
@@ -14,6 +13,7 @@ from mma_trainer.data.loader import ListTask
 from mma_trainer.data.protocols import NO_AUDIO, PROTOCOLS, Fold, describe, find_fold
 from mma_trainer.data.public import load_faces, load_voices
 from mma_trainer.data.tasks import FaceTask, PseudoPairTask, VoiceTask
+from mma_trainer.distributed import Processes
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model import MMADFERConfig
 from mma_trainer.recipe import Recipe
@@ -30,13 +30,13 @@ RECIPES = {
     ),
     "voices": Recipe(100, 16, 6e-4, 5e-2, warmup_epochs=4, clip_grad=1.0, schedule="step", ema_decay=0.998),
     "pseudo": Recipe(
-        6, 32, 1e-3, 1e-2, warmup_epochs=1, clip_grad=1.0, modality_dropout=0.25, schedule="step", ema_decay=0.98
+        12, 32, 1e-3, 1e-2, warmup_epochs=1, clip_grad=1.0, modality_dropout=0.25, schedule="step", ema_decay=0.98
     ),
 }
 PSEUDO_CLIPS_PER_EPOCH = 2048
 VOICE_SPLICE = 0.3
 VOICE_SHORT_SHARE = 0.7
-MISMATCH = 0.3
+MISMATCH = 0.15
 
 
 LISTS = ("lists", "dfew", "mafw", "prepared")
@@ -116,7 +116,7 @@ def open_fold(args: argparse.Namespace, config: MMADFERConfig) -> Fold:
 def open_clips(args: argparse.Namespace, fold: Fold) -> tuple[list[ClipEntry], list[ClipEntry]]:
     """Checked training and test clips; what is bad has been named, and refused unless --skip-bad."""
     train, val, problems = scan_fold(fold.train_list, fold.val_list, fold.frames_root, fold.audio_root, fold.labels)
-    is_first = _rank() == 0
+    is_first = Processes.from_environment().is_writer
     check.settle(
         problems,
         args.skip_bad,
@@ -129,16 +129,11 @@ def open_clips(args: argparse.Namespace, fold: Fold) -> tuple[list[ClipEntry], l
     return train, val
 
 
-def _rank() -> int:
-    """Of this process among those of torchrun."""
-    return int(os.environ.get("RANK", "0"))
-
-
 def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -> Task:
     if args.dataset in LISTS:
         train, val = open_clips(args, open_fold(args, config))
         cache = ClipCache(args.cache, (*train, *val), args.cache_gb) if args.cache else None
-        if cache and cache.clips_kept < cache.clips and _rank() == 0:
+        if cache and cache.clips_kept < cache.clips and Processes.from_environment().is_writer:
             print(f"{args.cache} has room for the frames of {cache.clips_kept} of {cache.clips} clips; see --cache-gb")
         return ListTask(train, val, config.image_size, recipe, args.workers, cache, args.device != "cpu")
     if args.data is None:

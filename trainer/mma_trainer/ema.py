@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class WeightAverage:
@@ -50,14 +50,10 @@ class WeightAverage:
         """What a checkpoint of the averages lacks: the weights as the optimiser left them, and the step."""
         return {"step": self.step, "raw": {name: p.detach().cpu() for name, p in self.parameters.items()}}
 
+    @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:
         """With a model that holds the averages: put the optimiser's weights back into it."""
         self.step = state["step"]
         for name, parameter in self.parameters.items():
-            self.averages[name].copy_(parameter.data)
-            _copy(parameter, state["raw"][name])
-
-
-@torch.no_grad()
-def _copy(parameter: nn.Parameter, value: Tensor) -> None:
-    parameter.copy_(value)
+            self.averages[name].copy_(parameter)
+            parameter.copy_(state["raw"][name])

@@ -12,9 +12,9 @@ from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
 
-from mma_edge.bundle import MODALITIES
 from mma_edge.cli_support import HelpFormatter, run_cli
 from mma_edge.errors import UsageError
+from mma_edge.manifest import MODALITIES
 from mma_trainer.calibration import ECE_BINS, Calibration
 from mma_trainer.data.evalsets import SETS, EvalSet, open_set
 from mma_trainer.evaluate import Predictor, bundle_predictor, checkpoint_predictor
@@ -27,7 +27,7 @@ from mma_trainer.evaluation import (
     fit_calibration,
     store_calibration,
 )
-from mma_trainer.run_report import make_folder
+from mma_trainer.files import make_folder
 
 EXAMPLES = """\
 examples:
@@ -107,7 +107,6 @@ def evaluate_command(args: argparse.Namespace, console: Console) -> int:
             )
         figures.append(figures_of(results[-1], model.labels, args.abstain_at))
         _print(console, results[-1], figures[-1], model.labels)
-    found: dict[str, Calibration] = {}
     record = None
     if args.calibrate:
         with _progress(console) as progress:

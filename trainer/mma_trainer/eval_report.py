@@ -9,6 +9,7 @@ from mma_edge.errors import OutputError
 from mma_trainer.calibration import ECE_BINS, reliability
 from mma_trainer.evaluate import Predictor
 from mma_trainer.evaluation import Evaluated
+from mma_trainer.files import make_folder, to_json, write_text
 from mma_trainer.page import Block, Figure, Gallery, Heading, Page, Table, Text, Tiles, to_html
 from mma_trainer.plots import plot_confusion
 from mma_trainer.report_figures import abstention_curve, difference_bars, reliability_diagram
@@ -20,8 +21,6 @@ from mma_trainer.run_report import (
     headline,
     percent,
     recall_bars,
-    to_json,
-    write_text,
 )
 
 HONESTY_NOTE = (
@@ -56,6 +55,7 @@ def write_eval_report(
     Raises:
         OutputError: something cannot be written.
     """
+    make_folder(folder)
     temperatures = ", ".join(f"{key} {value:.3f}" for key, value in model.temperatures.items())
     facts = (("model", name), ("classes", ", ".join(model.labels)), ("faces", f"{model.image_size} px"))
     facts = (*facts, ("temperatures in use", temperatures), ("sets", ", ".join(entry["set"] for entry in figures)))
@@ -66,7 +66,6 @@ def write_eval_report(
         blocks += _set_blocks(result, entry)
         path = folder / f"confusion_{result.clips.name}.png"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             plot_confusion(result.answers.metrics, model.labels, path)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror}", hint="choose another --output") from error

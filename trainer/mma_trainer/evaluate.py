@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
-from mma_edge.bundle import MODALITIES, read_temperatures
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.errors import CheckpointError, DataError, UsageError
+from mma_edge.manifest import MODALITIES, read_temperatures
 from mma_edge.recognizer import Recognizer, cool, modalities, softmax
 from mma_trainer.data.evalsets import BATCH, EvalSet
 from mma_trainer.metrics import Metrics, metrics_of

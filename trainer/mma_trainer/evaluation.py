@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mma_edge.bundle import MODALITIES, read_bundle, write_temperatures
+from mma_edge.bundle import read_bundle, write_temperatures
 from mma_edge.errors import DataError, OutputError, UsageError
+from mma_edge.manifest import MODALITIES
 from mma_trainer.calibration import ECE_BINS, Calibration, abstention, calibrate, expected_calibration_error
 from mma_trainer.data.evalsets import EvalSet
 from mma_trainer.evaluate import Answers, Predictor, collect
@@ -49,7 +50,6 @@ def figures_of(result: Evaluated, labels: Sequence[str], thresholds: Sequence[fl
     """The entry of a set in metrics.json. NaN, the recall of a class without clips, becomes None."""
     metrics, answers = result.answers.metrics, result.answers
     curve = abstention(answers.probabilities, answers.labels)
-    clean = metrics
     return {
         "set": result.clips.name,
         "description": result.clips.description,
@@ -68,8 +68,8 @@ def figures_of(result: Evaluated, labels: Sequence[str], thresholds: Sequence[fl
                 "condition": name,
                 "uar": number(a.metrics.uar),
                 "war": number(a.metrics.war),
-                "uar_difference": number(a.metrics.uar - clean.uar),
-                "war_difference": number(a.metrics.war - clean.war),
+                "uar_difference": number(a.metrics.uar - metrics.uar),
+                "war_difference": number(a.metrics.war - metrics.war),
                 "ece": expected_calibration_error(a.probabilities, a.labels),
             }
             for name, a in result.conditions.items()

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from mma_edge.errors import OutputError
 from mma_trainer.evaluation import number
+from mma_trainer.files import to_json, write_text
 from mma_trainer.metrics import Metrics
-from mma_trainer.page import Block, Heading, Matrix, Page, Table, Text, Tiles, to_html, to_markdown
+from mma_trainer.page import Block, Heading, Matrix, Page, Table, Text, Tiles, to_html, to_markdown, to_rich
 from mma_trainer.paper import PUBLISHED
 from mma_trainer.plots import plot_confusion
-from mma_trainer.run_report import to_json, write_text
 
 ONE, TWO = "one clip", "mean of two clips"
 PICTURE = "confusion.png"
@@ -183,12 +182,7 @@ def write_summary(summary: FoldSummary, folder: Path) -> list[Path]:
 
 def print_summary(summary: FoldSummary, console: Console) -> None:
     for table in (fold_table(summary), recall_table(summary), paper_table(summary)):
-        shown = RichTable(title=table.caption, title_justify="left", box=None)
-        for column, heading in enumerate(table.header):
-            shown.add_column(heading, justify="right" if table.is_number(column) else "left", overflow="fold")
-        for row in table.rows:
-            shown.add_row(*row)
-        console.print(shown, highlight=False)
+        console.print(to_rich(table), highlight=False)
 
 
 def _percent(value: float) -> str:

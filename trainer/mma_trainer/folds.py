@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,12 @@ from mma_edge.errors import CheckpointError, DataError, UsageError
 from mma_trainer.data.lists import scan_list
 from mma_trainer.data.listset import list_set
 from mma_trainer.data.protocols import PROTOCOLS, describe, find_fold
+from mma_trainer.distributed import Processes
 from mma_trainer.evaluate import checkpoint_predictor, evaluate
 from mma_trainer.evaluation import number
+from mma_trainer.files import to_json, write_text
 from mma_trainer.fold_report import FoldSummary, print_summary, write_summary
 from mma_trainer.metrics import Metrics
-from mma_trainer.run_report import to_json, write_text
 from mma_trainer.train import LAST
 
 FINISHED = "fold.json"
@@ -91,7 +91,7 @@ def run_folds(
         UsageError: the data set has no folds. CheckpointError: there are folds already and no --resume, or they
         were trained with other options.
     """
-    folds, options, is_first = range(1, num_folds(args) + 1), _options(args), int(os.environ.get("RANK", "0")) == 0
+    folds, options, is_first = range(1, num_folds(args) + 1), _options(args), Processes.from_environment().is_writer
     # Decided before any training, so that all processes of torchrun decide alike.
     pending = [fold for fold in folds if not _is_finished(args, fold, options)]
     for fold in folds:
@@ -129,7 +129,9 @@ def num_folds(args: argparse.Namespace) -> int:
     """Folds of the data set that was asked for."""
     if args.dataset in PROTOCOLS:
         return PROTOCOLS[args.dataset].folds
-    if args.dataset == "prepared" and args.data:
+    if args.dataset == "prepared":
+        if args.data is None:
+            raise UsageError("--fold all with --dataset prepared and no --data", "--data DIR", "see mma-train --help")
         return describe(args.data)["folds"]
     raise UsageError(
         f"--fold all with --dataset {args.dataset}", f"{', '.join(PROTOCOLS)} or prepared", "name one fold"

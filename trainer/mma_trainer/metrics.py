@@ -51,10 +51,13 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
 def metrics_of(labels: np.ndarray, logits: np.ndarray) -> Metrics:
     """Metrics of logits (N, C) against labels (N,)."""
     logits = np.asarray(logits, np.float64)
+    return Metrics(confusion_matrix(labels, logits.argmax(axis=1), logits.shape[1]), cross_entropy(logits, labels))
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of -log softmax(logits) at the true class, in nats."""
     shifted = logits - logits.max(axis=1, keepdims=True)
-    log_prob = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    loss = float(-log_prob[np.arange(len(labels)), labels].mean())
-    return Metrics(confusion_matrix(labels, logits.argmax(axis=1), logits.shape[1]), loss)
+    return float((np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]).mean())
 
 
 Z_95 = 1.959964

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from mma_edge.errors import UsageError
-from mma_trainer.data.evalsets import EvalSet, RawClip
+from mma_trainer.data.evalsets import EvalSet, RawClip, each_once
 
 SNRS_DB = (20, 10, 0)
 BLUR_SIGMA_SHARE = 0.05
@@ -69,11 +69,8 @@ def shifted(clip: RawClip, shift_ms: float) -> RawClip:
     return dataclasses.replace(clip, wave=wave)
 
 
-def _per_image(clip: RawClip, change: Callable[[np.ndarray], np.ndarray]) -> RawClip:
-    """Each picture changed once, so that a still stays one."""
-    changed = {id(image): image for image in clip.images}
-    changed = {key: change(image) for key, image in changed.items()}
-    return dataclasses.replace(clip, images=tuple(changed[id(image)] for image in clip.images))
+def _with_images(clip: RawClip, change: Callable[[np.ndarray], np.ndarray]) -> RawClip:
+    return dataclasses.replace(clip, images=tuple(each_once(clip.images, change)))
 
 
 def blurred(image: np.ndarray) -> np.ndarray:
@@ -114,7 +111,7 @@ def _conditions() -> Iterator[Condition]:
         ("faces dark", darkened),
         (f"faces of {LOW_RESOLUTION_PX} px", low_resolution),
     ):
-        yield Condition(name, ("video",), lambda clip, rng, change=change: _per_image(clip, change))
+        yield Condition(name, ("video",), lambda clip, rng, change=change: _with_images(clip, change))
     for size_ms in (0, *SHIFTS_MS):
         for shift_ms in (size_ms, -size_ms) if size_ms else (0,):
             name = f"audio {shift_ms:+d} ms" if shift_ms else "audio 0 ms"

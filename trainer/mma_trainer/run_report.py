@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mma_edge.errors import OutputError
 from mma_trainer.evaluation import metric_figures
+from mma_trainer.files import to_json, write_text
 from mma_trainer.metrics import Metrics
 from mma_trainer.page import Bars, Block, Code, Figure, Folded, Heading, Matrix, Page, Table, Text, Tiles, to_html
 from mma_trainer.report_figures import training_curves
@@ -157,29 +157,3 @@ def _epochs(log: dict[str, list[float]]) -> Table:
     shown = sorted({*range(count - 1, -1, -step)})
     rows = [tuple(f"{log[key][row]:.4g}" for key in log) for row in shown]
     return Table("Epochs" if step == 1 else f"Every {step}th epoch", tuple(key.replace("_", " ") for key in log), rows)
-
-
-def to_json(value: object) -> str:
-    return json.dumps(value, indent=1, allow_nan=False, default=str) + "\n"
-
-
-def make_folder(folder: Path) -> None:
-    """Create the folder of a report, before anything is computed for it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror}", hint="choose another --output") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """A whole file or none."""
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}", hint="choose another folder") from error
-    finally:
-        if temporary.is_file():
-            temporary.unlink()

@@ -26,27 +26,29 @@ class Shard:
     rank: int = 0
     world: int = 1
 
+    def part(self, batch_size: int) -> slice:
+        """This process's clips of a training batch.
+
+        Raises:
+            UsageError: the clips cannot be shared equally.
+        """
+        if batch_size % self.world:
+            raise UsageError(
+                f"a batch of {batch_size} clips cannot be shared by {self.world} processes",
+                "a multiple",
+                f"try --batch-size {max(1, batch_size // self.world) * self.world}",
+            )
+        size = batch_size // self.world
+        return slice(self.rank * size, (self.rank + 1) * size)
+
 
 WHOLE = Shard()
 """All of it: a single process."""
 
 
 def share(batch: Batch, shard: Shard) -> Batch:
-    """A shard's clips of a whole training batch.
-
-    Raises:
-        UsageError: the clips cannot be shared equally.
-    """
-    if shard.world == 1:
-        return batch
-    size = len(batch.labels)
-    if size % shard.world:
-        raise UsageError(
-            f"a batch of {size} clips cannot be shared by {shard.world} processes",
-            "a multiple",
-            f"try --batch-size {max(1, size // shard.world) * shard.world}",
-        )
-    part = slice(shard.rank * size // shard.world, (shard.rank + 1) * size // shard.world)
+    """A shard's clips of a whole training batch."""
+    part = shard.part(len(batch.labels))
     return Batch(tuple(tensor[part] for tensor in batch.inputs), batch.labels[part], batch.names[part])
 
 

@@ -79,20 +79,14 @@ class Run:
             return self._fit(resume)
 
     def _check(self, resume: bool) -> None:
-        world, size = self.processes.world, self.recipe.batch_size
-        if size % world:
-            raise UsageError(
-                f"a batch of {size} clips cannot be shared by {world} processes",
-                "a multiple",
-                f"try --batch-size {-(-size // world) * world}",
-            )
+        part = self.processes.shard.part(self.recipe.batch_size)
         if self.task.num_batches < 1:
             raise DataError(
                 "the training set is smaller than a batch",
                 f"at least {self.recipe.batch_size} clips",
                 "lower --batch-size",
             )
-        if 0 < self.execution.micro_batch < size // world and has_batch_statistics(self.model):
+        if 0 < self.execution.micro_batch < part.stop - part.start and has_batch_statistics(self.model):
             raise UsageError(
                 f"--micro-batch {self.execution.micro_batch} with batch normalisation in training",
                 "whole batches: its statistics are of what is computed at once",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mma_edge.audio import log_mel
-from mma_edge.clip import NUM_FRAMES
+from mma_edge.clip import NUM_FRAMES, evenly
 from mma_edge.errors import UsageError
 from mma_edge.faces import resize
 from mma_trainer.data.public import Faces, check_pairs, load_faces, load_voices
@@ -37,13 +37,18 @@ Inputs = tuple[np.ndarray | None, np.ndarray | None]
 """frames uint8 (16, S, S, 3) or None, log-mel float32 (512, 128) or None."""
 
 
+def each_once(images: Sequence[np.ndarray], change: Callable[[np.ndarray], np.ndarray]) -> list[np.ndarray]:
+    """Every picture changed, one that is shown several times only once: a still stays one."""
+    distinct = {id(image): image for image in images}
+    changed = {key: change(image) for key, image in distinct.items()}
+    return [changed[id(image)] for image in images]
+
+
 def cut(clip: RawClip, image_size: int) -> Inputs:
     """What the runtime makes of a clip."""
     frames = mel = None
     if clip.images is not None:
-        resized = {id(image): image for image in clip.images}  # a still is resized once
-        resized = {key: resize(image, image_size) for key, image in resized.items()}
-        frames = np.stack([resized[id(image)] for image in clip.images])
+        frames = np.stack(each_once(clip.images, lambda image: resize(image, image_size)))
     if clip.wave is not None:
         mel = log_mel(clip.wave, clip.sample_rate_hz)
     return frames, mel
@@ -89,7 +94,7 @@ class EvalSet:
 
     def first(self, count: int) -> EvalSet:
         """Every n-th clip, `count` in all: a quick look at the whole set."""
-        chosen = np.unique(np.linspace(0, len(self.labels) - 1, min(count, len(self.labels))).astype(int))
+        chosen = evenly(len(self.labels), count)
         load, raw = self.load, self.raw
         return dataclasses.replace(
             self,

@@ -271,13 +271,6 @@ def load_clips(
     return frames.reshape(*chosen.shape, *frames.shape[1:]), np.repeat(mel[None], num_clips, axis=0)
 
 
-def list_clips(
-    entries: Sequence[ClipEntry], index: int, image_size: int, num_clips: int, cache: Cache | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """`load_clips` of one clip of a list."""
-    return load_clips(entries[index], image_size, num_clips, cache)
-
-
 def read_images(entry: ClipEntry, indices: Sequence[int]) -> list[np.ndarray]:
     """The frames at `indices`, as stored: uint8 (h, w, 3) RGB each; one asked for twice is one object."""
     images: dict[int, np.ndarray] = {}

@@ -11,7 +11,7 @@ from mma_edge.clip import frame_indices
 from mma_edge.errors import DataError
 from mma_trainer.data.check import settle
 from mma_trainer.data.evalsets import EvalSet, RawClip
-from mma_trainer.data.lists import ClipEntry, list_clips, read_images, read_wave, scan_list
+from mma_trainer.data.lists import ClipEntry, load_clips, read_images, read_wave, scan_list
 
 
 def open_list(
@@ -42,7 +42,7 @@ def list_set(name: str, where: str, entries: Sequence[ClipEntry], image_size: in
     description = f"{where}, {len(entries)} clips, {silent} of them without a wav{clips}"
 
     def load(index: int) -> tuple[np.ndarray, np.ndarray]:
-        frames, mel = list_clips(entries, index, image_size, views)
+        frames, mel = load_clips(entries[index], image_size, views)
         return (frames[0], mel[0]) if views == 1 else (frames, mel)
 
     def raw(index: int) -> RawClip:

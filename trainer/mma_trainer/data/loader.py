@@ -149,16 +149,11 @@ class ListTask:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
-        size, share = self.recipe.batch_size, self.recipe.batch_size // shard.world
-        if size % shard.world:
-            raise UsageError(
-                f"a batch of {size} clips cannot be shared by {shard.world} processes",
-                "a multiple",
-                f"try --batch-size {max(1, share) * shard.world}",
-            )
+        size = self.recipe.batch_size
+        part = shard.part(size)
         shuffle = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.train), generator=shuffle)[: self.num_batches * size]
-        mine = order.reshape(-1, size)[:, shard.rank * share : (shard.rank + 1) * share]
+        mine = order.reshape(-1, size)[:, part]
         yield from self._train_loader.batches(epoch, mine.tolist())
 
     def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:

@@ -192,8 +192,9 @@ class PseudoPairTask:
             labels = self.train_faces.labels[faces[rows]]
             voices = match_labels(labels, self.train_voices.labels, rng)
             swap = ((torch.rand(self.batch_size, generator=rng) < self.mismatch) & present.all(dim=1)).numpy()
-            voices = np.where(~present[:, 0].numpy() | swap, alone[rows], voices)
-            labels = np.where(~present[:, 0].numpy(), self.train_voices.labels[voices], labels)
+            faceless = ~present[:, 0].numpy()
+            voices = np.where(faceless | swap, alone[rows], voices)
+            labels = np.where(faceless, self.train_voices.labels[voices], labels)
             stills = augment_stills(resize_stills(self.train_faces.images[faces[rows]], self.image_size), rng)
             frames = to_uint8_rgb(stills_to_clips(stills, NUM_FRAMES, rng))
             mels = augment_mel(torch.stack([self.train_voices.random(index, rng) for index in voices]), rng)

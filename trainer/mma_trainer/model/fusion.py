@@ -39,16 +39,22 @@ class FusionBottleneck(nn.Module):
         self.image_up, self.audio_up = nn.Linear(bottleneck, width), nn.Linear(bottleneck, width)
         self.image_gate, self.audio_gate = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
 
-    def forward(self, image: Tensor, audio: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
-        """image (N * num_frames, Tv, W), audio (N, Ta, W) -> the same shapes."""
-        N, Tv = audio.shape[0], image.shape[1]
+    def forward(self, image: Tensor, audio: Tensor, num_frames: int, cls_only: bool = False) -> tuple[Tensor, Tensor]:
+        """image (N * num_frames, Tv, W), audio (N, Ta, W) -> the same shapes, or their first tokens alone.
+
+        After the last layer nothing but [CLS] is read, so a graph need not compute more; the means still are over
+        all tokens.
+        """
+        N = audio.shape[0]
         v = self.image_norm(self.image_down(image))  # (N*F, Tv, d)
         a = self.audio_norm(self.audio_down(audio))  # (N, Ta, d)
         d = v.shape[-1]
-        v = v.reshape(N, num_frames, Tv, d)
+        v = v.reshape(N, num_frames, -1, d)
         a_mean = a.mean(dim=1).reshape(N, 1, 1, d)
         v_mean = v.mean(dim=(1, 2)).reshape(N, 1, d)
-        v_mixed = (v + a_mean).reshape(N * num_frames, Tv, d)
+        if cls_only:
+            image, audio, v, a = image[:, :1], audio[:, :1], v[:, :, :1], a[:, :1]
+        v_mixed = (v + a_mean).reshape(N * num_frames, -1, d)
         image = image + torch.tanh(self.image_gate) * F.gelu(self.image_up(v_mixed))
         audio = audio + torch.tanh(self.audio_gate) * F.gelu(self.audio_up(a + v_mean))
         return image, audio

@@ -89,6 +89,8 @@ class MMADFER(nn.Module):
             image = self.image_encoder.blocks[layer](image)
         if self.adaptors:
             image = self.adaptors[layer](image)
+        if self.fusion and self._is_last_of_graph(layer):
+            return self.fusion[layer](image, audio, self.config.num_frames, cls_only=True)
         if self.fusion:
             image, audio = self.fusion[layer](image, audio, self.config.num_frames)
         if self.image_prompts is not None:
@@ -96,6 +98,14 @@ class MMADFER(nn.Module):
         if self.audio_prompts is not None:
             audio = self.audio_prompts.update(audio, layer)
         return image, audio
+
+    def _is_last_of_graph(self, layer: int) -> bool:
+        """Whether all that is read of this layer's result is [CLS], and what is made is a graph.
+
+        In training everything is computed, so that every parameter has a gradient, be it zero.
+        """
+        is_last = layer == self.config.depth - 1 and self.config.fusion == "bottleneck"
+        return is_last and torch.compiler.is_exporting()
 
     def head(self, image: Tensor | None, audio: Tensor | None) -> Tensor:
         """Tokens after the last layer -> logits (N, C)."""

@@ -1,0 +1,106 @@
+"""Where a graph can be quantised: matrix products and convolutions with constant weights, and what flows into them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from mma_edge.onnxruntime_session import open_session
+from mma_export.clips import RealClips
+
+SAMPLES_PER_CLIP = 4096
+"""Values kept of each tensor and clip: enough to place a clipping point, little enough for hundreds of tensors."""
+TENSORS_PER_RUN = 80
+"""Tensors fetched at once: about 1.3 GB for ViT-B at 224 pixels."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One product with constant weights.
+
+    Attributes:
+        node: its name, unique in the graph.
+        op_type: "MatMul" or "Conv".
+        activation: the tensor that flows in.
+        weight: name of its initializer: (K, N) of a MatMul, (O, I, ...) of a Conv.
+    """
+
+    node: str
+    op_type: str
+    activation: str
+    weight: str
+
+    @property
+    def channel_axis(self) -> int:
+        """Axis of the output channels in the weight."""
+        return 1 if self.op_type == "MatMul" else 0
+
+
+@dataclass(frozen=True, eq=False)
+class Range:
+    """What was seen of a tensor on real clips.
+
+    Attributes:
+        largest: of all absolute values.
+        per_channel: float32 (channels,), the same for each channel (the last axis; of a Conv's input the second).
+        samples: float32, some of its values.
+    """
+
+    largest: float
+    per_channel: np.ndarray
+    samples: np.ndarray
+
+
+def find_sites(proto: onnx.ModelProto) -> list[Site]:
+    """All of them, in the order of the graph. A Gemm (the classifier) is too small to be worth it."""
+    constants = {t.name: t for t in proto.graph.initializer if t.data_type == TensorProto.FLOAT}
+    return [
+        Site(node.name, node.op_type, node.input[0], node.input[1])
+        for node in proto.graph.node
+        if node.op_type in ("MatMul", "Conv")
+        and node.input[1] in constants
+        and node.input[0] not in constants
+        and (node.op_type == "Conv" or len(constants[node.input[1]].dims) == 2)
+    ]
+
+
+def weights_of(proto: onnx.ModelProto, sites: list[Site]) -> dict[str, np.ndarray]:
+    """Weight name -> float32 values."""
+    wanted = {site.weight for site in sites}
+    return {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer if t.name in wanted}
+
+
+def observe(proto: onnx.ModelProto, sites: list[Site], clips: RealClips) -> dict[str, Range]:
+    """Run the graph on real clips and note what flows into each site: activation name -> range."""
+    axes = {site.activation: (1 if site.op_type == "Conv" else -1) for site in sites}
+    names, rng = list(axes), np.random.default_rng(0)
+    ranges: dict[str, Range] = {}
+    for start in range(0, len(names), TENSORS_PER_RUN):
+        group = names[start : start + TENSORS_PER_RUN]
+        session, _ = open_session(with_outputs(proto, group).SerializeToString())
+        per_channel: dict[str, np.ndarray] = {}
+        samples: dict[str, list[np.ndarray]] = {name: [] for name in group}
+        for row in range(len(clips)):
+            feed = {"frames": clips.frames[row : row + 1], "mel": clips.mel[row : row + 1]}
+            for name, tensor in zip(group, session.run(group, feed), strict=True):
+                others = tuple(axis for axis in range(tensor.ndim) if axis != axes[name] % tensor.ndim)
+                largest = np.abs(tensor).max(axis=others)
+                per_channel[name] = np.maximum(per_channel.get(name, 0), largest)
+                samples[name].append(rng.choice(tensor.reshape(-1), SAMPLES_PER_CLIP))
+        for name in group:
+            ranges[name] = Range(
+                float(per_channel[name].max()), per_channel[name].astype(np.float32), np.concatenate(samples[name])
+            )
+    return ranges
+
+
+def with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """A copy of the graph whose outputs are the named tensors."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    del copy.graph.output[:]
+    copy.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    return copy

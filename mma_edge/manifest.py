@@ -1,0 +1,214 @@
+"""The manifest of a bundle: the contract between export and run time, and its checks (schema version 1).
+
+schema_version   1
+name             of the model, e.g. "mma-dfer-nano"
+labels           class names in the order of the logits
+image_size       side S of a face crop in pixels
+num_frames       frames per clip
+audio            log-mel parameters: num_mel_frames, num_mel_bins, frame_length_ms, frame_shift_ms
+face_crop        "square-longer-side"
+color            "rgb" or "grey": what the faces it was trained on were; the graph itself converts
+missing_modality "trained": whether training ever hid a modality
+temperature      the logits are divided by it before the softmax: a number, or an object with one each for clips
+                 with "both" modalities, with the "video" alone and with the "audio" alone
+opset            ONNX opset of the graphs
+precisions       fp32, fp16, bf16 or int8 -> an entry with
+                     file       the ONNX graph
+                     parity     figures of the export gate
+                     cpu_file   optional: the graph that onnxruntime's CPU runs instead, for speed
+                     tolerance  optional: of the self-test at this precision (default: golden.tolerance)
+                     failed     optional: in words, which limit of the gate was missed (--keep-going)
+files            every other file of the bundle -> SHA-256 in hex
+license          {"name", "file"} of the weights
+provenance       where the weights come from
+golden           {"seed", "logits", "tolerance"}: the load-time self-test (see `golden_inputs`)
+streaming        optional: the model in parts (see `mma_edge.streaming`), an object with
+                     precision  "fp32"
+                     stem       the ONNX graph that a frame goes through once
+                     exact, rolling  per mode, an entry with
+                         file       the ONNX graph of the rest, or
+                         refused    in words, which gate the mode failed: there is no graph then
+                         parity     figures of the export gate, where nothing is old
+                         max_age_s  optional, rolling: a frame is computed anew when older; default never
+                         curve      optional, rolling: agreement with full recomputation per max_age_s
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from mma_edge.audio.logmel import FRAME_LENGTH_MS, FRAME_SHIFT_MS, NUM_MEL_BINS, NUM_MEL_FRAMES
+from mma_edge.clip import NUM_FRAMES
+from mma_edge.errors import BundleError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+MODALITIES = ("both", "video", "audio")
+"""What there is of a clip; a model can be sure of itself in another way for each."""
+FACE_CROP = "square-longer-side"
+AUDIO = {
+    "num_mel_frames": NUM_MEL_FRAMES,
+    "num_mel_bins": NUM_MEL_BINS,
+    "frame_length_ms": FRAME_LENGTH_MS,
+    "frame_shift_ms": FRAME_SHIFT_MS,
+}
+
+# Key -> (type, keys of an object or None). Nothing else is admitted: a key this version does not
+# know could change what the numbers mean.
+_SCHEMA: dict[str, tuple[type | tuple[type, ...], set[str] | None]] = {
+    "schema_version": (int, None),
+    "name": (str, None),
+    "labels": (list, None),
+    "image_size": (int, None),
+    "num_frames": (int, None),
+    "audio": (dict, set(AUDIO)),
+    "face_crop": (str, None),
+    "color": (str, None),
+    "missing_modality": (dict, {"trained"}),
+    "temperature": ((int, float, dict), None),
+    "opset": (int, None),
+    "precisions": (dict, None),
+    "files": (dict, None),
+    "license": (dict, {"name", "file"}),
+    "provenance": (dict, None),
+    "golden": (dict, {"seed", "logits", "tolerance"}),
+}
+# Keys that may be absent.
+_OPTIONAL: dict[str, tuple[type | tuple[type, ...], set[str] | None]] = {
+    "streaming": (dict, {"precision", "stem", "exact", "rolling"}),
+}
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+MIN_TOP1_AGREEMENT = {"fp16": 0.995, "bf16": 0.995, "int8": 0.98}
+"""Share of real clips with float32's answer, below which neither a graph nor an engine is kept."""
+_ENTRY = {"file": str, "parity": dict}
+_ENTRY_OPTIONAL = {"cpu_file": str, "tolerance": (int, float), "failed": str}
+_MODE = {"parity": dict}
+_MODE_OPTIONAL = {"file": str, "refused": str, "max_age_s": (int, float), "curve": list}
+REEXPORT = "export it again with mma-export"
+
+
+def read_temperatures(value: object) -> dict[str, float]:
+    """The temperature of each of MODALITIES, from a number or an object with all of them; ValueError for others."""
+    values = value if isinstance(value, dict) else dict.fromkeys(MODALITIES, value)
+    if set(values) != set(MODALITIES) or not all(_is_finite(number) and number > 0 for number in values.values()):
+        raise ValueError(f"temperature {value!r} is neither a positive number nor one for each of {MODALITIES}")
+    return {name: float(values[name]) for name in MODALITIES}
+
+
+def read_manifest(folder: Path) -> dict:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{folder} has no {MANIFEST}", "a bundle", "make one with mma-export --output DIR")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read ({error})", "JSON", REEXPORT) from error
+    if not isinstance(manifest, dict):
+        raise BundleError(f"{path} holds a {type(manifest).__name__}", "a JSON object", REEXPORT)
+    return manifest
+
+
+def check_manifest(folder: Path, manifest: dict) -> None:
+    path = folder / MANIFEST
+    version = manifest.get("schema_version")
+    if type(version) is not int or version != SCHEMA_VERSION:
+        newer = isinstance(version, int) and version > SCHEMA_VERSION
+        hint = "upgrade mma-edge: pip install -U mma-edge" if newer else REEXPORT
+        raise BundleError(f"{path} has schema version {version!r}", f"version {SCHEMA_VERSION}", hint)
+    if unknown := sorted(set(manifest) - set(_SCHEMA) - set(_OPTIONAL)):
+        raise BundleError(f"{path} has unknown keys {unknown}", "schema version 1", "upgrade mma-edge or " + REEXPORT)
+    if missing := sorted(set(_SCHEMA) - set(manifest)):
+        raise BundleError(f"{path} lacks {missing}", "schema version 1", REEXPORT)
+    for key, (kind, inner) in {**_SCHEMA, **_OPTIONAL}.items():
+        if key not in manifest:
+            continue
+        value = manifest[key]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise BundleError(f"{path}: {key} is a {type(value).__name__}", "the type of schema version 1", REEXPORT)
+        if inner is not None and set(value) != inner:
+            raise BundleError(f"{path}: {key} has keys {sorted(value)}", f"{sorted(inner)}", REEXPORT)
+    _check_values(path, manifest)
+
+
+def _check_values(path: Path, manifest: dict) -> None:
+    labels, golden = manifest["labels"], manifest["golden"]
+    logits = np.array(golden["logits"], dtype=object)
+    problems = [
+        (
+            not labels or len(set(map(str, labels))) != len(labels) or not all(isinstance(x, str) for x in labels),
+            "labels",
+        ),
+        (manifest["image_size"] < 1, "image_size"),
+        (manifest["num_frames"] != NUM_FRAMES, f"num_frames (this version samples {NUM_FRAMES})"),
+        (manifest["audio"] != AUDIO, f"audio (this version computes {AUDIO})"),
+        (manifest["face_crop"] != FACE_CROP, f"face_crop (this version cuts {FACE_CROP})"),
+        (manifest["color"] not in ("rgb", "grey"), "color"),
+        (not _is_temperature(manifest["temperature"]), "temperature"),
+        (logits.shape != (1, len(labels)) or not all(map(_is_finite, logits.flat)), "golden.logits"),
+        (type(golden["seed"]) is not int or golden["seed"] < 0, "golden.seed"),
+        (not _is_finite(golden["tolerance"]) or golden["tolerance"] <= 0, "golden.tolerance"),
+        (manifest["license"]["file"] not in manifest["files"], "license.file (it has no SHA-256)"),
+        (not manifest["precisions"], "precisions"),
+    ]
+    for name, entry in manifest["precisions"].items():
+        known = name in PRECISIONS and _is_entry(entry)
+        problems.append((not known, f"precisions.{name}"))
+        files = [entry[key] for key in ("file", "cpu_file") if key in entry] if known else []
+        problems += [(file not in manifest["files"], f"precisions.{name}: {file} (no SHA-256)") for file in files]
+    problems += _streaming_problems(manifest)
+    if wrong := [name for bad, name in problems if bad]:
+        raise BundleError(f"{path}: unusable value of {', '.join(wrong)}", "schema version 1", REEXPORT)
+
+
+def _streaming_problems(manifest: dict) -> list[tuple[bool, str]]:
+    if "streaming" not in manifest:
+        return []
+    streaming = manifest["streaming"]
+    problems = [
+        (streaming["precision"] != "fp32", "streaming.precision"),
+        (not _is_hashed(streaming["stem"], manifest), "streaming.stem (no SHA-256)"),
+    ]
+    for mode in ("exact", "rolling"):
+        entry = streaming[mode]
+        known = _has_keys(entry, _MODE, _MODE_OPTIONAL) and ("file" in entry) != ("refused" in entry)
+        known = known and _is_positive(entry.get("max_age_s", 1))
+        problems.append((not known, f"streaming.{mode}"))
+        if known and "file" in entry:
+            unhashed = not _is_hashed(entry["file"], manifest)
+            problems.append((unhashed, f"streaming.{mode}: {entry['file']} (no SHA-256)"))
+    return problems
+
+
+def _is_hashed(name: object, manifest: dict) -> bool:
+    return isinstance(name, str) and name in manifest["files"]
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether this is what the manifest says of one precision."""
+    return _has_keys(entry, _ENTRY, _ENTRY_OPTIONAL) and _is_positive(entry.get("tolerance", 1))
+
+
+def _has_keys(entry: object, required: dict, optional: dict) -> bool:
+    """Whether this is an object with the required keys, perhaps some of the optional ones, and their types."""
+    if not isinstance(entry, dict) or not set(required) <= set(entry) <= {*required, *optional}:
+        return False
+    return all(isinstance(value, {**required, **optional}[key]) for key, value in entry.items())
+
+
+def _is_positive(value: object) -> bool:
+    return _is_finite(value) and value > 0
+
+
+def _is_temperature(value: object) -> bool:
+    try:
+        read_temperatures(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_finite(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < float("inf")

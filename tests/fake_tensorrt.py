@@ -1,0 +1,263 @@
+"""A stand-in for `tensorrt` that really computes: a plan holds the ONNX graph, an engine runs it on onnxruntime.
+
+Its surface is a subset of the real one (test_tensorrt_contract.py). FAKE_TRT, a list of words, makes it fail:
+parse, build, kill, crash, raise, no-context, refuse-shape, enqueue, and perturb=X, which adds noise of that size.
+Builder and Runtime abort the process where the driver was not asked first, as the real ones do without a GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+import signal
+import sys
+from pathlib import Path
+
+import fake_cudart
+import numpy as np
+import onnxruntime
+
+__version__ = "10.13.3.9"
+MAGIC = b"FAKEPLAN"
+BUILT: list[dict] = []
+"""Settings of the builds of this process."""
+
+
+def told(word: str) -> str | None:
+    """None when FAKE_TRT has no such word, else what follows its "="."""
+    for item in os.environ.get("FAKE_TRT", "").split():
+        name, _, value = item.partition("=")
+        if name == word:
+            return value
+    return None
+
+
+class NetworkDefinitionCreationFlag(enum.IntEnum):
+    STRONGLY_TYPED = 3  # neither 10's number nor 11's: only the name is to be relied on
+
+
+class BuilderFlag(enum.IntEnum):
+    TF32 = 6
+
+
+class MemoryPoolType(enum.IntEnum):
+    WORKSPACE = 0
+
+
+class DataType(enum.IntEnum):
+    FLOAT = 0
+    UINT8 = 9
+
+
+class ExecutionContextAllocationStrategy(enum.IntEnum):
+    STATIC = 0
+    USER_MANAGED = 2
+
+
+class ILogger:
+    class Severity(enum.IntEnum):
+        INTERNAL_ERROR = 0
+        ERROR = 1
+        WARNING = 2
+
+    def __init__(self):
+        self._ready = True
+
+
+class IProgressMonitor:
+    def __init__(self):
+        self._ready = True
+
+
+class IHostMemory:
+    def __init__(self, data):
+        self._data = data
+
+    def __bytes__(self):  # the real one has the buffer protocol, which bytes() takes as well
+        return self._data
+
+
+class ITimingCache:
+    def __init__(self, content):
+        self._content = content
+
+    def serialize(self):
+        return IHostMemory(self._content + b"timed")
+
+
+class IOptimizationProfile:
+    def __init__(self):
+        self._shapes = {}
+
+    def set_shape(self, input, min, opt, max):
+        self._shapes[input] = [list(min), list(opt), list(max)]
+
+
+class IBuilderConfig:
+    def __init__(self):
+        self._settings = {"cleared": [], "profiles": []}
+        self.builder_optimization_level = 3
+        self.progress_monitor = None
+
+    def set_memory_pool_limit(self, pool, pool_size):
+        self._settings[pool.name] = pool_size
+
+    def clear_flag(self, flag):
+        self._settings["cleared"].append(flag.name)
+
+    def add_optimization_profile(self, profile):
+        self._settings["profiles"].append(profile._shapes)
+        return 0
+
+    def create_timing_cache(self, serialized_timing_cache):
+        return ITimingCache(serialized_timing_cache)
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        self._settings["cache"] = cache._content
+        return cache._content != b"of another device" or ignore_mismatch
+
+
+class INetworkDefinition:
+    def __init__(self, flags):
+        self._flags, self._graph = flags, b""
+
+
+class ParserError:
+    def node_name(self):
+        return "node_attention"
+
+    def node_operator(self):
+        return "Attention"
+
+    def desc(self):
+        return "no importer\nregistered"
+
+
+class OnnxParser:
+    def __init__(self, network, logger):
+        assert logger._ready
+        self._network = network
+
+    @property
+    def num_errors(self):
+        return 1
+
+    def parse_from_file(self, model):
+        self._network._graph = Path(model).read_bytes()
+        return told("parse") is None
+
+    def get_error(self, index):
+        return ParserError()
+
+
+class Builder:
+    def __init__(self, logger):
+        _need_a_gpu()
+        self._logger = logger
+
+    def create_network(self, flags):
+        return INetworkDefinition(flags)
+
+    def create_builder_config(self):
+        return IBuilderConfig()
+
+    def create_optimization_profile(self):
+        return IOptimizationProfile()
+
+    def build_serialized_network(self, network, config):
+        monitor = config.progress_monitor
+        monitor.phase_start("Building Engine", None, 2)
+        monitor.step_complete("Building Engine", 0)
+        for word, number in (("kill", signal.SIGKILL), ("crash", signal.SIGSEGV)):
+            if told(word) is not None:
+                os.kill(os.getpid(), number)
+        if told("raise") is not None:
+            raise RuntimeError("an accident")
+        if told("build") is not None:
+            self._logger.log(ILogger.Severity.ERROR, "could not find\nany implementation")
+            return None
+        monitor.phase_finish("Building Engine")
+        assert network._flags == 1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED
+        BUILT.append({**config._settings, "level": config.builder_optimization_level})
+        profile = repr(config._settings["profiles"][0]).encode()
+        return IHostMemory(b"\0".join([MAGIC + str(len(network._graph)).encode(), profile, network._graph]))
+
+
+class Runtime:
+    def __init__(self, logger):
+        _need_a_gpu()
+        self._logger = logger
+
+    def deserialize_cuda_engine(self, serialized_engine):
+        head, profile, graph = bytes(serialized_engine).split(b"\0", 2)
+        if head != MAGIC + str(len(graph)).encode():
+            self._logger.log(ILogger.Severity.ERROR, "serialization assertion failed")
+            return None
+        return ICudaEngine(eval(profile), graph)
+
+
+class ICudaEngine:
+    def __init__(self, profile, graph):
+        self._profile = profile
+        self._session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        self._names = ["frames", "mel", "logits"]
+        self.num_io_tensors, self.num_optimization_profiles = 3, 1
+        self.device_memory_size_v2 = 4096
+
+    def get_tensor_name(self, index):
+        return self._names[index]
+
+    def get_tensor_dtype(self, name):
+        return DataType.UINT8 if name == "frames" else DataType.FLOAT
+
+    def get_tensor_profile_shape(self, name, profile_index):
+        return self._profile[name]
+
+    def create_execution_context(self, strategy):
+        assert strategy is ExecutionContextAllocationStrategy.USER_MANAGED
+        return None if told("no-context") is not None else IExecutionContext(self)
+
+
+class IExecutionContext:
+    def __init__(self, engine):
+        self._engine, self._shapes, self._addresses, self._memory = engine, {}, {}, 0
+
+    def set_device_memory(self, memory, size):
+        self._memory = memory
+
+    def set_input_shape(self, name, shape):
+        low, _, high = self._engine._profile[name]
+        self._shapes[name] = tuple(shape)
+        fits = all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
+        return fits and told("refuse-shape") is None
+
+    def set_tensor_address(self, name, memory):
+        self._addresses[name] = memory
+        return memory in fake_cudart.LIVE
+
+    def execute_async_v3(self, stream_handle):
+        assert fake_cudart.LIVE[stream_handle] == "stream" and self._memory in fake_cudart.LIVE
+        fake_cudart.submit(stream_handle, self._compute)
+        return told("enqueue") is None
+
+    def _compute(self):
+        feeds = {
+            name: _array(self._addresses[name], shape, np.uint8 if name == "frames" else np.float32)
+            for name, shape in self._shapes.items()
+        }
+        logits = self._engine._session.run(["logits"], feeds)[0].astype(np.float32)
+        if noise := told("perturb"):
+            logits = logits + float(noise) * np.random.default_rng(0).standard_normal(logits.shape).astype(np.float32)
+        _array(self._addresses["logits"], logits.shape, np.float32)[:] = logits
+
+
+def _array(address, shape, dtype):
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.frombuffer((ctypes.c_byte * nbytes).from_address(address), dtype).reshape(shape)
+
+
+def _need_a_gpu():
+    driver = sys.modules["mma_edge.engines.cuda_driver"]
+    if not driver.cuda_devices():
+        os.abort()

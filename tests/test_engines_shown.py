@@ -1,0 +1,85 @@
+"""`mma-edge doctor` tries what it reports, and `mma-edge info` shows what the gate found."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mma_edge import doctor, engines
+from mma_edge.bundle import read_bundle
+from mma_edge.engines import backend_module, openvino_cpu
+from mma_edge.engines.cuda_driver import CudaDevice
+from mma_edge.info import show_bundle
+
+Edit = Callable[[Callable[[dict], object]], Path]
+ORIN = CudaDevice("Orin", (8, 7), 8 << 30)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (doctor, engines):
+        monkeypatch.setattr(module, "cuda_devices", lambda: [ORIN])
+
+
+def shown(folder: Path) -> str:
+    console = Console(file=io.StringIO(), width=300)
+    show_bundle(read_bundle(folder), console)
+    return console.file.getvalue()
+
+
+def test_doctor_asks_for_nothing_to_be_installed_where_there_is_no_gpu(monkeypatch) -> None:
+    monkeypatch.setattr(engines, "cuda_devices", list)
+    for finding in (doctor._cuda(), doctor._tensorrt()):
+        assert finding.state == doctor.OPTIONAL and "no CUDA device answers" in finding.found
+        assert finding.todo == "none needed without an NVIDIA GPU"
+
+
+def test_doctor_says_what_keeps_a_backend_from_running(monkeypatch, gpu: None) -> None:
+    monkeypatch.setattr(backend_module("cuda"), "probe", lambda: "cuBLAS is missing: pip install it")
+    monkeypatch.setattr(backend_module("tensorrt"), "probe", lambda: None)
+    finding = doctor._cuda()
+    assert finding.state == doctor.OPTIONAL and finding.todo == "cuBLAS is missing: pip install it"
+    finding = doctor._tensorrt()
+    assert finding.state == doctor.OK and "mma-edge build" in finding.todo
+    assert "Orin (8.7, 9 GB)" in doctor._gpu().found
+
+
+def test_doctor_tells_openvinos_precisions_or_how_to_get_it(monkeypatch) -> None:
+    monkeypatch.setattr(openvino_cpu, "capabilities", lambda: frozenset({"FP32", "BF16"}))
+    finding = doctor._openvino()
+    assert finding.state == doctor.OK and "(bf16, fp32)" in finding.found
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    finding = doctor._openvino()
+    assert finding.state == doctor.OPTIONAL and 'pip install "mma-edge[openvino]"' in finding.todo
+
+
+def test_info_shows_figures_of_the_gate_and_its_failure(edit_manifest: Edit) -> None:
+    def add(manifest: dict) -> None:
+        graph = manifest["precisions"]["fp32"]["file"]
+        parity = {"top1_agreement": 0.9875, "max_abs_logit_difference": 3e-5, "uar_loss": None, "clips": 80}
+        entry = {"file": graph, "cpu_file": "LICENSE", "parity": parity, "failed": "top-1 below 0.995"}
+        manifest["precisions"]["int8"] = entry
+
+    text = shown(edit_manifest(add))
+    for words in (
+        "top1 agreement 0.9875",
+        "max abs logit difference 3.0e-05",
+        "uar loss unknown",
+        "clips 80",
+        "FAILED its gate: top-1 below 0.995",
+        "on onnxruntime's CPU LICENSE",
+    ):
+        assert words in text
+
+
+def test_info_shows_engines_and_whether_they_fit_this_device(bundle_copy: Path) -> None:
+    assert "no engine built; on the device: mma-edge build" in shown(bundle_copy)
+    (bundle_copy / "engines").mkdir()
+    (bundle_copy / "engines" / "fp32.plan").write_bytes(b"of another device")
+    assert "fp32 (not for this device)" in shown(bundle_copy)

@@ -1,0 +1,253 @@
+"""Each precision computes what float32 computes, near enough, or is refused: the gate is no formality."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import TINY, make_model, one_line
+from onnx import TensorProto, helper, numpy_helper
+
+import mma_edge
+from mma_edge.bundle import golden_inputs
+from mma_edge.errors import BackendError, DataError, ParityError, UsageError
+from mma_export.cli import main
+from mma_export.clips import RealClips, folder_clips
+from mma_export.gate import MIN_LABELLED, compare
+from mma_export.half import HalfOptions, half_tensor, half_tensors, options_of, rounded, to_half
+from mma_export.precisions import GateOptions
+from mma_export.ranges import Largest, check_overflow, largest_value
+from mma_export.run import logits_of
+from mma_export.sites import find_sites
+from mma_export.write import UNSTATED, write_bundle
+from mma_trainer.checkpoint import Checkpoint
+
+
+def types_of(graph: onnx.ModelProto) -> dict[str, int]:
+    inferred = onnx.shape_inference.infer_shapes(graph).graph
+    return {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.output)}
+
+
+def operators(graph: onnx.ModelProto) -> Counter:
+    return Counter(node.op_type for node in graph.graph.node)
+
+
+def test_gelu_is_said_as_onnxruntime_fuses_it(proto: onnx.ModelProto, tmp_path: Path) -> None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    left = operators(onnx.load(tmp_path / "optimised.onnx"))
+    assert operators(proto)["Erf"] > 4 and left["Erf"] == 0 and left["BiasGelu"] + left["Gelu"] > 4
+
+
+def test_the_last_layer_mixes_only_what_is_read(proto: onnx.ModelProto) -> None:
+    """The last exchange's way up has one row per frame, the ones before it have one per token."""
+    model = make_model(TINY)
+    shapes = {}
+    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    for value in inferred.value_info:
+        shapes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    up = [
+        shapes[node.output[0]]
+        for node in proto.graph.node
+        if node.op_type == "MatMul"
+        and shapes.get(node.output[0], [0])[-1] == TINY.width
+        and shapes.get(node.input[0], [0])[-1] == TINY.bottleneck_width
+    ]
+    assert len(up) == 2 * len(model.fusion)
+    assert sorted(shape[-2] == 1 for shape in up) == [False] * (2 * len(model.fusion) - 2) + [True] * 2
+
+
+@pytest.mark.parametrize("kind", ["fp16", "bf16"])
+def test_half_is_typed_in_the_graph(kind: str, proto: onnx.ModelProto, tmp_path: Path) -> None:
+    graph = to_half(proto, options_of(kind))
+    onnx.save(graph, tmp_path / "half.onnx")
+    onnx.checker.check_model(str(tmp_path / "half.onnx"), full_check=True)
+    types, half = types_of(graph), {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[kind]
+    for node in graph.graph.node:
+        if node.op_type == "MatMul":
+            assert types[node.output[0]] == half, node.name
+        if node.op_type in ("LayerNormalization", "Softmax", "ReduceMean"):
+            assert types[node.output[0]] == TensorProto.FLOAT, node.name
+    assert types["logits"] == TensorProto.FLOAT
+    assert [value.type.tensor_type.elem_type for value in graph.graph.input] == [TensorProto.UINT8, TensorProto.FLOAT]
+    assert {entry.domain for entry in graph.opset_import} == {""}
+
+
+def test_softmax_can_be_half_too(proto: onnx.ModelProto) -> None:
+    types = types_of(graph := to_half(proto, options_of("fp16", softmax_half=True)))
+    assert {types[n.output[0]] for n in graph.graph.node if n.op_type == "Softmax"} == {TensorProto.FLOAT16}
+
+
+def test_fp16_answers_as_float32(proto: onnx.ModelProto, clips: RealClips, reference: np.ndarray) -> None:
+    logits = logits_of(to_half(proto, options_of("fp16")), clips)
+    difference = np.abs(logits - reference).max()
+    assert 0 < difference < 0.05  # it is another format, and a near one
+
+
+def test_rounding_imitated_in_float32_is_as_large_as_the_rounding(
+    proto: onnx.ModelProto, clips: RealClips, reference: np.ndarray
+) -> None:
+    """Fused kernels round in fewer places, so the two differ; their errors are of one size, bfloat16's of another."""
+    real, imitated, coarse = (
+        np.abs(logits_of(to_half(proto, options), clips) - reference).mean()
+        for options in (
+            HalfOptions("fp16"),
+            HalfOptions("fp16", emulate=True),
+            HalfOptions("bf16", products_only=True, emulate=True),
+        )
+    )
+    assert 0.4 * real < imitated < 2.5 * real
+    assert coarse > 2 * imitated
+
+
+def test_bfloat16_bits_are_those_of_the_format() -> None:
+    values = np.array([1.0, 1.00390625, 1.01171875, -3.0e38, 0.0, 1e-40], np.float32)
+    tensor = half_tensor(values, "x", TensorProto.BFLOAT16)
+    np.testing.assert_array_equal(numpy_helper.to_array(tensor).astype(np.float32), rounded(values, tensor.data_type))
+    # Halfway cases go to the even neighbour.
+    assert rounded(values, TensorProto.BFLOAT16)[1:3].tolist() == [1.0, 1.015625]
+
+
+def test_an_overflow_to_come_is_found_on_real_clips(proto: onnx.ModelProto, clips: RealClips) -> None:
+    names = half_tensors(proto, options_of("fp16"))
+    before = largest_value(proto, names, clips.spread(2))
+    check_overflow(before)
+    loud = onnx.ModelProto()
+    loud.CopyFrom(proto)
+    site = find_sites(loud)[-1]
+    weight = next(t for t in loud.graph.initializer if t.name == site.weight)
+    weight.CopyFrom(numpy_helper.from_array(1e6 * numpy_helper.to_array(weight), weight.name))
+    after = largest_value(loud, names, clips.spread(2))
+    assert after.value > 1e4 * before.value
+    with pytest.raises(ParityError, match="65504") as error:
+        check_overflow(after)
+    assert "bf16" in one_line(error.value)
+    with pytest.raises(ParityError):
+        check_overflow(Largest(float("nan"), "x"))
+
+
+def test_the_gate_judges_answers_not_only_numbers() -> None:
+    clips = RealClips(np.zeros((4, 1)), np.zeros((4, 1)), np.array([0, 0, 1, 1]), "made up")
+    exact = np.array([[2, 1], [2, 1], [1, 2], [1, 2]], np.float32)
+    other = exact.copy()
+    other[3] = [2.0, 1.9]
+    found = compare(exact, other, clips)
+    assert (found.top1_agreement, found.uar_loss) == (0.75, 0.25)
+    assert "75.0%" in found.problem("int8") and found.problem("fp16")
+    assert compare(exact, exact, clips).problem("fp16") is None
+    assert compare(exact, np.full_like(exact, np.nan), clips).problem("int8")
+    many = dataclasses.replace(found, top1_agreement=0.99, clips=MIN_LABELLED, uar_loss=0.006)
+    assert "UAR" in many.problem("int8")
+    assert dataclasses.replace(many, clips=MIN_LABELLED - 1).problem("int8") is None
+
+
+def test_the_sample_gives_clips_with_and_without_each_modality(clips: RealClips) -> None:
+    faces, sounds = clips.frames.any(axis=(1, 2, 3, 4)), clips.mel.any(axis=(1, 2))
+    assert {*zip(faces.tolist(), sounds.tolist(), strict=True)} == {(True, True), (True, False), (False, True)}
+    calibration, gate = clips.halves()
+    assert len(calibration) + len(gate) == len(clips) == 24
+
+
+def test_a_folder_without_faces_is_one_line(tmp_path: Path) -> None:
+    for folder, words in ((tmp_path / "none", "no folder"), (tmp_path, "no videos")):
+        with pytest.raises(DataError, match=words) as error:
+            folder_clips(folder, 16, ("happy",), 4)
+        one_line(error.value)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(DataError, match="no face was found in 1 videos"):
+        folder_clips(tmp_path, 16, ("happy",), 4)
+
+
+def test_a_bundle_with_all_precisions_runs(tmp_path: Path) -> None:
+    model = make_model(TINY)
+    bundle = write_bundle(
+        Checkpoint(TINY, model.state_dict(), {}),
+        Path("x.pt"),
+        "x",
+        tmp_path / "bundle",
+        ("fp16", "bf16", "int8"),
+        UNSTATED,
+        report=lambda text: None,
+        gate=GateOptions(count=10, keep_going=True),
+    )
+    assert bundle.precisions == ("fp32", "fp16", "bf16", "int8")
+    for name, entry in bundle.manifest["precisions"].items():
+        assert name == "fp32" or entry["parity"]["clips"] == 10
+    frames, mel = golden_inputs(4, TINY.image_size, 3)
+    exact = mma_edge.load(bundle.folder, "cpu").predict(frames, mel)
+    for precision in ("fp16", "int8"):
+        near = mma_edge.load(bundle.folder, "cpu", precision).predict(frames, mel)
+        assert 0 < np.abs(near - exact).max() < 0.2
+
+
+def test_a_precision_that_fails_its_gate_is_refused_or_marked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, proto: onnx.ModelProto
+) -> None:
+    def wrong(graph: onnx.ModelProto, options: HalfOptions) -> onnx.ModelProto:
+        half = to_half(graph, options)
+        last = half.graph.node[-1]
+        last.output[0] = "wrong"
+        half.graph.node.append(helper.make_node("Neg", ["wrong"], ["logits"], name="neg"))
+        return half
+
+    def traced(model: object, path: Path) -> onnx.ModelProto:
+        onnx.save(proto, path)
+        return proto
+
+    monkeypatch.setattr("mma_export.precisions.to_half", wrong)
+    monkeypatch.setattr("mma_export.write.export_graph", traced)  # seconds of tracing, done already
+    checkpoint, options = Checkpoint(TINY, make_model(TINY).state_dict(), {}), GateOptions(count=8)
+    arguments = (checkpoint, Path("x"), "x", tmp_path / "b", "fp16", UNSTATED)
+    with pytest.raises(ParityError, match="top-1") as error:
+        write_bundle(*arguments, report=lambda text: None, gate=options)
+    assert "--keep-going" in one_line(error.value) and not list(tmp_path.iterdir())
+    marked = write_bundle(*arguments, report=lambda text: None, gate=dataclasses.replace(options, keep_going=True))
+    assert "top-1 agreement 0.0%" in marked.manifest["precisions"]["fp16"]["failed"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--precision", "fp8"], "fp8"),
+        (["--precision", "fp16,int4"], "int4"),
+        (["--clips", "a", "--data", "b"], "--clips and --data"),
+        (["--gate-clips", "0"], "--gate-clips 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_line(argv: list[str], words: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(argv) == UsageError.exit_code
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_the_command_says_what_it_made_and_what_it_could_not(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    tiny_checkpoint: Path,
+    proto: onnx.ModelProto,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    def traced(model: object, path: Path) -> onnx.ModelProto:
+        onnx.save(proto, path)
+        return proto
+
+    monkeypatch.setattr("mma_export.write.export_graph", traced)
+    monkeypatch.setattr("mma_edge.engines.tensorrt_build.build_plan", no_gpu)
+    words = ["--checkpoint", tiny_checkpoint, "--precision", "fp16,bf16", "--gate-clips", 4, "--keep-going"]
+    words += ["--output", tmp_path / "b", "--triton", tmp_path / "models"]
+    assert main([str(word) for word in words]) == 0
+    said = capsys.readouterr().out
+    assert "no TensorRT engine of fp16, bf16: no GPU here" in said and "top1 agreement: 1" in said
+    assert f"mma-edge run sample --bundle {tmp_path / 'b'}" in said
+    assert (tmp_path / "models" / "tiny-fp16" / "1" / "model.onnx").is_file()
+
+
+def no_gpu(*_: object, **__: object) -> Path:
+    raise BackendError("no GPU here", hint="use a GPU")

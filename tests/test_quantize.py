@@ -1,0 +1,119 @@
+"""Eight bits where they do no harm: what is quantised, on which grid, and what is left in float32."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from mma_export.clips import RealClips
+from mma_export.dynamic import quantize_for_cpu
+from mma_export.quantize import (
+    activation_scale,
+    activation_scales,
+    integers,
+    most_suspect,
+    quantize_static,
+    smooth,
+    weight_scales,
+)
+from mma_export.run import logits_of
+from mma_export.sensitivity import measure, search
+from mma_export.sites import Range, find_sites, observe
+
+
+def operators(graph: onnx.ModelProto) -> Counter:
+    return Counter(node.op_type for node in graph.graph.node)
+
+
+def test_qdq_is_symmetric_and_per_channel(proto: onnx.ModelProto, clips: RealClips) -> None:
+    sites = find_sites(proto)
+    graph = quantize_static(proto, sites, activation_scales(observe(proto, sites, clips.spread(4))), {sites[0].node})
+    onnx.checker.check_model(graph, full_check=True)
+    constants = {t.name: numpy_helper.to_array(t) for t in graph.graph.initializer}
+    weights = 0
+    for node in graph.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            assert constants[node.input[2]].dtype == np.int8 and not constants[node.input[2]].any()
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants:
+            axis = node.attribute[0].i
+            assert constants[node.input[1]].shape == (constants[node.input[0]].shape[axis],)
+            weights += 1
+    assert weights == len({site.weight for site in sites[1:]})
+    kept = next(node for node in graph.graph.node if node.name == sites[0].node)
+    assert list(kept.input[:2]) == [sites[0].activation, sites[0].weight]
+
+
+def test_quantised_weights_are_within_half_a_step(rng: np.random.Generator) -> None:
+    weight = rng.standard_normal((8, 5)).astype(np.float32) * np.array([1, 10, 100, 1e-3, 0], np.float32)
+    scales = weight_scales(weight, 1)
+    assert (np.abs(integers(weight, scales, 1) * scales - weight) <= scales / 2 + 1e-9).all()
+
+
+def test_a_lone_outlier_is_clipped_and_a_full_range_is_not(rng: np.random.Generator) -> None:
+    full = rng.uniform(-1, 1, 10_000).astype(np.float32)
+    assert activation_scale(Range(1.0, np.ones(1), full)) * 127 > 0.9
+    normal = rng.standard_normal(10_000).astype(np.float32)
+    assert activation_scale(Range(20.0, np.ones(1), normal)) * 127 < 10
+
+
+def test_smoothing_moves_ranges_and_changes_nothing(proto: onnx.ModelProto, clips: RealClips) -> None:
+    graph = onnx.ModelProto()
+    graph.CopyFrom(proto)
+    # One channel of a norm is large, as in trained transformers.
+    norm = next(node for node in graph.graph.node if node.op_type == "LayerNormalization")
+    scale = next(t for t in graph.graph.initializer if t.name == norm.input[1])
+    values = numpy_helper.to_array(scale).copy()
+    values[3] = 40.0
+    graph.graph.initializer.append(numpy_helper.from_array(values, "loud"))
+    norm.input[1] = "loud"
+    exact = logits_of(graph, clips)
+    sites = find_sites(graph)
+    before = observe(graph, sites, clips.spread(4))
+    name = norm.output[0]
+    assert smooth(graph, sites, before) > 2
+    after = observe(graph, sites, clips.spread(4))
+    np.testing.assert_allclose(logits_of(graph, clips), exact, atol=2e-5)
+    peak = [seen[name].per_channel.max() / np.median(seen[name].per_channel) for seen in (before, after)]
+    assert peak[1] < 0.6 * peak[0]
+    assert all(site.weight in {t.name for t in graph.graph.initializer} for site in sites)
+
+
+def test_the_cpus_graph_is_standard_onnx_and_near(
+    proto: onnx.ModelProto, clips: RealClips, reference: np.ndarray
+) -> None:
+    sites = find_sites(proto)
+    graph = quantize_for_cpu(proto, sites, clips.spread(4))
+    assert {node.domain for node in graph.graph.node} <= {"", "ai.onnx"}
+    assert {entry.domain for entry in graph.opset_import} <= {"", "ai.onnx"}
+    assert operators(graph)["MatMulInteger"] == sum(site.op_type == "MatMul" for site in sites)
+    assert np.abs(logits_of(graph, clips) - reference).mean() < 0.3
+    assert operators(quantize_for_cpu(proto, sites, clips.spread(2), {site.node for site in sites})) == operators(proto)
+
+
+def test_the_search_keeps_the_product_that_does_not_stand_it(
+    proto: onnx.ModelProto, clips: RealClips, reference: np.ndarray
+) -> None:
+    sites = find_sites(proto)
+    ranges = observe(proto, sites, clips.spread(4))
+    victim = next(site for site in sites if site.op_type == "MatMul")
+    seen = ranges[victim.activation]
+    broken = dataclasses.replace(seen, largest=1e4, samples=np.append(seen.samples, np.float32(1e4)))
+    ranges[victim.activation] = broken
+    scales = activation_scales(ranges)
+
+    def quantize(kept: set[str]) -> onnx.ModelProto:
+        return quantize_static(proto, sites, scales, kept)
+
+    suspects = most_suspect(sites, ranges, scales, 5)
+    assert suspects[0] == victim and len(suspects) == 5
+    few = np.arange(3)
+    without = logits_of(quantize(set()), clips.part(few))
+    ranked = measure(suspects, quantize, reference[few], without, clips.part(few))
+    assert next(iter(ranked)) == victim.node and len(ranked) == 5
+    limit = np.abs(logits_of(quantize({victim.node}), clips) - reference).mean() * 1.01
+    found = search(suspects, quantize, reference, clips, few, lambda c: c.mean_abs_logit_difference <= limit)
+    assert found.kept == (victim.node,) and found.comparison.mean_abs_logit_difference <= limit

@@ -1,0 +1,201 @@
+"""`mma-export --streaming`: parts that are the whole graph, a bundle that hardly grows, rolling only if it agrees."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import TINY, one_line
+from onnx.external_data_helper import set_external_data, uses_external_data
+from streaming_bundle import SEEN
+
+from mma_edge.bundle import Bundle, golden_inputs, read_bundle
+from mma_edge.engines.onnx_cpu import OnnxCpuEngine
+from mma_edge.errors import BundleError, CheckpointError, DataError, ParityError
+from mma_edge.manifest import check_manifest
+from mma_edge.streaming import StreamingGraphs
+from mma_export import streaming, streaming_gate
+from mma_export.streaming import EXACT, ROLLING, STEM, add_streaming
+from mma_export.streaming_graph import share_weights
+from mma_trainer.model import MMADFER
+
+
+@pytest.fixture
+def synthetic_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming_gate, "collect_clips", lambda *args: SEEN)
+
+
+@pytest.mark.parametrize("clips", [1, 2])
+def test_stem_and_rest_give_the_whole_graphs_logits(streaming_bundle: Bundle, clips: int) -> None:
+    frames, mel = golden_inputs(50 + clips, TINY.image_size, clips)
+    expected = OnnxCpuEngine(streaming_bundle.graph("fp32"), "fp32")(frames, mel)
+    graphs = StreamingGraphs(streaming_bundle.folder / STEM, streaming_bundle.folder / EXACT)
+    tokens = graphs.stem(frames.reshape(-1, *frames.shape[2:]))
+    got = graphs.window(tokens.reshape(clips, 16, *tokens.shape[1:]), mel)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+    assert np.ptp(expected) > 0.1
+
+
+@pytest.mark.parametrize("new", [1, 2, 7, 16])
+def test_any_number_of_new_frames_gives_the_whole_graphs_logits_while_the_sound_stays(
+    streaming_bundle: Bundle, new: int
+) -> None:
+    frames, mel = golden_inputs(60, TINY.image_size)
+    expected = OnnxCpuEngine(streaming_bundle.graph("fp32"), "fp32")(frames, mel)
+    graphs = StreamingGraphs(streaming_bundle.folder / STEM, streaming_bundle.folder / ROLLING)
+    tokens = graphs.stem(frames[0])
+    _, past = graphs.roll(tokens, np.zeros((16, graphs.summary_width), np.float32), np.arange(16), mel)
+    order = np.concatenate([new + np.arange(16 - new), np.arange(new)])
+    logits, summaries = graphs.roll(tokens[16 - new :], past, order, mel)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    np.testing.assert_allclose(summaries, past[16 - new :], atol=1e-4)
+
+
+def test_the_weights_are_stored_once(streaming_bundle: Bundle) -> None:
+    whole = streaming_bundle.graph("fp32")
+    for name in (STEM, EXACT, ROLLING):
+        tensors = onnx.load(str(streaming_bundle.folder / name), load_external_data=False).graph.initializer
+        outside = [tensor for tensor in tensors if uses_external_data(tensor)]
+        assert outside
+        for tensor in outside:
+            assert {entry.key: entry.value for entry in tensor.external_data}["location"] == whole.name
+        own = sum(len(tensor.raw_data) for tensor in tensors)
+        assert own < 0.1 * whole.stat().st_size
+    assert set(streaming_bundle.manifest["files"]) >= {STEM, EXACT, ROLLING, whole.name}
+
+
+def test_a_weight_that_the_whole_graph_lacks_stays_in_the_part(tmp_path: Path) -> None:
+    inside, outside, nowhere = (sign * np.arange(600, dtype=np.float32) for sign in (1, 2, -1))
+    whole, part = onnx.ModelProto(), onnx.ModelProto()
+    whole.graph.initializer.extend([onnx.numpy_helper.from_array(a, n) for a, n in ((inside, "x"), (outside, "y"))])
+    set_external_data(whole.graph.initializer[1], location="weights.bin", offset=3, length=outside.nbytes)
+    whole.graph.initializer[1].ClearField("raw_data")
+    (tmp_path / "weights.bin").write_bytes(b"odd" + outside.tobytes())
+    (tmp_path / "whole.onnx").write_bytes(whole.SerializeToString())
+    arrays = (inside, outside, nowhere)
+    part.graph.initializer.extend([onnx.numpy_helper.from_array(a, n) for a, n in zip(arrays, "abc", strict=True)])
+    assert share_weights(part, tmp_path / "whole.onnx") == inside.nbytes + outside.nbytes
+    assert [uses_external_data(tensor) for tensor in part.graph.initializer] == [True, True, False]
+    onnx.save(part, str(tmp_path / "part.onnx"))
+    loaded = onnx.load(str(tmp_path / "part.onnx")).graph.initializer
+    np.testing.assert_array_equal([onnx.numpy_helper.to_array(tensor) for tensor in loaded], arrays)
+
+
+def test_the_manifest_holds_the_figures_and_the_bundle_reads_them(streaming_bundle: Bundle) -> None:
+    entry = read_bundle(streaming_bundle.folder).manifest["streaming"]
+    assert entry["precision"] == "fp32"
+    for mode in ("exact", "rolling"):
+        assert set(entry[mode]["parity"]) == {f"max_abs_logit_difference_batch_{n}" for n in (1, 2)}
+        assert all(0 <= value <= 1e-4 for value in entry[mode]["parity"].values())
+    assert [point["max_age_s"] for point in entry["rolling"]["curve"]] == [None, 2.0, 1.0]
+    assert all(point["windows"] > 0 for point in entry["rolling"]["curve"])
+
+
+def test_parts_that_differ_from_the_whole_graph_fail_the_gate(
+    streaming_bundle: Bundle, tiny_model: MMADFER, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OffByALittle(OnnxCpuEngine):
+        def __call__(self, frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
+            return super().__call__(frames, mel) + 2e-4
+
+    work = Path(shutil.copytree(streaming_bundle.folder, tmp_path / "work"))
+    monkeypatch.setattr(streaming, "write_parts", lambda *args: 0)  # they are there, from the same weights
+    monkeypatch.setattr(streaming, "OnnxCpuEngine", OffByALittle)
+    with pytest.raises(ParityError, match="--streaming exact") as caught:
+        add_streaming(tiny_model, work, work / "model.fp32.onnx", report=lambda line: None)
+    one_line(caught.value)
+
+
+def test_rolling_that_is_refused_leaves_no_graph(
+    streaming_bundle: Bundle,
+    tiny_model: MMADFER,
+    tmp_path: Path,
+    synthetic_source: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work = Path(shutil.copytree(streaming_bundle.folder, tmp_path / "work"))
+    monkeypatch.setattr(streaming, "write_parts", lambda *args: 0)
+    monkeypatch.setattr(streaming_gate, "REQUIRED_AGREEMENT", 1.01)
+    lines: list[str] = []
+    entry = add_streaming(tiny_model, work, work / "model.fp32.onnx", report=lines.append)
+    assert "file" not in entry["rolling"] and not (work / ROLLING).exists()
+    assert entry["rolling"]["refused"] in lines[-1]
+    manifest = {**streaming_bundle.manifest, "streaming": entry}
+    check_manifest(tmp_path, manifest)
+
+
+def test_a_variant_that_cannot_be_cut_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="temporal ita"):
+        add_streaming(MMADFER(TINY.replace(temporal="ita")), tmp_path, tmp_path / "model.fp32.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("agreements", "bound", "refused"),
+    [((1.0, 1.0, 1.0), None, False), ((0.98, 0.99, 1.0), 2.0, False), ((0.9, 0.95, 0.98), None, True)],
+)
+def test_rolling_ships_with_the_longest_age_that_agrees_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, synthetic_source: None, agreements: tuple, bound: float | None, refused: bool
+) -> None:
+    left = list(agreements)
+
+    def compare(clips: list, streamer: object, expected: list, into: streaming_gate.Agreement) -> None:
+        if into.same:
+            return
+        count = round(100 * left.pop(0))
+        for number in range(100):
+            into.add(np.array([[1.0, 0.0]]), np.array([[1.0, 0.0] if number < count else [0.0, 1.0]]))
+
+    monkeypatch.setattr(streaming_gate, "compare", compare)
+    graphs = type("Graphs", (), {"summary_width": 1})()
+    verdict = streaming_gate.rolling_gate(graphs, lambda frames, mel: np.zeros((1, 2)), 16, ["sample"])
+    assert verdict.get("max_age_s") == bound
+    assert ("refused" in verdict) == refused
+    if refused:
+        assert "98.0% of 100 windows" in verdict["refused"]
+    assert [point["top1_agreement"] for point in verdict["curve"]] == list(agreements)
+
+
+def test_old_summaries_are_measured_to_be_wrong_where_the_sound_matters(streaming_bundle: Bundle) -> None:
+    """Gates wide open and another sound in every window: the younger the summaries, the smaller the error."""
+    curve = streaming_bundle.manifest["streaming"]["rolling"]["curve"]
+    errors = [point["mean_abs_probability_error"] for point in curve]
+    assert errors[0] > errors[1] > errors[2] > 1e-5
+
+
+def test_clips_without_a_face_cannot_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming_gate, "collect_clips", lambda *args: [])
+    with pytest.raises(DataError, match="no face in talk") as caught:
+        streaming_gate.rolling_gate(None, None, 16, ["talk.mp4"])
+    one_line(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda s: s.update(stem="none.onnx"), "streaming.stem"),
+        (lambda s: s.pop("stem"), "streaming"),
+        (lambda s: s["exact"].update(file="none.onnx"), "none.onnx"),
+        (lambda s: s["exact"].pop("file"), "streaming.exact"),
+        (lambda s: s["rolling"].update(max_age_s=0), "streaming.rolling"),
+        (lambda s: s["rolling"].update(max_age_s=float("nan")), "streaming.rolling"),
+        (lambda s: s["rolling"].update(refused="it is wrong"), "streaming.rolling"),
+        (lambda s: s["rolling"].update(speed=9), "streaming.rolling"),
+        (lambda s: s.update(precision="fp16"), "streaming.precision"),
+        (lambda s: s.update(rolling=[]), "streaming.rolling"),
+    ],
+)
+def test_a_manifest_with_other_parts_is_refused(
+    streaming_bundle: Bundle, tmp_path: Path, change: Callable[[dict], object], says: str
+) -> None:
+    manifest = copy.deepcopy(streaming_bundle.manifest)
+    check_manifest(tmp_path, manifest)
+    change(manifest["streaming"])
+    with pytest.raises(BundleError, match=says) as caught:
+        check_manifest(tmp_path, manifest)
+    one_line(caught.value)

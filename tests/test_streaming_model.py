@@ -1,0 +1,107 @@
+"""The model in parts is the whole model: exactly with the frames kept, and rolling when nothing changed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import TINY, make_model, one_line
+
+from mma_edge.bundle import golden_inputs
+from mma_edge.errors import CheckpointError
+from mma_trainer.model import MMADFER
+from mma_trainer.model.inputs import ContractModel
+from mma_trainer.model.streaming import FrameStem, Rolling, Window, check_streamable, summary_width
+
+VARIANTS = [{}, {"fusion": "add"}, {"fusion": "none"}, {"prompts": "none"}, {"temporal": "mean"}, {"color": "grey"}]
+IDS = ["default", "add", "none", "no-prompts", "mean", "grey"]
+
+
+def inputs(clips: int) -> tuple[torch.Tensor, torch.Tensor]:
+    frames, mel = golden_inputs(3, TINY.image_size, clips)
+    return torch.from_numpy(frames), torch.from_numpy(mel)
+
+
+def stem_of(model: MMADFER, frames: torch.Tensor) -> torch.Tensor:
+    """(N, 16, T, W)"""
+    return FrameStem(model)(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=IDS)
+@torch.inference_mode()
+def test_stem_and_window_are_the_whole_model(variant: dict) -> None:
+    model = make_model(TINY.replace(**variant))
+    frames, mel = inputs(clips=2)
+    expected = ContractModel(model)(frames, mel)
+    torch.testing.assert_close(Window(model)(stem_of(model, frames), mel), expected, atol=1e-5, rtol=0)
+    assert (expected[0] - expected[1]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=IDS)
+@torch.inference_mode()
+def test_summaries_made_with_the_same_sound_stand_in_for_their_frames(variant: dict) -> None:
+    model = make_model(TINY.replace(**variant))
+    frames, mel = inputs(clips=1)
+    expected, tokens, rolling = ContractModel(model)(frames, mel), stem_of(model, frames)[0], Rolling(model)
+    nothing = torch.zeros(16, summary_width(model.config))
+    logits, summaries = rolling(tokens, nothing, torch.arange(16), mel)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+    # The older ten of the frames come as summaries, in another order.
+    past = nothing.index_copy(0, torch.arange(10), summaries[:10].flip(0))
+    order = torch.cat([6 + torch.arange(10).flip(0), torch.arange(6)])
+    again, new = rolling(tokens[10:], past, order, mel)
+    torch.testing.assert_close(again, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(new, summaries[10:], atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_rolling_is_an_approximation_because_the_sound_changes_and_exact_without_an_exchange() -> None:
+    (frames, mel), (_, other) = inputs(clips=1), inputs(clips=2)
+    differences = {}
+    for fusion in ("bottleneck", "none"):
+        model = make_model(TINY.replace(fusion=fusion))
+        tokens, rolling = stem_of(model, frames)[0], Rolling(model)
+        past = rolling(tokens, torch.zeros(16, summary_width(model.config)), torch.arange(16), mel)[1]
+        order = torch.cat([2 + torch.arange(14), torch.arange(2)])
+        logits = rolling(tokens[14:], past, order, other[1:])[0]
+        differences[fusion] = float((logits - ContractModel(model)(frames, other[1:])).abs().max())
+    assert differences["bottleneck"] > 1e-3
+    assert differences["none"] < 1e-5
+
+
+@torch.inference_mode()
+def test_a_frame_may_stand_for_several() -> None:
+    model = make_model(TINY)
+    frames, mel = inputs(clips=1)
+    order = torch.tensor([0] * 5 + [1] * 11)
+    expected = ContractModel(model)(frames[:, order], mel)
+    tokens = FrameStem(model)(frames[0, :2])
+    logits, summaries = Rolling(model)(tokens, torch.zeros(16, summary_width(TINY)), order, mel)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+    assert summaries.shape == (2, 2 * 8 + 32)
+
+
+def test_the_parts_own_no_weights() -> None:
+    model = make_model(TINY)
+    for part in (FrameStem(model), Window(model), Rolling(model)):
+        assert {p.data_ptr() for p in part.parameters()} == {p.data_ptr() for p in model.parameters()}
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {"fusion": "mult"},
+        {"fusion": "mult-concat"},
+        {"temporal": "ita"},
+        {"temporal": "both"},
+        {"modalities": "vision"},
+    ],
+    ids=lambda variant: "-".join(variant.values()),
+)
+def test_variants_that_cannot_be_cut_say_so(variant: dict) -> None:
+    config = TINY.replace(**variant)
+    with pytest.raises(CheckpointError) as caught:
+        check_streamable(config)
+    assert next(iter(variant.values())) in one_line(caught.value)
+    for part in (FrameStem, Window, Rolling):
+        with pytest.raises(CheckpointError):
+            part(MMADFER(config))

@@ -1,0 +1,175 @@
+"""The model in parts, for a stream whose windows overlap: what a frame needs once, and what every window needs.
+
+The weights are the model's own; nothing is copied. Three cuts, `v` a frame's tokens, `a` the sound's:
+
+    FrameStem   a frame -> v after layer 0's image block. No sound has been seen yet, so this can be kept for
+                as long as the frame lasts, exactly.
+    Window      v of 16 frames and the sound -> logits: all that is left of the whole model, exactly.
+    Rolling     v of the new frames, summaries of the older ones and the sound -> logits, and the new summaries.
+
+Of a frame the sound sees no more than its mean token in each layer's exchange (v^ of the fusion bottleneck, see
+fusion.py), and the head no more than its last [CLS]. A summary holds these: depth * d + width numbers. It was
+computed with the sound of an earlier window, which is what makes Rolling an approximation. Without an exchange
+(fusion "none") it is exact.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mma_edge.errors import CheckpointError
+from mma_trainer.model.config import MMADFERConfig
+from mma_trainer.model.fusion import AddFusion, FusionBottleneck
+from mma_trainer.model.inputs import prepare_frames, prepare_mel
+from mma_trainer.model.mma import MMADFER
+
+FUSIONS = ("bottleneck", "add", "none")
+TEMPORALS = ("mtt", "mean")
+
+
+def check_streamable(config: MMADFERConfig) -> None:
+    """CheckpointError, one line, for a variant whose frames depend on each other or on the sound from layer 0 on."""
+    problems = [
+        f"{key} {getattr(config, key)}"
+        for key, choices in (("fusion", FUSIONS), ("temporal", TEMPORALS), ("modalities", ("both",)))
+        if getattr(config, key) not in choices
+    ]
+    if problems:
+        raise CheckpointError(
+            f"a model with {' and '.join(problems)} cannot be streamed in parts",
+            f"fusion {', '.join(FUSIONS)}, temporal {' or '.join(TEMPORALS)}, modalities both",
+            "export it without --streaming",
+        )
+
+
+def exchange_width(config: MMADFERConfig) -> int:
+    """Width of what the sound sees of a frame in one layer."""
+    return {"bottleneck": config.bottleneck_width, "add": config.width, "none": 0}[config.fusion]
+
+
+def summary_width(config: MMADFERConfig) -> int:
+    """Numbers in the summary of one frame."""
+    return config.depth * exchange_width(config) + config.width
+
+
+class FrameStem(nn.Module):
+    """A frame through patch embedding, prompts, positions and the first image block."""
+
+    def __init__(self, model: MMADFER) -> None:
+        super().__init__()
+        check_streamable(model.config)
+        self.model = model
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """frames uint8 (M, S, S, 3) RGB -> tokens (M, T, W)."""
+        model = self.model
+        images = prepare_frames(frames.unsqueeze(1), model.config.color).squeeze(1)
+        prompts = None if model.image_prompts is None else model.image_prompts.init
+        return model.image_encoder.blocks[0](model.image_encoder.embed(images, prompts))
+
+
+class Window(nn.Module):
+    """The rest of the whole model, given what `FrameStem` makes of each frame."""
+
+    def __init__(self, model: MMADFER) -> None:
+        super().__init__()
+        check_streamable(model.config)
+        self.model = model
+
+    def forward(self, tokens: Tensor, mel: Tensor) -> Tensor:
+        """tokens (N, 16, T, W), mel (N, 512, 128) before normalisation -> logits (N, C)."""
+        model = self.model
+        image, audio = tokens.flatten(0, 1), embed_sound(model, mel)
+        for layer in range(model.config.depth):
+            audio = model.audio_encoder.blocks[layer](audio)
+            if layer > 0:
+                image = model.image_encoder.blocks[layer](image)
+            if model.fusion:
+                image, audio = model.fusion[layer](image, audio, model.config.num_frames)
+            image, audio = renew_prompts(model, layer, image, audio)
+        return model.head(image, audio)
+
+
+class Rolling(nn.Module):
+    """One clip whose older frames are there as summaries only."""
+
+    def __init__(self, model: MMADFER) -> None:
+        super().__init__()
+        check_streamable(model.config)
+        self.model = model
+
+    def forward(self, tokens: Tensor, past: Tensor, order: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """One window of one face.
+
+        Args:
+            tokens: (M, T, W) of the new frames, M >= 1.
+            past: (16, D) summaries of older frames, in any order; D = `summary_width`. Unused rows are not read.
+            order: int64 (16,): what each frame of the window is, by time: m < M is the m-th new frame, M + k is
+                row k of `past`. A frame may occur more than once.
+            mel: (1, 512, 128) before normalisation.
+
+        Returns:
+            logits (1, C) and the summaries (M, D) of the new frames.
+        """
+        model, c = self.model, self.model.config
+        d = exchange_width(c)
+        image, audio = tokens, embed_sound(model, mel)
+        means = []
+        for layer in range(c.depth):
+            audio = model.audio_encoder.blocks[layer](audio)
+            if layer > 0:
+                image = model.image_encoder.blocks[layer](image)
+            if model.fusion:
+                older = past[:, layer * d : (layer + 1) * d]
+                image, audio, new = exchange(model.fusion[layer], image, audio, older, order)
+                means.append(new)
+            image, audio = renew_prompts(model, layer, image, audio)
+        image_cls = model.image_encoder.norm(image[:, 0])  # (M, W)
+        everyone = torch.cat([image_cls, past[:, c.depth * d :]]).index_select(0, order)  # (16, W)
+        audio_cls = model.audio_encoder.norm(audio[:, :1])  # (1, 1, W)
+        joint = model.joint(everyone.unsqueeze(0) + audio_cls)
+        return model.classifier(model.temporal(joint)), torch.cat([*means, image_cls], dim=-1)
+
+
+def exchange(
+    fusion: FusionBottleneck | AddFusion, image: Tensor, audio: Tensor, older: Tensor, order: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One layer's exchange, with older frames present as the means that the sound sees of them.
+
+    Args:
+        image: (M, Tv, W) of the new frames. audio: (1, Ta, W).
+        older: (16, d) means of older frames. order: int64 (16,), see `Rolling`.
+
+    Returns:
+        image, audio, and the means (M, d) of the new frames.
+    """
+    if isinstance(fusion, AddFusion):
+        v = image.mean(dim=1)  # (M, W)
+        heard = audio.mean(dim=1, keepdim=True)  # (1, 1, W)
+        image = image + torch.tanh(fusion.image_gate) * heard
+        seen = torch.cat([v, older]).index_select(0, order).mean(dim=0)
+        return image, audio + torch.tanh(fusion.audio_gate) * seen, v
+    v = fusion.image_norm(fusion.image_down(image))  # (M, Tv, d)
+    a = fusion.audio_norm(fusion.audio_down(audio))  # (1, Ta, d)
+    means = v.mean(dim=1)  # (M, d)
+    # Every frame has as many tokens, so the mean over frames and tokens is that of the frames' means.
+    seen = torch.cat([means, older]).index_select(0, order).mean(dim=0)  # (d,)
+    image = image + torch.tanh(fusion.image_gate) * F.gelu(fusion.image_up(v + a.mean(dim=1, keepdim=True)))
+    audio = audio + torch.tanh(fusion.audio_gate) * F.gelu(fusion.audio_up(a + seen))
+    return image, audio, means
+
+
+def embed_sound(model: MMADFER, mel: Tensor) -> Tensor:
+    """log-mel (N, 512, 128) before normalisation -> audio tokens (N, Ta, W) before layer 0."""
+    prompts = None if model.audio_prompts is None else model.audio_prompts.init
+    return model.audio_encoder.embed(prepare_mel(mel), prompts)
+
+
+def renew_prompts(model: MMADFER, layer: int, image: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+    """The progressive step of both modalities after `layer`, where there is one."""
+    if model.image_prompts is not None:
+        image = model.image_prompts.update(image, layer)
+        audio = model.audio_prompts.update(audio, layer)
+    return image, audio
