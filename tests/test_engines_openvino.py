@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,3 +162,28 @@ def test_a_graph_that_openvino_cannot_read_is_one_line(edit_manifest: Edit) -> N
         mma_edge.load(folder, "openvino")
     text = one_line(error.value)
     assert "cannot load" in text and "LICENSE" in text
+
+
+def test_a_signal_after_many_loads_does_no_harm(tiny_bundle: Path, cache: Path) -> None:
+    """Cores destroyed in the wrong order leave a freed signal stack: in a child, which the next signal would kill."""
+    script = f"""
+import signal, sys, threading
+from pathlib import Path
+from mma_edge.bundle import read_bundle
+from mma_edge.engines import openvino_cpu
+
+caught = []
+signal.signal(signal.SIGUSR1, lambda *_: caught.append(1))
+bundle = read_bundle(Path({str(tiny_bundle)!r}))
+threads = [threading.Thread(target=openvino_cpu.open_engine, args=(bundle, "fp32")) for _ in range(2)]
+engines = [openvino_cpu.open_engine(bundle, "fp32") for _ in range(2)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+while engines:
+    engines.pop(0)  # the oldest first
+    openvino_cpu.capabilities()
+    signal.raise_signal(signal.SIGUSR1)
+print(len(caught))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr

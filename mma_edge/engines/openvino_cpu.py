@@ -16,8 +16,10 @@ bf16 and int8 with bf16 have not run here: the processor of these measurements l
 
 from __future__ import annotations
 
+import functools
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,6 +39,7 @@ CAPABILITY = {"bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
 """What OpenVINO must list among the processor's abilities; fp32 runs on all."""
 INSTALL = 'pip install "mma-edge[openvino]"'
 _MODEL = "model.xml"
+_core_lock = threading.Lock()
 
 
 def import_openvino() -> ModuleType:
@@ -54,6 +57,26 @@ def import_openvino() -> ModuleType:
     return openvino
 
 
+def _core() -> Any:
+    """The one `openvino.Core` of this process.
+
+    The CPU plugin of a Core gives its thread an alternate signal stack and puts the one before back when the Core is
+    destroyed. Two Cores that are not destroyed in reverse order leave a stack that no longer is: the next signal,
+    a Ctrl-C or the end of a child, then kills the process (seen with OpenVINO 2026.4.1). So there is one, kept.
+
+    Raises:
+        DependencyError: OpenVINO is not installed.
+    """
+    openvino = import_openvino()
+    with _core_lock:  # two threads that load at once would make two
+        return _only_core(openvino.Core)
+
+
+@functools.cache
+def _only_core(make: Callable[[], Any]) -> Any:
+    return make()
+
+
 def version() -> str:
     """Of the installed OpenVINO, e.g. "2026.4.1"."""
     return import_openvino().__version__.partition("-")[0]
@@ -65,9 +88,9 @@ def capabilities() -> frozenset[str]:
     Raises:
         DependencyError: OpenVINO is not installed. BackendError: it finds no CPU.
     """
-    openvino = import_openvino()
+    core = _core()
     try:
-        return frozenset(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        return frozenset(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     except Exception as error:  # openvino raises plain RuntimeErrors
         raise BackendError(
             f"OpenVINO {version()} cannot use the CPU: {first_line(error)}", hint="use --backend cpu"
@@ -133,7 +156,7 @@ class OpenVinoEngine:
         self.details = f"OpenVINO {version()} CPU, {threads} thread{'s' if threads > 1 else ''}{rest}"
 
     def _compile(self, bundle: Bundle, source: str, graph: Path, config: dict[str, Any]) -> Any:
-        core, folder = import_openvino().Core(), None
+        core, folder = _core(), None
         try:
             folder = cached_folder(
                 f"openvino/{version()}",
