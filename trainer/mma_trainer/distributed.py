@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mma_edge.errors import BackendError, UsageError
@@ -29,6 +30,7 @@ from mma_trainer.task import Shard
 
 TIMEOUT = timedelta(minutes=15)
 """How long a process waits for the others: longer than a checkpoint takes to write, not forever."""
+RELEASE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ class Processes:
             if device.type == "cuda":
                 torch.cuda.set_device(device)
             yield
-            self.any([False])  # nobody leaves while another still needs it
+            last = torch.zeros(1)
+            dist.all_reduce(last)  # nobody leaves while another still needs it
+            _wait_until_released(last)
         except (dist.DistError, RuntimeError) as error:
             if not _is_lost_peer(error):
                 raise
@@ -144,6 +148,17 @@ def has_batch_statistics(model: nn.Module) -> bool:
     """Whether training changes batch statistics, which a part of a batch has others of."""
     model.train()
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in model.modules())
+
+
+def _wait_until_released(tensor: Tensor) -> None:
+    """Wait until gloo's thread has let go of a tensor, a moment after the collective is done.
+
+    That thread outlives the group (DistributedDataParallel holds it), and it needs the interpreter to free a tensor:
+    one that does so while the interpreter ends aborts the process, on a busy machine in one of six runs.
+    """
+    end = time.monotonic() + RELEASE_S
+    while tensor._use_count() > 1 and time.monotonic() < end:
+        time.sleep(0.001)
 
 
 def _is_lost_peer(error: Exception) -> bool:
