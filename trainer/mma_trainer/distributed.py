@@ -84,9 +84,7 @@ class Processes:
             if device.type == "cuda":
                 torch.cuda.set_device(device)
             yield
-            last = torch.zeros(1)
-            dist.all_reduce(last)  # nobody leaves while another still needs it
-            _wait_until_released(last)
+            self.any([False])  # nobody leaves while another still needs it
         except (dist.DistError, RuntimeError) as error:
             if not _is_lost_peer(error):
                 raise
@@ -121,16 +119,12 @@ class Processes:
         """Of each flag: whether it is up in any process."""
         if self.world == 1:
             return flags
-        tensor = torch.tensor(flags, dtype=torch.int32)
-        dist.all_reduce(tensor, dist.ReduceOp.MAX)
-        return [bool(value) for value in tensor]
+        return [bool(value) for value in _reduced(torch.tensor(flags, dtype=torch.int32), dist.ReduceOp.MAX)]
 
     def sum(self, values: list[float]) -> list[float]:
         if self.world == 1:
             return values
-        tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor)
-        return tensor.tolist()
+        return _reduced(torch.tensor(values, dtype=torch.float64), dist.ReduceOp.SUM)
 
     def gather(self, value: object) -> list:
         """Every process's value, in the order of their ranks, in every process."""
@@ -150,15 +144,18 @@ def has_batch_statistics(model: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in model.modules())
 
 
-def _wait_until_released(tensor: Tensor) -> None:
-    """Wait until gloo's thread has let go of a tensor, a moment after the collective is done.
+def _reduced(tensor: Tensor, how: dist.ReduceOp.RedOpType) -> list:
+    """Reduced over all processes, and let go of by gloo's thread.
 
-    That thread outlives the group (DistributedDataParallel holds it), and it needs the interpreter to free a tensor:
-    one that does so while the interpreter ends aborts the process, on a busy machine in one of six runs.
+    That thread lets go a moment after the collective is done, and needs the interpreter for it. It outlives the group
+    (DistributedDataParallel holds it): in an interpreter that is ending it aborts the process, as seen on busy
+    machines where a run ended right after a collective.
     """
+    dist.all_reduce(tensor, how)
     end = time.monotonic() + RELEASE_S
     while tensor._use_count() > 1 and time.monotonic() < end:
         time.sleep(0.001)
+    return tensor.tolist()
 
 
 def _is_lost_peer(error: Exception) -> bool:
