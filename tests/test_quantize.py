@@ -10,19 +10,20 @@ import onnx
 from onnx import numpy_helper
 
 from mma_export.clips import RealClips
-from mma_export.dynamic import quantize_for_cpu
 from mma_export.quantize import (
     activation_scale,
     activation_scales,
     integers,
     most_suspect,
     quantize_static,
+    quantize_weights,
     smooth,
     weight_scales,
 )
+from mma_export.quantize_cpu import grid_of, quantize_for_cpu, sites_for_cpu, tensors_for_cpu
 from mma_export.run import logits_of
 from mma_export.sensitivity import measure, search
-from mma_export.sites import Range, find_sites, observe
+from mma_export.sites import Range, find_sites, inputs_of, observe
 
 
 def operators(graph: onnx.ModelProto) -> Counter:
@@ -31,13 +32,17 @@ def operators(graph: onnx.ModelProto) -> Counter:
 
 def test_qdq_is_symmetric_and_per_channel(proto: onnx.ModelProto, clips: RealClips) -> None:
     sites = find_sites(proto)
-    graph = quantize_static(proto, sites, activation_scales(observe(proto, sites, clips.spread(4))), {sites[0].node})
+    scales = activation_scales(observe(proto, inputs_of(sites), clips.spread(4)))
+    graph = quantize_static(proto, sites, scales, quantize_weights(proto, sites), {sites[0].node})
     onnx.checker.check_model(graph, full_check=True)
     constants = {t.name: numpy_helper.to_array(t) for t in graph.graph.initializer}
     weights = 0
     for node in graph.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             assert constants[node.input[2]].dtype == np.int8 and not constants[node.input[2]].any()
+            scalar = node.input[0] not in constants
+            # A vector of one scale would be taken for one per channel.
+            assert not scalar or constants[node.input[1]].shape == constants[node.input[2]].shape == ()
         if node.op_type == "DequantizeLinear" and node.input[0] in constants:
             axis = node.attribute[0].i
             assert constants[node.input[1]].shape == (constants[node.input[0]].shape[axis],)
@@ -55,9 +60,9 @@ def test_quantised_weights_are_within_half_a_step(rng: np.random.Generator) -> N
 
 def test_a_lone_outlier_is_clipped_and_a_full_range_is_not(rng: np.random.Generator) -> None:
     full = rng.uniform(-1, 1, 10_000).astype(np.float32)
-    assert activation_scale(Range(1.0, np.ones(1), full)) * 127 > 0.9
+    assert activation_scale(Range(-1.0, 1.0, np.ones(1), full)) * 127 > 0.9
     normal = rng.standard_normal(10_000).astype(np.float32)
-    assert activation_scale(Range(20.0, np.ones(1), normal)) * 127 < 10
+    assert activation_scale(Range(-5.0, 20.0, np.ones(1), normal)) * 127 < 10
 
 
 def test_smoothing_moves_ranges_and_changes_nothing(proto: onnx.ModelProto, clips: RealClips) -> None:
@@ -72,41 +77,59 @@ def test_smoothing_moves_ranges_and_changes_nothing(proto: onnx.ModelProto, clip
     norm.input[1] = "loud"
     exact = logits_of(graph, clips)
     sites = find_sites(graph)
-    before = observe(graph, sites, clips.spread(4))
+    before = observe(graph, inputs_of(sites), clips.spread(4))
     name = norm.output[0]
     assert smooth(graph, sites, before) > 2
-    after = observe(graph, sites, clips.spread(4))
+    after = observe(graph, inputs_of(sites), clips.spread(4))
     np.testing.assert_allclose(logits_of(graph, clips), exact, atol=2e-5)
     peak = [seen[name].per_channel.max() / np.median(seen[name].per_channel) for seen in (before, after)]
     assert peak[1] < 0.6 * peak[0]
     assert all(site.weight in {t.name for t in graph.graph.initializer} for site in sites)
 
 
+def test_an_unsigned_grid_has_zero_on_it_and_covers_what_was_seen(rng: np.random.Generator) -> None:
+    positive = np.abs(rng.uniform(0, 1, 10_000)).astype(np.float32)
+    grid = grid_of(Range(0.0, 1.0, np.ones(1), positive))
+    assert grid.zero == 0 and np.abs(grid.rounded(positive) - positive).max() <= grid.scale
+    skewed = rng.uniform(-0.2, 5, 10_000).astype(np.float32)
+    grid = grid_of(Range(-0.2, 5.0, np.ones(1), skewed))
+    assert 0 < grid.zero < 20 and grid.rounded(np.zeros(1)) == 0
+    assert np.abs(grid.rounded(skewed) - skewed).mean() < 5.2 / 255
+
+
+def for_cpu(proto: onnx.ModelProto, clips: RealClips, kept: set[str] = frozenset()) -> onnx.ModelProto:
+    sites = sites_for_cpu(proto, find_sites(proto))
+    ranges = observe(proto, tensors_for_cpu(proto, sites), clips)
+    grids = {name: grid_of(seen) for name, seen in ranges.items()}
+    return quantize_for_cpu(proto, sites, grids, quantize_weights(proto, sites), kept)
+
+
 def test_the_cpus_graph_is_standard_onnx_and_near(
     proto: onnx.ModelProto, clips: RealClips, reference: np.ndarray
 ) -> None:
     sites = find_sites(proto)
-    graph = quantize_for_cpu(proto, sites, clips.spread(4))
+    graph = for_cpu(proto, clips.spread(4))
+    onnx.checker.check_model(graph, full_check=True)
     assert {node.domain for node in graph.graph.node} <= {"", "ai.onnx"}
     assert {entry.domain for entry in graph.opset_import} <= {"", "ai.onnx"}
     assert operators(graph)["MatMulInteger"] == sum(site.op_type == "MatMul" for site in sites)
     assert np.abs(logits_of(graph, clips) - reference).mean() < 0.3
-    assert operators(quantize_for_cpu(proto, sites, clips.spread(2), {site.node for site in sites})) == operators(proto)
+    assert operators(for_cpu(proto, clips.spread(2), {site.node for site in sites})) == operators(proto)
 
 
 def test_the_search_keeps_the_product_that_does_not_stand_it(
     proto: onnx.ModelProto, clips: RealClips, reference: np.ndarray
 ) -> None:
     sites = find_sites(proto)
-    ranges = observe(proto, sites, clips.spread(4))
+    ranges = observe(proto, inputs_of(sites), clips.spread(4))
     victim = next(site for site in sites if site.op_type == "MatMul")
     seen = ranges[victim.activation]
-    broken = dataclasses.replace(seen, largest=1e4, samples=np.append(seen.samples, np.float32(1e4)))
+    broken = dataclasses.replace(seen, highest=1e4, samples=np.append(seen.samples, np.float32(1e4)))
     ranges[victim.activation] = broken
-    scales = activation_scales(ranges)
+    scales, weights = activation_scales(ranges), quantize_weights(proto, sites)
 
     def quantize(kept: set[str]) -> onnx.ModelProto:
-        return quantize_static(proto, sites, scales, kept)
+        return quantize_static(proto, sites, scales, weights, kept)
 
     suspects = most_suspect(sites, ranges, scales, 5)
     assert suspects[0] == victim and len(suspects) == 5

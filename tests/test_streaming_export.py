@@ -20,8 +20,8 @@ from mma_edge.errors import BundleError, CheckpointError, DataError, ParityError
 from mma_edge.manifest import check_manifest
 from mma_edge.streaming import StreamingGraphs
 from mma_export import streaming, streaming_gate
+from mma_export.shared_weights import share_weights
 from mma_export.streaming import EXACT, ROLLING, STEM, add_streaming
-from mma_export.streaming_graph import share_weights
 from mma_trainer.model import MMADFER
 
 

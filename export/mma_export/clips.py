@@ -45,6 +45,10 @@ class RealClips:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def feed(self, start: int, count: int = 1) -> dict[str, np.ndarray]:
+        """The inputs of `count` clips from `start` on."""
+        return {"frames": self.frames[start : start + count], "mel": self.mel[start : start + count]}
+
     def part(self, rows: slice | np.ndarray) -> RealClips:
         labels = None if self.labels is None else self.labels[rows]
         return RealClips(self.frames[rows], self.mel[rows], labels, self.origin)

@@ -14,15 +14,16 @@ from mma_edge.clip import evenly
 from mma_edge.errors import ParityError
 from mma_edge.manifest import MIN_TOP1_AGREEMENT
 from mma_export.clips import RealClips, folder_clips, public_clips, sample_clips
-from mma_export.dynamic import quantize_for_cpu
 from mma_export.gate import MAX_UAR_LOSS, Comparison, compare
 from mma_export.graph import save_graph
 from mma_export.half import HalfOptions, half_tensors, options_of, to_half
-from mma_export.quantize import activation_scales, most_suspect, quantize_static, smooth
+from mma_export.quantize import activation_scales, most_suspect, quantize_static, quantize_weights, smooth
+from mma_export.quantize_cpu import grid_of, quantize_for_cpu, sites_for_cpu, tensors_for_cpu
 from mma_export.ranges import check_overflow, largest_value
 from mma_export.run import logits_of
 from mma_export.sensitivity import Found, Quantize, search
-from mma_export.sites import Site, find_sites, observe
+from mma_export.shared_weights import share_weights
+from mma_export.sites import Site, find_sites, inputs_of, observe
 
 SMALL_MODEL_BYTES = 64 << 20
 
@@ -138,21 +139,29 @@ class PrecisionWriter:
         smoothed = onnx.ModelProto()
         smoothed.CopyFrom(self.proto)
         sites = find_sites(smoothed)
-        smooth(smoothed, sites, observe(smoothed, sites, calibration))
-        ranges = observe(smoothed, sites, calibration)
-        scales = activation_scales(ranges)
-        suspects = most_suspect(sites, ranges, scales, self.effort.products_tried)
+        smooth(smoothed, sites, observe(smoothed, inputs_of(sites), calibration))
+        own = sites_for_cpu(smoothed, sites)
+        ranges = observe(smoothed, inputs_of(sites) | tensors_for_cpu(smoothed, own), calibration)
+        weights = quantize_weights(smoothed, sites)
         answers = logits_of(self.proto, self.calibration)
-        static = self._search("int8", suspects, lambda kept: quantize_static(smoothed, sites, scales, kept), answers)
-        save_graph(static.graph, self.folder / "model.int8.onnx", half_storage=False)
-        own = find_sites(self.proto)
-        suspects = [site for site in own if site.node in {suspect.node for suspect in suspects}]
-        cpu = self._search(
-            "int8 for the CPU", suspects, lambda kept: quantize_for_cpu(self.proto, own, calibration, kept), answers
+        scales = activation_scales({site.activation: ranges[site.activation] for site in sites})
+        suspects = most_suspect(sites, ranges, scales, self.effort.products_tried)
+        static = self._search(
+            "int8", suspects, lambda kept: quantize_static(smoothed, sites, scales, weights, kept), answers
         )
-        save_graph(cpu.graph, self.folder / "model.int8-cpu.onnx", half_storage=False)
+        grids = {name: grid_of(ranges[name]) for name in tensors_for_cpu(smoothed, own)}
+        cpu = self._search(
+            "int8 for the CPU",
+            [site for site in suspects if site in own],
+            lambda kept: quantize_for_cpu(smoothed, own, grids, weights, kept),
+            answers,
+        )
+        file, cpu_file = (self.folder / name for name in ("model.int8.onnx", "model.int8-cpu.onnx"))
+        save_graph(static.graph, file, half_storage=False)
         comparison, tolerance = self._judge("int8", static.graph)
         cpu_comparison, cpu_tolerance = self._judge("int8 for the CPU", cpu.graph)
+        share_weights(cpu.graph, file)
+        save_graph(cpu.graph, cpu_file, half_storage=False)
         figures = {
             "calibration_clips": len(calibration),
             "kept_in_fp32": len(static.kept),
@@ -162,14 +171,14 @@ class PrecisionWriter:
         }
         failed = cpu_comparison.problem("int8")
         entry = _entry(
-            "model.int8.onnx",
+            file.name,
             comparison,
             max(tolerance, cpu_tolerance),
             "int8",
             failed and f"on onnxruntime's CPU: {failed}",
             figures,
         )
-        return {**entry, "cpu_file": "model.int8-cpu.onnx"}
+        return {**entry, "cpu_file": cpu_file.name}
 
     def _search(self, name: str, suspects: list[Site], quantize: Quantize, answers: np.ndarray) -> Found:
         """On the calibration half, so that the gate's clips have no say in what is kept; `answers` are float32's."""

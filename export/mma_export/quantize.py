@@ -8,11 +8,13 @@ is least; weights one scale per output channel. Everything between the products 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
+from mma_export.rewrite import GraphWriter
 from mma_export.sites import Range, Site, weights_of
 
 LEVELS = 127
@@ -20,30 +22,61 @@ CLIP_SHARES = np.linspace(0.2, 1.0, 33)
 TINY = 1e-12
 
 
+@dataclass(frozen=True, eq=False)
+class Weight8:
+    """A weight on an 8-bit grid per output channel.
+
+    Attributes:
+        values: int8, the weight's shape.
+        scales: float32 (channels,).
+        axis: of the channels.
+    """
+
+    values: np.ndarray
+    scales: np.ndarray
+    axis: int
+
+
 def quantize_static(
-    proto: onnx.ModelProto, sites: list[Site], scales: dict[str, float], kept: Collection[str] = ()
+    proto: onnx.ModelProto,
+    sites: list[Site],
+    scales: dict[str, float],
+    weights: dict[str, Weight8],
+    kept: Collection[str] = (),
 ) -> onnx.ModelProto:
-    """A copy of a float32 graph with QDQ at all sites but those named in `kept`; `scales` as of `activation_scales`."""
-    chosen = [site for site in sites if site.node not in kept]
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    graph, weights = copy.graph, weights_of(proto, chosen)
-    by_node = {site.node: site for site in chosen}
-    nodes, done = [], {}
-    for node in graph.node:
+    """A copy of a float32 graph with QDQ at all sites but those named in `kept`.
+
+    Args:
+        scales: as of `activation_scales`.
+        weights: as of `quantize_weights`.
+    """
+    writer = GraphWriter(proto)
+    by_node = {site.node: site for site in sites if site.node not in kept}
+    done = set()
+    for node in proto.graph.node:
         site = by_node.get(node.name)
-        if site is not None:
-            if site.activation not in done:
-                done[site.activation] = _quantize_activation(graph, nodes, site.activation, scales[site.activation])
-            if site.weight not in done:
-                done[site.weight] = _quantize_weight(graph, nodes, site, weights[site.weight])
-            node.input[0], node.input[1] = done[site.activation], done[site.weight]
-        nodes.append(node)
-    nodes = [_copy(node) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    drop_unused_constants(graph)
-    return copy
+        if site is None:
+            writer.keep(node)
+            continue
+        if site.activation not in done:
+            _quantize_activation(writer, site.activation, scales[site.activation])
+        if site.weight not in done:
+            dequantize_weight(writer, site.weight, weights[site.weight])
+        done |= {site.activation, site.weight}
+        writer.keep(node, {0: f"{site.activation}_dq", 1: f"{site.weight}_dq"})
+    return writer.finish()
+
+
+def quantize_weights(proto: onnx.ModelProto, sites: list[Site]) -> dict[str, Weight8]:
+    """Weight -> the same in 8 bits; every graph of a search has them."""
+    found = {}
+    values = weights_of(proto, sites)
+    for site in sites:
+        scales = weight_scales(values[site.weight], site.channel_axis)
+        found[site.weight] = Weight8(
+            integers(values[site.weight], scales, site.channel_axis), scales, site.channel_axis
+        )
+    return found
 
 
 def activation_scales(ranges: dict[str, Range]) -> dict[str, float]:
@@ -137,35 +170,23 @@ def drop_unused_constants(graph: onnx.GraphProto) -> None:
     graph.initializer.extend(kept)
 
 
-def _quantize_activation(graph: onnx.GraphProto, nodes: list, name: str, scale: float) -> str:
-    scale_name = _add(graph, f"{name}_scale", np.array(scale, np.float32))
-    zero = _add(graph, f"{name}_zero", np.array(0, np.int8))
-    nodes.append(helper.make_node("QuantizeLinear", [name, scale_name, zero], [f"{name}_q"], name=f"{name}_q"))
-    nodes.append(
-        helper.make_node("DequantizeLinear", [f"{name}_q", scale_name, zero], [f"{name}_dq"], name=f"{name}_dq")
-    )
-    return f"{name}_dq"
-
-
-def _quantize_weight(graph: onnx.GraphProto, nodes: list, site: Site, weight: np.ndarray) -> str:
-    axis = site.channel_axis
-    scales = weight_scales(weight, axis)
-    name = site.weight
+def dequantize_weight(writer: GraphWriter, name: str, weight: Weight8) -> str:
+    """NAME_dq, float32, from NAME_q in the file."""
     inputs = [
-        _add(graph, f"{name}_q", integers(weight, scales, axis)),
-        _add(graph, f"{name}_scale", scales),
-        _add(graph, f"{name}_zero", np.zeros(len(scales), np.int8)),
+        writer.constant(f"{name}_q", weight.values),
+        writer.constant(f"{name}_scale", weight.scales),
+        writer.constant(f"{name}_zero", np.zeros(len(weight.scales), np.int8)),
     ]
-    nodes.append(helper.make_node("DequantizeLinear", inputs, [f"{name}_dq"], name=f"{name}_dq", axis=axis))
-    return f"{name}_dq"
+    return writer.add("DequantizeLinear", inputs, f"{name}_dq", axis=weight.axis)
+
+
+def _quantize_activation(writer: GraphWriter, name: str, scale: float) -> None:
+    # Scalars: a vector of one would be a scale per channel.
+    grid = [writer.constant(f"{name}_scale", np.float32(scale)), writer.constant(f"{name}_zero", np.int8(0))]
+    writer.add("QuantizeLinear", [name, *grid], f"{name}_q")
+    writer.add("DequantizeLinear", [f"{name}_q", *grid], f"{name}_dq")
 
 
 def _add(graph: onnx.GraphProto, name: str, values: np.ndarray) -> str:
     graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
     return name
-
-
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy

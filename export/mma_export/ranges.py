@@ -10,6 +10,7 @@ from onnx import helper
 from mma_edge.errors import ParityError
 from mma_edge.onnxruntime_session import open_session
 from mma_export.clips import RealClips
+from mma_export.sites import with_outputs
 
 FLOAT16_MAX = 65504.0
 MARGIN = 4.0
@@ -29,22 +30,18 @@ def largest_value(proto: onnx.ModelProto, names: set[str], clips: RealClips) -> 
 
     The maxima are taken inside the graph: the tensors of ViT-B together are larger than many a memory.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
+    ordered = [name for node in proto.graph.node for name in node.output if name in names]
+    copy = with_outputs(proto, [f"{name}_max" for name in ordered])
     graph = copy.graph
-    ordered = [name for node in graph.node for name in node.output if name in names]
     for name in ordered:
         graph.node.append(helper.make_node("Abs", [name], [f"{name}_abs"], name=f"{name}_abs"))
         graph.node.append(
             helper.make_node("ReduceMax", [f"{name}_abs"], [f"{name}_max"], name=f"{name}_max", keepdims=0)
         )
-    del graph.output[:]
-    graph.output.extend(helper.make_empty_tensor_value_info(f"{name}_max") for name in ordered)
     session, _ = open_session(copy.SerializeToString())
     largest = dict.fromkeys(ordered, 0.0)
     for row in range(len(clips)):
-        feed = {"frames": clips.frames[row : row + 1], "mel": clips.mel[row : row + 1]}
-        for name, value in zip(ordered, session.run(None, feed), strict=True):
+        for name, value in zip(ordered, session.run(None, clips.feed(row)), strict=True):
             largest[name] = max(largest[name], float(value))
     tensor = max(largest, key=largest.get)
     return Largest(largest[tensor], tensor)

@@ -1,8 +1,9 @@
-"""Rewrites of a traced graph that change how it is said, not what it computes."""
+"""Rewrites of a traced graph that change how it is said, not what it computes, and what other rewrites build with."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -35,6 +36,50 @@ def rewrite_gelu(proto: onnx.ModelProto) -> int:
         last.CopyFrom(helper.make_node("Mul", [half.output[0], constant], [result], name=last.name))
         count += 1
     return count
+
+
+class GraphWriter:
+    """A graph made from another one: the same inputs and outputs, nodes added one by one, weights as they are needed.
+
+    Args:
+        source: it is left alone.
+    """
+
+    def __init__(self, source: onnx.ModelProto) -> None:
+        self._source = source
+        graph = helper.make_graph([], source.graph.name, source.graph.input, source.graph.output)
+        self._model = helper.make_model(graph, opset_imports=source.opset_import, ir_version=source.ir_version)
+        self._constants: set[str] = set()
+
+    def keep(self, node: onnx.NodeProto, inputs: Mapping[int, str] | None = None, output: str | None = None) -> None:
+        """Add a node of the source, with some inputs or its output renamed."""
+        copy = self._model.graph.node.add()
+        copy.CopyFrom(node)
+        for index, name in (inputs or {}).items():
+            copy.input[index] = name
+        if output is not None:
+            copy.output[0] = output
+
+    def add(self, op_type: str, inputs: Sequence[str], *outputs: str, **attributes: object) -> str:
+        """Add a node, named as its first output, which is returned."""
+        self._model.graph.node.append(
+            helper.make_node(op_type, list(inputs), list(outputs), name=outputs[0], **attributes)
+        )
+        return outputs[0]
+
+    def constant(self, name: str, values: np.ndarray) -> str:
+        """Add a constant, once; a 0-d array is a scalar."""
+        if name not in self._constants:
+            self._constants.add(name)
+            self._model.graph.initializer.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
+        return name
+
+    def finish(self) -> onnx.ModelProto:
+        """The graph, with those of the source's weights that its nodes read."""
+        graph = self._model.graph
+        used = {name for node in graph.node for name in node.input} - self._constants
+        graph.initializer.extend(tensor for tensor in self._source.graph.initializer if tensor.name in used)
+        return self._model
 
 
 def consumers_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:

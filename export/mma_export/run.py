@@ -16,6 +16,5 @@ def logits_of(graph: onnx.ModelProto | Path, clips: RealClips, batch: int = 1) -
     session, _ = open_session(graph if isinstance(graph, Path) else graph.SerializeToString())
     found = []
     for start in range(0, len(clips), batch):
-        rows = slice(start, start + batch)
-        found += session.run(["logits"], {"frames": clips.frames[rows], "mel": clips.mel[rows]})
+        found += session.run(["logits"], clips.feed(start, batch))
     return np.concatenate(found)

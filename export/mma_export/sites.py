@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,14 +45,20 @@ class Range:
     """What was seen of a tensor on real clips.
 
     Attributes:
-        largest: of all absolute values.
-        per_channel: float32 (channels,), the same for each channel (the last axis; of a Conv's input the second).
+        lowest, highest: of all values.
+        per_channel: float32 (channels,), the largest absolute value of each channel (see `observe`).
         samples: float32, some of its values.
     """
 
-    largest: float
+    lowest: float
+    highest: float
     per_channel: np.ndarray
     samples: np.ndarray
+
+    @property
+    def largest(self) -> float:
+        """Of all absolute values."""
+        return max(-self.lowest, self.highest)
 
 
 def find_sites(proto: onnx.ModelProto) -> list[Site]:
@@ -73,27 +80,35 @@ def weights_of(proto: onnx.ModelProto, sites: list[Site]) -> dict[str, np.ndarra
     return {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer if t.name in wanted}
 
 
-def observe(proto: onnx.ModelProto, sites: list[Site], clips: RealClips) -> dict[str, Range]:
-    """Run the graph on real clips and note what flows into each site: activation name -> range."""
-    axes = {site.activation: (1 if site.op_type == "Conv" else -1) for site in sites}
-    names, rng = list(axes), np.random.default_rng(0)
+def inputs_of(sites: list[Site]) -> dict[str, int]:
+    """What flows into the sites: tensor -> axis of its channels."""
+    return {site.activation: (1 if site.op_type == "Conv" else -1) for site in sites}
+
+
+def observe(proto: onnx.ModelProto, tensors: Mapping[str, int], clips: RealClips) -> dict[str, Range]:
+    """Run the graph on real clips and note what its tensors hold.
+
+    Args:
+        tensors: name -> axis of the channels.
+    """
+    names, rng = list(tensors), np.random.default_rng(0)
     ranges: dict[str, Range] = {}
     for start in range(0, len(names), TENSORS_PER_RUN):
         group = names[start : start + TENSORS_PER_RUN]
         session, _ = open_session(with_outputs(proto, group).SerializeToString())
-        per_channel: dict[str, np.ndarray] = {}
+        lows: dict[str, np.ndarray] = {}
+        highs: dict[str, np.ndarray] = {}
         samples: dict[str, list[np.ndarray]] = {name: [] for name in group}
         for row in range(len(clips)):
-            feed = {"frames": clips.frames[row : row + 1], "mel": clips.mel[row : row + 1]}
-            for name, tensor in zip(group, session.run(group, feed), strict=True):
-                others = tuple(axis for axis in range(tensor.ndim) if axis != axes[name] % tensor.ndim)
-                largest = np.abs(tensor).max(axis=others)
-                per_channel[name] = np.maximum(per_channel.get(name, 0), largest)
+            for name, tensor in zip(group, session.run(group, clips.feed(row)), strict=True):
+                others = tuple(axis for axis in range(tensor.ndim) if axis != tensors[name] % tensor.ndim)
+                lows[name] = np.minimum(lows.get(name, np.inf), tensor.min(axis=others))
+                highs[name] = np.maximum(highs.get(name, -np.inf), tensor.max(axis=others))
                 samples[name].append(rng.choice(tensor.reshape(-1), SAMPLES_PER_CLIP))
         for name in group:
-            ranges[name] = Range(
-                float(per_channel[name].max()), per_channel[name].astype(np.float32), np.concatenate(samples[name])
-            )
+            low, high = lows[name], highs[name]
+            per_channel = np.maximum(np.abs(low), np.abs(high)).astype(np.float32)
+            ranges[name] = Range(float(low.min()), float(high.max()), per_channel, np.concatenate(samples[name]))
     return ranges
 
 

@@ -14,9 +14,9 @@ from mma_edge.engines.onnx_cpu import OnnxCpuEngine
 from mma_edge.errors import ParityError
 from mma_edge.streaming import PRECISION, StreamingGraphs
 from mma_export.graph import trace_module
+from mma_export.shared_weights import share_weights
 from mma_export.storage import store_half
 from mma_export.streaming_gate import rolling_gate
-from mma_export.streaming_graph import share_weights
 from mma_trainer.model import MMADFER
 from mma_trainer.model.streaming import FrameStem, Rolling, Window, check_streamable, summary_width
 

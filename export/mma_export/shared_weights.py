@@ -1,8 +1,8 @@
-"""The parts of a model (see `mma_trainer.model.streaming`) as files, with the weights left where they already lie.
+"""Graphs whose weights stay where they already lie: in the file of another graph of the bundle.
 
-An ONNX tensor may say "my bytes are in that file, from here on" (external data). The whole graph's file has every
-weight of the parts in it, at some offset, so the parts' files point there and hold no more than their nodes. The
-SHA-256 in the manifest keeps the offsets true.
+An ONNX tensor may say "my bytes are in that file, from here on" (external data). The parts of a model for streaming
+have all their weights in the whole graph's file, and the two int8 graphs have the same 8-bit weights, so the later
+file holds little more than its nodes. The SHA-256 in the manifest keeps the offsets true.
 """
 
 from __future__ import annotations
