@@ -36,6 +36,16 @@ def _figure(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _streaming(part: dict | None) -> str:
+    """The modes of `mma-edge run --streaming` that the bundle has, and how near rolling is."""
+    if part is None:
+        return "not in this bundle; export it with mma-export --streaming"
+    if "refused" in part["rolling"]:
+        return f"exact; rolling was refused: {part['rolling']['refused']}"
+    whole = part["rolling"]["curve"][0]
+    return f"exact, rolling (same class in {whole['top1_agreement']:.1%} of {whole['windows']} windows)"
+
+
 def _engines(bundle: Bundle) -> str:
     """Plans that lie in the bundle, and which of them may be loaded here."""
     tensorrt = backend_module("tensorrt")
@@ -66,6 +76,7 @@ def show_bundle(bundle: Bundle, console: Console) -> None:
     }
     for precision, entry in manifest["precisions"].items():
         rows[precision] = _precision(bundle, precision, entry)
+    rows["streaming"] = _streaming(manifest.get("streaming"))
     rows["TensorRT"] = _engines(bundle)
     rows["files"] = f"{len(manifest['files'])}, SHA-256 of each checked"
     for key, value in manifest["provenance"].items():

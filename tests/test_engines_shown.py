@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from mma_edge import doctor, engines
-from mma_edge.bundle import read_bundle
+from mma_edge.bundle import Bundle, read_bundle
 from mma_edge.engines import backend_module, openvino_cpu
 from mma_edge.engines.cuda_driver import CudaDevice
 from mma_edge.info import show_bundle
@@ -83,3 +85,15 @@ def test_info_shows_engines_and_whether_they_fit_this_device(bundle_copy: Path) 
     (bundle_copy / "engines").mkdir()
     (bundle_copy / "engines" / "fp32.plan").write_bytes(b"of another device")
     assert "fp32 (not for this device)" in shown(bundle_copy)
+
+
+def test_info_tells_what_can_be_streamed(tiny_bundle: Path, streaming_bundle: Bundle, tmp_path: Path) -> None:
+    assert "mma-export --streaming" in shown(tiny_bundle)
+    rolling = streaming_bundle.manifest["streaming"]["rolling"]
+    text = shown(streaming_bundle.folder)
+    assert f"exact, rolling (same class in {rolling['curve'][0]['top1_agreement']:.1%} of" in text
+    folder = shutil.copytree(streaming_bundle.folder, tmp_path / "refused")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["streaming"]["rolling"] = {"parity": {}, "curve": [], "refused": "too far off"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert "exact; rolling was refused: too far off" in shown(folder)

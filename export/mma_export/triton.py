@@ -15,13 +15,9 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import onnx
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.bundle import Bundle
@@ -29,6 +25,8 @@ from mma_edge.clip import NUM_FRAMES
 from mma_edge.engines.tensorrt_plan import check_plan, import_tensorrt, this_machine
 from mma_edge.errors import BackendError, BundleError, OutputError, UsageError
 from mma_edge.manifest import MANIFEST
+from mma_export.shared_weights import weight_files
+from mma_export.work_folder import work_folder
 
 CONFIG, LABELS, VERSION = "config.pbtxt", "labels.txt", "1"
 MARK = "# Written by mma-export --triton."
@@ -95,21 +93,12 @@ def write_repository(
     targets = {precision: folder / model_name(bundle, precision, plan) for precision in chosen}
     for target in targets.values():
         _check_target(target, overwrite)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
-    try:
+    with work_folder(folder, "free disk space or choose another folder") as work:
         for precision, target in targets.items():
             _write_model(bundle, precision, plan, options, work / target.name)
         made_folder = not folder.exists()
         folder.mkdir(exist_ok=True)
         _put_in_place(work, list(targets.values()), folder if made_folder else None)
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return list(targets.values())
 
 
@@ -183,23 +172,16 @@ def _write_model(bundle: Bundle, precision: str, plan: bool, options: TritonOpti
         (version / "model.plan").write_bytes(checked.data)
         max_batch = min(max_batch, checked.max_batch)
     else:
-        graph = bundle.cpu_graph(precision) if options.device == "cpu" else bundle.graph(precision)
+        whole = bundle.cpu_graph(precision) if options.device == "cpu" else bundle.graph(precision)
+        graph, *others = weight_files(whole)
         shutil.copyfile(graph, version / "model.onnx")
-        for location in external_files(graph):
-            (version / location).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(graph.parent / location, version / location)
+        for path in others:
+            shutil.copyfile(path, version / path.name)
     platform = "tensorrt_plan" if plan else "onnxruntime_onnx"
     (folder / CONFIG).write_text(config_text(bundle, folder.name, platform, max_batch, options), encoding="utf-8")
     (folder / LABELS).write_text("".join(f"{label}\n" for label in bundle.labels), encoding="utf-8")
     for name in (MANIFEST, bundle.manifest["license"]["file"], *_cards(bundle)):
         shutil.copyfile(bundle.folder / name, folder / Path(name).name)
-
-
-def external_files(graph: Path) -> list[str]:
-    """Files beside an ONNX graph that hold its weights, as the graph names them."""
-    proto = onnx.load(str(graph), load_external_data=False)
-    tensors = [tensor for tensor in proto.graph.initializer if uses_external_data(tensor)]
-    return sorted({ExternalDataInfo(tensor).location for tensor in tensors})
 
 
 def _cards(bundle: Bundle) -> list[str]:
@@ -239,9 +221,3 @@ def _put_in_place(work: Path, targets: list[Path], made_folder: Path | None) -> 
         if made_folder:
             made_folder.rmdir()
         raise
-
-
-def _cannot_write(folder: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"cannot write {folder}: {error.strerror or error}", hint="free disk space or choose another folder"
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from mma_edge.errors import OutputError
 from mma_edge.manifest import AUDIO, FACE_CROP, MANIFEST, SCHEMA_VERSION
 from mma_export.graph import OPSET, export_graph
 from mma_export.parity import check_parity, reference_logits
+from mma_export.work_folder import work_folder
 from mma_trainer.checkpoint import Checkpoint, build_model
 
 if TYPE_CHECKING:
@@ -72,12 +72,7 @@ def write_bundle(
     """
     check_output(output, overwrite)
     model = build_model(checkpoint, source)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    except OSError as error:
-        raise _cannot_write(output, error) from error
-    try:
+    with work_folder(output, "free disk space or choose another --output") as work:
         graph = work / "model.fp32.onnx"
         report(f"tracing at {model.config.image_size} px, opset {OPSET}")
         proto = export_graph(model, graph)
@@ -106,10 +101,6 @@ def write_bundle(
         work.chmod(0o755)  # mkdtemp's folders are private
         _put_in_place(work, output)
         return Bundle(output, manifest)
-    except OSError as error:
-        raise _cannot_write(output, error) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _listed(precisions: str | Sequence[str]) -> list[str]:
@@ -163,9 +154,3 @@ def _manifest(checkpoint: Checkpoint, name: str, entries: dict, license_: Weight
         "provenance": {**checkpoint.provenance, "exported_with": f"torch {torch.__version__}"},
         "golden": {"seed": GOLDEN_SEED, "logits": golden, "tolerance": GOLDEN_TOLERANCE},
     }
-
-
-def _cannot_write(output: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"cannot write {output}: {error.strerror or error}", hint="free disk space or choose another --output"
-    )
