@@ -22,6 +22,7 @@ from mma_export.half import HalfOptions, half_tensor, half_tensors, options_of, 
 from mma_export.precisions import GateOptions
 from mma_export.ranges import Largest, check_overflow, largest_value
 from mma_export.run import logits_of
+from mma_export.shared_weights import weight_files
 from mma_export.sites import find_sites
 from mma_export.write import UNSTATED, write_bundle
 from mma_trainer.checkpoint import Checkpoint
@@ -185,6 +186,8 @@ def test_a_bundle_with_all_precisions_runs(tmp_path: Path) -> None:
     for precision in ("fp16", "int8"):
         near = mma_edge.load(bundle.folder, "cpu", precision).predict(frames, mel)
         assert 0 < np.abs(near - exact).max() < 0.2
+    # The two int8 graphs have the same weights, once on disk.
+    assert weight_files(bundle.cpu_graph("int8")) == [bundle.cpu_graph("int8"), bundle.graph("int8")]
 
 
 def test_a_precision_that_fails_its_gate_is_refused_or_marked(
