@@ -22,10 +22,10 @@ from mma_edge.engines import NO_GPU, backend_module, why_not
 from mma_edge.engines.compiled_cache import cache_root
 from mma_edge.engines.cuda_driver import cuda_devices, driver_cuda_version, is_jetson
 from mma_edge.errors import MMAEdgeError
+from mma_edge.processor import cpu_model, instruction_sets
 
 OK, OPTIONAL, BROKEN = "ok", "none", "broken"
 STYLES = {OK: "green", OPTIONAL: "yellow", BROKEN: "bold red"}
-CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "asimddp", "bf16", "i8mm")
 
 
 @dataclass(frozen=True)
@@ -85,17 +85,8 @@ def _package() -> Finding:
 
 
 def _processor() -> Finding:
-    name, flags = platform.processor() or platform.machine(), set()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                name = value.strip()
-            elif key.strip() in ("flags", "Features"):
-                flags = set(value.split())
-    useful = " ".join(flag for flag in CPU_FLAGS if flag in flags)
-    return Finding("processor", OK, f"{name}, {os.cpu_count()} cores" + (f", {useful}" if useful else ""))
+    parts = (cpu_model(), f"{os.cpu_count()} cores", " ".join(instruction_sets()))
+    return Finding("processor", OK, ", ".join(part for part in parts if part))
 
 
 def _onnxruntime() -> Finding:

@@ -14,9 +14,10 @@ from rich.console import Console
 
 from mma_edge import doctor, engines
 from mma_edge.bundle import Bundle, read_bundle
-from mma_edge.engines import backend_module, openvino_cpu
+from mma_edge.engines import backend_module, onnx_cpu, openvino_cpu
 from mma_edge.engines.cuda_driver import CudaDevice
 from mma_edge.info import show_bundle
+from mma_edge.processor import INSTRUCTION_SETS, parse_cpuinfo
 
 Edit = Callable[[Callable[[dict], object]], Path]
 ORIN = CudaDevice("Orin", (8, 7), 8 << 30)
@@ -97,3 +98,23 @@ def test_info_tells_what_can_be_streamed(tiny_bundle: Path, streaming_bundle: Bu
     manifest["streaming"]["rolling"] = {"parity": {}, "curve": [], "refused": "too far off"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert "exact; rolling was refused: too far off" in shown(folder)
+
+
+def test_instruction_sets_are_what_the_kernel_lists() -> None:
+    model, sets = parse_cpuinfo("processor : 0\nmodel name : A B\nflags : fpu avx2 avx512_vnni amx_int8\n")
+    assert (model, sets) == ("A B", ("avx2", "avx512_vnni", "amx_int8"))
+    assert parse_cpuinfo("Features : fp asimd asimddp\n") == ("", ("asimd", "asimddp"))
+    assert len(set(INSTRUCTION_SETS)) == len(INSTRUCTION_SETS)
+
+
+@pytest.mark.parametrize(
+    ("x86", "sets", "noted"), [(True, ("avx2",), True), (True, ("avx2", "avx_vnni"), False), (False, ("asimd",), False)]
+)
+def test_int8_on_a_processor_that_may_saturate_is_noted(
+    tiny_bundle: Path, monkeypatch, x86: bool, sets: tuple[str, ...], noted: bool
+) -> None:
+    monkeypatch.setattr(onnx_cpu, "is_x86", lambda: x86)
+    monkeypatch.setattr(onnx_cpu, "instruction_sets", lambda: sets)
+    graph = read_bundle(tiny_bundle).graph("fp32")
+    assert bool(onnx_cpu.OnnxCpuEngine(graph, "int8").notes) == noted
+    assert not onnx_cpu.OnnxCpuEngine(graph, "fp32").notes

@@ -12,16 +12,10 @@ from pathlib import Path
 
 import psutil
 
+from mma_edge.processor import cpu_model, instruction_sets, read_text
+
 LIBRARIES = {"numpy": "numpy", "onnxruntime": "onnxruntime", "opencv": "cv2", "av": "av"}
 """Name on the page -> module whose `__version__` is asked."""
-
-INSTRUCTION_SETS = (
-    # x86: what onnxruntime's and OpenVINO's kernels choose by.
-    "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",
-    "amx_tile", "amx_bf16", "amx_int8",
-    # ARM: half precision, dot product, 8-bit matrix product, bfloat16, scalable vectors.
-    "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
-)  # fmt: skip
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -30,13 +24,13 @@ NVIDIA_SMI_TIMEOUT_S = 20
 
 def describe_machine() -> dict:
     """The `machine` object of a result; see `mma_benchmarks.result`."""
-    model, sets = parse_cpuinfo(_text(Path("/proc/cpuinfo")))
+    model = cpu_model()
     return {
-        "name": machine_name(cpu_model(model)),
-        "cpu": cpu_model(model),
+        "name": machine_name(model),
+        "cpu": model,
         "cores_logical": os.cpu_count() or 0,
         "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
-        "instruction_sets": sets,
+        "instruction_sets": list(instruction_sets()),
         "memory_gib": round(psutil.virtual_memory().total / GIB, 1),
         "os": operating_system(),
         "python": platform.python_version(),
@@ -45,23 +39,6 @@ def describe_machine() -> dict:
         # Somebody else's work on the same cores makes every figure worse; the reader has to know.
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else 0.0,
     }
-
-
-def parse_cpuinfo(text: str) -> tuple[str, list[str]]:
-    """Model name ("" if not stated, as on ARM) and those of INSTRUCTION_SETS that /proc/cpuinfo lists."""
-    fields: dict[str, str] = {}
-    for line in text.splitlines():
-        key, colon, value = line.partition(":")
-        if colon:
-            fields.setdefault(key.strip(), value.strip())
-    flags = set((fields.get("flags") or fields.get("Features") or "").split())
-    return fields.get("model name", ""), [name for name in INSTRUCTION_SETS if name in flags]
-
-
-def cpu_model(stated: str) -> str:
-    """The model, or the board's name where the kernel states none (Jetson, Raspberry Pi)."""
-    board = _text(Path("/proc/device-tree/model")).rstrip("\0 \n")
-    return stated or board or platform.processor() or platform.machine() or "unknown processor"
 
 
 def machine_name(model: str) -> str:
@@ -97,7 +74,7 @@ def gpus() -> list[str]:
 def peak_memory_mib() -> float:
     """Largest resident memory of this process so far, MiB."""
     # Not getrusage on Linux: a child's ru_maxrss begins with what its parent had when it was started.
-    if found := re.search(r"^VmHWM:\s+(\d+) kB", _text(Path("/proc/self/status")), re.MULTILINE):
+    if found := re.search(r"^VmHWM:\s+(\d+) kB", read_text(Path("/proc/self/status")), re.MULTILINE):
         return int(found[1]) / 1024
     try:
         import resource
@@ -112,10 +89,3 @@ def _version(module: str) -> str:
         return str(importlib.import_module(module).__version__)
     except ImportError:
         return "not installed"
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

@@ -14,6 +14,7 @@ import numpy as np
 from mma_edge.bundle import golden_inputs
 from mma_edge.engines import BACKENDS
 from mma_edge.errors import BackendError, BundleError, DependencyError, UsageError
+from mma_edge.processor import instruction_sets
 
 EAGER, EAGER_CUDA, COMPILED, COMPILED_CUDA = "eager", "eager-cuda", "compiled", "compiled-cuda"
 TORCH_RUNNERS = (EAGER, EAGER_CUDA, COMPILED, COMPILED_CUDA)
@@ -135,10 +136,9 @@ def _torch_call(model, device, dtype, compiled: bool) -> Call:
 
 
 def _need_native(torch, precision: str) -> None:
-    info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.is_file() else ""
+    has = instruction_sets()
     flags = {"bf16": ("amx_bf16", "avx512_bf16", "bf16"), "fp16": ("amx_fp16", "avx512_fp16", "asimdhp")}[precision]
-    if text and not any(flag in text.split() for flag in flags):
+    if has and not any(flag in has for flag in flags):
         raise BackendError(
             f"this processor has no {precision} instructions for PyTorch {torch.__version__}",
             f"one of {', '.join(flags)}",

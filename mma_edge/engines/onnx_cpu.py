@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,12 @@ from mma_edge.bundle import Bundle
 from mma_edge.engines.base import OUTPUT, check_names, cpu_threads, run_failure
 from mma_edge.errors import BackendError, DependencyError
 from mma_edge.onnxruntime_session import import_onnxruntime, open_session
+from mma_edge.processor import instruction_sets, is_x86
 
 PRECISIONS = ("fp32", "fp16", "int8")
 """bf16 is not among them: onnxruntime has no bf16 kernels for the CPU."""
+VNNI = {"avx_vnni", "avx512_vnni", "amx_int8"}
+"""Without one of them x86 adds two products of 8 bits in 16 (onnxruntime's guide to quantisation)."""
 
 
 def probe() -> str | None:
@@ -58,7 +60,9 @@ class OnnxCpuEngine:
         self.details = f"onnxruntime {version} CPU" + (
             f", {threads} thread{'s' if threads > 1 else ''}" if threads else ""
         )
-        if precision == "fp16" and platform.machine().lower() in ("x86_64", "amd64"):
+        if precision == "int8" and is_x86() and (has := instruction_sets()) and not VNNI.intersection(has):
+            self.notes = ("int8 without VNNI: sums of products may saturate, so answers may differ from fp32's",)
+        if precision == "fp16" and is_x86():
             # Casts are put around every operator: half the file, none of the speed.
             self.details += ", fp16 computed in float32"
         check_names(
