@@ -57,6 +57,11 @@ class Bundle:
         entry = self.manifest["precisions"][precision]
         return self.folder / entry.get("cpu_file", entry["file"])
 
+    def failed(self, precision: str, backend: str) -> str | None:
+        """Which limit of the export gate a precision misses on a backend, in words; None when it passed."""
+        entry = self.manifest["precisions"][precision]
+        return entry.get("failed") or entry.get("failed_on", {}).get(backend)
+
     def tolerance(self, precision: str) -> float:
         """Allowed absolute difference of a logit from the golden output at this precision."""
         return float(self.manifest["precisions"][precision].get("tolerance", self.manifest["golden"]["tolerance"]))

@@ -25,6 +25,7 @@ def _precision(bundle: Bundle, precision: str, entry: dict) -> str:
     files = ", on onnxruntime's CPU ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in names)
     figures = [f"{key.replace('_', ' ')} {_figure(value)}" for key, value in entry["parity"].items()]
     failed = [f"FAILED its gate: {entry['failed']}"] if "failed" in entry else []
+    failed += [f"FAILED its gate on {backend}: {reason}" for backend, reason in entry.get("failed_on", {}).items()]
     return "; ".join([files, *failed, ", ".join(figures) or "no figures"])
 
 

@@ -18,6 +18,7 @@ precisions       fp32, fp16, bf16 or int8 -> an entry with
                      cpu_file   optional: the graph that onnxruntime's CPU runs instead, for speed
                      tolerance  optional: of the self-test at this precision (default: golden.tolerance)
                      failed     optional: in words, which limit of the gate was missed (--keep-going)
+                     failed_on  optional: backend -> the same, where it rounds more than others do
 files            every other file of the bundle -> SHA-256 in hex
 license          {"name", "file"} of the weights
 provenance       where the weights come from
@@ -84,7 +85,7 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 MIN_TOP1_AGREEMENT = {"fp16": 0.995, "bf16": 0.995, "int8": 0.98}
 """Share of real clips with float32's answer, below which neither a graph nor an engine is kept."""
 _ENTRY = {"file": str, "parity": dict}
-_ENTRY_OPTIONAL = {"cpu_file": str, "tolerance": (int, float), "failed": str}
+_ENTRY_OPTIONAL = {"cpu_file": str, "tolerance": (int, float), "failed": str, "failed_on": dict}
 _MODE = {"parity": dict}
 _MODE_OPTIONAL = {"file": str, "refused": str, "max_age_s": (int, float), "curve": list}
 REEXPORT = "export it again with mma-export"

@@ -130,6 +130,15 @@ def test_int8_and_what_failed_its_gate_are_taken_when_asked_for_only(edit_manife
     assert asked.precision == "fp32" and "fp32 of this bundle failed its export gate: off by 3" in asked.notes
 
 
+def test_what_failed_on_another_backend_is_taken_without_a_word(edit_manifest: Edit, only_cpu: None) -> None:
+    folder = edit_manifest(lambda m: precisions(m, fp32={"failed_on": {"openvino": "off by 3"}}, fp16={}))
+    loaded = mma_edge.load(folder)
+    assert loaded.precision == "fp32" and not any("gate" in note for note in loaded.notes)
+    folder = edit_manifest(lambda m: precisions(m, fp32={"failed_on": {"cpu": "off by 3"}}, fp16={}))
+    assert mma_edge.load(folder).precision == "fp16"
+    assert any("off by 3" in note for note in mma_edge.load(folder, precision="fp32").notes)
+
+
 def test_int8_is_taken_unasked_where_there_is_nothing_else(edit_manifest: Edit, only_cpu: None) -> None:
     assert mma_edge.load(edit_manifest(lambda m: precisions(m, int8={}))).precision == "int8"
 
@@ -157,7 +166,7 @@ def test_a_bundle_of_bf16_alone_names_what_the_cpu_runs(edit_manifest: Edit, onl
 
 def test_fp16_on_the_cpu_says_what_it_is_computed_in(edit_manifest: Edit, monkeypatch, only_cpu: None) -> None:
     folder = edit_manifest(lambda m: precisions(m, fp16={}))
-    monkeypatch.setattr(onnx_cpu.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(onnx_cpu, "is_x86", lambda: True)
     assert "fp16 computed in float32" in mma_edge.load(folder).engine.details
 
 

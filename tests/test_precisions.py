@@ -18,7 +18,7 @@ from mma_edge.errors import BackendError, DataError, ParityError, UsageError
 from mma_export.cli import main
 from mma_export.clips import RealClips, folder_clips
 from mma_export.gate import MIN_LABELLED, compare
-from mma_export.half import HalfOptions, half_tensor, half_tensors, options_of, rounded, to_half
+from mma_export.half import HalfOptions, as_openvino, half_tensor, half_tensors, options_of, rounded, to_half
 from mma_export.precisions import GateOptions
 from mma_export.ranges import Largest, check_overflow, largest_value
 from mma_export.run import logits_of
@@ -190,22 +190,28 @@ def test_a_bundle_with_all_precisions_runs(tmp_path: Path) -> None:
     assert weight_files(bundle.cpu_graph("int8")) == [bundle.cpu_graph("int8"), bundle.graph("int8")]
 
 
-def test_a_precision_that_fails_its_gate_is_refused_or_marked(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, proto: onnx.ModelProto
-) -> None:
-    def wrong(graph: onnx.ModelProto, options: HalfOptions) -> onnx.ModelProto:
-        half = to_half(graph, options)
-        last = half.graph.node[-1]
-        last.output[0] = "wrong"
-        half.graph.node.append(helper.make_node("Neg", ["wrong"], ["logits"], name="neg"))
-        return half
+def wrong(graph: onnx.ModelProto, options: HalfOptions) -> onnx.ModelProto:
+    half = to_half(graph, options)
+    half.graph.node[-1].output[0] = "wrong"
+    half.graph.node.append(helper.make_node("Neg", ["wrong"], ["logits"], name="neg"))
+    return half
 
-    def traced(model: object, path: Path) -> onnx.ModelProto:
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch, proto: onnx.ModelProto) -> None:
+    """Seconds of tracing, done already."""
+
+    def saved(model: object, path: Path) -> onnx.ModelProto:
         onnx.save(proto, path)
         return proto
 
+    monkeypatch.setattr("mma_export.write.export_graph", saved)
+
+
+def test_a_precision_that_fails_its_gate_is_refused_or_marked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, traced: None
+) -> None:
     monkeypatch.setattr("mma_export.precisions.to_half", wrong)
-    monkeypatch.setattr("mma_export.write.export_graph", traced)  # seconds of tracing, done already
     checkpoint, options = Checkpoint(TINY, make_model(TINY).state_dict(), {}), GateOptions(count=8)
     arguments = (checkpoint, Path("x"), "x", tmp_path / "b", "fp16", UNSTATED)
     with pytest.raises(ParityError, match="top-1") as error:
@@ -213,6 +219,23 @@ def test_a_precision_that_fails_its_gate_is_refused_or_marked(
     assert "--keep-going" in one_line(error.value) and not list(tmp_path.iterdir())
     marked = write_bundle(*arguments, report=lambda text: None, gate=dataclasses.replace(options, keep_going=True))
     assert "top-1 agreement 0.0%" in marked.manifest["precisions"]["fp16"]["failed"]
+
+
+def test_bf16_that_openvino_rounds_too_much_is_there_for_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, traced: None
+) -> None:
+    asked: list[HalfOptions] = []
+
+    def choose(graph: onnx.ModelProto, options: HalfOptions) -> onnx.ModelProto:
+        asked.append(options)
+        return (wrong if options == as_openvino() else to_half)(graph, options)
+
+    monkeypatch.setattr("mma_export.precisions.to_half", choose)
+    checkpoint, lines = Checkpoint(TINY, make_model(TINY).state_dict(), {}), []
+    arguments = (checkpoint, Path("x"), "x", tmp_path / "b", "bf16", UNSTATED)
+    bundle = write_bundle(*arguments, report=lines.append, gate=GateOptions(count=8))
+    assert as_openvino() in asked and any("not run on OpenVINO unless asked" in line for line in lines)
+    assert bundle.failed("bf16", "tensorrt") is None and "top-1" in bundle.failed("bf16", "openvino")
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def open_runner(runner: str, precision: str | None, bundle: str | None, checkpoi
     recognizer = mma_edge.load(bundle, runner, precision)
     device = "cuda" if recognizer.backend in GPU_BACKENDS else "cpu"
     details = recognizer.engine.details
-    if "failed" in recognizer.bundle.manifest["precisions"][recognizer.precision]:
+    if recognizer.bundle.failed(recognizer.precision, recognizer.backend):
         details += f" ({recognizer.precision} missed its export gate)"
     return Opened(recognizer.engine, device, recognizer.image_size, details, recognizer.backend, recognizer.precision)
 

@@ -188,3 +188,6 @@ def _print_precision(bundle: Bundle, precision: str, console: Console) -> None:
             console.print(f"    {key.replace('_', ' ')}: {shown}", highlight=False, markup=False)
     if "failed" in entry:
         console.print(f"    FAILED: {entry['failed']}", style="red", highlight=False, markup=False, soft_wrap=True)
+    for backend, reason in entry.get("failed_on", {}).items():
+        text = f"    not on {backend} unless asked for by name: {reason}"
+        console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)

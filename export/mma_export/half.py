@@ -32,7 +32,7 @@ class HalfOptions:
         softmax_half: Softmax in half, too.
         products_only: everything but products in float32.
         emulate: round to the format and compute in float32: the same numbers, up to the order of sums, on a processor
-            without such products. Convolutions are rounded in bfloat16, too.
+            without such products. Without `products_only` convolutions are rounded to bfloat16, too.
     """
 
     kind: str = "fp16"
@@ -127,7 +127,8 @@ class _Converter:
         self.nodes.append(node)
 
     def _wants_half(self, node: onnx.NodeProto, floats: list[str]) -> bool:
-        if node.op_type == "Conv" and self.options.kind == "bf16" and not self.options.emulate:
+        everything = self.options.emulate and not self.options.products_only
+        if node.op_type == "Conv" and self.options.kind == "bf16" and not everything:
             return False  # ONNX knows no bfloat16 convolution before opset 22
         if node.op_type in PRODUCTS:
             return True

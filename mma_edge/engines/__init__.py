@@ -62,7 +62,7 @@ def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = N
     if backend != "auto":
         if reason := why_not(backend):
             raise BackendError(f"backend {backend} cannot run here: {reason}", hint="see mma-edge doctor")
-        return _open(bundle, backend_module(backend), precision)
+        return _open(bundle, backend, precision)
     reasons: dict[str, str] = {}
     errors: list[MMAEdgeError] = []
     for name in MODULES:
@@ -71,7 +71,7 @@ def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = N
             reasons[name] = reason
             continue
         try:
-            engine = _open(bundle, backend_module(name), precision)
+            engine = _open(bundle, name, precision)
         except (BackendError, BundleError, DependencyError) as error:
             reasons[name] = str(error).rstrip(".")
             errors.append(error)
@@ -101,29 +101,29 @@ def _passed_over(reasons: dict[str, str]) -> list[str]:
     return [f"not on {' or '.join(names)}: {reason}" for reason, names in backends.items()]
 
 
-def _open(bundle: Bundle, module: ModuleType, precision: str | None) -> Engine:
+def _open(bundle: Bundle, backend: str, precision: str | None) -> Engine:
     first_error = None
-    for choice in [precision] if precision else preferences(bundle, module):
+    for choice in [precision] if precision else preferences(bundle, backend):
         try:
-            engine = module.open_engine(bundle, choice)
+            engine = backend_module(backend).open_engine(bundle, choice)
             self_test(engine, bundle)
         except (BackendError, BundleError, DependencyError) as error:
             first_error = first_error or error
             continue
-        if failed := bundle.manifest["precisions"][choice].get("failed"):
+        if failed := bundle.failed(choice, backend):
             engine.notes = (*getattr(engine, "notes", ()), f"{choice} of this bundle failed its export gate: {failed}")
         return engine
     raise first_error
 
 
-def preferences(bundle: Bundle, module: ModuleType) -> list[str]:
+def preferences(bundle: Bundle, backend: str) -> list[str]:
     """Precisions to try when none was asked for, the best first; never empty.
 
     Raises:
         BackendError: no precision of the bundle passed its gate and is one of the backend's.
     """
-    entries = bundle.manifest["precisions"]
-    passed = [name for name in module.PRECISIONS if name in entries and "failed" not in entries[name]]
+    module, entries = backend_module(backend), bundle.precisions
+    passed = [name for name in module.PRECISIONS if name in entries and not bundle.failed(name, backend)]
     if not passed:
         marked = [name for name in module.PRECISIONS if name in entries]
         if marked:
