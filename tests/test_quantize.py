@@ -117,6 +117,22 @@ def test_the_cpus_graph_is_standard_onnx_and_near(
     assert operators(for_cpu(proto, clips.spread(2), {site.node for site in sites})) == operators(proto)
 
 
+def test_a_channel_without_weights_keeps_its_bias(proto: onnx.ModelProto, clips: RealClips) -> None:
+    dead = onnx.ModelProto()
+    dead.CopyFrom(proto)
+    constants = {tensor.name: tensor for tensor in dead.graph.initializer}
+    site = next(site for site in sites_for_cpu(dead, find_sites(dead)) if site.op_type == "Conv")
+    node = next(node for node in dead.graph.node if node.name == site.node)
+    for name, value in ((node.input[1], 0.0), (node.input[2], 0.5)):
+        values = numpy_helper.to_array(constants[name]).copy()
+        values[0] = value
+        constants[name].CopyFrom(numpy_helper.from_array(values, name))
+    graph = for_cpu(dead, clips.spread(4))
+    assert operators(graph)["Conv"] == operators(dead)["Conv"]
+    assert any(node.name == site.node and node.input[1] == site.weight for node in graph.graph.node)  # left in float32
+    assert np.abs(logits_of(graph, clips) - logits_of(dead, clips)).mean() < 0.3
+
+
 def test_the_search_keeps_the_product_that_does_not_stand_it(
     proto: onnx.ModelProto, clips: RealClips, reference: np.ndarray
 ) -> None:

@@ -69,16 +69,31 @@ def quantize_for_cpu(
         grids: of all `tensors_for_cpu`.
         weights: as of `quantize_weights`.
     """
-    return _Quantizer(proto, grids, weights).convert([site for site in sites if site.node not in kept])
+    quantizer = _Quantizer(proto, sites, grids, weights)
+    return quantizer.convert([site for site in sites if site.node not in kept and quantizer.has_bias_on_grid(site)])
 
 
 class _Quantizer:
-    def __init__(self, proto: onnx.ModelProto, grids: Mapping[str, Grid], weights: Mapping[str, Weight8]) -> None:
+    def __init__(
+        self, proto: onnx.ModelProto, sites: list[Site], grids: Mapping[str, Grid], weights: Mapping[str, Weight8]
+    ) -> None:
         self.proto, self.grids, self.weights = proto, grids, weights
         self.writer = GraphWriter(proto)
-        self.constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+        nodes, constants = (
+            {item.name: item for item in items} for items in (proto.graph.node, proto.graph.initializer)
+        )
+        self.biases = {
+            site.node: numpy_helper.to_array(constants[nodes[site.node].input[2]])
+            for site in sites
+            if site.op_type == "Conv" and len(nodes[site.node].input) > 2
+        }
         self.done: set[str] = set()
         self.outputs: set[str] = set()
+
+    def has_bias_on_grid(self, site: Site) -> bool:
+        """Whether a convolution's bias fits into 32 bits; that of a channel without weights may not."""
+        bias = self.biases.get(site.node)
+        return bias is None or bool(np.abs(bias / self._sum_scales(site)).max() < 2**31)
 
     def convert(self, sites: list[Site]) -> onnx.ModelProto:
         by_node, ends = {site.node: site for site in sites}, _ends(self.proto)
@@ -113,18 +128,18 @@ class _Quantizer:
         writer.add("Mul", [f"{output}_float", f"{output}_scale"], output)
 
     def _convolution(self, node: onnx.NodeProto, site: Site, output: str) -> None:
-        x, w, weight, grid = site.activation, site.weight, self.weights[site.weight], self.grids[site.activation]
+        x, w = site.activation, site.weight
         source = x if x in self.outputs else f"{x}_dq"
         if source not in self.done:
             self.done.add(source)
-            self._on_grid(x, source, grid)
+            self._on_grid(x, source, self.grids[x])
         if w not in self.done:
             self.done.add(w)
-            dequantize_weight(self.writer, w, weight)
+            dequantize_weight(self.writer, w, self.weights[w])
         inputs = {0: source, 1: f"{w}_dq"}
-        if len(node.input) > 2:
+        if site.node in self.biases:
             # On the grid of the sums, without which onnxruntime does not take its integer kernel.
-            bias, scales = numpy_helper.to_array(self.constants[node.input[2]]), grid.scale * weight.scales
+            bias, scales = self.biases[site.node], self._sum_scales(site)
             name = f"{node.name}_bias"
             parts = (np.rint(bias / scales).astype(np.int32), scales, np.zeros(len(scales), np.int32))
             constants = [
@@ -133,6 +148,10 @@ class _Quantizer:
             ]
             inputs[2] = self.writer.add("DequantizeLinear", constants, f"{name}_dq", axis=0)
         self.writer.keep(node, inputs, output)
+
+    def _sum_scales(self, site: Site) -> np.ndarray:
+        """Step of the sums of each output channel, float32."""
+        return np.float32(self.grids[site.activation].scale) * self.weights[site.weight].scales
 
     def _on_grid(self, name: str, result: str, grid: Grid) -> None:
         constants = [
