@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -111,7 +112,14 @@ def test_interrupting_keeps_every_record_whole(tmp_path: Path, signal_number: in
     path = tmp_path / "out.jsonl"
     # Ten samples in a row would take a while; the interrupt comes after the third record.
     command = [sys.executable, "-c", ENTRY, "run", str(sample_path()), "--hop", "0.05", "--output", str(path)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that puts the tests into the background has Ctrl-C ignored, and children inherit that.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and (not path.exists() or path.read_text().count("\n") < 3):
         time.sleep(0.02)
