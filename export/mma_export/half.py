@@ -10,6 +10,7 @@ TensorRT, onnxruntime on CUDA and OpenVINO run such a file as it stands: no buil
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,7 +100,7 @@ class _Converter:
         return self.model
 
     def _convert_node(self, node: onnx.NodeProto) -> None:
-        node = _copy(node)
+        node = copy.deepcopy(node)
         floats = [name for name in node.input if name in self.floats]
         if not floats or (node.op_type == "Cast" and not _casts_to_float(node)):
             self._keep(node)
@@ -232,12 +233,6 @@ def rounded(values: np.ndarray, format_: int) -> np.ndarray:
 def _bfloat16_bits(values: np.ndarray) -> np.ndarray:
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy
 
 
 def _casts_to_float(node: onnx.NodeProto) -> bool:

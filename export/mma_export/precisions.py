@@ -149,7 +149,8 @@ class PrecisionWriter:
         sites = find_sites(smoothed)
         smooth(smoothed, sites, observe(smoothed, inputs_of(sites), calibration))
         own = sites_for_cpu(smoothed, sites)
-        ranges = observe(smoothed, inputs_of(sites) | tensors_for_cpu(smoothed, own), calibration)
+        on_grids = tensors_for_cpu(smoothed, own)
+        ranges = observe(smoothed, inputs_of(sites) | on_grids, calibration)
         weights = quantize_weights(smoothed, sites)
         answers = logits_of(self.proto, self.calibration)
         scales = activation_scales({site.activation: ranges[site.activation] for site in sites})
@@ -157,7 +158,7 @@ class PrecisionWriter:
         static = self._search(
             "int8", suspects, lambda kept: quantize_static(smoothed, sites, scales, weights, kept), answers
         )
-        grids = {name: grid_of(ranges[name]) for name in tensors_for_cpu(smoothed, own)}
+        grids = {name: grid_of(ranges[name]) for name in on_grids}
         cpu = self._search(
             "int8 for the CPU",
             [site for site in suspects if site in own],

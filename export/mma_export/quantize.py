@@ -59,7 +59,7 @@ def quantize_static(
             writer.keep(node)
             continue
         if site.activation not in done:
-            _quantize_activation(writer, site.activation, scales[site.activation])
+            on_grid(writer, site.activation, f"{site.activation}_dq", np.float32(scales[site.activation]), np.int8(0))
         if site.weight not in done:
             dequantize_weight(writer, site.weight, weights[site.weight])
         done |= {site.activation, site.weight}
@@ -170,21 +170,26 @@ def drop_unused_constants(graph: onnx.GraphProto) -> None:
     graph.initializer.extend(kept)
 
 
-def dequantize_weight(writer: GraphWriter, name: str, weight: Weight8) -> str:
-    """NAME_dq, float32, from NAME_q in the file."""
-    inputs = [
+def weight_constants(writer: GraphWriter, name: str, weight: Weight8) -> tuple[str, str, str]:
+    """The names of an 8-bit weight's integers, scales and zero points."""
+    return (
         writer.constant(f"{name}_q", weight.values),
         writer.constant(f"{name}_scale", weight.scales),
         writer.constant(f"{name}_zero", np.zeros(len(weight.scales), np.int8)),
-    ]
-    return writer.add("DequantizeLinear", inputs, f"{name}_dq", axis=weight.axis)
+    )
 
 
-def _quantize_activation(writer: GraphWriter, name: str, scale: float) -> None:
+def dequantize_weight(writer: GraphWriter, name: str, weight: Weight8) -> None:
+    """NAME_dq, float32, from NAME_q in the file."""
+    writer.add("DequantizeLinear", weight_constants(writer, name, weight), f"{name}_dq", axis=weight.axis)
+
+
+def on_grid(writer: GraphWriter, name: str, result: str, scale: np.float32, zero: np.int8 | np.uint8) -> None:
+    """QuantizeLinear and DequantizeLinear: `result` is the tensor `name` on an 8-bit grid of the zero point's type."""
     # Scalars: a vector of one would be a scale per channel.
-    grid = [writer.constant(f"{name}_scale", np.float32(scale)), writer.constant(f"{name}_zero", np.int8(0))]
-    writer.add("QuantizeLinear", [name, *grid], f"{name}_q")
-    writer.add("DequantizeLinear", [f"{name}_q", *grid], f"{name}_dq")
+    grid = [writer.constant(f"{result}_scale", scale), writer.constant(f"{result}_zero", zero)]
+    writer.add("QuantizeLinear", [name, *grid], f"{result}_q")
+    writer.add("DequantizeLinear", [f"{result}_q", *grid], result)
 
 
 def _add(graph: onnx.GraphProto, name: str, values: np.ndarray) -> str:

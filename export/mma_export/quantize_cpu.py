@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from mma_export.quantize import CLIP_SHARES, TINY, Weight8, dequantize_weight
+from mma_export.quantize import CLIP_SHARES, TINY, Weight8, dequantize_weight, on_grid, weight_constants
 from mma_export.rewrite import GraphWriter, consumers_of
 from mma_export.sites import Range, Site
 
@@ -115,13 +115,11 @@ class _Quantizer:
         return self.writer.finish()
 
     def _product(self, site: Site, output: str) -> None:
-        x, w, weight, writer = site.activation, site.weight, self.weights[site.weight], self.writer
+        x, writer = site.activation, self.writer
         if x not in self.done:
             self.done.add(x)
             writer.add("DynamicQuantizeLinear", [x], f"{x}_q", f"{x}_scale", f"{x}_zero")
-        values = writer.constant(f"{w}_q", weight.values)
-        scales = writer.constant(f"{w}_scale", weight.scales)
-        zeros = writer.constant(f"{w}_zero", np.zeros(len(weight.scales), np.int8))
+        values, scales, zeros = weight_constants(writer, site.weight, self.weights[site.weight])
         writer.add("MatMulInteger", [f"{x}_q", values, f"{x}_zero", zeros], f"{output}_sums")
         writer.add("Cast", [f"{output}_sums"], f"{output}_float", to=TensorProto.FLOAT)
         writer.add("Mul", [f"{x}_scale", scales], f"{output}_scale")  # in the order that onnxruntime fuses
@@ -154,12 +152,7 @@ class _Quantizer:
         return np.float32(self.grids[site.activation].scale) * self.weights[site.weight].scales
 
     def _on_grid(self, name: str, result: str, grid: Grid) -> None:
-        constants = [
-            self.writer.constant(f"{result}_scale", np.float32(grid.scale)),
-            self.writer.constant(f"{result}_zero", np.uint8(grid.zero)),
-        ]
-        self.writer.add("QuantizeLinear", [name, *constants], f"{result}_q")
-        self.writer.add("DequantizeLinear", [f"{result}_q", *constants], result)
+        on_grid(self.writer, name, result, np.float32(grid.scale), np.uint8(grid.zero))
 
 
 def _ends(proto: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
