@@ -176,7 +176,9 @@ def _write_model(bundle: Bundle, precision: str, plan: bool, options: TritonOpti
         graph, *others = weight_files(whole)
         shutil.copyfile(graph, version / "model.onnx")
         for path in others:
-            shutil.copyfile(path, version / path.name)
+            copy = version / path.relative_to(whole.parent)  # the graph names it so
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
     platform = "tensorrt_plan" if plan else "onnxruntime_onnx"
     (folder / CONFIG).write_text(config_text(bundle, folder.name, platform, max_batch, options), encoding="utf-8")
     (folder / LABELS).write_text("".join(f"{label}\n" for label in bundle.labels), encoding="utf-8")

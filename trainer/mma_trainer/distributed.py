@@ -151,9 +151,10 @@ def _reduced(tensor: Tensor, how: dist.ReduceOp.RedOpType) -> list:
     (DistributedDataParallel holds it): in an interpreter that is ending it aborts the process, as seen on busy
     machines where a run ended right after a collective.
     """
+    before = tensor._use_count()
     dist.all_reduce(tensor, how)
     end = time.monotonic() + RELEASE_S
-    while tensor._use_count() > 1 and time.monotonic() < end:
+    while tensor._use_count() > before and time.monotonic() < end:
         time.sleep(0.001)
     return tensor.tolist()
 
