@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 
 from mma_edge import __version__
-from mma_edge.build_cli import add_build_command
-from mma_edge.cli_support import EXIT_INTERRUPTED, HelpFormatter, run_cli
+from mma_edge.commands.build import add_build_command
+from mma_edge.commands.support import EXIT_INTERRUPTED, HelpFormatter, run_cli
 
 EXAMPLES = """\
 examples:
@@ -167,14 +167,14 @@ def _summary(pipeline, output: Path | None) -> str:
 
 def info_command(args: argparse.Namespace, console: Console) -> int:
     from mma_edge.bundle import read_bundle
-    from mma_edge.info import show_bundle
+    from mma_edge.commands.info import show_bundle
 
     show_bundle(read_bundle(args.bundle), console)
     return 0
 
 
 def doctor_command(args: argparse.Namespace, console: Console) -> int:
-    from mma_edge.doctor import examine
+    from mma_edge.commands.doctor import examine
 
     return examine(console)
 

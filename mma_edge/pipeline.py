@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
-from mma_edge.clip import Crop, SlidingClips, WholeClips
+from mma_edge.clip import Crop, GridClips, SlidingClips, WholeClips
 from mma_edge.errors import SourceError, UsageError
 from mma_edge.faces import FaceTracker, MTCNNDetector, centre_crop, crop_face, resize
 from mma_edge.faces.crop import centre_box
@@ -16,14 +17,36 @@ from mma_edge.recognizer import Recognizer
 from mma_edge.sources import Source, open_source
 from mma_edge.sources.base import Notify, ignore_notice
 from mma_edge.streaming import StreamingRecognizer, check_mode
-from mma_edge.streaming_grid import GridClips
-from mma_edge.timing import Timer, no_timer
-from mma_edge.types import Emotion, Face, Frame
+from mma_edge.types import Clip, Emotion, Face, Frame
 
 CENTRE_TRACK = 0
 """Track number of the authors' fallback, the centre of the picture; real tracks count from 1."""
 RATE_FRAMES = 30
 """Frames over which `Pipeline.frame_rate` averages."""
+
+
+Timer = Callable[[str], AbstractContextManager]
+"""Takes a stage's name; its duration is that of the `with` block."""
+
+
+def no_timer(stage: str) -> AbstractContextManager:
+    """The `Timer` of ordinary runs: a camera that runs for weeks must not collect durations."""
+    return nullcontext()
+
+
+class StageTimer:
+    """Durations in milliseconds per stage name, one entry per call."""
+
+    def __init__(self) -> None:
+        self.durations_ms: dict[str, list[float]] = defaultdict(list)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.durations_ms[stage].append(1000 * (time.perf_counter() - start))
 
 
 @dataclass(frozen=True)
@@ -172,3 +195,35 @@ class Pipeline:
             if self.state.answers == 0:
                 raise SourceError(f"{self.source.name}: no face and no sound was found", hint=hint.lstrip("; "))
             self.options.notify(f"{self.source.name}: no face was found{hint}")
+
+
+@dataclass
+class _Collector:
+    """Stands where the pipeline wants a recognizer."""
+
+    image_size: int
+    clips: list[Clip] = field(default_factory=list)
+
+    def predict_clips(self, clips: Sequence[Clip]) -> list[Emotion]:
+        self.clips += clips
+        return []
+
+
+def collect_clips(
+    source: str | os.PathLike, image_size: int, hop_s: float, cut: type[SlidingClips] = SlidingClips
+) -> list[Clip]:
+    """Every clip that `mma-edge run SOURCE --hop HOP` makes of a file, sampled by `cut`; those without a face too.
+
+    Raises:
+        SourceError: the source cannot be opened, or has neither a face nor sound.
+    """
+    collector, options = _Collector(image_size), StreamOptions(hop_s=hop_s)
+    opened = open_source(source)
+    try:
+        with Pipeline(collector, opened, options, clips=cut(options.window_s, hop_s)) as pipeline:
+            list(pipeline)
+    except SourceError:
+        # The pipeline misses answers where there is no face; here there are none anyway.
+        if not collector.clips:
+            raise
+    return collector.clips

@@ -11,11 +11,11 @@ import numpy as np
 
 from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.bundle import Bundle, read_bundle
+from mma_edge.bundle.manifest import MODALITIES
 from mma_edge.clip import NUM_FRAMES, batch_of
 from mma_edge.engines import open_engine
 from mma_edge.engines.base import Engine
 from mma_edge.errors import UsageError
-from mma_edge.manifest import MODALITIES
 from mma_edge.types import Clip, Emotion
 
 

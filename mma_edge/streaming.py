@@ -6,7 +6,7 @@ rolling   new frames go through all layers, older ones take part with what they 
           in which they were new: with the sound of then. An approximation; a bundle has it only where its exporter
           found that it agrees with full recomputation (manifest, `streaming.rolling`).
 
-Both need frames that stay the same from window to window: see `mma_edge.streaming_grid`. A window without a face
+Both need frames that stay the same from window to window: see `mma_edge.clip`. A window without a face
 goes through the whole graph, for it has no frames to save on.
 """
 
@@ -23,8 +23,8 @@ from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.bundle import Bundle
 from mma_edge.clip import NUM_FRAMES, batch_of
 from mma_edge.engines.base import cpu_threads, run_failure
+from mma_edge.engines.session import open_session
 from mma_edge.errors import BackendError, BundleError, UsageError
-from mma_edge.onnxruntime_session import open_session
 from mma_edge.recognizer import Recognizer
 from mma_edge.types import Clip, Emotion
 

@@ -17,12 +17,11 @@ import torch
 from PIL import Image
 
 from mma_edge.bundle import Bundle
-from mma_export.clips import RealClips, sample_clips
+from mma_export.bundle import UNSTATED, write_bundle
 from mma_export.graph import trace
-from mma_export.run import logits_of
-from mma_export.write import UNSTATED, write_bundle
-from mma_trainer.checkpoint import Checkpoint, save_checkpoint
+from mma_export.precision.clips import RealClips, logits_of, sample_clips
 from mma_trainer.model import MMADFER, MMADFERConfig
+from mma_trainer.weights.checkpoint import Checkpoint, save_checkpoint
 
 SHARED = Path(__file__).parents[2] / "shared"
 TINY = MMADFERConfig(

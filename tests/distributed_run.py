@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from loop_task import BATCH, RandomClips, make_run
 
-from mma_edge.cli_support import report
+from mma_edge.commands.support import report
 from mma_edge.errors import MMAEdgeError
-from mma_trainer import train
-from mma_trainer.distributed import Processes
-from mma_trainer.execution import Execution
-from mma_trainer.recipe import Recipe
+from mma_trainer.training import loop as train
+from mma_trainer.training.execution import Execution
+from mma_trainer.training.processes import Processes
+from mma_trainer.training.recipe import Recipe
 
 RECIPE = Recipe(epochs=2, batch_size=BATCH, lr=0.01, ema_decay=0.9, schedule="step")
 

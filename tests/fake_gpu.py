@@ -13,7 +13,9 @@ import fake_cudart
 import fake_tensorrt
 import pytest
 
-from mma_edge.engines import cuda_driver, tensorrt, tensorrt_build
+from mma_edge.engines import machine as cuda_driver
+from mma_edge.engines.tensorrt import build as tensorrt_build
+from mma_edge.engines.tensorrt import engine as tensorrt
 
 CHILD = (sys.executable, str(Path(__file__).with_name("fake_tensorrt_child.py")))
 
@@ -72,7 +74,7 @@ def into(patch: pytest.MonkeyPatch) -> None:
     for name, module in modules().items():
         patch.setitem(sys.modules, name, module)
     # They were imported on top of others, if at all.
-    patch.delitem(sys.modules, "mma_edge.engines.device_memory_cuda", raising=False)
+    patch.delitem(sys.modules, "mma_edge.engines.gpu.cuda_python", raising=False)
     patch.setattr(cuda_driver, "_driver", FakeDriver)
     patch.setattr(tensorrt_build, "CHILD", CHILD)
     patch.setattr(tensorrt, "_cuda_major_of_package", lambda: None)

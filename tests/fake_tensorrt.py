@@ -258,6 +258,6 @@ def _array(address, shape, dtype):
 
 
 def _need_a_gpu():
-    driver = sys.modules["mma_edge.engines.cuda_driver"]
+    driver = sys.modules["mma_edge.engines.machine"]
     if not driver.cuda_devices():
         os.abort()

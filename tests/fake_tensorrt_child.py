@@ -1,4 +1,4 @@
-"""What a test's build runs in the place of `python -m mma_edge.engines.tensorrt_child`: the same, on the fakes."""
+"""What a test's build runs in the place of `python -m mma_edge.engines.tensorrt.child`: the same, on the fakes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from fake_gpu import install
 
 if __name__ == "__main__":
     install()
-    from mma_edge.engines.tensorrt_child import main
+    from mma_edge.engines.tensorrt.child import main
 
     sys.exit(main(sys.argv[1:]))

@@ -10,11 +10,11 @@ import torch
 from conftest import TINY, make_model
 from rich.console import Console
 
-from mma_trainer.execution import Execution
+from mma_trainer.data.batch import WHOLE, Batch, Shard, share
 from mma_trainer.model.inputs import ContractModel
-from mma_trainer.recipe import Recipe
-from mma_trainer.task import WHOLE, Batch, Shard, share
-from mma_trainer.train import Run
+from mma_trainer.training.execution import Execution
+from mma_trainer.training.loop import Run
+from mma_trainer.training.recipe import Recipe
 
 BATCH = 4
 VAL_CLIPS = 7

@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 from mma_edge.faces.detect import Detection
-from mma_trainer import entry
+from mma_trainer import __main__ as entry
 
 RED, BLUE = (220, 20, 20), (20, 20, 220)
 SIDE, RATE_HZ = 96, 16000

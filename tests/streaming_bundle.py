@@ -10,10 +10,10 @@ import pytest
 
 from mma_edge.audio.logmel import MEL_MEAN, MEL_STD
 from mma_edge.bundle import Bundle, write_manifest
-from mma_edge.manifest import read_manifest
+from mma_edge.bundle.manifest import read_manifest
 from mma_edge.types import Clip
-from mma_export import streaming_gate
-from mma_export.streaming import add_streaming
+from mma_export.streaming import gate as streaming_gate
+from mma_export.streaming.parts import add_streaming
 from mma_trainer.model import MMADFER
 
 TICK_S, SIDE = 0.25, 16

@@ -11,11 +11,15 @@ import torch
 from conftest import TINY, make_model, one_line
 
 from mma_edge.errors import CheckpointError, UsageError
-from mma_trainer import ablate_cli, cli, cli_data, cli_model, entry
-from mma_trainer.ablate import TABLES, folder_name
-from mma_trainer.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from mma_trainer import __main__ as entry
+from mma_trainer.commands import ablate as ablate_cli
+from mma_trainer.commands import data_options as cli_data
+from mma_trainer.commands import model_options as cli_model
+from mma_trainer.commands import train as cli
 from mma_trainer.model import DFEW_LABELS, MMADFERConfig
-from mma_trainer.pretrain import EncoderClassifier
+from mma_trainer.training.pretrain import EncoderClassifier
+from mma_trainer.training.variants import TABLES, folder_name
+from mma_trainer.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 SEVEN = TINY.replace(labels=DFEW_LABELS)
 
@@ -38,7 +42,7 @@ def ablate(
     """mma-train ablate on made-up faces and voices with a tiny "nano"; exit code, stdout and stderr."""
     monkeypatch.setitem(cli_model.MODELS, "nano", SEVEN)
     monkeypatch.setattr(cli_data, "PSEUDO_CLIPS_PER_EPOCH", 4)
-    monkeypatch.setattr("mma_trainer.train.plot_curves", lambda rows, path: None)
+    monkeypatch.setattr("mma_trainer.training.loop.plot_curves", lambda rows, path: None)
     monkeypatch.setattr(cli, "plot_confusion", lambda metrics, labels, path: None)
     common = ("--model", "nano", "--device", "cpu", "--batch-size", 4, "--epochs", 1, "--dataset", "pseudo")
 

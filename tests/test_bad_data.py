@@ -12,12 +12,13 @@ import soundfile
 from conftest import RATE_HZ, TINY, make_frames, make_model, one_line, tone
 
 from mma_edge.errors import DataError
-from mma_trainer import cli, cli_data
-from mma_trainer.checkpoint import Checkpoint, save_checkpoint
+from mma_trainer.commands import data_options as cli_data
+from mma_trainer.commands import train as cli
 from mma_trainer.data import check
 from mma_trainer.data.check import Problem, settle
 from mma_trainer.data.lists import scan_fold
 from mma_trainer.model import DFEW_LABELS
+from mma_trainer.weights.checkpoint import Checkpoint, save_checkpoint
 
 SEVEN = TINY.replace(labels=DFEW_LABELS)
 CLIPS = 21

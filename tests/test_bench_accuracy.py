@@ -14,8 +14,8 @@ soundfile = pytest.importorskip("soundfile")
 
 from mma_benchmarks.cli import main  # noqa: E402
 from mma_edge.bundle import golden_inputs, write_manifest  # noqa: E402
-from mma_edge.manifest import AUDIO  # noqa: E402
-from mma_trainer.calibration import expected_calibration_error  # noqa: E402
+from mma_edge.bundle.manifest import AUDIO  # noqa: E402
+from mma_trainer.evaluation.calibration import expected_calibration_error  # noqa: E402
 from mma_trainer.labels import DFEW_LABELS as LABELS  # noqa: E402
 
 SIZE = 16

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mma_benchmarks.energy import CounterMeter, PowerMeter, jetson_meter, parse_tegrastats, rapl_meter
+from mma_benchmarks.machine.energy import CounterMeter, PowerMeter, jetson_meter, parse_tegrastats, rapl_meter
 
 
 def package(root: Path, number: int, energy_uj: int, name: str = "") -> Path:

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from conftest import TINY, one_line
 
-from mma_benchmarks import worker
 from mma_benchmarks.cli import build_parser, main
-from mma_benchmarks.grid_cli import _is_latency_grid
-from mma_benchmarks.grid_options import GridOptions, plan_cells, references
-from mma_benchmarks.matmul import MatmulPeak
+from mma_benchmarks.grid import worker
+from mma_benchmarks.grid.options import GridOptions, plan_cells, references
+from mma_benchmarks.grid.runners import count_flops
+from mma_benchmarks.grid.subjects import Subject
+from mma_benchmarks.grid.worker import Worker
+from mma_benchmarks.machine.matmul import MatmulPeak
+from mma_benchmarks.options import _is_latency_grid
 from mma_benchmarks.result import read_result
-from mma_benchmarks.runners import count_flops
-from mma_benchmarks.subjects import Subject
-from mma_benchmarks.worker import Worker
 from mma_edge.errors import BackendError, UsageError
 from mma_trainer.model import MMADFERConfig
 
@@ -192,9 +192,9 @@ def test_a_process_that_dies_in_its_turn_says_how(tmp_path: Path, monkeypatch: p
 
 
 def test_a_checkpoint_of_another_model_gives_no_ratio(tiny_bundle: Path, tmp_path: Path, tiny_model) -> None:
-    from mma_benchmarks.runners import open_runner
+    from mma_benchmarks.grid.runners import open_runner
     from mma_edge.errors import BundleError
-    from mma_trainer.checkpoint import Checkpoint, save_checkpoint
+    from mma_trainer.weights.checkpoint import Checkpoint, save_checkpoint
 
     state = {key: value.clone() for key, value in tiny_model.state_dict().items()}
     state["classifier.weight"] += 1.0
@@ -207,7 +207,7 @@ def test_a_checkpoint_of_another_model_gives_no_ratio(tiny_bundle: Path, tmp_pat
 
 
 def test_turns_grow_until_they_take_their_time() -> None:
-    from mma_benchmarks.grid import MAX_CALLS, Asked, Running
+    from mma_benchmarks.grid.measure import MAX_CALLS, Asked, Running
 
     class Fake:
         def turn(self, calls: int) -> list[float]:

@@ -16,9 +16,9 @@ from mma_benchmarks.cli import main
 from mma_benchmarks.joined import Way, accuracies, joined_blocks, latencies, placing
 from mma_benchmarks.report import page_of, save
 from mma_benchmarks.result import Result, read_result, to_json
-from mma_benchmarks.stats import summarise
-from mma_trainer.page import Figure, Table, to_html, to_markdown
-from mma_trainer.paper import OURS, PUBLISHED
+from mma_benchmarks.schema import summarise
+from mma_trainer.report.page import Figure, Table, to_html, to_markdown
+from mma_trainer.report.paper import OURS, PUBLISHED
 
 COMMITTED = sorted((Path(__file__).parents[1] / "benchmarks" / "results").glob("*.json"))
 SHA = "0" * 64

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from mma_benchmarks.cli import main
-from mma_benchmarks.latency import STAGES, Run, stage_table
-from mma_benchmarks.machine import machine_name, slug
-from mma_benchmarks.stats import summarise
+from mma_benchmarks.latency.measure import STAGES, Run, stage_table
+from mma_benchmarks.machine.facts import machine_name, slug
+from mma_benchmarks.schema import summarise
 from mma_edge.bundle import DEFAULT_BUNDLE, sha256
-from mma_edge.manifest import MANIFEST
+from mma_edge.bundle.manifest import MANIFEST
 
 QUICK = ["latency", "--repeat", "1", "--warmup", "0", "--iterations", "3"]
 
@@ -62,7 +62,7 @@ def test_the_result_says_what_was_measured_on_what(written: Path) -> None:
 
 def test_measuring_latency_does_not_import_torch(tmp_path: Path) -> None:
     code = (
-        "import sys, mma_benchmarks.cli, mma_benchmarks.latency;"
+        "import sys, mma_benchmarks.cli, mma_benchmarks.latency.measure;"
         f"status = mma_benchmarks.cli.main({[*QUICK, '--output', str(tmp_path)]!r});"
         "sys.exit(status or 99 * ('torch' in sys.modules))"
     )
@@ -70,8 +70,8 @@ def test_measuring_latency_does_not_import_torch(tmp_path: Path) -> None:
 
 
 def test_importing_the_benchmarks_does_not_import_torch() -> None:
-    modules = "cli, mma_benchmarks.latency, mma_benchmarks.accuracy, mma_benchmarks.report, mma_benchmarks.figures"
-    code = f"import sys, mma_benchmarks.{modules}; sys.exit('torch' in sys.modules)"
+    modules = ("cli", "latency.measure", "accuracy.measure", "report", "figures")
+    code = f"import sys, {', '.join(f'mma_benchmarks.{name}' for name in modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -125,7 +125,7 @@ def test_results_that_cannot_be_written_are_refused_before_measuring(tmp_path: P
 
 def test_predict_alone_sees_real_content(monkeypatch: pytest.MonkeyPatch) -> None:
     import mma_edge
-    from mma_benchmarks import latency
+    from mma_benchmarks.latency import measure as latency
 
     keeper = latency.ClipKeeper(mma_edge.load())
     latency.run_once(keeper, "sample")

@@ -12,7 +12,7 @@ import pytest
 from mma_benchmarks.cli import main
 from mma_benchmarks.report import save
 from mma_benchmarks.result import Result, default_folder, read_result, to_json
-from mma_benchmarks.stats import summarise
+from mma_benchmarks.schema import summarise
 
 MACHINE = {
     "name": "some-processor", "cpu": "Some <Processor>", "cores_logical": 4, "cores_usable": 4,

@@ -9,10 +9,11 @@ import pytest
 import torch
 from conftest import TINY, make_model, one_line
 
-from mma_benchmarks import training, training_child
 from mma_benchmarks.cli import main
 from mma_benchmarks.result import read_result
-from mma_benchmarks.training import Setting, TrainingOptions, default_settings, measure_training, run_child
+from mma_benchmarks.training import child as training_child
+from mma_benchmarks.training import measure as training
+from mma_benchmarks.training.measure import Setting, TrainingOptions, default_settings, measure_training, run_child
 from mma_edge.errors import BackendError, UsageError
 from mma_trainer.model.inputs import ContractModel
 

@@ -16,12 +16,13 @@ from rich.console import Console
 
 import mma_edge
 from mma_edge.bundle import read_bundle, write_temperatures
+from mma_edge.bundle.manifest import MODALITIES, read_temperatures
+from mma_edge.commands.info import show_bundle
 from mma_edge.errors import BundleError, UsageError
-from mma_edge.info import show_bundle
-from mma_edge.manifest import MODALITIES, read_temperatures
 from mma_edge.recognizer import modalities
-from mma_export.write import UNSTATED, write_bundle
-from mma_trainer.calibration import (
+from mma_export.bundle import UNSTATED, write_bundle
+from mma_trainer.commands.evaluate import main
+from mma_trainer.evaluation.calibration import (
     abstention,
     calibrate,
     cooled,
@@ -31,11 +32,10 @@ from mma_trainer.calibration import (
     halves,
     negative_log_likelihood,
 )
-from mma_trainer.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-from mma_trainer.eval_cli import main
-from mma_trainer.evaluate import bundle_predictor, checkpoint_predictor
-from mma_trainer.evaluation import store_calibration
+from mma_trainer.evaluation.figures import store_calibration
+from mma_trainer.evaluation.predict import bundle_predictor, checkpoint_predictor
 from mma_trainer.labels import DFEW_LABELS
+from mma_trainer.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 SEVEN = TINY.replace(labels=DFEW_LABELS)
 THREE_TEMPERATURES = {"both": 0.5, "video": 2.0, "audio": 5.0}

@@ -19,8 +19,8 @@ import torch
 from conftest import one_line, save_as_the_authors
 
 from mma_edge.errors import CheckpointError
-from mma_trainer.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from mma_trainer.model import DFEW_LABELS, MAFW_LABELS, MMADFER, MMADFERConfig
+from mma_trainer.weights.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 
 # The published sizes -> small ones; heads stay 64 wide, for no tensor tells their number.
 NARROW = {768: 64, 3072: 256, 2304: 192, 512: 64, 1024: 128, 128: 8}

@@ -172,8 +172,8 @@ print(next(recognizer.stream("sample")).label)
 @pytest.mark.parametrize(
     ("entry", "arguments", "package", "extra"),
     [
-        ("mma_trainer.entry:train", ["--help"], "torch", "train"),
-        ("mma_trainer.entry:evaluate", ["--help"], "soundfile", "train"),
+        ("mma_trainer.__main__:train", ["--help"], "torch", "train"),
+        ("mma_trainer.__main__:evaluate", ["--help"], "soundfile", "train"),
         ("mma_export.cli:main", [], "torch", "export"),
         ("mma_benchmarks.cli:main", ["latency", "--repeat", "1"], "psutil", "bench"),
         ("mma_edge.cli:main", ["run", "sample"], "onnxruntime", "cpu"),

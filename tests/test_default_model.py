@@ -9,13 +9,13 @@ import pytest
 
 import mma_edge
 from mma_edge.bundle import DEFAULT_BUNDLE, golden_inputs, read_bundle
-from mma_export.default import DEFAULT_NAME, default_source
+from mma_export.bundle import DEFAULT_NAME, default_source
 from mma_export.parity import reference_logits
-from mma_trainer.calibration import expected_calibration_error
-from mma_trainer.checkpoint import load_checkpoint
-from mma_trainer.data.evalsets import faces_set, pseudo_set, voices_set
-from mma_trainer.evaluate import bundle_predictor, collect, evaluate
+from mma_trainer.evaluation.calibration import expected_calibration_error
+from mma_trainer.evaluation.predict import bundle_predictor, collect, evaluate
+from mma_trainer.evaluation.sets import faces_set, pseudo_set, voices_set
 from mma_trainer.model import NANO
+from mma_trainer.weights.checkpoint import load_checkpoint
 
 
 def test_bundle_and_checkpoint_are_the_same_model() -> None:

@@ -16,11 +16,11 @@ from conftest import one_line
 from loop_task import BATCH, RandomClips, make_run, random_batch
 
 from mma_edge.errors import UsageError
-from mma_trainer.checkpoint import read_checkpoint
-from mma_trainer.distributed import Processes
-from mma_trainer.recipe import Recipe
-from mma_trainer.task import Batch, Shard, share
-from mma_trainer.train import LAST
+from mma_trainer.data.batch import Batch, Shard, share
+from mma_trainer.training.loop import LAST
+from mma_trainer.training.processes import Processes
+from mma_trainer.training.recipe import Recipe
+from mma_trainer.weights.checkpoint import read_checkpoint
 
 PROGRAM = Path(__file__).with_name("distributed_run.py")
 PATIENCE_S = 240

@@ -21,8 +21,9 @@ from onnx import TensorProto, helper
 import mma_edge
 from mma_edge import engines
 from mma_edge.bundle import golden_inputs, read_bundle
-from mma_edge.engines import onnx_cpu, onnx_cuda
-from mma_edge.engines.cuda_driver import CudaDevice
+from mma_edge.engines import cpu as onnx_cpu
+from mma_edge.engines import cuda as onnx_cuda
+from mma_edge.engines.machine import CudaDevice
 from mma_edge.errors import BackendError, BundleError
 
 AMPERE = CudaDevice("RTX 3060", (8, 6), 12 << 30)

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "troubleshooting.md"
 ERRORS = {"BackendError", "BundleError", "DependencyError"}
 SOURCES = [
-    *sorted((ROOT / "mma_edge" / "engines").glob("*.py")),
-    *(ROOT / "mma_edge" / name for name in ("bundle.py", "manifest.py", "onnxruntime_session.py")),
+    *sorted((ROOT / "mma_edge" / "engines").rglob("*.py")),
+    *sorted((ROOT / "mma_edge" / "bundle").glob("*.py")),
 ]
 
 

@@ -13,7 +13,9 @@ from conftest import one_line
 
 import mma_edge
 from mma_edge.bundle import golden_inputs, read_bundle, sha256
-from mma_edge.engines import compiled_cache, onnx_cpu, openvino_cpu
+from mma_edge.engines import cache as compiled_cache
+from mma_edge.engines import cpu as onnx_cpu
+from mma_edge.engines import openvino as openvino_cpu
 from mma_edge.errors import BackendError, BundleError
 
 pytest.importorskip("openvino")
@@ -170,7 +172,7 @@ def test_a_signal_after_many_loads_does_no_harm(tiny_bundle: Path, cache: Path) 
 import signal, sys, threading
 from pathlib import Path
 from mma_edge.bundle import read_bundle
-from mma_edge.engines import openvino_cpu
+from mma_edge.engines import openvino as openvino_cpu
 
 caught = []
 signal.signal(signal.SIGUSR1, lambda *_: caught.append(1))

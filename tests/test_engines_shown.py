@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mma_edge import doctor, engines
+from mma_edge import engines
 from mma_edge.bundle import Bundle, read_bundle
-from mma_edge.engines import backend_module, onnx_cpu, openvino_cpu
-from mma_edge.engines.cuda_driver import CudaDevice
-from mma_edge.info import show_bundle
-from mma_edge.processor import INSTRUCTION_SETS, parse_cpuinfo
+from mma_edge.commands import doctor
+from mma_edge.commands.info import show_bundle
+from mma_edge.engines import backend_module
+from mma_edge.engines import cpu as onnx_cpu
+from mma_edge.engines import openvino as openvino_cpu
+from mma_edge.engines.machine import INSTRUCTION_SETS, CudaDevice, parse_cpuinfo
 
 Edit = Callable[[Callable[[dict], object]], Path]
 ORIN = CudaDevice("Orin", (8, 7), 8 << 30)

@@ -12,16 +12,15 @@ import torch
 from conftest import TINY, make_model, one_line
 
 from mma_edge.errors import DataError
-from mma_export.write import UNSTATED, write_bundle
-from mma_trainer.checkpoint import Checkpoint, save_checkpoint
-from mma_trainer.data.evalsets import EvalSet, faces_set, open_set, pseudo_set, voices_set
+from mma_export.bundle import UNSTATED, write_bundle
+from mma_trainer.commands.evaluate import main
 from mma_trainer.data.lists import load_clips, read_list
-from mma_trainer.data.listset import open_list
-from mma_trainer.eval_cli import main
-from mma_trainer.evaluate import bundle_predictor, checkpoint_predictor, collect, evaluate
+from mma_trainer.evaluation.predict import bundle_predictor, checkpoint_predictor, collect, evaluate
+from mma_trainer.evaluation.robustness import spoiled
+from mma_trainer.evaluation.sets import EvalSet, faces_set, open_list, open_set, pseudo_set, voices_set
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model.inputs import ContractModel
-from mma_trainer.robustness import spoiled
+from mma_trainer.weights.checkpoint import Checkpoint, save_checkpoint
 
 SEVEN = TINY.replace(labels=DFEW_LABELS)
 

@@ -14,14 +14,14 @@ import torch
 from conftest import TINY, one_line
 
 from mma_edge.bundle import golden_inputs, read_bundle
-from mma_edge.engines.onnx_cpu import OnnxCpuEngine
+from mma_edge.engines.cpu import OnnxCpuEngine
 from mma_edge.errors import OutputError, ParityError, UsageError
+from mma_export.bundle import UNSTATED, WeightsLicense, check_output, write_bundle
 from mma_export.cli import main
 from mma_export.graph import check_graph
-from mma_export.write import UNSTATED, WeightsLicense, check_output, write_bundle
-from mma_trainer.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from mma_trainer.model import MMADFER
 from mma_trainer.model.inputs import ContractModel
+from mma_trainer.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def graph(tiny_bundle: Path) -> onnx.ModelProto:
 def quick_trace(monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path) -> None:
     """Stands in for the seconds of tracing: the graph already traced from the same weights."""
     traced = tiny_bundle / "model.fp32.onnx"
-    monkeypatch.setattr("mma_export.write.export_graph", lambda model, path: shutil.copyfile(traced, path))
+    monkeypatch.setattr("mma_export.bundle.export_graph", lambda model, path: shutil.copyfile(traced, path))
 
 
 def write(checkpoint: Path, output: Path, **options: object):
@@ -168,7 +168,7 @@ def test_a_full_disk_leaves_nothing_behind(
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("mma_export.write.export_graph", full)
+    monkeypatch.setattr("mma_export.bundle.export_graph", full)
     with pytest.raises(OutputError, match="No space left on device"):
         write(tiny_checkpoint, tmp_path / "b")
     assert list(tmp_path.iterdir()) == []

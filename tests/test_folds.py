@@ -15,18 +15,18 @@ from conftest import RATE_HZ, TINY, make_frames, make_model, one_line, tone
 from rich.console import Console
 
 from mma_edge.errors import CheckpointError, DataError, UsageError
-from mma_trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mma_trainer.cli import build_parser
-from mma_trainer.cli_data import make_task
-from mma_trainer.evaluate import checkpoint_predictor
-from mma_trainer.fold_report import spread
-from mma_trainer.folds import num_folds, read_fold, run_folds
+from mma_trainer.commands.data_options import make_task
+from mma_trainer.commands.train import build_parser
+from mma_trainer.evaluation.metrics import Metrics, confusion_matrix
+from mma_trainer.evaluation.predict import checkpoint_predictor
 from mma_trainer.labels import DFEW_LABELS
-from mma_trainer.metrics import Metrics, confusion_matrix
 from mma_trainer.model.inputs import ContractModel
-from mma_trainer.recipe import Recipe
-from mma_trainer.run_report import write_run_report
-from mma_trainer.train import Run
+from mma_trainer.report.folds import spread
+from mma_trainer.report.run import write_run_report
+from mma_trainer.training.loop import Run
+from mma_trainer.training.recipe import Recipe
+from mma_trainer.training.sweep import num_folds, read_fold, run_folds
+from mma_trainer.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 SEVEN = TINY.replace(labels=DFEW_LABELS)
 

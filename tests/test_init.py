@@ -11,10 +11,11 @@ from conftest import TINY, make_model, one_line
 from torch import nn
 
 from mma_edge.errors import CheckpointError, UsageError
-from mma_trainer import cli, cli_model
-from mma_trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mma_trainer.commands import model_options as cli_model
+from mma_trainer.commands import train as cli
 from mma_trainer.model import MMADFERConfig
-from mma_trainer.pretrain import EncoderClassifier
+from mma_trainer.training.pretrain import EncoderClassifier
+from mma_trainer.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 FILE = TINY.replace(fusion="add", image_size=32)
 

@@ -10,10 +10,10 @@ from conftest import one_line
 from square_videos import ONE_RED, Squares, failures, listed, make_video, run
 
 from mma_edge.errors import DataError
-from mma_trainer import prepare_cli
-from mma_trainer.data import prepare
-from mma_trainer.data.layouts import Layout, Video, clip_name, csv_table, split_folds
+from mma_trainer.commands import prepare as prepare_cli
 from mma_trainer.data.lists import read_list
+from mma_trainer.data.preparation import cut as prepare
+from mma_trainer.data.preparation.layouts import Layout, Video, clip_name, csv_table, split_folds
 from mma_trainer.data.protocols import find_fold
 
 

@@ -16,11 +16,11 @@ from PIL import Image
 
 from mma_edge.errors import DataError, OutputError, UsageError
 from mma_trainer.data import lists
+from mma_trainer.data.batch import Batch, Shard
 from mma_trainer.data.cache import ClipCache
 from mma_trainer.data.lists import ClipEntry, read_list
 from mma_trainer.data.loader import ListTask
-from mma_trainer.recipe import Recipe
-from mma_trainer.task import Batch, Shard
+from mma_trainer.training.recipe import Recipe
 
 SIZE = 16
 

@@ -14,12 +14,12 @@ from conftest import TINY, make_model, one_line
 from torch import Tensor
 
 from mma_edge.errors import CheckpointError, UsageError
-from mma_trainer import cli_model
-from mma_trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mma_trainer.encoder_files import EncoderWeights, read_encoder, rename
+from mma_trainer.commands import model_options as cli_model
 from mma_trainer.model import MMADFERConfig
 from mma_trainer.model.mma import build_encoder
-from mma_trainer.pretrain import EncoderClassifier, initialise_encoder, model_from_encoders, resize_positions
+from mma_trainer.training.pretrain import EncoderClassifier, initialise_encoder, model_from_encoders, resize_positions
+from mma_trainer.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mma_trainer.weights.encoders import EncoderWeights, read_encoder, rename
 
 SMALL = TINY.replace(image_size=32, image_stem=(), audio_stem=(), image_patch=16, audio_patch=16, mlp_ratio=4)
 

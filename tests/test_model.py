@@ -15,12 +15,12 @@ from conftest import make_model, save_as_the_authors
 from torch import Tensor
 
 from mma_edge.errors import CheckpointError
-from mma_trainer.checkpoint import load_checkpoint
 from mma_trainer.model import DFEW_LABELS, MAFW_LABELS, MMADFER, NANO, MMADFERConfig
 from mma_trainer.model.encoder import attend
 from mma_trainer.model.fusion import FusionBottleneck
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.model.prompts import ProgressivePrompts
+from mma_trainer.weights.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")

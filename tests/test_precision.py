@@ -12,14 +12,14 @@ from loop_task import BATCH, DEEP, make_run, random_batch
 from torch import nn
 
 from mma_edge.errors import BackendError, UsageError
-from mma_trainer.execution import Execution, checkpointed
-from mma_trainer.int8 import Int8Linear
+from mma_trainer.model.encoder import part_of_batch
 from mma_trainer.model.inputs import ContractModel
-from mma_trainer.model.share import part_of_batch
-from mma_trainer.precision import Precision
-from mma_trainer.pretrain import EncoderClassifier
-from mma_trainer.recipe import Recipe
-from mma_trainer.train import LAST, Run
+from mma_trainer.training.execution import Execution, checkpointed
+from mma_trainer.training.int8 import Int8Linear
+from mma_trainer.training.loop import LAST, Run
+from mma_trainer.training.precision import Precision
+from mma_trainer.training.pretrain import EncoderClassifier
+from mma_trainer.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than these runs."""
-    monkeypatch.setattr("mma_trainer.train.plot_curves", lambda rows, path: None)
+    monkeypatch.setattr("mma_trainer.training.loop.plot_curves", lambda rows, path: None)
 
 
 @pytest.fixture

@@ -15,17 +15,15 @@ from onnx import TensorProto, helper, numpy_helper
 import mma_edge
 from mma_edge.bundle import golden_inputs
 from mma_edge.errors import BackendError, DataError, ParityError, UsageError
+from mma_export.bundle import UNSTATED, write_bundle
 from mma_export.cli import main
-from mma_export.clips import RealClips, folder_clips
-from mma_export.gate import MIN_LABELLED, compare
-from mma_export.half import HalfOptions, as_openvino, half_tensor, half_tensors, options_of, rounded, to_half
-from mma_export.precisions import GateOptions
-from mma_export.ranges import Largest, check_overflow, largest_value
-from mma_export.run import logits_of
-from mma_export.shared_weights import weight_files
-from mma_export.sites import find_sites
-from mma_export.write import UNSTATED, write_bundle
-from mma_trainer.checkpoint import Checkpoint
+from mma_export.precision.clips import RealClips, folder_clips, logits_of
+from mma_export.precision.gate import MIN_LABELLED, compare
+from mma_export.precision.half import HalfOptions, as_openvino, half_tensor, half_tensors, options_of, rounded, to_half
+from mma_export.precision.sites import Largest, check_overflow, find_sites, largest_value
+from mma_export.precision.write import GateOptions
+from mma_export.weights import weight_files
+from mma_trainer.weights.checkpoint import Checkpoint
 
 
 def types_of(graph: onnx.ModelProto) -> dict[str, int]:
@@ -205,13 +203,13 @@ def traced(monkeypatch: pytest.MonkeyPatch, proto: onnx.ModelProto) -> None:
         onnx.save(proto, path)
         return proto
 
-    monkeypatch.setattr("mma_export.write.export_graph", saved)
+    monkeypatch.setattr("mma_export.bundle.export_graph", saved)
 
 
 def test_a_precision_that_fails_its_gate_is_refused_or_marked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, traced: None
 ) -> None:
-    monkeypatch.setattr("mma_export.precisions.to_half", wrong)
+    monkeypatch.setattr("mma_export.precision.write.to_half", wrong)
     checkpoint, options = Checkpoint(TINY, make_model(TINY).state_dict(), {}), GateOptions(count=8)
     arguments = (checkpoint, Path("x"), "x", tmp_path / "b", "fp16", UNSTATED)
     with pytest.raises(ParityError, match="top-1") as error:
@@ -230,7 +228,7 @@ def test_bf16_that_openvino_rounds_too_much_is_there_for_the_others(
         asked.append(options)
         return (wrong if options == as_openvino() else to_half)(graph, options)
 
-    monkeypatch.setattr("mma_export.precisions.to_half", choose)
+    monkeypatch.setattr("mma_export.precision.write.to_half", choose)
     checkpoint, lines = Checkpoint(TINY, make_model(TINY).state_dict(), {}), []
     arguments = (checkpoint, Path("x"), "x", tmp_path / "b", "bf16", UNSTATED)
     bundle = write_bundle(*arguments, report=lines.append, gate=GateOptions(count=8))
@@ -264,8 +262,8 @@ def test_the_command_says_what_it_made_and_what_it_could_not(
         onnx.save(proto, path)
         return proto
 
-    monkeypatch.setattr("mma_export.write.export_graph", traced)
-    monkeypatch.setattr("mma_edge.engines.tensorrt_build.build_plan", no_gpu)
+    monkeypatch.setattr("mma_export.bundle.export_graph", traced)
+    monkeypatch.setattr("mma_edge.engines.tensorrt.build.build_plan", no_gpu)
     words = ["--checkpoint", tiny_checkpoint, "--precision", "fp16,bf16", "--gate-clips", 4, "--keep-going"]
     words += ["--output", tmp_path / "b", "--triton", tmp_path / "models"]
     assert main([str(word) for word in words]) == 0

@@ -14,8 +14,9 @@ from mma_edge.errors import DataError, OutputError
 from mma_edge.pipeline import Pipeline, StreamOptions
 from mma_edge.sources import sample_path
 from mma_edge.types import Clip
-from mma_trainer.data import pool, prepare
 from mma_trainer.data.lists import load_clip, read_list
+from mma_trainer.data.preparation import cut as prepare
+from mma_trainer.data.preparation import pool
 from mma_trainer.data.protocols import find_fold
 
 

@@ -7,8 +7,8 @@ import torch
 from conftest import TINY
 
 from mma_trainer.data.augment import LOG_FLOOR, SNR_DB, augment_mel, loudest_part
-from mma_trainer.objective import training_loss
-from mma_trainer.pretrain import EncoderClassifier
+from mma_trainer.training.pretrain import EncoderClassifier
+from mma_trainer.training.recipe import training_loss
 
 VOICE = TINY.replace(audio_stem=(8, 8, 8, 8))
 

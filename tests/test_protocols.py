@@ -11,11 +11,12 @@ import soundfile
 from conftest import RATE_HZ, TINY, make_frames, one_line, tone
 
 from mma_edge.errors import DataError, MMAEdgeError, UsageError
-from mma_trainer import cli, cli_data
+from mma_trainer.commands import data_options as cli_data
+from mma_trainer.commands import train as cli
 from mma_trainer.data.lists import read_list, scan_list
 from mma_trainer.data.protocols import find_fold
 from mma_trainer.model import DFEW_LABELS, MAFW_LABELS
-from mma_trainer.recipe import Recipe
+from mma_trainer.training.recipe import Recipe
 
 
 def put(path: Path, text: str) -> Path:

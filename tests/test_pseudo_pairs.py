@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from mma_trainer.data.batch import Batch
 from mma_trainer.data.public import Faces, Voices
 from mma_trainer.data.tasks import PseudoPairTask, draw_modalities
-from mma_trainer.task import Batch
 
 CLASSES = 3
 LEVELS = (0.002, 0.05, 0.9)  # a voice's loudness tells its class

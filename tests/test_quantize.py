@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from mma_export.clips import RealClips
-from mma_export.quantize import (
+from mma_export.precision.clips import RealClips, logits_of
+from mma_export.precision.int8 import (
     activation_scale,
     activation_scales,
     integers,
@@ -20,10 +20,9 @@ from mma_export.quantize import (
     smooth,
     weight_scales,
 )
-from mma_export.quantize_cpu import grid_of, quantize_for_cpu, sites_for_cpu, tensors_for_cpu
-from mma_export.run import logits_of
-from mma_export.sensitivity import measure, search
-from mma_export.sites import Range, find_sites, inputs_of, observe
+from mma_export.precision.int8_cpu import grid_of, quantize_for_cpu, sites_for_cpu, tensors_for_cpu
+from mma_export.precision.search import measure, search
+from mma_export.precision.sites import Range, find_sites, inputs_of, observe
 
 
 def operators(graph: onnx.ModelProto) -> Counter:

@@ -11,8 +11,17 @@ from conftest import RATE_HZ, tone
 from mma_edge.audio import log_mel
 from mma_edge.errors import UsageError
 from mma_edge.faces import resize
-from mma_trainer.data.evalsets import EvalSet, RawClip, cut, faces_set, pseudo_set, raw_set, voices_set
-from mma_trainer.robustness import CONDITIONS, blurred, darkened, dropped, low_resolution, noisy, shifted, spoiled
+from mma_trainer.evaluation.robustness import (
+    CONDITIONS,
+    blurred,
+    darkened,
+    dropped,
+    low_resolution,
+    noisy,
+    shifted,
+    spoiled,
+)
+from mma_trainer.evaluation.sets import EvalSet, RawClip, cut, faces_set, pseudo_set, raw_set, voices_set
 
 SIZE = 24
 

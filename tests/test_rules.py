@@ -19,7 +19,7 @@ PACKAGES = {
     "mma_edge": ROOT / "mma_edge",
 }
 NOT_AT_RUN_TIME = ("torch", "torchvision", "torchaudio", "onnx", "onnxscript", "soundfile", "matplotlib")
-MAX_LINES = 320
+MAX_LINES = 400
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:

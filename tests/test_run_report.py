@@ -12,12 +12,12 @@ import pytest
 from conftest import TINY, make_model, one_line
 
 from mma_edge.errors import OutputError
-from mma_trainer.checkpoint import Checkpoint, save_checkpoint
-from mma_trainer.eval_cli import main
+from mma_trainer.commands.evaluate import main
+from mma_trainer.evaluation.metrics import Metrics, recall_intervals, uar_interval, war_interval, wilson_interval
 from mma_trainer.labels import DFEW_LABELS
-from mma_trainer.metrics import Metrics, recall_intervals, uar_interval, war_interval, wilson_interval
-from mma_trainer.page import Matrix, Page, Table, to_html, to_markdown
-from mma_trainer.run_report import read_log, write_run_report
+from mma_trainer.report.page import Matrix, Page, Table, to_html, to_markdown
+from mma_trainer.report.run import read_log, write_run_report
+from mma_trainer.weights.checkpoint import Checkpoint, save_checkpoint
 
 LOG = """epoch,lr,train_loss,train_war,val_loss,val_uar,val_war,note
 1,0.0001,1.9,0.2,1.8,0.25,0.3,

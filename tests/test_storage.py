@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mma_export.storage import store_half
+from mma_export.weights import store_half
 
 
 def linear(weight: np.ndarray, bias: np.ndarray) -> onnx.ModelProto:

@@ -15,12 +15,11 @@ from streaming_bundle import stream_clips
 
 import mma_edge
 from mma_edge.bundle import Bundle, write_manifest
-from mma_edge.clip import Crop, SlidingClips, frame_indices
+from mma_edge.clip import Crop, GridClips, SlidingClips, frame_indices
 from mma_edge.errors import BackendError, BundleError, UsageError
 from mma_edge.pipeline import StreamOptions
 from mma_edge.recognizer import Recognizer
 from mma_edge.streaming import Streamer, StreamingRecognizer, choose_engine, open_graphs
-from mma_edge.streaming_grid import GridClips
 from mma_edge.types import Clip
 
 FPS = 25

@@ -10,17 +10,16 @@ import pytest
 from conftest import one_line
 from streaming_bundle import stream_clips
 
-from mma_benchmarks import streaming
 from mma_benchmarks.result import Result, _mismatch
-from mma_benchmarks.schema import SUMMARY
-from mma_benchmarks.streaming import StreamingOptions, measure_streaming
-from mma_benchmarks.streaming_page import agreement_table, key_table, streaming_blocks
-from mma_benchmarks.streaming_schema import streaming_schema
+from mma_benchmarks.schema import SUMMARY, streaming_schema
+from mma_benchmarks.streaming import measure as streaming
+from mma_benchmarks.streaming.measure import StreamingOptions, measure_streaming
+from mma_benchmarks.streaming.page import agreement_table, key_table, streaming_blocks
 from mma_edge.bundle import Bundle
 from mma_edge.clip import SlidingClips
 from mma_edge.errors import BundleError, SourceError, UsageError
 from mma_edge.types import Clip
-from mma_trainer.page import Page, to_html, to_markdown
+from mma_trainer.report.page import Page, to_html, to_markdown
 
 
 def stand_in(source: str, image_size: int, hop_s: float, cut: type | None = None) -> list[Clip]:

@@ -15,13 +15,14 @@ from onnx.external_data_helper import set_external_data, uses_external_data
 from streaming_bundle import SEEN
 
 from mma_edge.bundle import Bundle, golden_inputs, read_bundle
-from mma_edge.engines.onnx_cpu import OnnxCpuEngine
+from mma_edge.bundle.manifest import check_manifest
+from mma_edge.engines.cpu import OnnxCpuEngine
 from mma_edge.errors import BundleError, CheckpointError, DataError, ParityError
-from mma_edge.manifest import check_manifest
 from mma_edge.streaming import StreamingGraphs
-from mma_export import streaming, streaming_gate
-from mma_export.shared_weights import share_weights
-from mma_export.streaming import EXACT, ROLLING, STEM, add_streaming
+from mma_export.streaming import gate as streaming_gate
+from mma_export.streaming import parts as streaming
+from mma_export.streaming.parts import EXACT, ROLLING, STEM, add_streaming
+from mma_export.weights import share_weights
 from mma_trainer.model import MMADFER
 
 

@@ -19,8 +19,11 @@ from conftest import one_line
 
 import mma_edge
 from mma_edge.bundle import Bundle, golden_inputs, read_bundle
-from mma_edge.engines import cuda_driver, tensorrt, tensorrt_build, tensorrt_plan
-from mma_edge.engines.onnx_cpu import OnnxCpuEngine
+from mma_edge.engines import machine as cuda_driver
+from mma_edge.engines.cpu import OnnxCpuEngine
+from mma_edge.engines.tensorrt import build as tensorrt_build
+from mma_edge.engines.tensorrt import engine as tensorrt
+from mma_edge.engines.tensorrt import plan as tensorrt_plan
 from mma_edge.errors import BackendError, BundleError
 
 

@@ -21,8 +21,13 @@ from conftest import one_line
 
 from mma_edge import cli
 from mma_edge.bundle import Bundle, read_bundle
-from mma_edge.engines import device_memory, tensorrt, tensorrt_build, tensorrt_child, tensorrt_gate, tensorrt_plan
-from mma_edge.engines.tensorrt_build import BuildOptions, build_if_possible, build_plan, choose_precision
+from mma_edge.engines.gpu import interface as device_memory
+from mma_edge.engines.tensorrt import build as tensorrt_build
+from mma_edge.engines.tensorrt import child as tensorrt_child
+from mma_edge.engines.tensorrt import engine as tensorrt
+from mma_edge.engines.tensorrt import gate as tensorrt_gate
+from mma_edge.engines.tensorrt import plan as tensorrt_plan
+from mma_edge.engines.tensorrt.build import BuildOptions, build_if_possible, build_plan, choose_precision
 from mma_edge.errors import (
     BackendError,
     BundleError,
@@ -239,7 +244,7 @@ def test_the_real_child_reports_what_is_missing(bundle: Bundle, tmp_path: Path) 
 
 def test_this_machine_is_probed_without_a_crash() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from mma_edge.engines import tensorrt; print(tensorrt.probe())"],
+        [sys.executable, "-c", "from mma_edge.engines.tensorrt import engine; print(engine.probe())"],
         capture_output=True,
         text=True,
         timeout=120,

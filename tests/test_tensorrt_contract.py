@@ -19,7 +19,7 @@ import pytest
 from tensorrt_surface import surface
 
 ENGINES = Path(__file__).parents[1] / "mma_edge" / "engines"
-SOURCES = sorted(ENGINES.glob("tensorrt*.py"))
+SOURCES = sorted((ENGINES / "tensorrt").glob("*.py"))
 API = Path(__file__).with_name("tensorrt_api")
 VERSIONS = ("10.3", "10.13", "10.16", "11.4")
 NEEDED = {
@@ -252,7 +252,7 @@ def fake_members(cls: type) -> Iterator[str]:
 @pytest.mark.parametrize("version", ["12", "13"])
 def test_device_memory_names_only_what_this_cuda_python_has(version: str) -> None:
     api = load(f"cuda-{version}")
-    tree = ast.parse((ENGINES / "device_memory_cuda.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ENGINES / "gpu" / "cuda_python.py").read_text(encoding="utf-8"))
     names = {node.attr for node in ast.walk(tree) if is_cudart(node)}
     assert len(names) > 25 and "cudaGraphLaunch" in names
     assert names <= {*api["functions"], *api["enums"], *api["constants"]}

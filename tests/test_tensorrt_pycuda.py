@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 
 from mma_edge.bundle import golden_inputs, read_bundle
-from mma_edge.engines import device_memory, tensorrt_child, tensorrt_plan
-from mma_edge.engines.onnx_cpu import OnnxCpuEngine
-from mma_edge.engines.tensorrt import TensorRTEngine
+from mma_edge.engines.cpu import OnnxCpuEngine
+from mma_edge.engines.gpu import interface as device_memory
+from mma_edge.engines.tensorrt import child as tensorrt_child
+from mma_edge.engines.tensorrt import plan as tensorrt_plan
+from mma_edge.engines.tensorrt.engine import TensorRTEngine
 from mma_edge.errors import BackendError
 
 STACK: list[str] = []
@@ -145,7 +147,7 @@ def pycuda_only(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
-    monkeypatch.delitem(sys.modules, "mma_edge.engines.device_memory_pycuda", raising=False)
+    monkeypatch.delitem(sys.modules, "mma_edge.engines.gpu.pycuda", raising=False)
 
 
 def test_an_engine_on_pycuda_answers_as_the_bundle_does(bundle_copy: Path, pycuda_only: None) -> None:

@@ -17,12 +17,11 @@ from rich.console import Console
 from torch import nn
 
 from mma_edge.errors import CheckpointError, DataError, DependencyError
-from mma_trainer.checkpoint import read_checkpoint
-from mma_trainer.ema import WeightAverage
-from mma_trainer.execution import Execution
-from mma_trainer.recipe import Recipe, build_optimizer, build_scheduler
-from mma_trainer.runstate import recipe_differences
-from mma_trainer.train import FIELDS, LAST, Run
+from mma_trainer.training.execution import Execution
+from mma_trainer.training.loop import FIELDS, LAST, Run
+from mma_trainer.training.recipe import Recipe, WeightAverage, build_optimizer, build_scheduler
+from mma_trainer.training.state import recipe_differences
+from mma_trainer.weights.checkpoint import read_checkpoint
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=2, batch_size=BATCH, lr=0.01, ema_decay=0.9, schedule="step")
@@ -31,7 +30,7 @@ RECIPE = Recipe(epochs=2, batch_size=BATCH, lr=0.01, ema_decay=0.9, schedule="st
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than these runs."""
-    monkeypatch.setattr("mma_trainer.train.plot_curves", lambda rows, path: None)
+    monkeypatch.setattr("mma_trainer.training.loop.plot_curves", lambda rows, path: None)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

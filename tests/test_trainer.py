@@ -15,16 +15,18 @@ from conftest import TINY, make_model, one_line
 from rich.console import Console
 
 from mma_edge.errors import DataError, UsageError
-from mma_trainer import cli, cli_data, cli_model
-from mma_trainer.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from mma_trainer.commands import data_options as cli_data
+from mma_trainer.commands import model_options as cli_model
+from mma_trainer.commands import train as cli
+from mma_trainer.data.batch import WHOLE, Batch, Shard
 from mma_trainer.data.public import load_faces, load_voices
 from mma_trainer.data.tasks import FaceTask, PseudoPairTask, VoiceTask
-from mma_trainer.metrics import confusion_matrix, metrics_of
+from mma_trainer.evaluation.metrics import confusion_matrix, metrics_of
 from mma_trainer.model import DFEW_LABELS
-from mma_trainer.pretrain import EncoderClassifier
-from mma_trainer.recipe import Recipe, build_optimizer, build_scheduler
-from mma_trainer.task import WHOLE, Batch, Shard
-from mma_trainer.train import FIELDS, Run
+from mma_trainer.training.loop import FIELDS, Run
+from mma_trainer.training.pretrain import EncoderClassifier
+from mma_trainer.training.recipe import Recipe, build_optimizer, build_scheduler
+from mma_trainer.weights.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 
 SEVEN = TINY.replace(labels=DFEW_LABELS)
 
@@ -191,7 +193,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     }[dataset]
     options = ("--dataset", dataset, *data, "--init", initial, "--epochs", 3, "--workers", 0, "--lr", 0.01)
     # Pictures take longer than these epochs; another test looks at them.
-    monkeypatch.setattr("mma_trainer.train.plot_curves", lambda rows, path: None)
+    monkeypatch.setattr("mma_trainer.training.loop.plot_curves", lambda rows, path: None)
     monkeypatch.setattr(cli, "plot_confusion", lambda metrics, labels, path: None)
     whole, stopped = dfew / "whole", dfew / "stopped"
     assert train(*options, "--run", whole) == (0, "")

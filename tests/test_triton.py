@@ -13,8 +13,8 @@ import pytest
 from conftest import one_line
 
 from mma_edge.bundle import golden_inputs, read_bundle, write_manifest
-from mma_edge.engines.onnx_cpu import OnnxCpuEngine
-from mma_edge.engines.tensorrt_plan import Plan
+from mma_edge.engines.cpu import OnnxCpuEngine
+from mma_edge.engines.tensorrt.plan import Plan
 from mma_edge.errors import BackendError, BundleError, OutputError, UsageError
 from mma_export import triton
 from mma_export.triton import MARK, TritonOptions, write_repository

@@ -11,16 +11,16 @@ from conftest import TINY, make_model
 from torch import Tensor
 
 from mma_edge.bundle import golden_inputs
-from mma_edge.engines.onnx_cpu import OnnxCpuEngine
+from mma_edge.engines.cpu import OnnxCpuEngine
 from mma_edge.errors import CheckpointError
 from mma_export.graph import export_graph
 from mma_export.parity import check_parity
-from mma_trainer.ablate import TABLES, count_trainable, plan
-from mma_trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mma_trainer.model import MMADFER, MMADFERConfig, describe_difference
 from mma_trainer.model.fusion import AddFusion, CrossAttentionFusion
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.model.temporal import FrameMean, TemporalAdaptor
+from mma_trainer.training.variants import TABLES, count_trainable, plan
+from mma_trainer.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 # Twelve layers as the paper's, for its prompt schedules; the rest as small as it goes.
 DEEP = TINY.replace(width=8, depth=12, image_stem=(), audio_stem=(), audio_patch=128, drop_path=0.0)

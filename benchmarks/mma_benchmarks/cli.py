@@ -9,10 +9,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mma_benchmarks.cli_output import finish, need_matplotlib, print_paths
-from mma_benchmarks.grid_cli import ACCURACY_EXAMPLES, LATENCY_EXAMPLES, WHERE, add_accuracy, add_latency
-from mma_benchmarks.streaming_cli import STREAMING_EXAMPLES, STREAMING_HELP, add_streaming
-from mma_edge.cli_support import HelpFormatter, run_cli
+from mma_benchmarks.options import (
+    ACCURACY_EXAMPLES,
+    LATENCY_EXAMPLES,
+    STREAMING_EXAMPLES,
+    STREAMING_HELP,
+    WHERE,
+    add_accuracy,
+    add_latency,
+    add_streaming,
+    finish,
+    need_matplotlib,
+    print_paths,
+)
+from mma_edge.commands.support import HelpFormatter, run_cli
 from mma_edge.errors import UsageError
 
 EXAMPLES = """\
@@ -102,8 +112,8 @@ def no_command(args: argparse.Namespace, console: Console) -> int:
 
 def training(args: argparse.Namespace, console: Console) -> int:
     from mma_benchmarks.result import default_folder, make_folder
-    from mma_benchmarks.training import TrainingOptions, measure_training
-    from mma_benchmarks.training_page import console_tables
+    from mma_benchmarks.training.measure import TrainingOptions, measure_training
+    from mma_benchmarks.training.page import console_tables
 
     need_matplotlib()
     names = ("model", "image_size", "batch_size", "steps", "warmup", "rounds", "device", "threads")
@@ -122,7 +132,7 @@ def training(args: argparse.Namespace, console: Console) -> int:
 def report(args: argparse.Namespace, console: Console) -> int:
     from mma_benchmarks.report import KEY_TABLE, save_page
     from mma_benchmarks.result import make_folder, read_result
-    from mma_trainer.page import to_rich
+    from mma_trainer.report.page import to_rich
 
     need_matplotlib()
     results = [read_result(path) for path in args.results]

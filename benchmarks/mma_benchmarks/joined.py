@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mma_benchmarks.result import Result
-from mma_trainer.page import Block, Figure, Heading, Table, Text
-from mma_trainer.paper import PUBLISHED
+from mma_trainer.report.page import Block, Figure, Heading, Table, Text
+from mma_trainer.report.paper import PUBLISHED
 
 BEST_KNOWN = ("pseudo", "video and audio")
 """Set and condition that a model is placed by, where it was measured; else the first that was."""
@@ -65,7 +65,7 @@ def placing(conditions: Sequence[dict]) -> dict:
 
 
 def _tradeoff(results: Sequence[Result]) -> list[Block]:
-    from mma_benchmarks.grid_figures import Point, accuracy_against_latency
+    from mma_benchmarks.figures import Point, accuracy_against_latency
 
     right = accuracies(results)
     machines = {machine for _, _, machine, _ in latencies(results)}

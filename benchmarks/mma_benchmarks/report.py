@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mma_benchmarks import accuracy_grid_page, accuracy_page, grid_page, latency_page, streaming_page, training_page
+from mma_benchmarks.accuracy import grid_page as accuracy_grid_page
+from mma_benchmarks.accuracy import page as accuracy_page
+from mma_benchmarks.grid import page as grid_page
 from mma_benchmarks.joined import joined_blocks
+from mma_benchmarks.latency import page as latency_page
 from mma_benchmarks.result import Result, free_stem, to_json, write_atomically
+from mma_benchmarks.streaming import page as streaming_page
+from mma_benchmarks.training import page as training_page
 from mma_edge.errors import OutputError, UsageError
-from mma_trainer.page import Block, Code, Heading, Page, Table, Text, to_html, to_markdown
+from mma_trainer.report.page import Block, Code, Heading, Page, Table, Text, to_html, to_markdown
 
 SUFFIXES = (".json", ".md", ".html")
 PAGE_SUFFIXES = (".md", ".html")

@@ -28,7 +28,7 @@ from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
 
-from mma_benchmarks.machine import slug
+from mma_benchmarks.machine.facts import slug
 from mma_benchmarks.schema import RESULTS, SCHEMA, SCHEMA_VERSION, Maybe
 from mma_edge.errors import DataError, OutputError
 

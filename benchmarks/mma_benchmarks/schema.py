@@ -5,10 +5,10 @@ A tuple of types admits any of them, a list any number of its item, {"*": x} any
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mma_benchmarks.stats import PERCENTILES
-from mma_benchmarks.streaming_schema import streaming_schema
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,64 @@ class Maybe:
     schema: object
 
 
+PERCENTILES = (5, 25, 50, 75, 95, 99)
+
+
+def summarise(values: Sequence[float]) -> dict[str, float | int]:
+    """Count, mean, extremes and percentiles, in the unit of the values.
+
+    Percentiles interpolate linearly between the sorted values; p99 of fewer than 100 values
+    therefore lies between the two largest.
+
+    Returns:
+        count, mean, min, p5, p25, p50, p75, p95, p99, max.
+    """
+    array = np.asarray(values, np.float64)
+    summary: dict[str, float | int] = {"count": len(array), "mean": float(array.mean()), "min": float(array.min())}
+    summary |= {f"p{rank}": float(np.percentile(array, rank)) for rank in PERCENTILES}
+    summary["max"] = float(array.max())
+    return summary
+
+
 SCHEMA_VERSION = 1
 NUMBER = (int, float)
 MAYBE = (int, float, type(None))
 SUMMARY = {"count": int} | dict.fromkeys(("mean", "min", *(f"p{rank}" for rank in PERCENTILES), "max"), NUMBER)
+AGREEMENT = {
+    "windows": int,
+    "top1_agreement": NUMBER,
+    "mean_abs_probability_error": NUMBER,
+    "max_abs_probability_error": NUMBER,
+}
+
+
+def streaming_schema(summary: dict) -> dict:
+    """`summary` is the schema of `summarise`'s dict."""
+    return {
+        "settings": {"window_s": NUMBER, "repeat": int, "hops_s": [NUMBER], "max_ages_s": [MAYBE]},
+        "sources": [{"name": str, "windows": int}],  # windows with a face, at the shortest hop
+        # One entry per hop and way of computing. max_age_s: of rolling, null is without a bound.
+        "ways": [
+            {
+                "mode": str,  # "full", "exact" or "rolling"
+                "hop_s": NUMBER,
+                "max_age_s": MAYBE,
+                # Of updates one window and one hop after the face appeared, and later: before, most frames are new.
+                "update_ms": summary,
+                "updates_per_s": NUMBER,
+                "speedup": NUMBER,  # mean time of full / mean time of this
+                "stem_frames": NUMBER,  # mean per update
+                "layer_frames": NUMBER,
+                # Beside the whole graph on the same frames, all updates.
+                "max_abs_logit_difference": NUMBER,
+                **AGREEMENT,
+            }
+        ],
+        # The grid's frames beside those of frame_indices, both through the whole graph, at the default hop.
+        "sampling": AGREEMENT,
+        "refused": (str, type(None)),  # why the bundle does not offer rolling
+    }
+
 
 LATENCY = {
     "source": {"name": str, "media_s": NUMBER, "video": bool, "audio": bool, "width": int, "height": int},

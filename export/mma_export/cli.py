@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from mma_edge.cli_support import HelpFormatter, run_cli
+from mma_edge.bundle.manifest import PRECISIONS
+from mma_edge.commands.support import HelpFormatter, run_cli
 from mma_edge.errors import UsageError
-from mma_edge.manifest import PRECISIONS
 
 if TYPE_CHECKING:
     from mma_edge.bundle import Bundle
@@ -74,10 +74,9 @@ def export(args: argparse.Namespace, console: Console) -> int:
     precisions = _checked(args)
     # torch takes seconds to import; wrong options should not have to wait for it.
     with console.status("loading torch"):
-        from mma_export.default import DEFAULT_NAME, default_source
-        from mma_export.precisions import GateOptions
-        from mma_export.write import UNSTATED, WeightsLicense, check_output, write_bundle
-        from mma_trainer.checkpoint import read_checkpoint
+        from mma_export.bundle import DEFAULT_NAME, UNSTATED, WeightsLicense, check_output, default_source, write_bundle
+        from mma_export.precision.write import GateOptions
+        from mma_trainer.weights.checkpoint import read_checkpoint
 
     license_, extra, name = UNSTATED, (), args.name
     if args.checkpoint is None:
@@ -138,7 +137,7 @@ def _write_triton(bundle: Bundle, args: argparse.Namespace, options: TritonOptio
     from mma_export.triton import choose_precisions, write_repository
 
     if args.triton_plan:
-        from mma_edge.engines.tensorrt_build import BuildOptions, build_plan, existing_plan
+        from mma_edge.engines.tensorrt.build import BuildOptions, build_plan, existing_plan
 
         built = BuildOptions(max_batch=options.max_batch)
         for precision in choose_precisions(bundle, None):
@@ -163,7 +162,7 @@ def _checked(args: argparse.Namespace) -> list[str]:
 
 def _build_engines(bundle: Bundle, precisions: list[str], console: Console) -> None:
     """TensorRT's, where it is; a bundle is whole without them, so what is in the way is a note."""
-    from mma_edge.engines.tensorrt_build import build_if_possible
+    from mma_edge.engines.tensorrt.build import build_if_possible
 
     reasons: dict[str, list[str]] = {}
     for precision in precisions:

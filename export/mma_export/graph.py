@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mma_edge.bundle import golden_inputs
 from mma_edge.errors import ParityError
 from mma_export.rewrite import rewrite_gelu
-from mma_export.storage import store_half
+from mma_export.weights import store_half
 from mma_trainer.model import MMADFER
 from mma_trainer.model.inputs import ContractModel
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mma_edge.bundle import golden_inputs
-from mma_edge.engines.onnx_cpu import OnnxCpuEngine
+from mma_edge.engines.cpu import OnnxCpuEngine
 from mma_edge.errors import ParityError
 from mma_trainer.model import MMADFER
 from mma_trainer.model.inputs import ContractModel

@@ -21,12 +21,12 @@ from pathlib import Path
 
 from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.bundle import Bundle
+from mma_edge.bundle.manifest import MANIFEST
 from mma_edge.clip import NUM_FRAMES
-from mma_edge.engines.tensorrt_plan import check_plan, import_tensorrt, this_machine
+from mma_edge.engines.tensorrt.plan import check_plan, import_tensorrt, this_machine
 from mma_edge.errors import BackendError, BundleError, OutputError, UsageError
-from mma_edge.manifest import MANIFEST
-from mma_export.shared_weights import weight_files
-from mma_export.work_folder import work_folder
+from mma_export.bundle import work_folder
+from mma_export.weights import weight_files
 
 CONFIG, LABELS, VERSION = "config.pbtxt", "labels.txt", "1"
 MARK = "# Written by mma-export --triton."

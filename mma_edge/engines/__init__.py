@@ -9,14 +9,14 @@ import numpy as np
 
 from mma_edge.bundle import Bundle
 from mma_edge.engines.base import Engine
-from mma_edge.engines.cuda_driver import cuda_devices
+from mma_edge.engines.machine import cuda_devices
 from mma_edge.errors import BackendError, BundleError, DependencyError, MMAEdgeError
 
 MODULES = {
-    "tensorrt": "mma_edge.engines.tensorrt",
-    "cuda": "mma_edge.engines.onnx_cuda",
-    "openvino": "mma_edge.engines.openvino_cpu",
-    "cpu": "mma_edge.engines.onnx_cpu",
+    "tensorrt": "mma_edge.engines.tensorrt.engine",
+    "cuda": "mma_edge.engines.cuda",
+    "openvino": "mma_edge.engines.openvino",
+    "cpu": "mma_edge.engines.cpu",
 }
 """Backend -> its module, the fastest first: the order in which `auto` tries them. Each module has
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mma_edge.faces.crop import centre_crop, crop_face
-from mma_edge.faces.resize import resize
+from mma_edge.faces.crop import centre_crop, crop_face, resize
 
 if TYPE_CHECKING:
     from mma_edge.faces.detect import Detection, MTCNNDetector

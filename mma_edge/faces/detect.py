@@ -17,8 +17,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mma_edge.engines.session import open_session
 from mma_edge.errors import BundleError, UsageError
-from mma_edge.onnxruntime_session import open_session
 from mma_edge.types import Box
 
 ASSETS = Path(__file__).parent.parent / "assets" / "mtcnn"

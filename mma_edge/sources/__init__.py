@@ -8,8 +8,7 @@ import re
 from mma_edge.errors import UsageError
 from mma_edge.sources.base import Event, Notify, Source, SourceStats
 from mma_edge.sources.camera import CameraSource
-from mma_edge.sources.file import FileSource
-from mma_edge.sources.sample import sample_path
+from mma_edge.sources.file import FileSource, sample_path
 
 __all__ = [
     "CameraSource", "Event", "FileSource", "Notify", "Source", "SourceStats", "open_source", "sample_path",

@@ -19,6 +19,7 @@ from mma_edge.sources.tracks import AudioTrack, VideoTrack
 from mma_edge.types import AudioChunk, Frame
 
 _EXPECTED = "a video or audio file such as clip.mp4"
+_SAMPLE = Path(__file__).resolve().parents[1] / "assets" / "sample" / "sample.mp4"
 
 _STATED_DURATION_FORMATS = ("mov", "matroska", "avi", "wav", "flac")
 """Containers that write their duration down; of the others FFmpeg guesses it from the bit rate."""
@@ -224,3 +225,10 @@ def _not_media(path: Path, cause: Exception) -> SourceError:
     if text:
         return SourceError(f"{path.name} is a text file", _EXPECTED)
     return SourceError(f"{path.name} is no media file FFmpeg can read ({type(cause).__name__})", _EXPECTED)
+
+
+def sample_path() -> Path:
+    """Where the sample clip lies; its provenance is in the LICENSE beside it."""
+    if not _SAMPLE.is_file():
+        raise SourceError("the sample clip is missing from this installation", str(_SAMPLE), "reinstall mma-edge")
+    return _SAMPLE

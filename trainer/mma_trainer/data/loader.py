@@ -11,9 +11,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mma_edge.errors import DataError, MMAEdgeError, UsageError
+from mma_trainer.data.batch import WHOLE, Batch, Shard
 from mma_trainer.data.lists import Cache, ClipEntry, load_clip
-from mma_trainer.recipe import Recipe
-from mma_trainer.task import WHOLE, Batch, Shard
+from mma_trainer.training.recipe import Recipe
 
 PREFETCH = 4
 """Batches that each worker prepares ahead."""

@@ -11,9 +11,9 @@ from torch import Generator, Tensor
 
 from mma_edge.clip import NUM_FRAMES
 from mma_trainer.data.augment import augment_mel, augment_stills, loudest_part, place_mel, stills_to_clips, uniform
+from mma_trainer.data.batch import WHOLE, Batch, Shard, share
 from mma_trainer.data.public import Faces, Voices, check_pairs, mel_rows, resample
 from mma_trainer.model.inputs import prepare_mel
-from mma_trainer.task import WHOLE, Batch, Shard, share
 
 EVAL_BATCH = 64
 # Rates a voice is heard at: its own, and what cameras and video files have. The features follow

@@ -1,0 +1,1 @@
+"""Latency over a grid of engines."""

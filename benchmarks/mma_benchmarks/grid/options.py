@@ -1,0 +1,125 @@
+"""What a grid consists of: options of the command line, checked, and the cells that they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mma_benchmarks.grid.runners import EAGER, EAGER_CUDA, RUNNERS, TORCH_RUNNERS, device_of
+from mma_benchmarks.grid.subjects import (
+    MODELS,
+    Subject,
+    subject_of_bundle,
+    subject_of_checkpoint,
+    subject_of_model,
+)
+from mma_edge.bundle.manifest import PRECISIONS
+from mma_edge.errors import UsageError
+
+LARGEST_BATCH = 1024
+"""The exported graphs' batch dimension goes no further."""
+
+
+@dataclass(frozen=True)
+class GridOptions:
+    """What to measure.
+
+    Attributes:
+        bundles: folders; () for the default model where no model or checkpoint is given.
+        model, image_sizes: architecture with random weights, exported at each of the sizes (): its own.
+        checkpoint: of the one bundle, for PyTorch; without a bundle it is exported.
+        backends: some of RUNNERS. precisions: (): all that a bundle has.
+        batches: clips per call.
+        rounds, turn_s: counted turns of each cell, and how long one aims to take.
+        eager: measure PyTorch too, which every ratio is to.
+    """
+
+    bundles: tuple[Path, ...] = ()
+    model: str | None = None
+    image_sizes: tuple[int, ...] = ()
+    checkpoint: Path | None = None
+    backends: tuple[str, ...] = ("auto",)
+    precisions: tuple[str, ...] = ()
+    batches: tuple[int, ...] = (1,)
+    rounds: int = 7
+    turn_s: float = 1.0
+    eager: bool = True
+
+    def __post_init__(self) -> None:
+        self._check_names()
+        if wrong := [batch for batch in self.batches if not 1 <= batch <= LARGEST_BATCH]:
+            raise UsageError(f"--batch {wrong[0]}", f"1 to {LARGEST_BATCH}")
+        if self.rounds < 1:
+            raise UsageError(f"--rounds {self.rounds}", "at least 1")
+        if not 0 < self.turn_s <= 600:
+            raise UsageError(f"--turn {self.turn_s:g}", "seconds, more than 0 and at most 600")
+        if self.model and (self.bundles or self.checkpoint):
+            raise UsageError(
+                "--model beside a bundle or a checkpoint", "one of them", "measure them one after the other"
+            )
+        if self.image_sizes and not self.model:
+            raise UsageError(
+                "--image-size without --model", "a bundle's own size", f"add --model {' or '.join(MODELS)}"
+            )
+        if self.checkpoint and len(self.bundles) > 1:
+            raise UsageError("--checkpoint beside several bundles", "one bundle", "measure them one after the other")
+
+    def _check_names(self) -> None:
+        for option, given, known in (
+            ("--backend", self.backends, RUNNERS),
+            ("--precision", self.precisions, PRECISIONS),
+            ("--model", (self.model,) if self.model else (), MODELS),
+        ):
+            if unknown := [name for name in given if name not in known]:
+                raise UsageError(f"{option} {unknown[0]}", f"one of {', '.join(known)}")
+        if wrong := [size for size in self.image_sizes if size < 1]:
+            raise UsageError(f"--image-size {wrong[0]}", "pixels, e.g. 112, 160 or 224")
+
+
+def prepare_subjects(options: GridOptions, folder: Path, advance: Callable[[str], None]) -> list[Subject]:
+    """The models, exported below `folder` where there is no bundle yet.
+
+    Raises:
+        MMAEdgeError: a bundle or checkpoint that cannot be read, an export that fails at every precision.
+    """
+    precisions = options.precisions or ("fp32",)
+    # fp32 is what the torch model is checked against, and what every bundle begins with.
+    exported = tuple(dict.fromkeys(["fp32", *precisions]))
+    plan_batch = max(options.batches) if "tensorrt" in options.backends else 0
+    if options.model:
+        sizes: Sequence[int | None] = options.image_sizes or (None,)
+        subjects = [
+            subject_of_model(options.model, size, exported, folder, advance, plan_batch)
+            for size in dict.fromkeys(sizes)
+        ]
+    elif options.checkpoint and not options.bundles:
+        subjects = [subject_of_checkpoint(options.checkpoint, exported, folder, advance, plan_batch)]
+    else:
+        subjects = [subject_of_bundle(path, options.checkpoint) for path in options.bundles or (None,)]
+    names = [subject.name for subject in subjects]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UsageError(
+            f"two bundles are both {repeated[0]}", "bundles with names of their own", "see mma-export --name"
+        )
+    return subjects
+
+
+def plan_cells(options: GridOptions, subject: Subject) -> list[tuple[str, str]]:
+    """(runner, precision) of every cell, the references in front.
+
+    A precision that was not asked for by name is one of the bundle's; PyTorch then runs fp32.
+    """
+    cells = [(runner, "fp32") for runner in references(options)]
+    for runner in options.backends:
+        own = ("fp32",) if runner in TORCH_RUNNERS else tuple(subject.bundles)
+        cells += [(runner, precision) for precision in options.precisions or own]
+    return list(dict.fromkeys(cells))
+
+
+def references(options: GridOptions) -> list[str]:
+    """PyTorch in eager mode on each device that the grid computes on."""
+    if not options.eager:
+        return []
+    devices = {device_of(runner) for runner in options.backends}
+    return [runner for device, runner in (("cpu", EAGER), ("cuda", EAGER_CUDA)) if device in devices]

@@ -1,0 +1,167 @@
+"""The models of a grid: bundles that are there, or exported for the occasion from a checkpoint or random weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mma_trainer
+from mma_edge.bundle import DEFAULT_BUNDLE, Bundle, read_bundle, sha256
+from mma_edge.bundle.manifest import MANIFEST
+from mma_edge.errors import CheckpointError, DependencyError, UsageError
+
+MODELS = ("vit-b", "nano")
+SEED = 1
+GATE_CLIPS = 8
+EXPORT = "import sys; from mma_export.cli import main; sys.exit(main(sys.argv[1:]))"
+BUILD = "import sys; from mma_edge.cli import main; sys.exit(main(['build', *sys.argv[1:]]))"
+DEFAULT_CHECKPOINT = Path(mma_trainer.__file__).parent / "assets" / "nano" / "nano.pt"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model of the grid.
+
+    Attributes:
+        name: unique in the grid. origin: where its weights come from, in words.
+        bundles: precision -> folder of a bundle that has it. missing: precision -> why there is none.
+        no_plan: precision -> why TensorRT has no engine of it, where one was to be built.
+        checkpoint: of the same weights for PyTorch; None when it is not at hand.
+    """
+
+    name: str
+    origin: str
+    image_size: int
+    labels: tuple[str, ...]
+    manifest_sha256: str
+    bundles: dict[str, Path]
+    checkpoint: Path | None
+    missing: dict[str, str] = field(default_factory=dict)
+    no_plan: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def any_bundle(self) -> Path:
+        return next(iter(self.bundles.values()))
+
+
+def subject_of_bundle(folder: Path | None, checkpoint: Path | None) -> Subject:
+    """A bundle as it lies there; the default model brings its checkpoint along where the trainer's files do.
+
+    Raises:
+        BundleError: as `read_bundle`. CheckpointError: `checkpoint` does not exist.
+    """
+    bundle = read_bundle(folder)
+    if checkpoint is not None:
+        _check_exists(checkpoint)
+    elif bundle.folder.resolve() == DEFAULT_BUNDLE.resolve() and DEFAULT_CHECKPOINT.is_file():
+        checkpoint = DEFAULT_CHECKPOINT
+    return _subject(bundle, "a bundle", dict.fromkeys(bundle.precisions, bundle.folder), checkpoint, {})
+
+
+def subject_of_checkpoint(
+    checkpoint: Path,
+    precisions: Sequence[str],
+    folder: Path,
+    advance: Callable[[str], None],
+    plan_batch: int = 0,
+    origin: str = "",
+    export_options: Sequence[str] = (),
+) -> Subject:
+    """Export a checkpoint below `folder` by `mma-export`; precisions that cannot be are kept with the reason.
+
+    Args:
+        plan_batch: build TensorRT engines too, for up to so many clips at once; 0 builds none.
+
+    Raises:
+        CheckpointError: it does not exist, or not even its fp32 graph could be exported.
+    """
+    _check_exists(checkpoint)
+    output = folder / checkpoint.stem
+    wanted = list(precisions)
+    missing: dict[str, str] = {}
+    while True:
+        advance(f"exporting {checkpoint.stem} at {', '.join(wanted)}")
+        # A precision that misses its gate is marked, and measured all the same: how fast it is does not depend on it.
+        arguments = ["--checkpoint", str(checkpoint), "--output", str(output), "--keep-going", *export_options]
+        why = _run(EXPORT, [*arguments, "--precision", *wanted])
+        if not why:
+            break
+        if wanted == ["fp32"]:
+            raise CheckpointError(f"{checkpoint.name} could not be exported ({why})")
+        # Without those that can do without: fp32 is what all others are put beside.
+        missing |= {precision: f"mma-export: {why}" for precision in wanted if precision != "fp32"}
+        wanted = ["fp32"]
+    no_plan: dict[str, str] = {}
+    for precision in wanted if plan_batch else ():
+        advance(f"building a TensorRT engine of {checkpoint.stem} at {precision}")
+        if why := _run(BUILD, [str(output), "--precision", precision, "--max-batch", str(plan_batch)]):
+            no_plan[precision] = f"mma-edge build: {why}"
+    bundle = read_bundle(output)
+    bundles = dict.fromkeys(bundle.precisions, output)
+    subject = _subject(bundle, origin or f"exported from {checkpoint.name}", bundles, checkpoint, missing)
+    return dataclasses.replace(subject, no_plan=no_plan)
+
+
+def subject_of_model(
+    model: str,
+    image_size: int | None,
+    precisions: Sequence[str],
+    folder: Path,
+    advance: Callable[[str], None],
+    plan_batch: int = 0,
+) -> Subject:
+    """The architecture with seeded random weights, exported below `folder`: as fast as a trained one."""
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise DependencyError("torch is not installed", hint='pip install "mma-edge[export]"') from error
+    from mma_trainer.model import MMADFER, NANO, MMADFERConfig
+    from mma_trainer.weights.checkpoint import Checkpoint, save_checkpoint
+
+    config = {"vit-b": MMADFERConfig(), "nano": NANO}[model]
+    if image_size is not None:
+        try:
+            config = config.replace(image_size=image_size)
+        except (ValueError, CheckpointError) as error:
+            raise UsageError(
+                f"--image-size {image_size} with --model {model} ({error})", "e.g. 112, 160, 224"
+            ) from error
+    advance(f"random weights of {model} at {config.image_size} px")
+    torch.manual_seed(SEED)
+    checkpoint = folder / f"{model}-{config.image_size}.pt"
+    save_checkpoint(checkpoint, Checkpoint(config, MMADFER(config).state_dict()))
+    # Random weights have nothing to be right about: a few clips are enough for scales and gate.
+    few = ("--gate-clips", str(GATE_CLIPS)) if set(precisions) != {"fp32"} else ()
+    origin = f"random weights, seed {SEED}"
+    return subject_of_checkpoint(checkpoint, precisions, folder, advance, plan_batch, origin, few)
+
+
+def _run(program: str, arguments: list[str]) -> str:
+    """Run one of our commands; "" or why it failed. In a process of its own, for the exporter needs much memory."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return ""
+    last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    return last.removeprefix("error: ")
+
+
+def _subject(
+    bundle: Bundle, origin: str, bundles: dict[str, Path], checkpoint: Path | None, missing: dict[str, str]
+) -> Subject:
+    name = f"{bundle.name} {bundle.image_size} px"
+    if bundle.name.endswith(f"-{bundle.image_size}"):
+        name = f"{bundle.name} px"
+    digest = sha256(bundle.folder / MANIFEST)
+    return Subject(name, origin, bundle.image_size, bundle.labels, digest, bundles, checkpoint, missing)
+
+
+def _check_exists(checkpoint: Path) -> None:
+    if not checkpoint.is_file():
+        raise CheckpointError(f"{checkpoint} does not exist", "a checkpoint of mma-train or of the authors")

@@ -1,0 +1,255 @@
+"""Where the milliseconds go: the real pipeline on a real clip, timed stage by stage.
+
+The clip is run through `mma_edge.pipeline.Pipeline` as `mma-edge run` does it, once for each repeat,
+after some runs that are not counted. What reads the clock is the runtime's own `StageTimer`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+import mma_edge
+from mma_benchmarks.machine.facts import describe_machine, peak_memory_mib
+from mma_benchmarks.result import Result, utc_now
+from mma_benchmarks.schema import summarise
+from mma_edge.bundle import sha256
+from mma_edge.bundle.manifest import MANIFEST
+from mma_edge.errors import SourceError, UsageError
+from mma_edge.recognizer import Recognizer
+from mma_edge.types import Clip, Emotion, Frame
+
+STAGES = ("decode", "detect", "crop", "log-mel", "engine")
+MAX_KEPT_CLIPS = 32
+PREDICT_WARMUP = 3
+
+
+@dataclass(frozen=True)
+class LatencyOptions:
+    """What to measure.
+
+    Attributes:
+        source: "sample" or a media file.
+        backend, precision: as `mma_edge.load` takes them.
+        repeat: counted runs of the whole clip.
+        warmup: runs before them, not counted.
+        iterations: counted calls of predict alone, one clip each.
+    """
+
+    source: str = "sample"
+    backend: str = "auto"
+    precision: str | None = None
+    repeat: int = 5
+    warmup: int = 1
+    iterations: int = 100
+
+    def __post_init__(self) -> None:
+        for name, least in (("repeat", 1), ("warmup", 0), ("iterations", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"--{name} {getattr(self, name)}", f"at least {least}")
+        if self.source == "camera" or self.source.startswith("camera:"):
+            raise UsageError(
+                f"{self.source} cannot be measured: it delivers at its own pace, and never the same twice",
+                "sample or a media file",
+                "record a clip and give --source clip.mp4",
+            )
+
+
+class ClipKeeper(Recognizer):
+    """A recognizer that remembers the first clips it saw, so that predict alone is timed on real content."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        super().__init__(recognizer.bundle, recognizer.engine)
+        self.kept: list[Clip] = []
+
+    def predict_clips(self, clips: Sequence[Clip]) -> list[Emotion]:
+        self.kept += clips[: MAX_KEPT_CLIPS - len(self.kept)]
+        return super().predict_clips(clips)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One pass over the clip: times of opening and running, stage durations, answers."""
+
+    open_s: float
+    wall_s: float
+    durations_ms: dict[str, list[float]]
+    emotions: list[Emotion]
+    frames: int
+    media_s: float
+
+
+def measure_latency(
+    bundle: str | os.PathLike | None,
+    options: LatencyOptions,
+    command: str,
+    advance: Callable[[str], None] = lambda step: None,
+) -> Result:
+    """Run the benchmark.
+
+    Args:
+        bundle: folder of a bundle, None for the embedded default model.
+        options: see `LatencyOptions`.
+        command: the command line, for the record.
+        advance: called before each step with its name.
+
+    Raises:
+        MMAEdgeError: as `mma_edge.load` and the pipeline raise it.
+    """
+    advance("loading")
+    import_s = _import_libraries()
+    width, height = first_frame_size(options.source)  # a wrong path should not have to wait for the model
+    machine = describe_machine()
+    start = time.perf_counter()
+    recognizer = ClipKeeper(mma_edge.load(bundle, options.backend, options.precision))
+    load_s = time.perf_counter() - start
+
+    for number in range(options.warmup):
+        advance(f"warm-up run {number + 1} of {options.warmup}")
+        run_once(recognizer, options.source)
+    runs = []
+    for number in range(options.repeat):
+        advance(f"run {number + 1} of {options.repeat}")
+        runs.append(run_once(recognizer, options.source))
+    if not runs[0].emotions:
+        raise SourceError(f"{options.source} gave no answer", "a clip with a face or a voice", "try --source sample")
+    advance(f"predict alone, {options.iterations} times")
+    predict_ms = time_predict(recognizer, recognizer.kept, options.iterations)
+
+    results = {
+        "source": _source_facts(options.source, runs[0], width, height),
+        "settings": {
+            "repeat": options.repeat,
+            "warmup": options.warmup,
+            "iterations": options.iterations,
+            **_stream_settings(),
+        },
+        "startup": {"import_s": import_s, "load_s": load_s, "open_s": float(np.median([run.open_s for run in runs]))},
+        "runs": [_run_facts(run) for run in runs],
+        **stage_table(runs),
+        "predict_ms": summarise(predict_ms),
+        "age_ms": summarise([emotion.age_ms for run in runs for emotion in run.emotions]),
+        "peak_memory_mib": peak_memory_mib(),
+    }
+    return Result("latency", utc_now(), command, machine, bundle_facts(recognizer), results)
+
+
+def run_once(recognizer: Recognizer, source: str) -> Run:
+    """The whole clip through a pipeline of its own."""
+    from mma_edge.pipeline import Pipeline, StageTimer
+
+    timer = StageTimer()
+    start = time.perf_counter()
+    with Pipeline.open(recognizer, source, timer=timer) as pipeline:
+        opened = time.perf_counter()
+        emotions = list(pipeline)
+        wall_s = time.perf_counter() - opened
+        # Files that do not state their length: from the first datum to the end of the last window.
+        span_s = max((e.end_s for e in emotions), default=0) - min((e.start_s for e in emotions), default=0)
+        media_s = getattr(pipeline.source, "duration_s", None) or span_s
+        frames = pipeline.source.stats.frames
+    return Run(opened - start, wall_s, dict(timer.durations_ms), emotions, frames, media_s)
+
+
+def stage_table(runs: Sequence[Run]) -> dict:
+    """`stages` and `other` of a result: what each stage took, and what is left of the wall time."""
+    wall_ms = 1000 * sum(run.wall_s for run in runs)
+    names = [name for name in STAGES if any(name in run.durations_ms for run in runs)]
+    names += sorted({name for run in runs for name in run.durations_ms} - set(names))
+    stages = {}
+    for name in names:
+        durations = [value for run in runs for value in run.durations_ms.get(name, ())]
+        total_ms = sum(durations)
+        stages[name] = {
+            "per_call_ms": summarise(durations),
+            "per_run_ms": total_ms / len(runs),
+            "share": total_ms / wall_ms,
+        }
+    rest_ms = wall_ms - sum(stage["per_run_ms"] for stage in stages.values()) * len(runs)
+    return {"stages": stages, "other": {"per_run_ms": rest_ms / len(runs), "share": rest_ms / wall_ms}}
+
+
+def time_predict(recognizer: Recognizer, clips: Sequence[Clip], iterations: int) -> list[float]:
+    """Milliseconds of `Recognizer.predict` on one clip at a time, taking turns."""
+    inputs = [
+        (None if clip.frames is None else clip.frames[None], None if clip.mel is None else clip.mel[None])
+        for clip in clips
+    ]
+    durations_ms = []
+    for number in range(PREDICT_WARMUP + iterations):
+        frames, mel = inputs[number % len(inputs)]
+        start = time.perf_counter()
+        recognizer.predict(frames, mel)
+        durations_ms.append(1000 * (time.perf_counter() - start))
+    return durations_ms[PREDICT_WARMUP:]
+
+
+def first_frame_size(source: str) -> tuple[int, int]:
+    """(width, height) of the pictures in pixels, (0, 0) of a source without any."""
+    from mma_edge.sources import open_source
+
+    with open_source(source) as opened:
+        if not opened.has_video:
+            return 0, 0
+        image = next(event.image for event in opened.events() if isinstance(event, Frame))
+        return image.shape[1], image.shape[0]
+
+
+def bundle_facts(recognizer: Recognizer) -> dict:
+    """The `bundle` object of a result."""
+    bundle = recognizer.bundle
+    return {
+        "name": bundle.name,
+        "manifest_sha256": sha256(bundle.folder / MANIFEST),
+        "labels": list(recognizer.labels),
+        "image_size": recognizer.image_size,
+        "precision": recognizer.precision,
+        "backend": recognizer.backend,
+        "engine": recognizer.engine.details,
+    }
+
+
+def _import_libraries() -> float:
+    """Seconds that the runtime's libraries take to import (next to nothing when they already are)."""
+    import importlib
+
+    start = time.perf_counter()
+    for module in ("onnxruntime", "mma_edge.pipeline"):
+        try:
+            importlib.import_module(module)
+        except ImportError:  # which library is missing, and how to get it, is the engine's to say
+            continue
+    return time.perf_counter() - start
+
+
+def _source_facts(source: str, run: Run, width: int, height: int) -> dict:
+    modalities = {name for emotion in run.emotions for name in emotion.modalities}
+    return {
+        "name": os.path.basename(source),  # the folder is nobody's business
+        "media_s": run.media_s,
+        "video": width > 0,
+        "audio": "audio" in modalities,
+        "width": width,
+        "height": height,
+    }
+
+
+def _stream_settings() -> dict:
+    from mma_edge.pipeline import StreamOptions
+
+    options = StreamOptions()
+    return {"window_s": options.window_s, "hop_s": options.hop_s}
+
+
+def _run_facts(run: Run) -> dict:
+    return {
+        "wall_s": run.wall_s,
+        "real_time_factor": run.media_s / run.wall_s,
+        "frames": run.frames,
+        "frames_per_s": run.frames / run.wall_s,
+        "answers": len(run.emotions),
+    }

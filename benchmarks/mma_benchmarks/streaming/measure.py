@@ -1,0 +1,210 @@
+"""What `--streaming` saves and what it costs: real clips, every way of computing the same windows in turns.
+
+Each window of a clip is computed by the whole graph, by exact and by rolling with several bounds on a summary's
+age, one right after the other and in another order each time, so that whatever else the machine does hits all alike.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import mma_edge
+from mma_benchmarks.latency.measure import bundle_facts
+from mma_benchmarks.machine.facts import describe_machine
+from mma_benchmarks.result import Result, utc_now
+from mma_benchmarks.schema import summarise
+from mma_edge.clip import GridClips, SlidingClips
+from mma_edge.errors import SourceError, UsageError
+from mma_edge.pipeline import StreamOptions, collect_clips
+from mma_edge.recognizer import Recognizer
+from mma_edge.streaming import Streamer, StreamingGraphs, choose_engine, open_graphs
+from mma_edge.types import Clip
+from mma_export.streaming.gate import Agreement, every, full_logits
+
+SHORTEST_HOP_S, STRIDES = 0.25, (1, 2, 4)
+INF = float("inf")
+MAX_AGES_S = (0.0, 1.0, 2.0, INF)
+"""0: no summary is used twice, so all layers run on every frame."""
+
+
+@dataclass(frozen=True)
+class StreamingOptions:
+    """What to measure.
+
+    Attributes:
+        sources: "sample" or media files.
+        repeat: passes over each clip.
+    """
+
+    sources: tuple[str, ...] = ("sample",)
+    repeat: int = 3
+
+    def __post_init__(self) -> None:
+        if self.repeat < 1:
+            raise UsageError(f"--repeat {self.repeat}", "at least 1")
+
+
+@dataclass
+class Way:
+    """One way of computing the windows of one hop, and what was seen of it."""
+
+    mode: str
+    hop_s: float
+    max_age_s: float | None
+    make: Callable[[], Callable[[Clip], np.ndarray]]
+    update_ms: list[float] = field(default_factory=list)
+    stem_frames: list[int] = field(default_factory=list)
+    layer_frames: list[int] = field(default_factory=list)
+    agreement: Agreement = field(default_factory=Agreement)
+    max_logit_difference: float = 0.0
+
+    def facts(self, full_ms: float) -> dict:
+        """An entry of the result's `ways`; `full_ms` is the mean of the whole graph at this hop."""
+        mean_ms = float(np.mean(self.update_ms))
+        return {
+            "mode": self.mode,
+            "hop_s": self.hop_s,
+            "max_age_s": self.max_age_s,
+            "update_ms": summarise(self.update_ms),
+            "updates_per_s": 1000 / mean_ms,
+            "speedup": full_ms / mean_ms,
+            "stem_frames": float(np.mean(self.stem_frames)),
+            "layer_frames": float(np.mean(self.layer_frames)),
+            "max_abs_logit_difference": self.max_logit_difference,
+            **self.agreement.figures(),
+        }
+
+
+class Whole:
+    """The whole graph with a Streamer's face."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        self.engine = recognizer.engine
+
+    def __call__(self, clip: Clip) -> np.ndarray:
+        return full_logits(self.engine, clip)
+
+
+def measure_streaming(
+    bundle: str | os.PathLike | None,
+    options: StreamingOptions,
+    command: str,
+    advance: Callable[[str], None] = lambda step: None,
+) -> Result:
+    """Run the benchmark.
+
+    Args:
+        bundle: folder of a bundle with streaming graphs, None for the embedded default model.
+        options: see `StreamingOptions`.
+        command: the command line, for the record.
+        advance: called before each step with its name.
+
+    Raises:
+        MMAEdgeError: as `mma_edge.load`, `open_graphs` and the pipeline raise it; SourceError where no face was seen
+            for longer than a window.
+    """
+    machine = describe_machine()
+    recognizer = mma_edge.load(bundle, *choose_engine("auto", None))
+    exact, _ = open_graphs(recognizer.bundle, "exact")
+    refused = recognizer.bundle.manifest["streaming"]["rolling"].get("refused")
+    rolling = None if refused else open_graphs(recognizer.bundle, "rolling")[0]
+    ways = [way for stride in STRIDES for way in ways_of(recognizer, exact, rolling, SHORTEST_HOP_S * stride)]
+    sampling, sources = Agreement(), []
+    for source in options.sources:
+        advance(f"finding the faces of {os.path.basename(source)}")
+        clips = with_face(collect_clips(source, recognizer.image_size, SHORTEST_HOP_S, GridClips))
+        sources.append({"name": os.path.basename(source), "windows": len(clips)})
+        plain = with_face(collect_clips(source, recognizer.image_size, SHORTEST_HOP_S, SlidingClips))
+        compare_sampling(recognizer, every(clips, 2), every(plain, 2), sampling)
+        for number in range(options.repeat):
+            advance(f"run {number + 1} of {options.repeat}")
+            for stride in STRIDES:
+                group = [way for way in ways if way.hop_s == SHORTEST_HOP_S * stride]
+                run_in_turns(group, every(clips, stride), first_run=number == 0)
+    if not all(way.update_ms for way in ways):
+        raise SourceError(
+            "no face was seen for longer than a window and a hop", "clips of some seconds", "try --source sample"
+        )
+    full_ms = {way.hop_s: float(np.mean(way.update_ms)) for way in ways if way.mode == "full"}
+    results = {
+        "settings": {
+            "window_s": StreamOptions().window_s,
+            "repeat": options.repeat,
+            "hops_s": sorted(full_ms),
+            "max_ages_s": [bound_of(age_s) for age_s in MAX_AGES_S],
+        },
+        "sources": sources,
+        "ways": [way.facts(full_ms[way.hop_s]) for way in ways],
+        "sampling": sampling.figures(),
+        "refused": refused,
+    }
+    return Result("streaming", utc_now(), command, machine, bundle_facts(recognizer), results)
+
+
+def ways_of(recognizer: Recognizer, exact: StreamingGraphs, rolling: StreamingGraphs | None, hop_s: float) -> list[Way]:
+    """The whole graph, exact, and rolling at each of MAX_AGES_S where the bundle has it."""
+    ways = [
+        Way("full", hop_s, None, lambda: Whole(recognizer)),
+        Way("exact", hop_s, None, lambda: Streamer(exact, "exact")),
+    ]
+    if rolling is not None:
+        ways += [
+            Way("rolling", hop_s, bound_of(age_s), lambda age_s=age_s: Streamer(rolling, "rolling", age_s))
+            for age_s in MAX_AGES_S
+        ]
+    return ways
+
+
+def run_in_turns(ways: Sequence[Way], clips: Sequence[Clip], first_run: bool) -> None:
+    """One pass over the clips of one source and hop, every way on every clip; `ways[0]` is the whole graph."""
+    window_s = StreamOptions().window_s
+    computers = [way.make() for way in ways]
+    began_s: dict[int | None, float] = {}
+    for number, clip in enumerate(clips):
+        began_s.setdefault(clip.track_id, clip.start_s)
+        steady = clip.end_s - began_s[clip.track_id] >= window_s + ways[0].hop_s - 1e-6
+        logits: dict[int, np.ndarray] = {}
+        for turn in range(len(ways)):
+            place = (number + turn) % len(ways)
+            way, computer = ways[place], computers[place]
+            before = _work(computer)
+            start = time.perf_counter()
+            logits[place] = computer(clip)
+            duration_ms = 1000 * (time.perf_counter() - start)
+            if steady:
+                stem, layers = (after - earlier for after, earlier in zip(_work(computer), before, strict=True))
+                way.update_ms.append(duration_ms)
+                way.stem_frames.append(stem or (16 if way.mode == "full" else 0))
+                way.layer_frames.append(layers or 16)
+        if first_run:  # the numbers are the same in every run
+            for place, way in enumerate(ways):
+                way.agreement.add(logits[place], logits[0])
+                difference = float(np.abs(logits[place] - logits[0]).max())
+                way.max_logit_difference = max(way.max_logit_difference, difference)
+
+
+def compare_sampling(recognizer: Recognizer, grid: Sequence[Clip], plain: Sequence[Clip], into: Agreement) -> None:
+    """The whole graph on the grid's frames beside those of frame_indices, window by window."""
+    others = {(clip.track_id, clip.end_s): clip for clip in plain}
+    for clip in grid:
+        if (other := others.get((clip.track_id, clip.end_s))) is not None:
+            into.add(full_logits(recognizer.engine, clip), full_logits(recognizer.engine, other))
+
+
+def with_face(clips: Sequence[Clip]) -> list[Clip]:
+    return [clip for clip in clips if clip.frames is not None]
+
+
+def bound_of(age_s: float) -> float | None:
+    """JSON has no infinity."""
+    return None if age_s == INF else age_s
+
+
+def _work(computer: object) -> tuple[int, int]:
+    stats = getattr(computer, "stats", None)
+    return (0, 0) if stats is None else (stats.stem_frames, stats.layer_frames)

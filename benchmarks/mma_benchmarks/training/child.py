@@ -1,0 +1,144 @@
+"""One process of `mma-bench training`: some steps of one setting, reported as a line of JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+
+from mma_benchmarks.machine.facts import MIB, peak_memory_mib
+from mma_benchmarks.training.measure import PLAIN, Setting
+from mma_edge.clip import NUM_FRAMES
+from mma_edge.errors import MMAEdgeError
+from mma_trainer.data.batch import WHOLE, Batch, Shard
+from mma_trainer.model import MMADFER, NANO, MMADFERConfig
+from mma_trainer.model.inputs import ContractModel
+from mma_trainer.training.execution import Execution
+from mma_trainer.training.loop import Run
+from mma_trainer.training.recipe import Recipe
+
+CONFIGS = {"vit-b": MMADFERConfig(image_size=112), "nano": NANO}
+SEED = 1
+
+
+class EnoughError(Exception):
+    """Raised by the clock: all steps are measured, and there is nothing to validate or to save."""
+
+
+class TimedClips:
+    """The same random batches for every setting; reads the clocks whenever the loop asks for the next one."""
+
+    def __init__(self, config: MMADFERConfig, batch_size: int, steps: int, device: torch.device) -> None:
+        self.config, self.batch_size, self.num_batches, self.device = config, batch_size, steps, device
+        self.wall_s: list[float] = []
+        self.cpu_s: list[float] = []
+
+    def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(SEED)
+        S = self.config.image_size
+        for _ in range(self.num_batches):
+            frames = torch.randint(
+                0, 256, (self.batch_size, NUM_FRAMES, S, S, 3), dtype=torch.uint8, generator=generator
+            )
+            mel = torch.randn(self.batch_size, 512, 128, generator=generator) * 4 - 4
+            labels = torch.randint(0, self.config.num_classes, (self.batch_size,), generator=generator)
+            if self.device.type == "cuda":
+                frames, mel = frames.pin_memory(), mel.pin_memory()
+            wall, cpu = time.perf_counter(), time.process_time()
+            yield Batch((frames, mel), labels)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            self.wall_s.append(time.perf_counter() - wall)
+            self.cpu_s.append(time.process_time() - cpu)
+        raise EnoughError
+
+    def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
+        raise EnoughError
+
+
+def train_plainly(model: ContractModel, clips: TimedClips, device: torch.device) -> None:
+    """The reference: what one writes first."""
+    model.to(device).train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, weight_decay=1e-2)
+    torch.manual_seed(SEED)
+    for inputs, labels, _ in clips.train_batches(0):
+        logits = model(*(tensor.to(device) for tensor in inputs))
+        loss = F.cross_entropy(logits, labels.to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+
+def train_ours(model: ContractModel, clips: TimedClips, device: torch.device, setting: Setting) -> None:
+    """`mma-train`'s loop."""
+    recipe = Recipe(epochs=1, batch_size=clips.batch_size, precision=setting.precision)
+    execution = Execution(setting.micro_batch, setting.checkpoint, save_every_minutes=0)
+    with tempfile.TemporaryDirectory() as folder:
+        config = model.model.config
+        Run(model, config, recipe, clips, Path(folder), {}, Console(quiet=True), device, execution).fit(resume=False)
+
+
+def peak_mib(device: torch.device) -> float:
+    return torch.cuda.max_memory_allocated(device) / MIB if device.type == "cuda" else peak_memory_mib()
+
+
+def main(request: str) -> int:
+    asked = json.loads(request)
+    setting, options, device = Setting(**asked["setting"]), asked["options"], torch.device(asked["device"])
+    if options["threads"]:
+        torch.set_num_threads(options["threads"])
+    config = CONFIGS[options["model"]]
+    if options["image_size"]:
+        config = config.replace(image_size=options["image_size"])
+    torch.manual_seed(SEED)
+    model = ContractModel(MMADFER(config))
+    clips = TimedClips(config, options["batch_size"], options["warmup"] + options["steps"], device)
+    try:
+        if setting.name == PLAIN:
+            train_plainly(model, clips, device)
+        else:
+            train_ours(model, clips, device, setting)
+    except EnoughError:
+        pass
+    except MMAEdgeError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    report = {
+        "step_s": clips.wall_s[options["warmup"] :],
+        "cpu_s": clips.cpu_s[options["warmup"] :],
+        "peak_memory_mib": peak_mib(device),
+        "image_size": config.image_size,
+        "labels": list(config.labels),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "torch": torch.__version__,
+    }
+    report["loss"] = evaluate(model, config, device)
+    print(json.dumps(report))
+    return 0
+
+
+@torch.no_grad()
+def evaluate(model: ContractModel, config: MMADFERConfig, device: torch.device) -> float:
+    """Loss of the trained model on one more clip: settings that learn the same agree on it."""
+    model.to(device).eval()
+    generator = torch.Generator().manual_seed(SEED + 1)
+    S = config.image_size
+    frames = torch.randint(0, 256, (1, NUM_FRAMES, S, S, 3), dtype=torch.uint8, generator=generator)
+    mel = torch.randn(1, 512, 128, generator=generator) * 4 - 4
+    logits = model(frames.to(device), mel.to(device))
+    return F.cross_entropy(logits, torch.zeros(1, dtype=torch.int64, device=device)).item()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

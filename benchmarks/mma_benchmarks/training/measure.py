@@ -1,0 +1,201 @@
+"""How fast the training loop is and how much memory it takes, against a loop as one would first write it.
+
+Every setting runs in a fresh process, for its own peak memory, and all settings run once per round, so
+that what else the machine does falls on all of them. The clips are random numbers, already in memory:
+what is measured is the model, its gradients and the optimiser, not the disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mma_benchmarks.machine.facts import describe_machine
+from mma_benchmarks.result import Result, utc_now
+from mma_benchmarks.schema import summarise
+from mma_edge.errors import BackendError, DependencyError, UsageError
+
+MODELS = ("vit-b", "nano")
+PLAIN = "plain"
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+CHILD_TIMEOUT_S = 3600
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to train: "plain", or PRECISION[+microN][+checkpoint].
+
+    Attributes:
+        precision: as mma-train --precision; "plain" is a loop without anything of ours.
+        micro_batch: clips per forward pass, 0 for the whole batch.
+        checkpoint: activation checkpointing.
+    """
+
+    name: str
+    precision: str
+    micro_batch: int = 0
+    checkpoint: bool = False
+
+    @classmethod
+    def parse(cls, name: str) -> Setting:
+        precision, *extras = name.split("+")
+        micro = [int(match[1]) for extra in extras if (match := re.fullmatch(r"micro([1-9]\d*)", extra))]
+        checkpoint = "checkpoint" in extras
+        known = precision in PRECISIONS or (precision == PLAIN and not extras)
+        if not known or len(micro) > 1 or len(micro) + checkpoint != len(extras):
+            raise UsageError(
+                f"setting {name}", "plain, or fp32, bf16, fp16 or int8 with +microN and +checkpoint", "e.g. int8+micro1"
+            )
+        return cls(name, precision, micro[0] if micro else 0, checkpoint)
+
+    def describe(self) -> str:
+        if self.precision == PLAIN:
+            return "a plain loop in float32, the whole batch at once"
+        words = [f"mma-train --precision {self.precision}"]
+        words += [f"--micro-batch {self.micro_batch}"] if self.micro_batch else []
+        words += ["--activation-checkpointing"] if self.checkpoint else []
+        return " ".join(words)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What to measure.
+
+    Attributes:
+        model, image_size: architecture; size None is the model's own, 112 for vit-b.
+        batch_size: clips per step of the optimiser.
+        steps, warmup: counted steps of each process, and those before them.
+        rounds: processes per setting.
+        settings: see `Setting`; () for those that suit the device, "plain" is always among them.
+        device: "auto", "cpu" or a CUDA device. threads: of a processor, 0 for PyTorch's choice.
+    """
+
+    model: str = "vit-b"
+    image_size: int | None = None
+    batch_size: int = 8
+    steps: int = 3
+    warmup: int = 1
+    rounds: int = 2
+    settings: tuple[str, ...] = ()
+    device: str = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("steps", 1), ("warmup", 0), ("rounds", 1), ("threads", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}", f"at least {least}")
+        if self.model not in MODELS:
+            raise UsageError(f"--model {self.model}", " or ".join(MODELS))
+
+
+def measure_training(
+    options: TrainingOptions, command: str, advance: Callable[[str], None] = lambda step: None
+) -> Result:
+    """Run the benchmark.
+
+    Raises:
+        UsageError: a setting or device that does not exist. DependencyError: no torch.
+        BackendError: a process failed, e.g. for want of memory.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise DependencyError("torch is not installed", hint='pip install "mma-edge[train]"') from error
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    settings = [Setting.parse(name) for name in options.settings or default_settings(device, torch)]
+    if PLAIN not in [setting.name for setting in settings]:
+        settings = [Setting.parse(PLAIN), *settings]  # every ratio is to it
+    machine = describe_machine()
+    reports: dict[str, list[dict]] = {setting.name: [] for setting in settings}
+    for number in range(options.rounds):
+        for setting in settings:
+            advance(f"round {number + 1} of {options.rounds}: {setting.name}")
+            reports[setting.name].append(run_child(setting, options, device))
+    facts = reports[PLAIN][0]
+    plain = _figures(settings[[s.name for s in settings].index(PLAIN)], reports[PLAIN], options.batch_size)
+    runs = []
+    for setting in settings:
+        figures = _figures(setting, reports[setting.name], options.batch_size)
+        figures["speedup"] = plain["step_s"]["p50"] / figures["step_s"]["p50"]
+        figures["memory_ratio"] = figures["peak_memory_mib"] / plain["peak_memory_mib"]
+        runs.append(figures)
+    results = {
+        "settings": {
+            "model": options.model,
+            "image_size": facts["image_size"],
+            "batch_size": options.batch_size,
+            "steps": options.steps,
+            "warmup": options.warmup,
+            "rounds": options.rounds,
+            "threads": facts["threads"],
+            "device": facts["device"],
+            "parameters": facts["parameters"],
+            "trainable": facts["trainable"],
+        },
+        "runs": runs,
+    }
+    model = {
+        "name": f"{options.model} {facts['image_size']} px",
+        "manifest_sha256": "",  # there is no bundle: the weights are random
+        "labels": facts["labels"],
+        "image_size": facts["image_size"],
+        "precision": "see the settings",
+        "backend": facts["device"],
+        "engine": f"PyTorch {facts['torch']}",
+    }
+    return Result("training", utc_now(), command, machine, model, results)
+
+
+def default_settings(device: str, torch) -> tuple[str, ...]:
+    """What is worth knowing on a device: its fast formats, and what saves memory."""
+    if device != "cpu":
+        return (PLAIN, "fp32", "bf16", "bf16+checkpoint", "fp16")
+    fast = ["bf16+micro1"] if torch.cpu._is_amx_tile_supported() else []
+    fast += ["int8+micro1"] if torch.cpu._is_vnni_supported() else []
+    return (PLAIN, "fp32+micro1", "fp32+checkpoint", *fast)
+
+
+def run_child(setting: Setting, options: TrainingOptions, device: str) -> dict:
+    """One process: what `training_child` reports."""
+    request = json.dumps(
+        {"setting": dataclasses.asdict(setting), "options": dataclasses.asdict(options), "device": device}
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    # It is no part of a torchrun that this process may belong to.
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        environment.pop(name, None)
+    command = [sys.executable, "-m", "mma_benchmarks.training.child", request]
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=CHILD_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BackendError(f"{setting.name} took over {CHILD_TIMEOUT_S} s", hint="lower --steps") from error
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"signal {-done.returncode}"])[-1]
+        hint = "too little memory? lower --batch-size, or leave this setting out with --settings"
+        raise BackendError(f"{setting.name} failed ({last[:200]})", hint=hint)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _figures(setting: Setting, reports: list[dict], batch_size: int) -> dict:
+    step_s = [value for report in reports for value in report["step_s"]]
+    cpu_s = [value for report in reports for value in report["cpu_s"]]
+    summary = summarise(step_s)
+    return {
+        "name": setting.name,
+        "description": setting.describe(),
+        "step_s": summary,
+        "cpu_s": summarise(cpu_s),
+        "clips_per_s": batch_size / summary["p50"],
+        "peak_memory_mib": max(report["peak_memory_mib"] for report in reports),
+        "loss": reports[0]["loss"],
+    }

@@ -1,0 +1,188 @@
+"""Checkpoint -> bundle folder, all or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+import mma_trainer
+from mma_edge.bundle import Bundle, write_manifest
+from mma_edge.bundle.manifest import AUDIO, FACE_CROP, MANIFEST, SCHEMA_VERSION
+from mma_edge.errors import OutputError
+from mma_export.graph import OPSET, export_graph
+from mma_export.parity import check_parity, reference_logits
+from mma_trainer.weights.checkpoint import Checkpoint, build_model
+
+if TYPE_CHECKING:
+    from mma_export.precision.write import GateOptions
+
+GOLDEN_SEED = 0
+GOLDEN_TOLERANCE = 1e-3
+"""Other processors sum in another order; a wrong kernel is off by far more."""
+ASSETS = Path(mma_trainer.__file__).parent / "assets" / "nano"
+DEFAULT_NAME = "mma-dfer-nano"
+
+
+@dataclass(frozen=True)
+class WeightsLicense:
+    """Terms of the weights: a name for the manifest and the text that goes beside them."""
+
+    name: str
+    text: str
+
+
+UNSTATED = WeightsLicense(
+    "unstated",
+    "The terms of these weights were not stated at export.\n"
+    "They follow those of the checkpoint and of the data it was trained on.\n",
+)
+
+
+def write_bundle(
+    checkpoint: Checkpoint,
+    source: Path,
+    name: str,
+    output: Path,
+    precisions: str | Sequence[str],
+    license_: WeightsLicense,
+    extra_files: tuple[Path, ...] = (),
+    overwrite: bool = False,
+    report: Callable[[str], None] = print,
+    gate: GateOptions | None = None,
+    streaming: bool = False,
+) -> Bundle:
+    """Export, gate and write a bundle.
+
+    It is made in a temporary folder beside `output` and moved there at the end: a failed gate or a
+    full disk leaves nothing behind, and an existing bundle stays until the new one is whole.
+
+    Args:
+        precisions: some of fp32, fp16, bf16, int8. The float32 graph is always there: the others are gated against
+            it, here and again where an engine is built.
+        gate: what the others are calibrated and gated with; None: the sample clip.
+        streaming: also the graphs of `mma-edge run --streaming`.
+
+    Raises:
+        OutputError: `output` exists and is not to be overwritten, or cannot be written.
+        ParityError: a graph does not match PyTorch, or misses its gate.
+    """
+    check_output(output, overwrite)
+    model = build_model(checkpoint, source)
+    with work_folder(output, "free disk space or choose another --output") as work:
+        graph = work / "model.fp32.onnx"
+        report(f"tracing at {model.config.image_size} px, opset {OPSET}")
+        proto = export_graph(model, graph)
+        report("comparing with PyTorch")
+        entries = {"fp32": {"file": graph.name, "parity": check_parity(model, graph, "fp32")}}
+        golden = reference_logits(model, GOLDEN_SEED, 1)
+        others = [precision for precision in _listed(precisions) if precision != "fp32"]
+        if others:
+            from mma_export.precision.write import GateOptions, PrecisionWriter
+
+            config = model.config
+            writer = PrecisionWriter(
+                proto, work, config.image_size, config.labels, (GOLDEN_SEED, golden), gate or GateOptions(), report
+            )
+            entries |= {precision: writer.write(precision) for precision in others}
+        (work / "LICENSE").write_text(license_.text)
+        for path in extra_files:
+            shutil.copyfile(path, work / path.name)
+        manifest = _manifest(checkpoint, name, entries, license_, golden.tolist())
+        if streaming:
+            from mma_export.streaming.parts import add_streaming
+
+            manifest["streaming"] = add_streaming(model, work, graph, report=report)
+        report("hashing")
+        manifest = write_manifest(work, manifest).manifest  # now with the hashes
+        work.chmod(0o755)  # mkdtemp's folders are private
+        _put_in_place(work, output)
+        return Bundle(output, manifest)
+
+
+def _listed(precisions: str | Sequence[str]) -> list[str]:
+    return [precisions] if isinstance(precisions, str) else list(dict.fromkeys(precisions))
+
+
+def _put_in_place(work: Path, output: Path) -> None:
+    """Move the finished folder to its name; the one it replaces goes only when that has worked."""
+    if not output.exists():
+        os.replace(work, output)
+        return
+    replaced = work.with_name(work.name + "-replaced")
+    os.replace(output, replaced)
+    try:
+        os.replace(work, output)
+    except OSError:
+        os.replace(replaced, output)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Refuse to replace anything but a bundle, and that only when asked."""
+    if not output.exists():
+        return
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if not (output / MANIFEST).is_file():
+        raise OutputError(f"{output} exists and is no bundle", "a new folder", "choose another --output")
+    if not overwrite:
+        raise OutputError(f"{output} holds a bundle already", "a new folder", "add --overwrite to replace it")
+
+
+def _manifest(checkpoint: Checkpoint, name: str, entries: dict, license_: WeightsLicense, golden: list) -> dict:
+    config = checkpoint.config
+    recipe = checkpoint.provenance.get("recipe", {})
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "labels": list(config.labels),
+        "image_size": config.image_size,
+        "num_frames": config.num_frames,
+        "audio": AUDIO,
+        "face_crop": FACE_CROP,
+        "color": config.color,
+        "missing_modality": {"trained": recipe.get("modality_dropout", 0) > 0},
+        "temperature": checkpoint.provenance.get("calibration", {}).get("temperature", 1.0),
+        "opset": OPSET,
+        "precisions": entries,
+        "license": {"name": license_.name, "file": "LICENSE"},
+        "provenance": {**checkpoint.provenance, "exported_with": f"torch {torch.__version__}"},
+        "golden": {"seed": GOLDEN_SEED, "logits": golden, "tolerance": GOLDEN_TOLERANCE},
+    }
+
+
+@contextlib.contextmanager
+def work_folder(target: Path, hint: str) -> Iterator[Path]:
+    """A new folder beside `target`, on the same disk, that is gone at the end.
+
+    Args:
+        hint: what to do where the disk is full or may not be written to.
+
+    Raises:
+        OutputError: for any OSError of the block.
+    """
+    work = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        yield work
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}", hint=hint) from error
+    finally:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def default_source() -> tuple[Path, WeightsLicense, tuple[Path, ...]]:
+    """Checkpoint, terms of the weights, and the files that travel with them."""
+    license_ = WeightsLicense("research only, CC-BY-NC-SA-4.0", (ASSETS / "LICENSE").read_text())
+    return ASSETS / "nano.pt", license_, (ASSETS / "MODEL_CARD.md",)

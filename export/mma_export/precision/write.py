@@ -1,0 +1,238 @@
+"""One float32 graph becomes the files of the asked precisions, each behind its gate."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from mma_edge.bundle import golden_inputs
+from mma_edge.bundle.manifest import MIN_TOP1_AGREEMENT
+from mma_edge.clip import evenly
+from mma_edge.errors import ParityError
+from mma_export.graph import save_graph
+from mma_export.precision.clips import RealClips, folder_clips, logits_of, public_clips, sample_clips
+from mma_export.precision.gate import MAX_UAR_LOSS, Comparison, compare
+from mma_export.precision.half import as_openvino, half_tensors, options_of, to_half
+from mma_export.precision.int8 import activation_scales, most_suspect, quantize_static, quantize_weights, smooth
+from mma_export.precision.int8_cpu import grid_of, quantize_for_cpu, sites_for_cpu, tensors_for_cpu
+from mma_export.precision.search import Found, Quantize, search
+from mma_export.precision.sites import Site, check_overflow, find_sites, inputs_of, largest_value, observe
+from mma_export.weights import share_weights
+
+SMALL_MODEL_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How many clips a model can afford, and how many products the search may try one by one."""
+
+    gate_clips: int
+    calibration_clips: int
+    ranking_clips: int
+    products_tried: int
+
+
+SMALL = Effort(gate_clips=200, calibration_clips=40, ranking_clips=12, products_tried=1000)
+LARGE = Effort(gate_clips=24, calibration_clips=8, ranking_clips=2, products_tried=24)
+"""A model like ViT-B takes seconds per clip, and as long to load."""
+TOLERANCE_FACTOR = 4.0
+"""Other backends sum in another order; a wrong kernel is off by far more than this many times the rounding."""
+SEARCH_MARGIN = 0.5
+"""The search stops at half of what the gate allows: it is judged on other clips."""
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """What graphs are calibrated and gated with.
+
+    Attributes:
+        clips: folder of the user's videos, or None.
+        data: folder of FER2013 and RAVDESS, or None; without either the sample clip serves.
+        count: clips to gate with, or None for what the model can afford.
+        keep_going: a failed gate is written into the manifest instead of ending the export.
+        softmax_half: Softmax in half in the fp16 and bf16 graphs.
+    """
+
+    clips: Path | None = None
+    data: Path | None = None
+    count: int | None = None
+    keep_going: bool = False
+    softmax_half: bool = False
+
+
+class PrecisionWriter:
+    """Writes the graphs of one model into a bundle's folder.
+
+    Args:
+        proto: the float32 graph as traced, weights in float32.
+        folder: of the bundle in the making.
+        image_size, labels: of the model.
+        golden: logits float32 (1, C) of PyTorch on the golden inputs (`golden_seed`).
+    """
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        folder: Path,
+        image_size: int,
+        labels: Sequence[str],
+        golden: tuple[int, np.ndarray],
+        options: GateOptions,
+        report: Callable[[str], None],
+    ) -> None:
+        self.proto, self.folder, self.options, self.report = proto, folder, options, report
+        report("reading the clips of the gate")
+        self.effort = SMALL if proto.ByteSize() < SMALL_MODEL_BYTES else LARGE
+        clips = _open_clips(options, image_size, labels, 2 * (options.count or self.effort.gate_clips))
+        self.calibration, self.clips = clips.halves()
+        self.report(f"float32's answers on {len(self.clips)} clips")
+        self.reference = logits_of(proto, self.clips)
+        frames, mel = golden_inputs(golden[0], image_size)
+        self.golden_clips = RealClips(frames, mel, None, "golden")
+        self.golden_logits = golden[1]
+
+    def write(self, precision: str) -> dict:
+        """Write the file or files of "fp16", "bf16" or "int8"; returns the entry of the manifest.
+
+        Raises:
+            ParityError: the gate fails, and not `keep_going`.
+        """
+        entry = self._int8() if precision == "int8" else self._half(precision)
+        if "failed" in entry and not self.options.keep_going:
+            raise ParityError(
+                f"{precision}: {entry['failed']}",
+                hint="no bundle was written; leave this precision out, or add --keep-going to have it marked",
+            )
+        return entry
+
+    def _half(self, kind: str) -> dict:
+        options = options_of(kind, self.options.softmax_half)
+        figures, failed = {}, None
+        if kind == "fp16":
+            self.report("fp16: looking for the largest activation")
+            largest = largest_value(self.proto, half_tensors(self.proto, options), self.calibration.spread(24))
+            figures = {"largest_activation": largest.value, "largest_activation_tensor": largest.tensor}
+            try:
+                check_overflow(largest)
+            except ParityError as error:
+                failed = error.what
+        graph = to_half(self.proto, options)
+        file = f"model.{kind}.onnx"
+        save_graph(graph, self.folder / file)
+        if kind == "fp16":
+            return _entry(file, *self._judge(kind, graph), kind, failed, figures)
+        # onnxruntime's CPU has no kernels for bfloat16: its rounding is imitated in float32.
+        comparison, tolerance = self._judge(kind, to_half(self.proto, dataclasses.replace(options, emulate=True)))
+        figures["gated_by"] = "rounding to bfloat16 in a float32 graph"
+        everywhere = to_half(self.proto, as_openvino(options.softmax_half))
+        on_openvino, its_tolerance = self._judge("bf16 on OpenVINO", everywhere)
+        figures |= _prefixed("openvino", on_openvino)
+        entry = _entry(file, comparison, max(tolerance, its_tolerance), kind, failed, figures)
+        if problem := on_openvino.problem(kind):
+            # The others may have it all the same.
+            self.report(f"bf16 will not run on OpenVINO unless asked for by name: {problem}")
+            entry["failed_on"] = {"openvino": problem}
+        return entry
+
+    def _int8(self) -> dict:
+        self.report("int8: looking at activations")
+        calibration = self.calibration.spread(self.effort.calibration_clips)
+        smoothed = onnx.ModelProto()
+        smoothed.CopyFrom(self.proto)
+        sites = find_sites(smoothed)
+        smooth(smoothed, sites, observe(smoothed, inputs_of(sites), calibration))
+        own = sites_for_cpu(smoothed, sites)
+        on_grids = tensors_for_cpu(smoothed, own)
+        ranges = observe(smoothed, inputs_of(sites) | on_grids, calibration)
+        weights = quantize_weights(smoothed, sites)
+        answers = logits_of(self.proto, self.calibration)
+        scales = activation_scales({site.activation: ranges[site.activation] for site in sites})
+        suspects = most_suspect(sites, ranges, scales, self.effort.products_tried)
+        static = self._search(
+            "int8", suspects, lambda kept: quantize_static(smoothed, sites, scales, weights, kept), answers
+        )
+        grids = {name: grid_of(ranges[name]) for name in on_grids}
+        cpu = self._search(
+            "int8 for the CPU",
+            [site for site in suspects if site in own],
+            lambda kept: quantize_for_cpu(smoothed, own, grids, weights, kept),
+            answers,
+        )
+        file, cpu_file = (self.folder / name for name in ("model.int8.onnx", "model.int8-cpu.onnx"))
+        save_graph(static.graph, file, half_storage=False)
+        comparison, tolerance = self._judge("int8", static.graph)
+        cpu_comparison, cpu_tolerance = self._judge("int8 for the CPU", cpu.graph)
+        share_weights(cpu.graph, file)
+        save_graph(cpu.graph, cpu_file, half_storage=False)
+        figures = {
+            "calibration_clips": len(calibration),
+            "kept_in_fp32": len(static.kept),
+            "products": len(sites),
+            "cpu_kept_in_fp32": len(cpu.kept),
+            **_prefixed("cpu", cpu_comparison),
+        }
+        failed = cpu_comparison.problem("int8")
+        entry = _entry(
+            file.name,
+            comparison,
+            max(tolerance, cpu_tolerance),
+            "int8",
+            failed and f"on onnxruntime's CPU: {failed}",
+            figures,
+        )
+        return {**entry, "cpu_file": cpu_file.name}
+
+    def _search(self, name: str, suspects: list[Site], quantize: Quantize, answers: np.ndarray) -> Found:
+        """On the calibration half, so that the gate's clips have no say in what is kept; `answers` are float32's."""
+        clips = self.calibration
+        self.report(f"{name}: quantising")
+        found = search(
+            suspects,
+            quantize,
+            answers,
+            clips,
+            evenly(len(clips), self.effort.ranking_clips),
+            _passes_with_margin,
+            lambda done, total: self.report(f"{name}: how sensitive is product {done + 1} of {total}"),
+        )
+        self.report(f"{name}: {len(found.kept)} products stay in float32")
+        return found
+
+    def _judge(self, name: str, graph: onnx.ModelProto) -> tuple[Comparison, float]:
+        """Comparison on the gate's clips, and the tolerance of the self-test."""
+        self.report(f"{name}: comparing with float32 on {len(self.clips)} clips")
+        comparison = compare(self.reference, logits_of(graph, self.clips), self.clips)
+        difference = float(np.abs(logits_of(graph, self.golden_clips) - self.golden_logits).max())
+        return comparison, TOLERANCE_FACTOR * difference
+
+
+def _entry(
+    file: str, comparison: Comparison, tolerance: float, precision: str, failed: str | None, figures: dict
+) -> dict:
+    entry = {"file": file, "parity": {**asdict(comparison), **figures}, "tolerance": max(tolerance, 1e-3)}
+    if failed := (failed or comparison.problem(precision)):
+        entry["failed"] = failed
+    return entry
+
+
+def _prefixed(prefix: str, comparison: Comparison) -> dict:
+    return {f"{prefix}_{key}": value for key, value in asdict(comparison).items() if key not in ("clips", "origin")}
+
+
+def _passes_with_margin(comparison: Comparison) -> bool:
+    missed = 1 - comparison.top1_agreement
+    loss = comparison.uar_loss if comparison.uar_loss is not None else 0.0
+    return missed <= SEARCH_MARGIN * (1 - MIN_TOP1_AGREEMENT["int8"]) and loss <= SEARCH_MARGIN * MAX_UAR_LOSS["int8"]
+
+
+def _open_clips(options: GateOptions, image_size: int, labels: Sequence[str], count: int) -> RealClips:
+    if options.data is not None:
+        return public_clips(options.data, image_size, labels, count)
+    if options.clips is not None:
+        return folder_clips(options.clips, image_size, labels, count)
+    return sample_clips(image_size, count)

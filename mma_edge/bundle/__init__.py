@@ -1,0 +1,169 @@
+"""A bundle: a folder with `manifest.json` (see `mma_edge.bundle.manifest`) and one ONNX graph per precision."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mma_edge.audio.logmel import MEL_MEAN, MEL_STD, NUM_MEL_BINS, NUM_MEL_FRAMES
+from mma_edge.bundle.manifest import MANIFEST, REEXPORT, check_manifest, read_manifest, read_temperatures
+from mma_edge.clip import NUM_FRAMES
+from mma_edge.errors import BundleError
+
+ENGINES = "engines"
+"""Folder of a bundle for what was built from it on a device."""
+DEFAULT_BUNDLE = Path(__file__).parents[1] / "assets" / "default"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose manifest and files have been checked."""
+
+    folder: Path
+    manifest: dict
+
+    @property
+    def name(self) -> str:
+        return self.manifest["name"]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.manifest["labels"])
+
+    @property
+    def image_size(self) -> int:
+        return self.manifest["image_size"]
+
+    @property
+    def temperatures(self) -> dict[str, float]:
+        """One for each of MODALITIES."""
+        return read_temperatures(self.manifest["temperature"])
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return tuple(self.manifest["precisions"])
+
+    def graph(self, precision: str) -> Path:
+        """Path of the ONNX file of a precision that the bundle has."""
+        return self.folder / self.manifest["precisions"][precision]["file"]
+
+    def cpu_graph(self, precision: str) -> Path:
+        """Path of the ONNX file that onnxruntime's CPU runs for this precision."""
+        entry = self.manifest["precisions"][precision]
+        return self.folder / entry.get("cpu_file", entry["file"])
+
+    def failed(self, precision: str, backend: str) -> str | None:
+        """Which limit of the export gate a precision misses on a backend, in words; None when it passed."""
+        entry = self.manifest["precisions"][precision]
+        return entry.get("failed") or entry.get("failed_on", {}).get(backend)
+
+    def tolerance(self, precision: str) -> float:
+        """Allowed absolute difference of a logit from the golden output at this precision."""
+        return float(self.manifest["precisions"][precision].get("tolerance", self.manifest["golden"]["tolerance"]))
+
+    @property
+    def golden(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+        """Self-test: frames, mel, expected logits (1, C), allowed absolute difference."""
+        golden = self.manifest["golden"]
+        frames, mel = golden_inputs(golden["seed"], self.image_size)
+        return frames, mel, np.array(golden["logits"], np.float32), float(golden["tolerance"])
+
+
+def golden_inputs(seed: int, image_size: int, clips: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Random inputs that can be rebuilt anywhere: frames uint8 (N, 16, S, S, 3), mel float32 (N, 512, 128)."""
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(0, 256, (clips, NUM_FRAMES, image_size, image_size, 3), dtype=np.uint8)
+    mel = rng.standard_normal((clips, NUM_MEL_FRAMES, NUM_MEL_BINS), dtype=np.float32)
+    return frames, (mel * MEL_STD + MEL_MEAN).astype(np.float32)
+
+
+def read_bundle(folder: str | os.PathLike | None = None) -> Bundle:
+    """Read and check a bundle, every file's SHA-256 included; None is the embedded default.
+
+    Raises:
+        BundleError: with what is wrong and the command that mends it.
+    """
+    folder = Path(DEFAULT_BUNDLE if folder is None else folder)
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise BundleError(
+            f"bundle {folder} {what}", f"a folder with {MANIFEST}", "make one with mma-export --output DIR"
+        )
+    manifest = read_manifest(folder)
+    check_manifest(folder, manifest)
+    _check_files(folder, manifest)
+    return Bundle(folder, manifest)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file in hex."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_manifest(folder: Path, manifest: dict) -> Bundle:
+    """Complete the manifest with the hashes of all files in `folder`, write it and read it back."""
+    found = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    # Engines are built on a device and have records of their own.
+    names = sorted(p.as_posix() for p in found if p.parts[0] != ENGINES)
+    _replace_manifest(folder, {**manifest, "files": {name: sha256(folder / name) for name in names}})
+    return read_bundle(folder)
+
+
+def write_temperatures(bundle: Bundle, temperatures: dict[str, float], calibration: dict) -> Bundle:
+    """Put a calibration into a bundle that is there; nothing else of it changes, no file is hashed anew.
+
+    Args:
+        bundle: as read.
+        temperatures: one for each of MODALITIES.
+        calibration: how they were found, for the provenance: a dict of plain values.
+
+    Raises:
+        BundleError: the bundle is not what it was any more. OSError: the manifest cannot be written.
+    """
+    current = read_bundle(bundle.folder)
+    provenance = {**current.manifest["provenance"], "calibration": calibration}
+    manifest = {**current.manifest, "temperature": read_temperatures(temperatures), "provenance": provenance}
+    check_manifest(bundle.folder, manifest)
+    _replace_manifest(bundle.folder, manifest)
+    return read_bundle(bundle.folder)
+
+
+def _replace_manifest(folder: Path, manifest: dict) -> None:
+    """All or nothing: a reader, or a full disk, never sees half a manifest."""
+    temporary = folder / f".{MANIFEST}.partial"
+    try:
+        temporary.write_text(json.dumps(manifest, indent=2) + "\n")
+        os.replace(temporary, folder / MANIFEST)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_files(folder: Path, manifest: dict) -> None:
+    root = folder.resolve()
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        # resolve() follows links too: a link out of the folder is a path out of the folder.
+        # A null byte ends the name for the system; resolve() raises on it.
+        if "\0" in name or os.path.isabs(name) or not path.resolve().is_relative_to(root) or path.resolve() == root:
+            raise BundleError(
+                f"{folder / MANIFEST} names {name!r}", "a file inside the bundle's folder", "do not use this bundle"
+            )
+        if not path.is_file():
+            raise BundleError(
+                f"bundle {folder} lacks {name}", "every file of its manifest", "copy the whole folder again"
+            )
+        if sha256(path) != expected:
+            raise BundleError(
+                f"{path} was changed after export (SHA-256 differs)",
+                "the file as exported",
+                "copy it again, or " + REEXPORT,
+            )

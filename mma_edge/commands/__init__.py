@@ -1,0 +1,1 @@
+"""The commands of `mma-edge`, and what every command of the project shares."""

@@ -1,0 +1,133 @@
+"""mma-edge build: TensorRT engines of a bundle, built on the device that will run them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from mma_edge.commands.support import HelpFormatter
+
+BUILD_EXAMPLES = """\
+examples:
+  mma-edge build bundles/dfew                                the precision that suits this GPU best
+  mma-edge build bundles/dfew --precision fp16 int8
+  mma-edge build bundles/dfew --max-batch 8 --workspace 2048
+  mma-edge run camera --bundle bundles/dfew --backend tensorrt
+
+Needs TensorRT 10.3 or later and cuda-python (or pycuda), no torch. The engines lie in BUNDLE/engines/, work on this
+device alone, and are checked here against the bundle's fp32 graph before they are kept.
+exit codes: 0 done, 2 usage, 5 bundle, 6 TensorRT or memory, 7 output, 10 the engine computes something else,
+11 missing package, 130 interrupted
+"""
+
+
+def add_build_command(commands: argparse._SubParsersAction) -> None:
+    """The subcommand `build` of `mma-edge`."""
+    parser = commands.add_parser(
+        "build",
+        help="make TensorRT engines on this device",
+        description="TensorRT engines of BUNDLE, for this very device.",
+        epilog=BUILD_EXAMPLES,
+        formatter_class=HelpFormatter,
+    )
+    parser.set_defaults(command=build_command)
+    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="its folder (default: the embedded one)")
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        action="extend",
+        metavar="P",
+        help="some of fp32, fp16, bf16, int8 (default: the bundle's that suits this GPU best)",
+    )
+    parser.add_argument("--max-batch", type=int, default=4, metavar="N", help="clips that can run at once")
+    parser.add_argument(
+        "--workspace", type=int, metavar="MIB", help="scratch memory of a kernel (default: 4096, on a Jetson 512)"
+    )
+    parser.add_argument(
+        "--optimization-level", type=int, metavar="L", help="0 builds fast, 5 long (default: TensorRT's own)"
+    )
+    parser.add_argument("--overwrite", "--force", action="store_true", help="build again what is there and fits")
+
+
+def build_command(args: argparse.Namespace, console: Console) -> int:
+    from mma_edge.bundle import read_bundle
+    from mma_edge.engines.tensorrt.build import (
+        BuildOptions,
+        build_plan,
+        choose_precision,
+        existing_plan,
+        require_tensorrt,
+    )
+
+    options = BuildOptions(args.max_batch, args.workspace, args.optimization_level)
+    bundle = read_bundle(args.bundle)
+    precisions = list(dict.fromkeys(args.precision or [choose_precision(bundle)]))
+    # All of them first: a wrong name should not have to wait for a build.
+    for precision in precisions:
+        require_tensorrt(bundle, precision)
+    for precision in precisions:
+        there = None if args.overwrite else existing_plan(bundle, precision, options)
+        if there:
+            _say(console, f"{there.path} is there and fits this device; --overwrite builds it again")
+            continue
+        with _BuildProgress(console, precision) as progress:
+            plan = build_plan(bundle, precision, options, progress.follow)
+        _say(console, _summary(existing_plan(bundle, precision, options) or plan))
+    return 0
+
+
+def _summary(plan: Any) -> str:
+    """What a person wants to know of a new plan."""
+    gate = plan.sidecar["gate"]
+    parts = [f"{plan.path}: {len(plan.data) / 1e6:.1f} MB, up to {plan.max_batch} clips at once"]
+    parts.append(
+        f"checked on {gate['clips']} clips: same class in {gate['top1_agreement']:.1%}, "
+        f"largest difference of a logit {gate['max_difference']:.1e}"
+    )
+    if gate["device_ms_per_clip"] is not None:
+        parts.append(f"{gate['device_ms_per_clip']:.2f} ms per clip on the GPU")
+    return "; ".join(parts)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class _BuildProgress:
+    """One bar per phase that TensorRT reports, gone when the phase is."""
+
+    def __init__(self, console: Console, precision: str) -> None:
+        self.precision = precision
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> _BuildProgress:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._progress.__exit__(*exc_info)
+
+    def follow(self, message: dict[str, Any]) -> None:
+        """See `mma_edge.engines.tensorrt.build.Follow`."""
+        phase = message["phase"]
+        if "steps" in message:
+            if phase in self._tasks:
+                self._progress.remove_task(self._tasks.pop(phase))
+            total = max(1, message["steps"])
+            self._tasks[phase] = self._progress.add_task(f"{self.precision}  {phase}", total=total)
+        elif "step" in message and phase in self._tasks:
+            self._progress.update(self._tasks[phase], completed=message["step"])
+        elif message.get("finished") and phase in self._tasks:
+            self._progress.remove_task(self._tasks.pop(phase))

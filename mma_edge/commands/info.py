@@ -1,0 +1,87 @@
+"""What `mma-edge info` prints."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mma_edge.bundle import Bundle
+from mma_edge.engines import backend_module
+from mma_edge.engines.tensorrt.plan import plan_path
+
+
+def _temperature(temperatures: dict[str, float]) -> str:
+    if len(set(temperatures.values())) == 1:
+        return f"{temperatures['both']:g}"
+    return f"{temperatures['both']:g} ({temperatures['video']:g} video only, {temperatures['audio']:g} audio only)"
+
+
+def _precision(bundle: Bundle, precision: str, entry: dict) -> str:
+    """Files with their sizes, the figures of the gate, and whether it failed."""
+    names = dict.fromkeys((bundle.graph(precision), bundle.cpu_graph(precision)))
+    files = ", on onnxruntime's CPU ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in names)
+    figures = [f"{key.replace('_', ' ')} {_figure(value)}" for key, value in entry["parity"].items()]
+    failed = [f"FAILED its gate: {entry['failed']}"] if "failed" in entry else []
+    failed += [f"FAILED its gate on {backend}: {reason}" for backend, reason in entry.get("failed_on", {}).items()]
+    return "; ".join([files, *failed, ", ".join(figures) or "no figures"])
+
+
+def _figure(value: object) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, float):
+        return f"{value:.1e}" if abs(value) < 1e-2 else f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _streaming(part: dict | None) -> str:
+    """The modes of `mma-edge run --streaming` that the bundle has, and how near rolling is."""
+    if part is None:
+        return "not in this bundle; export it with mma-export --streaming"
+    if "refused" in part["rolling"]:
+        return f"exact; rolling was refused: {part['rolling']['refused']}"
+    whole = part["rolling"]["curve"][0]
+    return f"exact, rolling (same class in {whole['top1_agreement']:.1%} of {whole['windows']} windows)"
+
+
+def _engines(bundle: Bundle) -> str:
+    """Plans that lie in the bundle, and which of them may be loaded here."""
+    tensorrt = backend_module("tensorrt")
+    found = [name for name in bundle.precisions if plan_path(bundle, name).is_file()]
+    if not found:
+        return f"no engine built; on the device: mma-edge build {bundle.folder}"
+    usable = tensorrt.usable(bundle)
+    return ", ".join(f"{name} ({'for this device' if name in usable else 'not for this device'})" for name in found)
+
+
+def show_bundle(bundle: Bundle, console: Console) -> None:
+    """The manifest of a checked bundle, for people."""
+    manifest = bundle.manifest
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    rows = {
+        "model": bundle.name,
+        "folder": str(bundle.folder),
+        "labels": ", ".join(bundle.labels),
+        "input": f"{manifest['num_frames']} frames of {bundle.image_size} x {bundle.image_size} px "
+        f"({manifest['color']}), log-mel {manifest['audio']['num_mel_frames']} x {manifest['audio']['num_mel_bins']}",
+        "faces": f"cut {manifest['face_crop']}",
+        "missing modality": "trained for" if manifest["missing_modality"]["trained"] else "defined, not trained for",
+        "temperature": _temperature(bundle.temperatures),
+        "license": f"{manifest['license']['name']} (see {manifest['license']['file']})",
+        "opset": str(manifest["opset"]),
+    }
+    for precision, entry in manifest["precisions"].items():
+        rows[precision] = _precision(bundle, precision, entry)
+    rows["streaming"] = _streaming(manifest.get("streaming"))
+    rows["TensorRT"] = _engines(bundle)
+    rows["files"] = f"{len(manifest['files'])}, SHA-256 of each checked"
+    for key, value in manifest["provenance"].items():
+        rows[f"from: {key}"] = value if isinstance(value, str) else json.dumps(value)
+    for key, value in rows.items():
+        table.add_row(key, escape(value))
+    console.print(table, highlight=False)

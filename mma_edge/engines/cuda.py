@@ -1,0 +1,221 @@
+"""onnxruntime's CUDA execution provider. It has never run on a GPU in this project: its calls are checked against the
+real onnxruntime's names and a fake's behaviour.
+
+No silent fallback, in three steps: the session lists CUDA alone and must name it first after opening; a CUDA graph is
+asked for, which onnxruntime refuses unless every computing node is on the GPU (the few nodes that compute shapes from
+the batch size may stay on the CPU, which is why `session.disable_cpu_ep_fallback` cannot be used with a free batch
+size: it refuses those too); and onnxruntime's own retry on the CPU after a failed run is switched off.
+
+Input and output live on the GPU, in buffers made once per batch size; each batch size is captured as a CUDA graph of
+its own (`gpu_graph_id`), so one session holds the weights once. TF32 is off: fp32 means fp32.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
+from mma_edge.bundle import Bundle
+from mma_edge.clip import NUM_FRAMES
+from mma_edge.engines.base import OUTPUT, check_names, first_line, out_of_memory, run_failure
+from mma_edge.engines.machine import cuda_devices, is_jetson
+from mma_edge.engines.session import import_onnxruntime
+from mma_edge.errors import BackendError, BundleError, DependencyError
+
+PRECISIONS = ("fp16", "fp32", "bf16")
+"""int8 is not among them: this provider computes a quantised graph in float, slower than fp16."""
+PROVIDER = "CUDAExecutionProvider"
+INSTALL = 'pip uninstall onnxruntime onnxruntime-gpu; pip install "mma-edge[gpu]"'
+# onnxruntime-gpu 1.31 on PyPI is built for CUDA 13, and its extras do not name cuBLAS.
+LIBRARIES = 'pip install "onnxruntime-gpu[cuda,cudnn]" nvidia-cublas (CUDA 12 builds: nvidia-cublas-cu12)'
+ON_JETSON = "on a Jetson use TensorRT: mma-edge build BUNDLE (PyPI's onnxruntime-gpu has no kernels for its GPU)"
+MAX_CUDA_GRAPHS = 16
+"""Batch sizes that get a CUDA graph; further ones run without, so that memory has a bound."""
+_FREE_GRAPH_ID = "-1"  # onnxruntime's word for "capture nothing"; 0 is its own
+
+# y = x @ x + x for x float32 (2, 2), opset 13: one call of cuBLAS, and one of onnxruntime's own kernels, which finds a
+# build that has none for this GPU. Embedded, because the runtime does not import onnx.
+TINY_GRAPH = bytes.fromhex(
+    "08083a500a110a01780a017812017022064d61744d756c0a0e0a01700a017812017922034164641201675a130a0178120e0a"
+    "0c080112080a0208020a02080262130a0179120e0a0c080112080a0208020a02080242040a00100d"
+)
+
+
+def probe() -> str | None:
+    """None when onnxruntime really computes on a CUDA device here, else why not, with the remedy. Never raises."""
+    try:
+        if not cuda_devices():
+            return "no CUDA device answers: check nvidia-smi and the driver"
+        onnxruntime = _import()
+        if PROVIDER not in onnxruntime.get_available_providers():
+            remedy = ON_JETSON if is_jetson() else f"install the GPU build: {INSTALL}"
+            return f"the installed onnxruntime {onnxruntime.__version__} is a CPU build; {remedy}"
+        session = _open_session(onnxruntime, TINY_GRAPH, "a tiny graph", cuda_graph=False)
+        x = np.eye(2, dtype=np.float32)
+        if not np.array_equal(session.run(["y"], {"x": x})[0], 2 * x):
+            return "onnxruntime computes wrong results on this GPU; update it and the driver"
+    except (BackendError, BundleError, DependencyError) as error:
+        return f"{error.what}; {error.hint}" if error.hint else error.what
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        text = first_line(error)
+        if "no kernel image" in str(error):
+            return f"this onnxruntime has no kernels for this GPU; {ON_JETSON if is_jetson() else 'use TensorRT'}"
+        return f"onnxruntime cannot compute on this GPU ({text}); {LIBRARIES}"
+    return None
+
+
+def usable(bundle: Bundle) -> tuple[str, ...]:
+    """Precisions of the bundle that this provider runs; bf16 where the GPU has it."""
+    devices = cuda_devices()
+    native = bool(devices) and devices[0].compute_capability >= (8, 0)
+    return tuple(name for name in bundle.precisions if name in PRECISIONS and (name != "bf16" or native))
+
+
+def open_engine(bundle: Bundle, precision: str) -> OnnxCudaEngine:
+    """The bundle's graph on the first GPU.
+
+    Raises:
+        BackendError: no GPU, a precision that it lacks, an operator that would run on the CPU, or too little memory.
+        BundleError: the graph cannot be loaded. DependencyError: onnxruntime is not installed.
+    """
+    if precision not in PRECISIONS:
+        raise BackendError(
+            f"onnxruntime's CUDA provider does not compute in {precision}",
+            f"one of {', '.join(PRECISIONS)}",
+            "use --precision fp16, or --backend tensorrt",
+        )
+    devices = cuda_devices()
+    if not devices:
+        raise BackendError("no CUDA device answers", "an NVIDIA GPU and its driver", "see mma-edge doctor")
+    if precision == "bf16" and devices[0].compute_capability < (8, 0):
+        raise BackendError(
+            f"{devices[0].name} (compute capability {devices[0].compute_capability[0]}."
+            f"{devices[0].compute_capability[1]}) has no bf16",
+            "8.0 or newer",
+            "use --precision fp16",
+        )
+    return OnnxCudaEngine(bundle.graph(precision), precision, bundle.image_size, len(bundle.labels), devices[0].name)
+
+
+class OnnxCudaEngine:
+    """An ONNX graph in a session of the CUDA provider, with buffers and a CUDA graph per batch size."""
+
+    backend = "cuda"
+
+    def __init__(self, graph: Path, precision: str, image_size: int, num_classes: int, gpu: str = "GPU") -> None:
+        self.precision, self.notes = precision, ()
+        self._onnxruntime = _import()
+        self._session = _open_session(self._onnxruntime, graph, str(graph), cuda_graph=True)
+        check_names(
+            graph,
+            {node.name for node in self._session.get_inputs()},
+            {node.name for node in self._session.get_outputs()},
+        )
+        self.details = f"onnxruntime {self._onnxruntime.__version__} CUDA on {gpu}"
+        self._image_size, self._num_classes = image_size, num_classes
+        self._batches: dict[int, _Batch] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
+        # One at a time: the buffers are shared, and a session with CUDA graphs may not be run by two threads.
+        with self._lock:
+            try:
+                if len(frames) not in self._batches:
+                    self._batches[len(frames)] = self._make_batch(len(frames))
+                return self._batches[len(frames)].run(self._session, frames, mel)
+            except Exception as error:  # onnxruntime's exceptions share no public base class
+                raise run_failure(error, self.details) from error
+
+    def _make_batch(self, count: int) -> _Batch:
+        S = self._image_size
+        captured = len(self._batches) < MAX_CUDA_GRAPHS
+        return _Batch(
+            self._onnxruntime,
+            self._session,
+            {
+                "frames": ((count, NUM_FRAMES, S, S, 3), np.uint8),
+                "mel": ((count, NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32),
+            },
+            (count, self._num_classes),
+            str(count) if captured else _FREE_GRAPH_ID,
+        )
+
+
+class _Batch:
+    """Buffers on the GPU for one batch size, at addresses that stay."""
+
+    def __init__(
+        self, onnxruntime: ModuleType, session: Any, inputs: dict[str, tuple], output: tuple, graph_id: str
+    ) -> None:
+        make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+        self._inputs = {name: make(shape, dtype, "cuda", 0) for name, (shape, dtype) in inputs.items()}
+        self._logits = make(output, np.float32, "cuda", 0)
+        self._binding = session.io_binding()
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        self._binding.bind_ortvalue_output(OUTPUT, self._logits)
+        self._options = onnxruntime.RunOptions()
+        self._options.add_run_config_entry("gpu_graph_id", graph_id)
+
+    def run(self, session: Any, frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
+        self._inputs["frames"].update_inplace(np.ascontiguousarray(frames))
+        self._inputs["mel"].update_inplace(np.ascontiguousarray(mel))
+        session.run_with_iobinding(self._binding, self._options)
+        return self._logits.numpy().copy()  # the caller's own, wherever the buffer lies
+
+
+def _import() -> ModuleType:
+    onnxruntime = import_onnxruntime()
+    if hasattr(onnxruntime, "preload_dlls"):  # 1.21 and newer: finds the CUDA libraries that came by pip
+        onnxruntime.preload_dlls()
+    return onnxruntime
+
+
+def _open_session(onnxruntime: ModuleType, graph: Path | bytes, name: str, cuda_graph: bool) -> Any:
+    """A session that computes on the GPU or an error.
+
+    Raises:
+        BackendError, BundleError: see `open_engine`.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is told by the exception, in one line
+    onnxruntime.set_default_logger_severity(4)
+    provider = {"device_id": "0", "use_tf32": "0", "enable_cuda_graph": str(int(cuda_graph))}
+    source = graph if isinstance(graph, bytes) else str(graph)
+    try:
+        # Without enable_fallback=0 a failure here is answered by a session on the CPU.
+        session = onnxruntime.InferenceSession(source, options, providers=[(PROVIDER, provider)], enable_fallback=0)
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        raise _open_failure(onnxruntime, error, name) from error
+    # A provider whose libraries are missing is left out without an exception.
+    if session.get_providers()[:1] != [PROVIDER]:
+        remedy = ON_JETSON if is_jetson() else f"install its libraries: {LIBRARIES}"
+        raise BackendError(
+            f"onnxruntime {onnxruntime.__version__} cannot load its CUDA provider (cuBLAS, cuDNN or another CUDA "
+            f"library is missing or of another version)",
+            hint=remedy,
+        )
+    session.disable_fallback()
+    return session
+
+
+def _open_failure(onnxruntime: ModuleType, error: Exception, name: str) -> BackendError | BundleError:
+    text = str(error).lower()
+    if memory := out_of_memory(error, f"on the GPU to load {name}"):
+        return memory
+    if "graph capture" in text or "cuda graph" in text or "execution provider" in text or "not implemented" in text:
+        return BackendError(
+            f"onnxruntime {onnxruntime.__version__} cannot run all of {name} on the GPU: {first_line(error)}",
+            hint="use another --precision, or --backend tensorrt",
+        )
+    if "cuda" in text or "cublas" in text or "cudnn" in text:
+        return BackendError(f"onnxruntime cannot use the GPU: {first_line(error)}", hint=LIBRARIES)
+    return BundleError(
+        f"onnxruntime {onnxruntime.__version__} cannot load {name}: {first_line(error)}",
+        hint="upgrade onnxruntime-gpu, or export the bundle again",
+    )

@@ -1,0 +1,1 @@
+"""GPU memory, streams, events and CUDA graphs behind one small interface."""

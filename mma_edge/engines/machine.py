@@ -1,0 +1,124 @@
+"""What this machine computes with: its processor, as the kernel tells, and its GPUs, as NVIDIA's driver tells.
+
+The driver is asked through ctypes, so that no package is needed to ask. TensorRT is never asked before the driver has
+answered: without a GPU its Runtime and Builder are null inside, and the process dies where no `except` can help.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+INSTRUCTION_SETS = (
+    # x86: what onnxruntime's and OpenVINO's kernels choose by.
+    "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",
+    "amx_tile", "amx_bf16", "amx_int8", "amx_fp16",
+    # ARM: half precision, dot product, 8-bit matrix product, bfloat16, scalable vectors.
+    "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
+)  # fmt: skip
+X86 = ("x86_64", "amd64")
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Those of INSTRUCTION_SETS that the kernel lists; () where it does not tell (not Linux)."""
+    return parse_cpuinfo(read_text(Path("/proc/cpuinfo")))[1]
+
+
+def cpu_model() -> str:
+    """As the kernel states it, or the board's name where it does not (Jetson, Raspberry Pi)."""
+    stated = parse_cpuinfo(read_text(Path("/proc/cpuinfo")))[0]
+    board = read_text(Path("/proc/device-tree/model")).rstrip("\0 \n")
+    return stated or board or platform.processor() or platform.machine() or "unknown processor"
+
+
+def is_x86() -> bool:
+    return platform.machine().lower() in X86
+
+
+def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:
+    """Model name ("" if not stated, as on ARM) and those of INSTRUCTION_SETS that /proc/cpuinfo lists."""
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            fields.setdefault(key.strip(), value.strip())
+    flags = set((fields.get("flags") or fields.get("Features") or "").split())
+    return fields.get("model name", ""), tuple(name for name in INSTRUCTION_SETS if name in flags)
+
+
+def read_text(path: Path) -> str:
+    """What a file of the kernel says, "" where there is none."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+_JETSON_FILES = (Path("/etc/nv_tegra_release"), Path("/proc/device-tree/model"))
+
+
+@dataclass(frozen=True)
+class CudaDevice:
+    """One GPU.
+
+    Attributes:
+        name: as the driver gives it, e.g. "Orin".
+        compute_capability: (major, minor).
+        memory_bytes: of the whole device; a Jetson shares it with the processor.
+    """
+
+    name: str
+    compute_capability: tuple[int, int]
+    memory_bytes: int
+
+
+def cuda_devices() -> list[CudaDevice]:
+    """The devices that the driver reports, in its order; [] without a driver or a device."""
+    driver = _driver()
+    count = ctypes.c_int()
+    if driver is None or driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return []
+    devices = []
+    for index in range(count.value):
+        device, name, total = ctypes.c_int(), ctypes.create_string_buffer(128), ctypes.c_size_t()
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        if driver.cuDeviceGet(ctypes.byref(device), index) != 0:
+            continue
+        driver.cuDeviceGetName(name, len(name), device)
+        driver.cuDeviceTotalMem_v2(ctypes.byref(total), device)
+        driver.cuDeviceGetAttribute(ctypes.byref(major), _COMPUTE_CAPABILITY_MAJOR, device)
+        driver.cuDeviceGetAttribute(ctypes.byref(minor), _COMPUTE_CAPABILITY_MINOR, device)
+        devices.append(CudaDevice(name.value.decode(errors="replace"), (major.value, minor.value), total.value))
+    return devices
+
+
+def driver_cuda_version() -> tuple[int, int] | None:
+    """The newest CUDA that the driver can run, e.g. (12, 6); None without a driver."""
+    driver, version = _driver(), ctypes.c_int()
+    if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)) != 0:
+        return None
+    return version.value // 1000, version.value % 1000 // 10
+
+
+def is_jetson() -> bool:
+    """Whether this is one of NVIDIA's boards, whose GPU shares the processor's memory."""
+    release, model = _JETSON_FILES
+    if release.is_file():
+        return True
+    return model.is_file() and b"NVIDIA" in model.read_bytes()
+
+
+def platform_name() -> str:
+    """System and processor, e.g. "linux-aarch64"."""
+    return f"{sys.platform}-{platform.machine()}"
+
+
+def _driver() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return None

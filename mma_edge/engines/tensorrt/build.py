@@ -1,0 +1,228 @@
+"""Building a TensorRT plan on this device: checks, the child process that does it, and the plan's way to its place.
+
+Nothing half-built is ever left: the child writes to a hidden partial file, and only what it has built, gated and
+reported as done is moved into place, first the plan, then its sidecar.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mma_edge import errors
+from mma_edge.bundle import Bundle
+from mma_edge.engines.tensorrt.engine import PRECISIONS, lacking, probe
+from mma_edge.engines.tensorrt.plan import FOLDER, Plan, check_plan, import_tensorrt, this_machine, write_plan
+from mma_edge.errors import BackendError, BundleError, MMAEdgeError, OutputError, UsageError
+
+CHILD = (sys.executable, "-m", "mma_edge.engines.tensorrt.child")
+MIB = 1 << 20
+DISK_SPARE_BYTES = 64 * MIB
+HOST_SPARE_BYTES = 512 * MIB
+
+Follow = Callable[[dict[str, Any]], None]
+"""Takes what the child says: {"phase", "steps"}, {"phase", "step"} or {"phase", "finished"}."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What a person may choose of a build.
+
+    Attributes:
+        max_batch: largest number of clips that run at once; larger ones are run in parts.
+        workspace_mib: scratch memory that one kernel may use; None: small on a Jetson, else 4 GiB at most.
+        optimization_level: 0 (built fast) to 5 (built long, may run faster); None: TensorRT's own default.
+    """
+
+    max_batch: int = 4
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_batch <= 256:
+            raise UsageError(f"--max-batch {self.max_batch}", "1 to 256")
+        if self.workspace_mib is not None and self.workspace_mib < 1:
+            raise UsageError(f"--workspace {self.workspace_mib}", "at least 1 MiB")
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise UsageError(f"--optimization-level {self.optimization_level}", "0 to 5")
+
+
+def choose_precision(bundle: Bundle) -> str:
+    """The bundle's precision that this GPU runs best.
+
+    Raises:
+        BackendError: it has none that TensorRT can run here.
+    """
+    for precision in PRECISIONS:
+        if precision in bundle.precisions and not lacking(precision):
+            return precision
+    raise BackendError(f"bundle {bundle.folder} has no precision for this GPU", f"one of {', '.join(PRECISIONS)}")
+
+
+def existing_plan(bundle: Bundle, precision: str, options: BuildOptions) -> Plan | None:
+    """The plan that is there already, if it may be loaded here and was built as the options say."""
+    try:
+        plan = check_plan(bundle, precision, this_machine(import_tensorrt()))
+    except (BackendError, BundleError):
+        return None
+    builder = plan.sidecar["builder"]
+    asked = {key: value for key, value in asdict(options).items() if value is not None}
+    return plan if all(builder.get(key) == value for key, value in asked.items()) else None
+
+
+def require_tensorrt(bundle: Bundle, precision: str) -> None:
+    """Raises BackendError or DependencyError when this precision of the bundle cannot be built here."""
+    import_tensorrt()
+    if reason := probe():
+        raise BackendError(reason, hint="mma-edge doctor shows what this machine can run")
+    if precision not in bundle.precisions:
+        raise BackendError(
+            f"bundle {bundle.folder} has no precision {precision}",
+            f"one of {', '.join(bundle.precisions)}",
+            f"export it with mma-export --precision {precision}",
+        )
+    if reason := lacking(precision):
+        raise BackendError(reason, hint="build another --precision")
+
+
+def build_plan(
+    bundle: Bundle,
+    precision: str,
+    options: BuildOptions | None = None,
+    follow: Follow = lambda message: None,
+) -> Path:
+    """Build, gate and keep the plan of one precision; one that is there is replaced only by a finished one.
+
+    Raises:
+        BackendError: TensorRT cannot do it here, or the build was killed. BundleError: it cannot read the graph.
+        ParityError: the engine computes something else. OutputError: the plan cannot be written.
+    """
+    options = options or BuildOptions()
+    require_tensorrt(bundle, precision)
+    folder = bundle.folder / FOLDER
+    _check_room(bundle, precision, folder)
+    partial = folder / f".{precision}.plan.{os.getpid()}.partial"
+    request = {
+        "bundle": str(bundle.folder.resolve()),
+        "precision": precision,
+        "partial": str(partial.resolve()),
+        **asdict(options),
+    }
+    try:
+        sidecar = _run_child(request, precision, follow)
+        return write_plan(bundle, precision, partial, sidecar)
+    except OSError as error:
+        raise OutputError(f"the plan cannot be written to {folder}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def build_if_possible(bundle: Bundle, precision: str, follow: Follow = lambda message: None) -> Path | str:
+    """For `mma-export`: the plan's path where TensorRT can build it, else why not, in words."""
+    try:
+        return build_plan(bundle, precision, follow=follow)
+    except MMAEdgeError as error:
+        return str(error)
+
+
+def _check_room(bundle: Bundle, precision: str, folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written: {error.strerror or error}",
+            "a bundle of your own",
+            f"copy it first: cp -r {bundle.folder} my-bundle",
+        ) from error
+    size = bundle.graph(precision).stat().st_size
+    # The plan is about the size of the graph's weights in float32 at most; the timing cache and a margin come to it.
+    needed, free = 2 * size + DISK_SPARE_BYTES, shutil.disk_usage(folder).free
+    if needed > free:
+        raise OutputError(
+            f"{free / 1e6:.0f} MB are free at {folder}", f"{needed / 1e6:.0f} MB for the plan", "make room on the disk"
+        )
+    # Read by the parser, held by the network, and copied into the plan.
+    needed, available = 3 * size + HOST_SPARE_BYTES, available_memory()
+    if available is not None and needed > available:
+        raise BackendError(
+            f"{available / 1e9:.1f} GB of memory are available",
+            f"{needed / 1e9:.1f} GB to build {precision}",
+            "close other programs, or add swap",
+        )
+
+
+def available_memory() -> int | None:
+    """Bytes that the system can give without swapping; None where it does not tell."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return None
+
+
+def _run_child(request: dict[str, Any], precision: str, follow: Follow) -> dict[str, Any]:
+    """The sidecar that the child reports; its failure, however it comes, as one of our errors."""
+    phase, answer = "start", None
+    with tempfile.TemporaryDirectory() as folder:
+        path, log = Path(folder) / "request.json", Path(folder) / "stderr.txt"
+        path.write_text(json.dumps(request), encoding="utf-8")
+        with log.open("w+", encoding="utf-8", errors="replace") as stderr:
+            child = subprocess.Popen(
+                [*CHILD, str(path)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True
+            )
+            try:
+                for line in child.stdout:
+                    message = json.loads(line)
+                    if "done" in message or "error" in message:
+                        answer = message
+                        continue
+                    phase = message["phase"]
+                    follow(message)
+                status = child.wait()
+            finally:
+                # Also after Ctrl-C: nobody is left to take what it builds.
+                if child.poll() is None:
+                    child.kill()
+                    child.wait()
+                child.stdout.close()
+            stderr.seek(0)
+            said = [line.strip() for line in stderr if line.strip()]
+    if status == 0 and answer is not None and "done" in answer:
+        return answer["done"]
+    if answer is not None and "error" in answer:
+        failure = answer["error"]
+        raise getattr(errors, failure["kind"])(failure["what"], failure["expected"], failure["hint"])
+    raise _death(status, phase, precision, said)
+
+
+def _death(status: int, phase: str, precision: str, said: list[str]) -> BackendError:
+    """What is known of a child that ended without a word."""
+    during = f"while building {precision} (phase {phase})"
+    if status == -signal.SIGKILL:
+        return BackendError(
+            f"the system killed TensorRT {during}, which it does when memory runs out",
+            hint="close other programs, add swap, and give a smaller --workspace MIB or --max-batch",
+        )
+    last = f", its last words: {said[-1][:200]}" if said else ""
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return BackendError(
+                f"TensorRT crashed with {signal.Signals(-status).name} {during}{last}",
+                hint="take another --precision, or another TensorRT version",
+            )
+    return BackendError(f"the build process ended with status {status} {during}{last}", hint="see mma-edge doctor")

@@ -1,0 +1,216 @@
+"""The part of a build that may be killed: `python -m mma_edge.engines.tensorrt.child REQUEST.json`.
+
+TensorRT takes gigabytes while it tries kernels, and on a Jetson these are the processor's own; when they run out, the
+system kills the process. So it is a process of its own, which tells its parent (`tensorrt_build`) by JSON lines what
+it is doing, and leaves a plan that has passed the gate, or nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mma_edge.bundle import Bundle, read_bundle
+from mma_edge.engines.gpu.interface import open_device_memory
+from mma_edge.engines.machine import is_jetson
+from mma_edge.engines.tensorrt.engine import TensorRTEngine, probe
+from mma_edge.engines.tensorrt.gate import check_engine
+from mma_edge.engines.tensorrt.plan import (
+    FOLDER,
+    TIMING_CACHE,
+    Plan,
+    import_tensorrt,
+    make_logger,
+    make_sidecar,
+    profile_of,
+    this_machine,
+)
+from mma_edge.errors import BackendError, BundleError, MMAEdgeError
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+MIB = 1 << 20
+WORKSPACE_MIB, JETSON_WORKSPACE_MIB = 4096, 512
+"""Scratch memory that one kernel may use; a board shares its memory with everything else that runs on it."""
+SPARE_BYTES = 256 * MIB
+MAX_NAMED_ERRORS = 3
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+def main(argv: list[str]) -> int:
+    """Build what the request asks for; 0, or 1 after an error line."""
+    # Libraries print to stdout as they like: what the parent reads goes through a copy of it, the rest to stderr.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def tell(message: dict[str, Any]) -> None:
+        with lock:
+            channel.write(json.dumps(message) + "\n")
+
+    try:
+        request = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+        tell({"done": build(request, tell)})
+    except MMAEdgeError as error:
+        kind = type(error).__name__
+        tell({"error": {"kind": kind, "what": error.what, "expected": error.expected, "hint": error.hint}})
+        return 1
+    return 0
+
+
+def build(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    """Compile, gate; returns the sidecar of the plan, which lies at request["partial"]."""
+    bundle, precision = read_bundle(request["bundle"]), request["precision"]
+    trt = import_tensorrt()
+    if reason := probe():
+        raise BackendError(reason, hint="mma-edge doctor shows what this machine can run")
+    options = {key: request[key] for key in ("max_batch", "workspace_mib", "optimization_level")}
+    options["workspace_mib"] = _workspace(bundle, precision, options["workspace_mib"])
+    partial = Path(request["partial"])
+    partial.write_bytes(compile_plan(trt, bundle, precision, options, tell))
+
+    tell({"phase": "gate", "steps": 0})
+    sidecar = make_sidecar(bundle, precision, this_machine(trt), partial, options, {})
+    plan = Plan(partial, partial.read_bytes(), options["max_batch"], json.loads(json.dumps(sidecar)))
+    engine = TensorRTEngine(bundle, plan)
+    try:
+        sidecar["gate"] = check_engine(bundle, precision, engine, tell)
+        sidecar["gate"]["details"] = engine.details
+    finally:
+        engine.close()
+    return sidecar
+
+
+def compile_plan(trt, bundle: Bundle, precision: str, options: dict[str, Any], tell: Tell) -> bytes:
+    """The serialised engine of one of the bundle's graphs.
+
+    Raises:
+        BundleError: TensorRT cannot read the graph; the first nodes that it refuses are named.
+        BackendError: it cannot build an engine of it here.
+    """
+    logger = make_logger(trt)
+    builder: trt.Builder = trt.Builder(logger)
+    network: trt.INetworkDefinition = _parse(trt, builder, logger, bundle, precision, tell)
+    config: trt.IBuilderConfig = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options["workspace_mib"] * MIB)
+    if options["optimization_level"] is not None:
+        config.builder_optimization_level = options["optimization_level"]
+    # Precision is what the graph says: float32 that stays float32 is not to be rounded to 10 bits either.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    profile: trt.IOptimizationProfile = builder.create_optimization_profile()
+    for name, (smallest, likeliest, largest) in profile_of(bundle, options["max_batch"]).items():
+        profile.set_shape(name, smallest, likeliest, largest)
+    config.add_optimization_profile(profile)
+    cache_path = bundle.folder / FOLDER / TIMING_CACHE
+    cache = _attach_timing_cache(config, cache_path)
+    monitor = make_monitor(trt, tell)
+    config.progress_monitor = monitor
+    serialized: trt.IHostMemory | None = builder.build_serialized_network(network, config)
+    if serialized is None:
+        raise BackendError(
+            f"TensorRT {trt.__version__} cannot build {precision} here{logger.because()}",
+            hint="give it more room with --workspace MIB, a smaller --max-batch, or another --precision",
+        )
+    _save_timing_cache(cache, cache_path)
+    return bytes(serialized)
+
+
+def _parse(trt, builder: trt.Builder, logger, bundle: Bundle, precision: str, tell: Tell) -> trt.INetworkDefinition:
+    tell({"phase": "parse", "steps": 0})
+    # By name: the number behind it has moved between versions.
+    flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network: trt.INetworkDefinition = builder.create_network(flags)
+    parser: trt.OnnxParser = trt.OnnxParser(network, logger)
+    graph = bundle.graph(precision)
+    # From the file, not from bytes: weights may lie beside it.
+    if not parser.parse_from_file(str(graph)):
+        named = []
+        for index in range(min(parser.num_errors, MAX_NAMED_ERRORS)):
+            refusal: trt.ParserError = parser.get_error(index)
+            named.append(f"node {refusal.node_name()} ({refusal.node_operator()}): {refusal.desc()}")
+        reason = f": {'; '.join(named)}" if named else logger.because()
+        raise BundleError(
+            f"TensorRT {trt.__version__} cannot read {graph}{reason}",
+            hint="upgrade TensorRT, or export the bundle again with mma-export",
+        )
+    return network
+
+
+def make_monitor(trt, tell: Tell) -> trt.IProgressMonitor:
+    """Passes on what the builder is doing; its methods are called from TensorRT's threads."""
+
+    class TellingMonitor(trt.IProgressMonitor):
+        # Defined here because the base class exists only where TensorRT is installed.
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name, parent_phase, num_steps) -> None:
+            tell({"phase": phase_name, "parent": parent_phase, "steps": num_steps})
+
+        def step_complete(self, phase_name, step) -> bool:
+            tell({"phase": phase_name, "step": step + 1})
+            return True
+
+        def phase_finish(self, phase_name) -> None:
+            tell({"phase": phase_name, "finished": True})
+
+    return TellingMonitor()
+
+
+def _attach_timing_cache(config: trt.IBuilderConfig, path: Path) -> trt.ITimingCache | None:
+    """Timings of earlier builds, if they are of this device; an empty cache otherwise."""
+    stored = path.read_bytes() if path.is_file() else b""
+    for content in (stored, b"") if stored else (b"",):
+        cache: trt.ITimingCache | None = config.create_timing_cache(content)
+        # False: timings of another device are refused, not used.
+        if cache is not None and config.set_timing_cache(cache, False):
+            return cache
+    return None
+
+
+def _save_timing_cache(cache: trt.ITimingCache | None, path: Path) -> None:
+    if cache is None:
+        return
+    content: trt.IHostMemory = cache.serialize()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_bytes(bytes(content))
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # the next build is slower, nothing else
+
+
+def _workspace(bundle: Bundle, precision: str, asked_mib: int | None) -> int:
+    """MiB of scratch memory that a kernel may use: as asked, else the default or a quarter of what is free.
+
+    Raises:
+        BackendError: there is too little memory on the GPU for the build.
+    """
+    memory = open_device_memory()
+    try:
+        with memory.active():
+            free, total = memory.free_and_total_bytes()
+    finally:
+        memory.close()
+    default = JETSON_WORKSPACE_MIB if is_jetson() else WORKSPACE_MIB
+    workspace = min(default, free // 4 // MIB) if asked_mib is None else asked_mib
+    # The weights twice: as read, and in the engine.
+    needed = 2 * bundle.graph(precision).stat().st_size + SPARE_BYTES + workspace * MIB
+    if needed > free:
+        raise BackendError(
+            f"{free / 1e9:.1f} of {total / 1e9:.1f} GB of GPU memory are free",
+            f"{needed / 1e9:.1f} GB for this build",
+            "close other programs that use the GPU, or give a smaller --workspace MIB",
+        )
+    return workspace
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,284 @@
+"""TensorRT plans of a bundle: where they lie, what is written beside each, and which may be loaded.
+
+    BUNDLE/engines/fp16.plan     what TensorRT serialised, nothing before or after it
+    BUNDLE/engines/fp16.json     the sidecar: what it was built from, by what, on what
+    BUNDLE/engines/timing.cache  kernel timings of this device, which make the next build short
+
+A plan is code of one TensorRT version for one kind of GPU. Only a plan whose sidecar matches this machine, this
+bundle and the plan's own SHA-256 is ever given to TensorRT; whatever differs is named, with the command that mends it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import shlex
+import threading
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
+from mma_edge.bundle import ENGINES, Bundle, sha256
+from mma_edge.clip import NUM_FRAMES
+from mma_edge.engines.machine import cuda_devices, driver_cuda_version, platform_name
+from mma_edge.errors import BackendError, BundleError, DependencyError
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+FOLDER = ENGINES
+TIMING_CACHE = "timing.cache"
+SIDECAR_VERSION = 1
+MIN_TENSORRT = (10, 3)
+BUILD_RULES = {"strongly_typed": True, "tf32": False}
+"""How this version builds every plan; a plan built by other rules is built again."""
+INSTALL = 'pip install "mma-edge[tensorrt]"; on a Jetson: sudo apt-get install python3-libnvinfer, and a venv '
+INSTALL += "made with --system-site-packages"
+KEPT_LINES = 20
+"""TensorRT's own last words, kept so that an error can say why."""
+
+Profile = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+"""Input -> its smallest, likeliest and largest shape."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a plan depends on besides the graph; the texts are compared as they are."""
+
+    tensorrt: str
+    gpu: str
+    compute_capability: str
+    cuda: str
+    platform: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan that has been checked against its sidecar, this machine and the bundle.
+
+    Attributes:
+        data: what TensorRT deserialises. Read once, so that what was hashed is what is loaded.
+        max_batch: largest N of its profile.
+        sidecar: as written.
+    """
+
+    path: Path
+    data: bytes
+    max_batch: int
+    sidecar: dict[str, Any]
+
+
+def import_tensorrt() -> ModuleType:
+    """The installed TensorRT, which is new enough. Importing it touches no GPU.
+
+    Raises:
+        DependencyError: not installed, or its libraries are not. BackendError: too old.
+    """
+    try:
+        trt = importlib.import_module("tensorrt")
+        version = trt.__version__
+    except ModuleNotFoundError as error:
+        raise DependencyError("TensorRT's Python package is not installed", hint=INSTALL) from error
+    except Exception as error:  # half an installation: the loader's OSError, or an AttributeError of an empty package
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DependencyError(f"TensorRT cannot be imported: {reason}", hint=INSTALL) from error
+    if version_of(version) < MIN_TENSORRT:
+        least = ".".join(map(str, MIN_TENSORRT))
+        raise BackendError(
+            f"TensorRT {version} is too old: its networks cannot be strongly typed as these graphs need",
+            f"{least} or newer",
+            "upgrade TensorRT (Jetson: JetPack 6.1 or newer), or use --backend cuda or cpu",
+        )
+    return trt
+
+
+def version_of(text: str) -> tuple[int, int]:
+    """(major, minor) of a version such as "10.13.3.9.post1"."""
+    parts = [*text.split("."), "0"][:2]
+    return tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in parts)
+
+
+def this_machine(trt: ModuleType) -> Machine:
+    """Raises BackendError when the driver knows no GPU."""
+    devices, cuda = cuda_devices(), driver_cuda_version()
+    if not devices or cuda is None:
+        raise BackendError("no CUDA device answers", "an NVIDIA GPU and its driver", "see mma-edge doctor")
+    capability = ".".join(map(str, devices[0].compute_capability))
+    return Machine(trt.__version__, devices[0].name, capability, ".".join(map(str, cuda)), platform_name())
+
+
+def plan_path(bundle: Bundle, precision: str) -> Path:
+    return bundle.folder / FOLDER / f"{precision}.plan"
+
+
+def sidecar_path(bundle: Bundle, precision: str) -> Path:
+    return bundle.folder / FOLDER / f"{precision}.json"
+
+
+def build_command(bundle: Bundle, precision: str) -> str:
+    """What a person types to have this plan built."""
+    return f"mma-edge build {shlex.quote(str(bundle.folder))} --precision {precision}"
+
+
+def profile_of(bundle: Bundle, max_batch: int) -> Profile:
+    """Shapes of the inputs for N from 1 to max_batch; one clip is the likeliest."""
+    S = bundle.image_size
+    shapes = {"frames": (NUM_FRAMES, S, S, 3), "mel": (NUM_MEL_FRAMES, NUM_MEL_BINS)}
+    return {name: tuple((count, *shape) for count in (1, 1, max_batch)) for name, shape in shapes.items()}
+
+
+def make_sidecar(bundle: Bundle, precision: str, machine: Machine, plan: Path, options: dict, gate: dict) -> dict:
+    """What stands beside a plan: see `check_plan` for what each line must match."""
+    return {
+        "sidecar_version": SIDECAR_VERSION,
+        "precision": precision,
+        "plan_sha256": sha256(plan),
+        "onnx_sha256": onnx_sha256(bundle, precision),
+        **asdict(machine),
+        "builder": {**BUILD_RULES, **options},
+        "profile": profile_of(bundle, options["max_batch"]),
+        "gate": gate,
+    }
+
+
+def onnx_sha256(bundle: Bundle, precision: str) -> str:
+    """SHA-256 of the graph, and of the weights that lie beside it, if any, from the checked manifest."""
+    file, files = bundle.manifest["precisions"][precision]["file"], bundle.manifest["files"]
+    # Weights outside the graph: file.onnx.data, or shared by several precisions.
+    external = sorted(name for name in files if name.endswith((".data", ".bin", ".weights")))
+    if not external:
+        return files[file]
+    return hashlib.sha256("".join(files[name] for name in [file, *external]).encode()).hexdigest()
+
+
+def write_plan(bundle: Bundle, precision: str, partial: Path, sidecar: dict) -> Path:
+    """Move a finished plan to its place, then its sidecar; between the two the plan's SHA-256 keeps it from use."""
+    plan, beside = plan_path(bundle, precision), sidecar_path(bundle, precision)
+    temporary = beside.with_name(f".{beside.name}.partial")
+    try:
+        temporary.write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, plan)
+        os.replace(temporary, beside)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return plan
+
+
+def usable(bundle: Bundle) -> tuple[str, ...]:
+    """Precisions with a plan whose sidecar matches this machine, in the manifest's order. Never raises."""
+    try:
+        machine = this_machine(import_tensorrt())
+    except (BackendError, DependencyError):
+        return ()
+    found = []
+    for precision in bundle.precisions:
+        try:
+            check_sidecar(bundle, precision, machine)
+        except (BackendError, BundleError):
+            continue
+        found.append(precision)
+    return tuple(found)
+
+
+def check_plan(bundle: Bundle, precision: str, machine: Machine) -> Plan:
+    """The plan of a precision, if it may be loaded here.
+
+    Raises:
+        BackendError: there is none, or it was built elsewhere or from something else: what differs is named.
+        BundleError: the plan or its sidecar is damaged.
+    """
+    sidecar, path = check_sidecar(bundle, precision, machine), plan_path(bundle, precision)
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sidecar["plan_sha256"]:
+        raise BundleError(
+            f"{path} is not the plan that its sidecar describes (SHA-256 differs)",
+            "the plan as it was built",
+            f"build it here with: {build_command(bundle, precision)}",
+        )
+    return Plan(path, data, sidecar["builder"]["max_batch"], sidecar)
+
+
+def check_sidecar(bundle: Bundle, precision: str, machine: Machine) -> dict[str, Any]:
+    """The sidecar of a plan that is there, if all it says is so here; the plan itself is not read. Raises as above."""
+    path, remedy = plan_path(bundle, precision), f"build it here with: {build_command(bundle, precision)}"
+    if not path.is_file():
+        raise BackendError(
+            f"bundle {bundle.folder} has no TensorRT engine for {precision}", "one built on this device", remedy
+        )
+    sidecar = _read_sidecar(sidecar_path(bundle, precision), remedy)
+    profile = _as_lists(profile_of(bundle, sidecar["builder"]["max_batch"]))
+    # Name of what may differ -> (what the sidecar says, what is so now).
+    pairs = {
+        "TensorRT": (sidecar["tensorrt"], machine.tensorrt),
+        "GPU": (sidecar["gpu"], machine.gpu),
+        "compute capability": (sidecar["compute_capability"], machine.compute_capability),
+        "CUDA": (sidecar["cuda"], machine.cuda),
+        "platform": (sidecar["platform"], machine.platform),
+        "precision": (sidecar["precision"], precision),
+        "the ONNX graph": (sidecar["onnx_sha256"][:12], onnx_sha256(bundle, precision)[:12]),
+        **{f"option {key}": (sidecar["builder"].get(key), value) for key, value in BUILD_RULES.items()},
+        "profile": (sidecar["profile"], profile),
+    }
+    differing = [f"{name} {then}, here {now}" for name, (then, now) in pairs.items() if then != now]
+    if differing:
+        raise BackendError(
+            f"{path} was built for something else: {'; '.join(differing)}", "a plan of this device and bundle", remedy
+        )
+    return sidecar
+
+
+_TEXTS = ("precision", "plan_sha256", "onnx_sha256", *Machine.__dataclass_fields__)
+
+
+def _read_sidecar(path: Path, remedy: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise BundleError(f"{path} is missing, so nothing tells where the plan beside it comes from", hint=remedy)
+    try:
+        sidecar = json.loads(path.read_text(encoding="utf-8"))
+        sound = (
+            type(sidecar["sidecar_version"]) is int
+            and all(isinstance(sidecar[key], str) for key in _TEXTS)
+            and type(sidecar["builder"]["max_batch"]) is int
+            and sidecar["builder"]["max_batch"] >= 1
+            and isinstance(sidecar["profile"], dict)
+        )
+    except (ValueError, OSError, KeyError, TypeError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read ({type(error).__name__})", "a sidecar", remedy) from error
+    if not sound or sidecar["sidecar_version"] != SIDECAR_VERSION:
+        raise BundleError(f"{path} is no sidecar of version {SIDECAR_VERSION}", hint=remedy)
+    return sidecar
+
+
+def _as_lists(profile: Profile) -> dict[str, list[list[int]]]:
+    """As JSON gives it back."""
+    return {name: [list(shape) for shape in shapes] for name, shapes in profile.items()}
+
+
+def make_logger(trt) -> trt.ILogger:
+    """A logger that keeps the last errors and prints nothing.
+
+    Its `because()` is ": <the last error>" or "", for the end of a message.
+    """
+
+    class KeepingLogger(trt.ILogger):
+        # Defined here because the base class exists only where TensorRT is installed.
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self._errors: deque[str] = deque(maxlen=KEPT_LINES)
+            self._lock = threading.Lock()
+
+        def log(self, severity, msg) -> None:
+            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
+                with self._lock:  # TensorRT logs from threads of its own
+                    self._errors.append(" ".join(str(msg).split()))
+
+        def because(self) -> str:
+            # The first of a chain says most: those after it are its consequences.
+            return f": {self._errors[0][:300]}" if self._errors else ""
+
+    return KeepingLogger()

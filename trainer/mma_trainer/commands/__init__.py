@@ -1,0 +1,1 @@
+"""mma-train with its subcommands, and mma-eval."""

@@ -1,0 +1,171 @@
+"""mma-train ablate: train the rows of the paper's tables and print them in the paper's form."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from mma_edge.commands.support import run_cli
+from mma_edge.errors import DataError, UsageError
+from mma_edge.files import write_text
+from mma_trainer.commands import train as cli
+from mma_trainer.commands.data_options import ALL_FOLDS, LISTS, RECIPES, set_labels
+from mma_trainer.commands.model_options import given_fields, make_config
+from mma_trainer.commands.run_options import make_recipe
+from mma_trainer.report.page import Table, to_rich
+from mma_trainer.training.loop import LAST
+from mma_trainer.training.processes import Processes
+from mma_trainer.training.sweep import INCIDENTAL, num_folds
+from mma_trainer.training.variants import (
+    PAPERS_BEST,
+    SCORES,
+    TABLES,
+    Row,
+    as_json,
+    cells,
+    markdown,
+    mean_result,
+    plan,
+    read_result,
+    write_result,
+)
+from mma_trainer.weights.checkpoint import read_checkpoint
+
+EXAMPLES = """\
+examples:
+  what the tables would train, and how many parameters:
+    mma-train ablate --table fusion temporal --image-size 160 --dry-run
+  the table of fusions on annotation lists, one run folder per row under runs/ablate:
+    mma-train ablate --table fusion --train-list DFEW_set_1_train.txt --val-list DFEW_set_1_test.txt \\
+        --frames-root DFEW/clip_224x224 --audio-root DFEW/raw_wav \\
+        --image-encoder mae_face_pretrain_vit_base.pth --audio-encoder audiomae_pretrained.pth
+  every row on all five folds, and the means:
+    mma-train ablate --table prompts --dataset dfew --fold all --image-encoder ... --audio-encoder ...
+  go on after an interruption:
+    repeat the command: finished rows are not run again, an interrupted one resumes
+every other option is mma-train's and holds for every row
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """mma-train's own options, and which tables."""
+    parser = cli.build_parser()
+    parser.prog, parser.description, parser.epilog = "mma-train ablate", __doc__, EXAMPLES
+    group = parser.add_argument_group("ablation")
+    group.add_argument(
+        "--table", nargs="+", choices=TABLES, required=True, metavar="T", help=f"one or more of {', '.join(TABLES)}"
+    )
+    group.add_argument("--dry-run", action="store_true", help="print the rows and their parameter counts only")
+    parser.set_defaults(run=Path("runs/ablate"))
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run_cli(build_parser(), ablate, argv, extra="train")
+
+
+def ablate(args: argparse.Namespace, console: Console) -> int:
+    names = list(dict.fromkeys(args.table))
+    _check(args, names)
+    set_labels(args)
+    base = make_config(args)
+    tables = {name: plan(TABLES[name], base, args.run) for name in names}
+    for row in (row for rows in tables.values() for row in rows if row.problem):
+        console.print(f"{row.variant.name} does not fit this architecture: {row.problem}", highlight=False)
+    if args.dry_run:
+        _show(tables, console)
+        return 0
+    processes = Processes.from_environment()
+    rows = [row for rows in tables.values() for row in rows if row.config]
+    folds, done = _folds(args), {}
+    for row, fold in itertools.product(rows, folds):  # before the first hour: is anything in the folders another's?
+        folder = _folder(row, fold)
+        if result := read_result(folder, _identity(args, fold)):
+            done[folder] = result
+    for number, row in enumerate(rows, 1):
+        for fold in folds:
+            folder = _folder(row, fold)
+            if folder not in done:
+                processes.console(console).print(
+                    f"row {number}/{len(rows)}: {row.variant.name} in {folder}", highlight=False
+                )
+                done[folder] = _train(args, row, fold, console, processes)
+        if processes.is_writer:
+            row.result = mean_result([done[_folder(row, fold)] for fold in folds])
+            write_text(args.run / "ablation.md", markdown(tables))
+            write_text(args.run / "ablation.json", as_json(tables, _identity(args, None)))
+    _show(tables, processes.console(console))
+    processes.console(console).print(f"tables and runs in {args.run}", highlight=False)
+    return 0
+
+
+def _check(args: argparse.Namespace, names: list[str]) -> None:
+    if args.dataset in ("faces", "voices"):
+        raise UsageError(
+            f"ablate --dataset {args.dataset}", "a set of faces with voices", "the tables are of the whole model"
+        )
+    if args.init:
+        raise UsageError(
+            "ablate --init",
+            "--image-encoder and --audio-encoder",
+            "the rows are different models: each is adapted anew from the same encoders",
+        )
+    for name in names:
+        if taken := sorted(TABLES[name].varies & set(given_fields(args))):
+            raise UsageError(f"{', '.join(taken)} set for table {name}", "options that the table does not vary")
+
+
+def _folds(args: argparse.Namespace) -> list[int | None]:
+    """The folds that each row is trained on; [None] for a data set without."""
+    if args.dataset not in LISTS or args.dataset == "lists":
+        return [None]
+    if args.fold != ALL_FOLDS:
+        return [args.fold]
+    return list(range(1, num_folds(args) + 1))
+
+
+def _folder(row: Row, fold: int | None) -> Path:
+    return row.folder if fold is None else row.folder / f"fold{fold}"
+
+
+def _identity(args: argparse.Namespace, fold: int | None) -> dict:
+    """What a result depends on besides the row: the options that were given; where and how it ran apart."""
+    elsewhere = INCIDENTAL | {"table", "dry_run", "command", "half"}
+    recipe = dataclasses.asdict(make_recipe(args, RECIPES[args.dataset]))
+    options = {
+        key: value
+        for key, value in vars(args).items()
+        if key not in elsewhere and key not in recipe and value not in (None, [], False)
+    }
+    options |= {} if fold is None else {"fold": fold}
+    return {**json.loads(json.dumps(options, default=str)), **recipe}
+
+
+def _train(args: argparse.Namespace, row: Row, fold: int | None, console: Console, processes: Processes) -> dict | None:
+    """Run mma-train for one row and fold, or finish it; its result, in the process that writes."""
+    own, folder = copy.copy(args), _folder(row, fold)
+    own.set = [*args.set, *(f"{key}={value}" for key, value in row.variant.changes.items())]
+    own.run, own.fold, own.resume = folder, fold or args.fold, (folder / LAST).exists()
+    cli.train(own, console)
+    if not processes.is_writer:
+        return None
+    found = read_checkpoint(folder / "model.pt").provenance.get("val")
+    if found is None:
+        raise DataError(f"{folder / 'model.pt'} holds no validation figures", "those that mma-train writes")
+    result = {key: found[key] for key in SCORES}
+    write_result(folder, row, _identity(args, fold), result)
+    return result
+
+
+def _show(tables: dict[str, list[Row]], console: Console) -> None:
+    for name, rows in tables.items():
+        headings, lines = cells(TABLES[name], rows)
+        console.print(to_rich(Table(TABLES[name].title, tuple(headings), lines)), highlight=False)
+    console.print(f"({PAPERS_BEST})", highlight=False, soft_wrap=True)

@@ -1,0 +1,163 @@
+"""Options of mma-train that say what to train on, and the task they make."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mma_edge.errors import UsageError
+from mma_trainer.data import check
+from mma_trainer.data.batch import Task
+from mma_trainer.data.cache import ClipCache
+from mma_trainer.data.lists import ClipEntry, scan_fold
+from mma_trainer.data.loader import ListTask
+from mma_trainer.data.protocols import NO_AUDIO, PROTOCOLS, Fold, describe, find_fold
+from mma_trainer.data.public import load_faces, load_voices
+from mma_trainer.data.tasks import FaceTask, PseudoPairTask, VoiceTask
+from mma_trainer.labels import DFEW_LABELS
+from mma_trainer.model import MMADFERConfig
+from mma_trainer.training.processes import Processes
+from mma_trainer.training.recipe import Recipe
+
+# What each dataset is trained with unless told otherwise. All that is made of lists is the paper's protocol.
+RECIPES = {
+    "lists": Recipe(),
+    "dfew": Recipe(),
+    "mafw": Recipe(),
+    "prepared": Recipe(),
+    "faces": Recipe(
+        24, 64, 1.5e-3, 5e-2, warmup_epochs=1, label_smoothing=0.1, clip_grad=1.0, schedule="step", ema_decay=0.999
+    ),
+    "voices": Recipe(100, 16, 6e-4, 5e-2, warmup_epochs=4, clip_grad=1.0, schedule="step", ema_decay=0.998),
+    "pseudo": Recipe(
+        12, 32, 1e-3, 1e-2, warmup_epochs=1, clip_grad=1.0, modality_dropout=0.25, schedule="step", ema_decay=0.98
+    ),
+}
+PSEUDO_CLIPS_PER_EPOCH = 2048
+VOICE_SPLICE = 0.3
+VOICE_SHORT_SHARE = 0.7
+MISMATCH = 0.15
+
+
+LISTS = ("lists", "dfew", "mafw", "prepared")
+"""Datasets of annotated clips; the others are the public unimodal sets."""
+ALL_FOLDS = "all"
+
+
+def parse_fold(text: str) -> int | str:
+    """A fold's number, or "all"."""
+    if text == ALL_FOLDS:
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no fold: expected its number, 1 and up, or {ALL_FOLDS}")
+    return int(text)
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--dataset",
+        choices=RECIPES,
+        default="lists",
+        help="dfew, mafw: by the authors' annotation lists; prepared: by mma-train prepare; "
+        "lists: any in their format; faces, voices, pseudo: the default model's",
+    )
+    data.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder of the data set (dfew, mafw: or DFEW_ROOT, MAFW_ROOT, ./data/DFEW ...); "
+        "of fer2013_*.npz and ravdess_speech/ for faces, voices and pseudo",
+    )
+    data.add_argument("--fold", type=parse_fold, default=1, metavar="N", help="fold of the data set, or all in turn")
+    data.add_argument("--train-list", type=Path, metavar="FILE", help="annotation list to train on")
+    data.add_argument("--val-list", type=Path, metavar="FILE", help="annotation list to report on")
+    data.add_argument("--frames-root", type=Path, metavar="DIR", help="where the lists' frame folders lie")
+    data.add_argument("--audio-root", type=Path, metavar="DIR", help="parallel tree of .wav files (none: all silent)")
+    data.add_argument("--skip-bad", action="store_true", help="leave bad clips out instead of stopping before training")
+    data.add_argument("--workers", type=int, default=2, metavar="N", help="loader processes for lists")
+    data.add_argument("--cache", type=Path, metavar="DIR", help="keep decoded frames and log-mels there")
+    data.add_argument("--cache-gb", type=float, default=50.0, metavar="GB", help="most that --cache may take")
+
+
+def labels_of(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """Class names that the data set brings along; None where only the model or the user knows."""
+    if args.dataset in PROTOCOLS:
+        return PROTOCOLS[args.dataset].labels
+    return describe(args.data)["labels"] if args.dataset == "prepared" and args.data else None
+
+
+def set_labels(args: argparse.Namespace) -> None:
+    """Fill in `args.labels` from the data set, before the model's config is made, where the user gave none."""
+    if args.labels is None and (labels := labels_of(args)):
+        args.labels = ",".join(labels)
+
+
+def open_fold(args: argparse.Namespace, config: MMADFERConfig) -> Fold:
+    """Where the lists that were asked for lie."""
+    if args.fold == ALL_FOLDS:
+        raise UsageError(f"--fold {ALL_FOLDS} where one fold is needed", "a number")
+    if args.dataset == "lists":
+        if not (args.train_list and args.val_list):
+            raise UsageError("no lists", "--train-list and --val-list", "see mma-train --help for the format")
+        return Fold(args.train_list, args.val_list, args.frames_root, args.audio_root, config.labels)
+    if args.train_list or args.val_list:
+        raise UsageError(f"--train-list or --val-list with --dataset {args.dataset}", "--dataset lists")
+    fold = find_fold(args.dataset, args.fold, args.data, args.frames_root, args.audio_root)
+    if fold.labels != config.labels:
+        raise UsageError(
+            f"a model of the {len(config.labels)} classes {', '.join(config.labels)} for --dataset {args.dataset}",
+            f"{', '.join(fold.labels)}",
+            "leave --labels out, or start from a checkpoint with these classes",
+        )
+    return fold
+
+
+def open_clips(args: argparse.Namespace, fold: Fold) -> tuple[list[ClipEntry], list[ClipEntry]]:
+    """Checked training and test clips; what is bad has been named, and refused unless --skip-bad."""
+    train, val, problems = scan_fold(fold.train_list, fold.val_list, fold.frames_root, fold.audio_root, fold.labels)
+    is_first = Processes.from_environment().is_writer
+    check.settle(
+        problems,
+        args.skip_bad,
+        args.run if is_first else None,
+        check.say_on_stderr if is_first else lambda line: None,
+    )
+    silent = sum(entry.wav is None for entry in (*train, *val))
+    if is_first and silent and fold.audio_root != NO_AUDIO:
+        print(f"{silent} of {len(train) + len(val)} clips have no wav and are heard as silence")
+    return train, val
+
+
+def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -> Task:
+    if args.dataset in LISTS:
+        train, val = open_clips(args, open_fold(args, config))
+        cache = ClipCache(args.cache, (*train, *val), args.cache_gb) if args.cache else None
+        if cache and cache.clips_kept < cache.clips and Processes.from_environment().is_writer:
+            print(f"{args.cache} has room for the frames of {cache.clips_kept} of {cache.clips} clips; see --cache-gb")
+        return ListTask(train, val, config.image_size, recipe, args.workers, cache, args.device != "cpu")
+    if args.data is None:
+        raise UsageError(f"--dataset {args.dataset} without --data", "--data DIR", "see mma-train --help")
+    if config.labels[: len(DFEW_LABELS)] != DFEW_LABELS:
+        raise UsageError(
+            f"--labels {','.join(config.labels)} with --dataset {args.dataset}", f"{','.join(DFEW_LABELS)} first"
+        )
+    if args.dataset == "faces":
+        faces = [load_faces(args.data, split) for split in ("train", "val")]
+        return FaceTask(*faces, config.image_size, recipe.batch_size, recipe.seed, balance=0.75)
+    if args.dataset == "voices":
+        voices = load_voices(args.data, "train", calm=True), load_voices(args.data, "val")
+        return VoiceTask(
+            *voices, recipe.batch_size, recipe.seed, VOICE_SPLICE, round(VOICE_SHORT_SHARE * recipe.epochs)
+        )
+    voices = [load_voices(args.data, split) for split in ("train", "val")]
+    pairs = [(load_faces(args.data, split), part) for split, part in zip(("train", "val"), voices, strict=True)]
+    return PseudoPairTask(
+        *pairs,
+        config.image_size,
+        recipe.batch_size,
+        recipe.seed,
+        PSEUDO_CLIPS_PER_EPOCH,
+        recipe.modality_dropout,
+        MISMATCH,
+    )

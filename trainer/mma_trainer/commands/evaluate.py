@@ -1,0 +1,236 @@
+"""mma-eval: how right, how robust and how honest a checkpoint or a bundle is."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from rich import progress as bars
+from rich.console import Console
+from rich.table import Table
+
+from mma_edge.bundle.manifest import MODALITIES
+from mma_edge.commands.support import HelpFormatter, run_cli
+from mma_edge.errors import UsageError
+from mma_edge.files import make_folder
+from mma_trainer.evaluation.calibration import ECE_BINS, Calibration
+from mma_trainer.evaluation.figures import (
+    Evaluated,
+    Progress,
+    calibration_record,
+    evaluate_set,
+    figures_of,
+    fit_calibration,
+    store_calibration,
+)
+from mma_trainer.evaluation.predict import Predictor, bundle_predictor, checkpoint_predictor
+from mma_trainer.evaluation.sets import SETS, EvalSet, open_set
+
+EXAMPLES = """\
+examples:
+  the embedded default model, faces alone and voices alone:
+    mma-eval --data DATA --set faces voices
+  a checkpoint on an annotation list of the authors, the mean of two clips of each video:
+    mma-eval runs/dfew1/model.pt --val-list DFEW_set_1_test.txt --frames-root DFEW/clip_224x224 --clips 2
+  a bundle on a random tenth of it, with noise, bad light and lost frames, and a report:
+    mma-eval bundles/dfew1 --val-list DFEW_set_1_test.txt --limit 234 --robustness --output report
+  make the stated probabilities honest, and see what silence below 90 % would gain:
+    mma-eval bundles/nano --data DATA --set faces voices pseudo --calibrate
+    mma-eval bundles/nano --data DATA --set faces --abstain-at 0.9
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("mma-eval", description=__doc__, epilog=EXAMPLES, formatter_class=HelpFormatter)
+    parser.add_argument(
+        "model",
+        nargs="?",
+        type=Path,
+        metavar="MODEL",
+        help="checkpoint or bundle (default: the embedded one)",
+    )
+    sets = parser.add_argument_group("clips")
+    sets.add_argument("--data", type=Path, metavar="DIR", help="folder of fer2013_val.npz and ravdess_speech/")
+    sets.add_argument("--set", nargs="+", choices=SETS, default=[], help="public sets in --data")
+    sets.add_argument("--val-list", type=Path, metavar="FILE", help="annotation list in the authors' format")
+    sets.add_argument("--frames-root", type=Path, metavar="DIR", help="where the list's frame folders lie")
+    sets.add_argument("--audio-root", type=Path, metavar="DIR", help="parallel tree of .wav files")
+    sets.add_argument("--skip-bad", action="store_true", help="go on without the list's bad clips")
+    sets.add_argument("--limit", type=int, metavar="N", help="evenly spaced clips of each set only")
+    sets.add_argument("--clips", type=int, choices=(1, 2), default=1, help="clips of each video, averaged (list only)")
+    parser.add_argument("--backend", default="auto", metavar="B", help="of a bundle")
+    parser.add_argument("--precision", metavar="P", help="of a bundle (default: the backend's best)")
+    parser.add_argument("--device", default="cpu", metavar="D", help="of a checkpoint: cpu, cuda, cuda:1 ...")
+    parser.add_argument(
+        "--robustness", action="store_true", help="also with spoiled sound, faces and timing, and with lost modalities"
+    )
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="fit the temperature on these clips and write it into MODEL; they have to be no training clips",
+    )
+    parser.add_argument(
+        "--abstain-at",
+        nargs="+",
+        type=float,
+        default=[],
+        metavar="T",
+        help="what is gained by answering only with at least this confidence",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="write report.html, metrics.json and confusion_<set>.png there"
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run_cli(build_parser(), evaluate_command, argv, extra="train")
+
+
+def evaluate_command(args: argparse.Namespace, console: Console) -> int:
+    _check(args)
+    if args.output:
+        make_folder(args.output)  # before minutes are spent on what cannot be kept
+    model = _open_model(args)
+    sets = [open_set(name, args.data, model.image_size) for name in args.set]
+    if args.val_list:
+        sets.append(_open_list(args, model))
+    results, figures = [], []
+    for clips in sets:
+        with _progress(console) as progress:
+            results.append(
+                evaluate_set(model, clips.first(args.limit) if args.limit else clips, args.robustness, progress)
+            )
+        figures.append(figures_of(results[-1], model.labels, args.abstain_at))
+        _print(console, results[-1], figures[-1], model.labels)
+    record = None
+    if args.calibrate:
+        with _progress(console) as progress:
+            found = fit_calibration(model, results, progress)
+        record = calibration_record(model, found)
+        _print_calibration(console, found, model)
+        store_calibration(args.model, record)
+        console.print(f"temperature written into {args.model}", highlight=False, soft_wrap=True)
+    if args.output:
+        from mma_trainer.report.evaluation import write_eval_report
+
+        name = "embedded default model" if args.model is None else str(args.model)
+        path = write_eval_report(args.output, name, model, results, figures, record)
+        console.print(f"report: {path}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not args.set and not args.val_list:
+        raise UsageError("nothing to evaluate on", "--data DIR --set faces, or --val-list FILE", "see mma-eval --help")
+    if args.set and not args.data:
+        raise UsageError("--set without --data", "--data DIR")
+    if args.limit is not None and args.limit < 1:
+        raise UsageError(f"--limit {args.limit}", "at least 1")
+    if args.clips > 1 and (args.set or not args.val_list):
+        raise UsageError(
+            f"--clips {args.clips} with --set", "--val-list alone", "two clips of a still are the same clip"
+        )
+    if args.clips > 1 and args.robustness:
+        raise UsageError(f"--robustness with --clips {args.clips}", "--clips 1")
+    if wrong := [t for t in args.abstain_at if not 0 <= t <= 1]:
+        raise UsageError(f"--abstain-at {wrong[0]:g}", "a confidence from 0 to 1")
+    if args.model is not None and not args.model.exists():
+        raise UsageError(f"{args.model} does not exist", "a checkpoint file or a bundle folder")
+    if args.calibrate and args.model is None:
+        raise UsageError(
+            "--calibrate without MODEL",
+            "a checkpoint or a bundle of yours",
+            "the installed default model is not changed",
+        )
+
+
+def _open_model(args: argparse.Namespace) -> Predictor:
+    if args.model is not None and args.model.is_file():
+        return checkpoint_predictor(args.model, args.device)
+    return bundle_predictor(args.model, args.backend, args.precision)
+
+
+def _open_list(args: argparse.Namespace, model: Predictor) -> EvalSet:
+    from mma_trainer.evaluation.sets import open_list
+
+    roots = (args.frames_root, args.audio_root)
+    return open_list(args.val_list, *roots, model.labels, model.image_size, args.clips, args.skip_bad)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Progress]:
+    """A bar per set or condition, gone when done."""
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn())
+    with bars.Progress(*columns, bars.TimeRemainingColumn(), console=console, transient=True) as progress:
+        bar = progress.add_task("")
+        yield lambda name, done, total: progress.update(bar, description=name, completed=done, total=total)
+
+
+def _print(console: Console, result: Evaluated, figures: dict, labels: Sequence[str]) -> None:
+    metrics = result.answers.metrics
+    console.print(f"{result.clips.name}: {result.clips.description}", highlight=False, soft_wrap=True)
+    console.print(
+        f"  UAR {metrics.uar:.4f}  WAR {metrics.war:.4f}  loss {metrics.loss:.3f}  ECE {figures['ece']:.4f}  "
+        f"AURC {figures['abstention']['aurc']:.4f}  on {metrics.num_clips} clips",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table(title="confusion (rows true, columns predicted)", title_justify="left", box=None)
+    for heading in ("", *labels, "recall"):
+        table.add_column(heading, justify="right")
+    for label, row, recall in zip(labels, metrics.confusion, metrics.recall, strict=True):
+        table.add_row(label, *(str(count) for count in row), "-" if np.isnan(recall) else f"{recall:.3f}")
+    console.print(table, highlight=False)
+    for row in figures["abstention"]["at"]:
+        accuracy = "no answer" if row["accuracy"] is None else f"accuracy {100 * row['accuracy']:.1f} %"
+        coverage = f"coverage {100 * row['coverage']:.1f} %"
+        text = f"  answers at confidence {row['threshold']:g} and above: {coverage}, {accuracy}"
+        console.print(text, highlight=False, soft_wrap=True)
+    if figures["robustness"]:
+        console.print(_robustness_table(figures), highlight=False)
+
+
+def _robustness_table(figures: dict) -> Table:
+    table = Table(title=f"robustness, {figures['set']} (percent)", title_justify="left", box=None)
+    for heading in ("condition", "UAR", "to clean", "WAR", "to clean", "ECE"):
+        table.add_column(heading, justify="left" if heading == "condition" else "right")
+    for row in figures["robustness"]:
+        keys = (("uar", ".1f"), ("uar_difference", "+.1f"), ("war", ".1f"), ("war_difference", "+.1f"), ("ece", ".1f"))
+        table.add_row(row["condition"], *(f"{100 * row[key]:{form}}" for key, form in keys))
+    return table
+
+
+def _print_calibration(console: Console, found: dict[str, Calibration], model: Predictor) -> None:
+    """Expected calibration error in percent: at T = 1, as it was, and cross-fitted."""
+    table = Table(title=f"calibration (ECE in percent, {ECE_BINS} equal-width bins)", title_justify="left", box=None)
+    for heading in (
+        "clips with",
+        "from",
+        "clips",
+        "T was",
+        "T",
+        "ECE at T=1",
+        "ECE was",
+        "ECE now",
+        "NLL was",
+        "NLL now",
+    ):
+        table.add_column(heading, justify="left" if heading in ("clips with", "from") else "right")
+    for name, c in found.items():
+        percent = (f"{100 * value:.1f}" for value in (c.ece_raw, c.ece_before, c.ece_after))
+        temperatures = (f"{c.temperature_before:.3f}", f"{c.temperature:.3f}")
+        row = (name, c.source, str(c.num_clips), *temperatures, *percent, f"{c.nll_before:.3f}", f"{c.nll_after:.3f}")
+        table.add_row(*row)
+    console.print(table, highlight=False)
+    console.print(
+        "  'now' is cross-fitted: each half of the clips at the temperature of the other half", highlight=False
+    )
+    for name in MODALITIES:
+        if name not in found:
+            kept = model.temperatures[name]
+            console.print(f"  no clips with {name}: its temperature stays {kept:.3f}", highlight=False, soft_wrap=True)

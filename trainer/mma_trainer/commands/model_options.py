@@ -1,0 +1,165 @@
+"""Options of mma-train that say which model to train, and the model they make."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from torch import nn
+
+from mma_edge.errors import UsageError
+from mma_trainer.model import NANO, MMADFERConfig, describe_difference
+from mma_trainer.model.inputs import ContractModel
+from mma_trainer.training.pretrain import EncoderClassifier, at_image_size, model_from_encoders
+from mma_trainer.weights.checkpoint import build_model, read_checkpoint
+from mma_trainer.weights.encoders import read_encoder
+
+MODELS = {"vit-b": MMADFERConfig(), "nano": NANO}
+VOICE_PATCH_DROPOUT = 0.3
+CHANGEABLE = ("image_size", "color", "drop_path")
+"""What a model may be fine-tuned with other than it was trained: no tensor but the positions depends on them."""
+
+
+class _Architecture(argparse.Action):
+    """Stores --model, and that it was given: only then does it have to agree with --init's file."""
+
+    def __call__(self, parser, namespace, value, option_string=None) -> None:
+        namespace.model, namespace.model_given = value, True
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", choices=MODELS, default="vit-b", action=_Architecture, help="architecture")
+    model.add_argument("--image-size", type=int, metavar="S", help="side of a face crop, e.g. 112, 160, 224")
+    model.add_argument("--labels", metavar="A,B,...", help="class names in order (default: DFEW's seven)")
+    model.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any field of the model's config, e.g. fusion=mult, temporal=both, prompts=static, modalities=audio, "
+        "bottleneck_width=256; repeatable",
+    )
+    model.add_argument("--init", type=Path, metavar="FILE", help="start from a checkpoint, ours or the authors'")
+    model.add_argument(
+        "--image-encoder", type=Path, metavar="FILE", help="MAE-Face's file, or pre-trained with --dataset faces"
+    )
+    model.add_argument(
+        "--audio-encoder", type=Path, metavar="FILE", help="AudioMAE's file, or pre-trained with --dataset voices"
+    )
+
+
+def given_fields(args: argparse.Namespace) -> dict[str, object]:
+    """The fields of the config that the command line sets, by name.
+
+    Raises:
+        UsageError: a field that there is not, a value that is none of its kind, or a field set to two values.
+    """
+    given = [_parse_setting(text) for text in getattr(args, "set", [])]
+    if args.image_size is not None:
+        given.append(("image_size", args.image_size))
+    if args.labels:
+        given.append(("labels", _parse_value("tuple[str, ...]", args.labels)))
+    fields: dict[str, object] = {}
+    for key, value in given:
+        if fields.setdefault(key, value) != value:
+            raise UsageError(f"{key} is set to {fields[key]} and to {value}", "one value", "leave one of them out")
+    return fields
+
+
+def _parse_setting(text: str) -> tuple[str, object]:
+    key, equals, value = (part.strip() for part in text.partition("="))
+    kinds = {field.name: field.type for field in dataclasses.fields(MMADFERConfig)}
+    if not equals or key not in kinds:
+        raise UsageError(f"--set {text}", f"KEY=VALUE with KEY one of {', '.join(kinds)}")
+    try:
+        return key, _parse_value(kinds[key], value)
+    except ValueError:
+        kind = {"int": "a whole number", "float": "a number"}.get(kinds[key], "whole numbers between commas")
+        raise UsageError(f"--set {text}", f"{kind} for {key}") from None
+
+
+def _parse_value(kind: str, text: str) -> object:
+    if kind.startswith("tuple"):
+        parts = [part.strip() for part in text.split(",")] if text else []
+        return tuple(int(part) for part in parts) if "int" in kind else tuple(parts)
+    return {"int": int, "float": float, "str": str}[kind](text)
+
+
+def make_config(args: argparse.Namespace) -> MMADFERConfig:
+    """The config that the options describe. With --init the file's decides: see `make_model`."""
+    fields = given_fields(args)
+    return MODELS[args.model] if args.init else MODELS[args.model].replace(**fields)
+
+
+def make_model(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Module, MMADFERConfig, dict]:
+    """The model to train, its config, and where its first weights come from (for the provenance).
+
+    Raises:
+        UsageError: options that contradict each other, or the file of --init (what differs, in words).
+        CheckpointError: a file that is none, or does not fit.
+    """
+    if args.dataset in ("faces", "voices"):
+        return _encoder(args, config)
+    if args.init:
+        return _from_checkpoint(args)
+    files = {"image": args.image_encoder, "audio": args.audio_encoder}
+    needed = [name for name, used in (("image", config.uses_image), ("audio", config.uses_audio)) if used]
+    if any(files[name] is None for name in needed):
+        raise UsageError(
+            "no weights to start from",
+            " and ".join(f"--{name}-encoder" for name in needed) + ", or --init",
+            "MMA-DFER adapts frozen pre-trained encoders: give MAE-Face's and AudioMAE's files, "
+            "or pre-train your own with --dataset faces and --dataset voices",
+        )
+    # A file for a modality that this variant leaves out is not read: one command serves every row of a table.
+    weights = {name: read_encoder(files[name], name, config) for name in needed}
+    origin = {f"{name}_encoder": read.provenance for name, read in weights.items()}
+    model = model_from_encoders(config, weights.get("image"), weights.get("audio"))
+    return ContractModel(model), config, origin
+
+
+def _encoder(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Module, MMADFERConfig, dict]:
+    """An encoder to pre-train: from random weights, or further from those of a file."""
+    name, other = ("image", "audio") if args.dataset == "faces" else ("audio", "image")
+    file = getattr(args, f"{name}_encoder")
+    if args.init or getattr(args, f"{other}_encoder"):
+        raise UsageError(
+            f"--dataset {args.dataset} with --init or --{other}-encoder",
+            f"nothing, or --{name}-encoder to go on from",
+            f"it pre-trains the {name} encoder alone",
+        )
+    if name == "image":
+        model = EncoderClassifier(config, name)
+    else:
+        model = EncoderClassifier(config, name, VOICE_PATCH_DROPOUT, extra_classes=1, early_head=True)  # calm
+    if file is None:
+        return model, config, {}
+    weights = read_encoder(file, name, config)
+    model.start_from(weights, str(file))
+    return model, config, {f"{name}_encoder": weights.provenance}
+
+
+def _from_checkpoint(args: argparse.Namespace) -> tuple[nn.Module, MMADFERConfig, dict]:
+    """The model of --init, with what may be changed changed; anything else that was asked for must be so already."""
+    if args.image_encoder or args.audio_encoder:
+        raise UsageError("--init together with encoders", "one or the other", "--init brings its own encoders")
+    start, given = read_checkpoint(args.init), given_fields(args)
+    wanted = dict(given)
+    if getattr(args, "model_given", False):
+        named = MODELS[args.model].to_dict()
+        wanted = {key: value for key, value in named.items() if key not in ("labels", *CHANGEABLE)} | given
+    fixed = tuple(key for key in wanted if key not in CHANGEABLE)
+    # Not through replace(): what is wanted and what the file has need not make a valid config together.
+    here = argparse.Namespace(**{**start.config.to_dict(), **wanted})
+    if fixed and (text := describe_difference(start.config, here, fixed)):
+        raise UsageError(
+            f"--init {args.init} is of another model: {text}",
+            "the file's own, or another " + ", ".join(CHANGEABLE),
+            "leave these options out, or train that model from --image-encoder and --audio-encoder",
+        )
+    changes = {key: value for key, value in given.items() if key in CHANGEABLE}
+    config = start.config.replace(**changes)
+    start = dataclasses.replace(at_image_size(start, config.image_size), config=config)
+    return ContractModel(build_model(start, args.init)), config, {"init": start.provenance}

@@ -1,0 +1,281 @@
+"""mma-train prepare: raw videos to face crops, wavs and annotation lists that mma-train trains on.
+
+Faces are found, followed and cut as the runtime does it. A clip that is done stays done: repeat
+the command after an interruption and it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import functools
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mma_edge.commands.support import HelpFormatter, run_cli
+from mma_edge.errors import DataError, OutputError, UsageError
+from mma_trainer.data.preparation.cut import CRASHED, FACES, WORK, CropOptions, Outcome, finished, prepare_video
+from mma_trainer.data.preparation.layouts import (
+    TEST,
+    TRAIN,
+    VIDEO_SUFFIXES,
+    Layout,
+    Video,
+    annotated,
+    class_folders,
+    csv_table,
+    split_folds,
+    without_doubles,
+)
+from mma_trainer.data.preparation.pool import run_all
+from mma_trainer.data.preparation.sound import extract_sound
+from mma_trainer.data.protocols import DESCRIPTION, PROTOCOLS, SCHEMA, prepared_list
+
+FAILURES = "failures.csv"
+MAX_SHOWN = 20
+BAD_ENTRY = "entry that cannot be used"
+
+EXAMPLES = """\
+examples:
+  one folder of videos per class (videos/angry/*.mp4, videos/happy/*.mp4 ...), a fifth of each to test:
+    mma-train prepare --classes videos --output prepared
+  a CSV with columns path,label or path,label,fold:
+    mma-train prepare --csv clips.csv --output prepared
+  MAFW by its authors' lists:
+    mma-train prepare --dataset mafw --data MAFW --videos MAFW/data/clips --output prepared
+  only the wavs of DFEW, whose download has the faces (Clip/clip_224x224) and the raw videos:
+    mma-train prepare --sound-only --videos DFEW/Clip/original --output DFEW/raw_wav
+  and then:
+    mma-train --dataset prepared --data prepared --fold 1 ...
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "mma-train prepare", description=__doc__, epilog=EXAMPLES, formatter_class=HelpFormatter
+    )
+    source = parser.add_argument_group("videos (one of --classes, --csv and --dataset)")
+    source.add_argument("--classes", type=Path, metavar="DIR", help="one folder of videos per class")
+    source.add_argument("--csv", type=Path, metavar="FILE", help="columns path,label[,fold]")
+    source.add_argument("--dataset", choices=PROTOCOLS, help="by the authors' lists, found in --data")
+    source.add_argument("--data", type=Path, metavar="DIR", help="where annotation/ lies, with --dataset")
+    source.add_argument("--videos", type=Path, metavar="DIR", help="raw videos, with --dataset or --csv")
+    source.add_argument("--labels", metavar="A,B,...", help="class names in order (default: sorted)")
+    split = parser.add_argument_group("folds (where the videos come without)")
+    split.add_argument("--folds", type=int, default=1, metavar="K", help="cross-validation in K parts")
+    split.add_argument(
+        "--val-share", type=float, default=0.2, metavar="X", help="tested part of each class, of one fold"
+    )
+    split.add_argument("--seed", type=int, default=1, metavar="N", help="of the division into folds")
+    clips = parser.add_argument_group("clips")
+    clips.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the prepared data set")
+    clips.add_argument("--format", choices=("jpg", "png"), default="jpg", help="png: what the runtime sees, to the bit")
+    clips.add_argument("--crop-size", type=int, default=0, metavar="S", help="resize crops to S pixels (0: as cut)")
+    clips.add_argument(
+        "--centre-fallback", action="store_true", help="the centre of the picture where a video shows no face"
+    )
+    clips.add_argument("--sound-only", action="store_true", help="only write <name>.wav of every file in --videos")
+    clips.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    clips.add_argument("--overwrite", action="store_true", help="make clips again that are done")
+    clips.add_argument("--strict", action="store_true", help="leave with an error when any video failed")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run_cli(build_parser(), prepare, argv, extra="train")
+
+
+def prepare(args: argparse.Namespace, console: Console) -> int:
+    if args.workers < 1:
+        raise UsageError(f"--workers {args.workers}", "at least 1")
+    if args.crop_size < 0:
+        raise UsageError(f"--crop-size {args.crop_size}", "a side in pixels, or 0 for crops as they are cut")
+    if args.sound_only:
+        return _prepare_sound(args, console)
+    layout = without_doubles(_layout(args))
+    if layout.folds == 0:
+        layout = split_folds(layout, args.folds, args.val_share, args.seed)
+    options = CropOptions(args.format, args.crop_size, args.centre_fallback)
+    outcomes = {} if args.overwrite else _finished(layout.videos, args.output, options)
+    waiting = [video for video in layout.videos if video.name not in outcomes]
+    if outcomes:
+        console.print(f"{len(outcomes)} of {len(layout.videos)} videos are done already")
+    _make_folder(args.output)
+    work = functools.partial(prepare_video, output=args.output, options=options)
+    with _progress(console) as progress:
+        bar = progress.add_task("preparing", total=len(layout.videos), completed=len(outcomes), failed="")
+        results = run_all(
+            work, waiting, min(args.workers, len(waiting) or 1), functools.partial(_crashed, options=options)
+        )
+        for video, outcome in results:
+            outcomes[video.name] = outcome
+            failed = sum(outcome.failure is not None for outcome in outcomes.values())
+            progress.update(bar, advance=1, failed=f"{failed} failed" if failed else "")
+    return _conclude(args, layout, outcomes, console)
+
+
+def _prepare_sound(args: argparse.Namespace, console: Console) -> int:
+    """`--sound-only`: a flat folder of wavs, as DFEW's `raw_wav`; a wav that is there is done."""
+    if args.videos is None or args.classes or args.csv or args.dataset:
+        raise UsageError("--sound-only", "--videos DIR and --output DIR alone", "see mma-train prepare --help")
+    files = {path.stem: path for path in sorted(args.videos.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES}
+    if not files:
+        raise DataError(f"no videos in {args.videos}", "files such as 00001.mp4", "check --videos")
+    _make_folder(args.output)
+    jobs = [(path, args.output / f"{name}.wav") for name, path in files.items()]
+    waiting = [job for job in jobs if args.overwrite or not job[1].exists()]
+    failures = []
+    with _progress(console) as progress:
+        bar = progress.add_task("extracting", total=len(jobs), completed=len(jobs) - len(waiting), failed="")
+        for (path, _), failure in run_all(
+            extract_sound, waiting, min(args.workers, len(waiting) or 1), lambda job: CRASHED
+        ):
+            if failure:
+                failures.append((failure, path.stem, str(path), "yes", ""))
+            progress.update(bar, advance=1, failed=f"{len(failures)} failed" if failures else "")
+    _write_failures(args.output, failures)
+    for failure, name, *_ in failures[:MAX_SHOWN]:
+        console.print(f"{name}: {failure}", highlight=False, soft_wrap=True, markup=False)
+    summary = f"{len(jobs) - len(failures)} wavs of {len(jobs)} videos in {args.output}"
+    summary += f"; {len(failures)} failed: see {args.output / FAILURES}" if failures else ""
+    if len(failures) == len(jobs) or (failures and args.strict):
+        raise DataError(summary, "no failures (--strict)" if args.strict else "at least one video with sound")
+    console.print(summary, highlight=False, soft_wrap=True, markup=False)
+    return 0
+
+
+def _layout(args: argparse.Namespace) -> Layout:
+    given = [name for name in ("classes", "csv", "dataset") if getattr(args, name) is not None]
+    if len(given) != 1:
+        said = " and ".join(f"--{name}" for name in given) or "no videos"
+        raise UsageError(said, "one of --classes DIR, --csv FILE and --dataset NAME", "see mma-train prepare --help")
+    labels = tuple(name.strip() for name in args.labels.split(",")) if args.labels else None
+    if labels and (len(set(labels)) < len(labels) or not all(labels)):
+        raise UsageError(f"--labels {args.labels}", "different names, separated by commas")
+    if args.classes:
+        return class_folders(args.classes, labels)
+    if args.csv:
+        return csv_table(args.csv, args.videos, labels)
+    if labels:
+        raise UsageError(f"--labels with --dataset {args.dataset}", "the data set's own classes", "leave --labels out")
+    if args.videos is None or args.data is None:
+        raise UsageError(f"--dataset {args.dataset} without --data and --videos", "where the lists and the videos lie")
+    for option in ("data", "videos"):
+        if not getattr(args, option).is_dir():
+            raise DataError(f"--{option}: {getattr(args, option)} is no folder", "a folder")
+    return annotated(PROTOCOLS[args.dataset], args.data, args.videos)
+
+
+def _finished(videos: Sequence[Video], output: Path, options: CropOptions) -> dict[str, Outcome]:
+    found = {video.name: finished(output, video, options) for video in videos if video.path is not None}
+    return {name: outcome for name, outcome in found.items() if outcome}
+
+
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / DESCRIPTION).unlink(missing_ok=True)  # until it is whole again
+    except OSError as error:
+        raise OutputError(f"{output} cannot be written ({error})", hint="choose another --output") from error
+
+
+def _crashed(video: Video, options: CropOptions) -> Outcome:
+    details = "its process died: a defect of the decoder, or memory used up"
+    return Outcome(video.name, 0, 0.0, 0, (CRASHED, details), None, ("", 0, 0), asdict(options))
+
+
+def _conclude(args: argparse.Namespace, layout: Layout, outcomes: dict[str, Outcome], console: Console) -> int:
+    """Write lists, failures and description; say what came out."""
+    usable = [video for video in layout.videos if outcomes[video.name].failure is None]
+    failures = [(BAD_ENTRY, name, "", "yes", text) for name, text in layout.complaints]
+    for video in layout.videos:
+        if problem := outcomes[video.name].problem:
+            left_out = "yes" if outcomes[video.name].failure else "no"
+            failures.append((problem[0], video.name, str(video.path or ""), left_out, problem[1]))
+    try:
+        absent = _write_lists(args.output, layout, usable, outcomes)
+        _write_failures(args.output, failures)
+        if usable:
+            _write_description(args, layout, len(usable))
+        if (args.output / WORK).is_dir():
+            (args.output / WORK).rmdir()
+    except OSError as error:
+        raise OutputError(f"{args.output} cannot be written ({error})", hint="free disk space, then repeat") from error
+    for kind, name, _, left_out, text in failures[:MAX_SHOWN]:
+        end = "" if left_out == "yes" else " (kept, heard as silence)"
+        console.print(f"{kind}: {name}: {text}{end}", highlight=False, soft_wrap=True, markup=False)
+    if len(failures) > MAX_SHOWN:
+        console.print(f"and {len(failures) - MAX_SHOWN} more")
+    for text in absent:
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
+    failed = [failure for failure in failures if failure[3] == "yes"]
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(row[0] for row in failures).most_common())
+    summary = f"{len(usable)} clips of {len(layout.videos)} videos in {args.output}"
+    reported = f"; {kinds}: see {args.output / FAILURES}" if failures else ""
+    if not usable:
+        raise DataError(f"{summary}{reported}", "at least one usable video")
+    if failed and args.strict:
+        raise DataError(f"{summary}{reported}", "no failures (--strict)", "repair the videos and repeat the command")
+    console.print(f"{summary}{reported}", highlight=False, soft_wrap=True, markup=False)
+    return 0
+
+
+def _write_failures(output: Path, failures: Sequence[tuple[str, ...]]) -> None:
+    with (output / FAILURES).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("kind", "clip", "video", "left_out", "problem"))
+        writer.writerows(failures)
+
+
+def _write_lists(output: Path, layout: Layout, usable: list[Video], outcomes: dict[str, Outcome]) -> list[str]:
+    """One list per fold and split; returns a line for each class that one of them lacks."""
+    lacking = []
+    for fold in range(1, layout.folds + 1):
+        for split in (TRAIN, TEST):
+            chosen = [video for video in usable if video.split(fold) == split]
+            path = prepared_list(output, fold, split)
+            path.parent.mkdir(exist_ok=True)
+            lines = [f"{FACES}/{video.name} {outcomes[video.name].frames} {video.label}\n" for video in chosen]
+            path.write_text("".join(lines))
+            present = {video.label for video in chosen}
+            missing = [name for label, name in enumerate(layout.labels) if label not in present]
+            if missing:
+                lacking.append(f"{path.name} has no clip of {', '.join(missing)}: mma-train will ask for --skip-bad")
+    return lacking
+
+
+def _write_description(args: argparse.Namespace, layout: Layout, clips: int) -> None:
+    description = {
+        "schema": SCHEMA,
+        "labels": layout.labels,
+        "folds": layout.folds,
+        "clips": clips,
+        "made_of": str(args.classes or args.csv or args.dataset),
+        "format": args.format,
+        "crop_size": args.crop_size,
+        "centre_fallback": args.centre_fallback,
+    }
+    aside = args.output / (DESCRIPTION + ".part")
+    aside.write_text(json.dumps(description, indent=2) + "\n")
+    os.replace(aside, args.output / DESCRIPTION)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[failed]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

@@ -1,0 +1,83 @@
+"""Options of mma-train that say how to train and where the run lies."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from mma_edge.errors import UsageError
+from mma_trainer.training.execution import Execution
+from mma_trainer.training.precision import PRECISIONS
+from mma_trainer.training.processes import Processes
+from mma_trainer.training.recipe import Recipe
+
+CHOICES = {"precision": PRECISIONS, "schedule": ("epoch", "step")}
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    recipe = parser.add_argument_group("recipe (defaults: the paper's for lists, the default model's elsewhere)")
+    for field in dataclasses.fields(Recipe):
+        option = "--" + field.name.replace("_", "-")
+        choices = CHOICES.get(field.name)
+        kind = {"int": int, "float": float, "str": str}[field.type]
+        recipe.add_argument(
+            option,
+            type=kind,
+            choices=choices,
+            metavar=None if choices else "X",
+            help=argparse.SUPPRESS
+            if field.name in ("clip_grad", "label_smoothing", "warmup_epochs")
+            else f"paper: {field.default}",
+        )
+    run = parser.add_argument_group(
+        "run",
+        "in several processes, one per GPU, that share each batch: torchrun --nproc-per-node N -m -- mma_trainer ...",
+    )
+    run.add_argument("--run", type=Path, default=Path("runs/train"), metavar="DIR", help="folder of this run")
+    run.add_argument("--resume", action="store_true", help="go on from DIR/last.pt")
+    run.add_argument("--half", action="store_true", help="store the finished model.pt in float16")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    run.add_argument("--save-every", type=float, default=10.0, metavar="MINUTES", help="of last.pt within an epoch")
+    run.add_argument("--tensorboard", action="store_true", help="write event files to DIR/events")
+    speed = parser.add_argument_group("speed and memory (the result stays the same)")
+    speed.add_argument("--micro-batch", type=int, default=0, metavar="N", help="clips per forward pass; 0: the batch")
+    speed.add_argument("--activation-checkpointing", action="store_true", help="less memory, more computing")
+    speed.add_argument("--deterministic", action="store_true", help="only algorithms whose result is repeatable")
+
+
+def make_recipe(args: argparse.Namespace, default: Recipe) -> Recipe:
+    """The default recipe of the dataset with what the command line changes."""
+    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name) is not None}
+    epochs = given.get("epochs", default.epochs)
+    if "warmup_epochs" not in given and 0 < epochs <= default.warmup_epochs:
+        given["warmup_epochs"] = epochs - 1  # a default that is too long for a run this short
+    return dataclasses.replace(default, **given)
+
+
+def make_execution(args: argparse.Namespace) -> Execution:
+    """How this machine does it."""
+    return Execution(
+        micro_batch=args.micro_batch,
+        activation_checkpointing=args.activation_checkpointing,
+        deterministic=args.deterministic,
+        save_every_minutes=args.save_every,
+        tensorboard=args.tensorboard,
+    )
+
+
+def open_device(name: str) -> torch.device:
+    """The device of this process; under torchrun "auto" and "cuda" give each process of a machine its own GPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    processes = Processes.from_environment()
+    if name == "cuda" and processes.world > 1:
+        name = f"cuda:{processes.local_rank}"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {name} cannot be used", "auto, cpu or a CUDA device of this machine") from error
+    return device

@@ -1,0 +1,119 @@
+"""mma-train: train MMA-DFER, or pre-train one of its encoders."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+
+import torch
+from rich.console import Console
+
+from mma_edge.commands.support import HelpFormatter, run_cli
+from mma_trainer.commands.data_options import ALL_FOLDS, RECIPES, add_data_options, make_task, set_labels
+from mma_trainer.commands.model_options import add_model_options, make_config, make_model
+from mma_trainer.commands.run_options import add_run_options, make_execution, make_recipe, open_device
+from mma_trainer.evaluation.metrics import Metrics
+from mma_trainer.model.inputs import ContractModel
+from mma_trainer.report.figures import plot_confusion
+from mma_trainer.report.run import write_run_report
+from mma_trainer.training.loop import Run
+from mma_trainer.training.processes import Processes
+from mma_trainer.training.sweep import run_folds
+from mma_trainer.weights.checkpoint import Checkpoint, build_model, save_checkpoint
+
+EXAMPLES = """\
+examples:
+  the paper's protocol on one fold of DFEW, or on all five with their summary:
+    mma-train --dataset dfew --fold 1   --data DFEW --run runs/dfew1 \\
+        --image-encoder mae_face_pretrain_vit_base.pth --audio-encoder audiomae_pretrained.pth
+    mma-train --dataset dfew --fold all --data DFEW --run runs/dfew ...
+  annotation lists "<folder of frames> <number of frames> <class>" of your own:
+    mma-train --train-list train.txt --val-list test.txt --frames-root FRAMES --audio-root WAVS ...
+  your own videos, one folder per class: cut the faces, then train from a model that is there:
+    mma-train prepare --classes VIDEOS --output PREPARED
+    mma-train --dataset prepared --data PREPARED --init runs/dfew1/model.pt --run runs/mine
+  a row of the paper's tables, or a whole table:
+    mma-train --set fusion=mult --set num_prompts=12 ...
+    mma-train ablate --table fusion ...
+  the default model "nano", in three steps:
+    mma-train --dataset faces  --model nano --data DATA --run runs/faces
+    mma-train --dataset voices --model nano --data DATA --run runs/voices
+    mma-train --dataset pseudo --model nano --data DATA --run runs/nano --half \\
+        --image-encoder runs/faces/last.pt --audio-encoder runs/voices/last.pt
+  two GPUs:
+    torchrun --nproc-per-node 2 -m -- mma_trainer --dataset dfew --fold 1 ...
+  go on after an interruption:
+    repeat the command with --resume
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("mma-train", description=__doc__, epilog=EXAMPLES, formatter_class=HelpFormatter)
+    add_data_options(parser)
+    add_model_options(parser)
+    add_run_options(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run_cli(build_parser(), train, argv, extra="train")
+
+
+def train(args: argparse.Namespace, console: Console) -> int:
+    """One run, or one per fold; under torchrun this is one of several processes that share it."""
+    if args.fold == ALL_FOLDS:
+        return run_folds(args, console, train_one)
+    train_one(args, console)
+    return 0
+
+
+def train_one(args: argparse.Namespace, console: Console) -> Metrics:
+    """One run in its folder: `model.pt`, `report.html` and what `Run` writes."""
+    processes = Processes.from_environment()
+    console = processes.console(console)
+    set_labels(args)
+    recipe = make_recipe(args, RECIPES[args.dataset])
+    config = make_config(args)
+    torch.manual_seed(recipe.seed)
+    model, config, origin = make_model(args, config)
+    task = make_task(args, config, recipe)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    device = open_device(args.device)
+    console.print(
+        f"{args.dataset}: {trainable:,} trainable of {sum(p.numel() for p in model.parameters()):,} parameters, "
+        f"{task.num_batches} batches of {recipe.batch_size} per epoch, {device}, {recipe.precision}",
+        soft_wrap=True,
+    )
+    provenance = {
+        "command": "mma-train " + " ".join(sys.argv[1:]),
+        "dataset": args.dataset,
+        "recipe": dataclasses.asdict(recipe),
+        **origin,
+        "torch": str(torch.__version__),  # its own class would make the file unreadable by our safe loader
+    }
+    execution = make_execution(args)
+    run = Run(model, config, recipe, task, args.run, provenance, console, device, execution, processes)
+    metrics = run.fit(args.resume)
+    if processes.is_writer:
+        _finish(run, metrics, args.half)
+    return metrics
+
+
+def _finish(run: Run, metrics: Metrics, half: bool) -> None:
+    """Write the result: a model without optimiser state, its confusion matrix and the page of the run."""
+    run.provenance["val"] = {"uar": metrics.uar, "war": metrics.war, "clips": metrics.num_clips}
+    plot_confusion(metrics, run.config.labels, run.folder / "confusion.png")
+    if isinstance(run.model, ContractModel):
+        released = Checkpoint(run.config, run.model.model.state_dict(), run.provenance)
+        build_model(released, run.folder)  # what is written can be read
+        save_checkpoint(run.folder / "model.pt", released, half=half)
+    clips = {
+        "training clips per epoch": run.task.num_batches * run.recipe.batch_size,
+        "validation clips": metrics.num_clips,
+    }
+    page = write_run_report(run.folder, metrics, run.config, run.provenance, clips)
+    run.console.print(
+        f"UAR {metrics.uar:.4f}  WAR {metrics.war:.4f}  on {metrics.num_clips} clips; report in {page}", soft_wrap=True
+    )

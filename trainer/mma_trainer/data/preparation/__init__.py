@@ -1,0 +1,1 @@
+"""Raw videos to face crops, sound and annotation lists."""

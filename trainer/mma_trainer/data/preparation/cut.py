@@ -1,0 +1,230 @@
+"""One raw video to one clip on disk: face crops and sound as the runtime would see and hear them.
+
+Detector, tracker and crop are the runtime's, and so is the clock of the sound. Of several faces the
+one that is seen in the most frames is taken; of equally many the larger one.
+
+    <output>/clips_faces/<name>/00001.jpg ...   the crops, at the size at which they were cut
+    <output>/clips_wav/<name>.wav               first channel at the file's own rate, float32
+    <output>/clips_done/<name>.json             written last: this clip is whole
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mma_edge.audio.logmel import frame_length_samples
+from mma_edge.errors import OutputError, SourceError
+from mma_edge.faces import FaceTracker, MTCNNDetector, centre_crop, crop_face, resize
+from mma_edge.sources import FileSource
+from mma_edge.types import Frame
+from mma_trainer.data.preparation.layouts import Video
+from mma_trainer.data.preparation.sound import Sound
+
+FACES, WAVS, DONE, WORK = "clips_faces", "clips_wav", "clips_done", "clips_work"
+CENTRE_TRACK = 0  # as in the runtime's pipeline; real tracks count from 1
+
+# Kinds of failures, as failures.csv and the counts name them.
+NOT_FOUND = "no such video"
+UNREADABLE = "unreadable video"
+NO_VIDEO = "no video track"
+NO_FRAMES = "no frames"
+NO_FACE = "no face"
+CRASHED = "decoder crashed"
+# The clip is kept all the same, and heard as silence.
+NO_SOUND = "sound cannot be decoded"
+SHORT_SOUND = "sound shorter than a window of the log-mel"
+
+
+@dataclass(frozen=True)
+class CropOptions:
+    """How clips are written.
+
+    Attributes:
+        format: "jpg" (quality 95) or "png" (what the runtime sees, to the bit; about five times as large).
+        size: side in pixels to resize crops to as the runtime does; 0 leaves them as cut.
+        centre_fallback: the centre of the picture where no face is found in the whole video.
+    """
+
+    format: str = "jpg"
+    size: int = 0
+    centre_fallback: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a video; the marker of a finished clip.
+
+    Attributes:
+        frames: crops written, 0 for a failure.
+        failure: (kind, details) of a video that gave no clip, else None.
+        note: (kind, details) of a clip that lacks something, else None.
+        source, options: what it was made of and how; a finished clip is redone when they change.
+    """
+
+    name: str
+    frames: int
+    sound_s: float
+    faces: int
+    failure: tuple[str, str] | None
+    note: tuple[str, str] | None
+    source: tuple[str, int, int]
+    options: dict
+
+    @property
+    def problem(self) -> tuple[str, str] | None:
+        return self.failure or self.note
+
+
+def finished(output: Path, video: Video, options: CropOptions) -> Outcome | None:
+    """The outcome of an earlier run, where source and options are the same and the files are there."""
+    try:
+        found = json.loads((output / DONE / f"{video.name}.json").read_text())
+        for part in ("failure", "note", "source"):
+            found[part] = tuple(found[part]) if found[part] is not None else None
+        outcome = Outcome(**found)
+        if outcome.source != _source(video.path) or outcome.options != asdict(options):
+            return None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return outcome if outcome.failure or (output / FACES / video.name).is_dir() else None
+
+
+def prepare_video(video: Video, output: Path, options: CropOptions) -> Outcome:
+    """Make one clip, whole or not at all; failures of the video are an outcome, those of the disk an OutputError."""
+    if video.path is None or not video.path.is_file():
+        details = f"{video.path} does not exist" if video.path else "no file of this name among the videos"
+        return Outcome(video.name, 0, 0.0, 0, (NOT_FOUND, details), None, ("", 0, 0), asdict(options))
+    work = output / WORK / video.name
+    try:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        outcome = _cut(video, work, options)
+        _move(outcome, work, output)
+        return outcome
+    except OSError as error:
+        raise OutputError(
+            f"{output} cannot be written ({error})", "free disk space", "repeat the command to go on"
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _cut(video: Video, work: Path, options: CropOptions) -> Outcome:
+    said: list[str] = []
+    tracks, sound, frames = Tracks(work, options), Sound(), 0
+    failure = note = None
+    try:
+        with FileSource(video.path, said.append) as source:
+            has_video, has_audio = source.has_video, source.has_audio
+            for event in source.events():
+                if isinstance(event, Frame):
+                    tracks.add(event)
+                    frames += 1
+                else:
+                    sound.add(event)
+    except SourceError as error:
+        failure = (UNREADABLE, str(error))
+    else:
+        if not has_video:
+            failure = (NO_VIDEO, "; ".join(said))
+        elif not frames:
+            failure = (NO_FRAMES, "; ".join(said) or "nothing could be decoded")
+        elif not tracks.counts:
+            failure = (NO_FACE, f"in {frames} frames; --centre-fallback takes the centre of the picture instead")
+        elif not has_audio and "cannot be decoded" in "; ".join(said):
+            note = (NO_SOUND, "; ".join(said))
+        elif has_audio and sound.samples < frame_length_samples(sound.rate_hz):
+            note = (SHORT_SOUND, f"{sound.samples} samples at {sound.rate_hz} Hz")
+    count = 0
+    if failure is None:
+        count = tracks.choose(work / "frames")
+        if sound.samples and note is None:
+            sound.write(work / "sound.wav")
+    return Outcome(
+        video.name,
+        count,
+        round(sound.samples / sound.rate_hz, 3) if sound.samples and note is None else 0.0,
+        len(tracks.counts),
+        failure,
+        note,
+        _source(video.path),
+        asdict(options),
+    )
+
+
+def _source(path: Path | None) -> tuple[str, int, int]:
+    status = path.stat()
+    return (os.fspath(path.absolute()), status.st_size, status.st_mtime_ns)
+
+
+def _move(outcome: Outcome, work: Path, output: Path) -> None:
+    """Put the clip into its place; the marker comes last, so that an interruption leaves none behind."""
+    for folder in (FACES, WAVS, DONE):
+        (output / folder).mkdir(parents=True, exist_ok=True)
+    marker = output / DONE / f"{outcome.name}.json"
+    marker.unlink(missing_ok=True)
+    shutil.rmtree(output / FACES / outcome.name, ignore_errors=True)
+    wav = output / WAVS / f"{outcome.name}.wav"
+    wav.unlink(missing_ok=True)
+    if outcome.failure is None:
+        os.replace(work / "frames", output / FACES / outcome.name)
+        if (work / "sound.wav").exists():
+            os.replace(work / "sound.wav", wav)
+    (work / "done.json").write_text(json.dumps(asdict(outcome)))
+    os.replace(work / "done.json", marker)
+
+
+class Tracks:
+    """Crops of every face of a video, written as they come: memory does not grow with its length."""
+
+    def __init__(self, folder: Path, options: CropOptions) -> None:
+        self.folder, self.options = folder, options
+        self.counts: dict[int, int] = {}
+        self._areas: dict[int, float] = {}
+        self._tracker = FaceTracker(_detector())
+
+    def add(self, frame: Frame) -> None:
+        found = [(face.track_id, crop_face(frame.image, face.box)) for face in self._tracker.update(frame)]
+        if not found and self.options.centre_fallback:
+            found = [(CENTRE_TRACK, centre_crop(frame.image))]
+        for track, crop in found:
+            if crop.size:
+                self._write(track, crop)
+
+    def _write(self, track: int, crop: np.ndarray) -> None:
+        number = self.counts.get(track, 0) + 1
+        self.counts[track] = number
+        self._areas[track] = self._areas.get(track, 0.0) + crop.shape[0] * crop.shape[1]
+        folder = self.folder / f"track{track}"
+        folder.mkdir(exist_ok=True)
+        image = Image.fromarray(resize(crop, self.options.size) if self.options.size else np.ascontiguousarray(crop))
+        path = folder / f"{number:05d}.{self.options.format}"
+        if self.options.format == "png":
+            image.save(path, compress_level=1)
+        else:
+            image.save(path, quality=95, subsampling=0)
+
+    def choose(self, target: Path) -> int:
+        """Rename the folder of the face that the clip is about to `target`; returns its number of frames."""
+        faces = [track for track in self.counts if track != CENTRE_TRACK] or [CENTRE_TRACK]
+        best = max(faces, key=lambda track: (self.counts[track], self._areas[track], -track))
+        os.replace(self.folder / f"track{best}", target)
+        return self.counts[best]
+
+
+_shared_detector: MTCNNDetector | None = None
+
+
+def _detector() -> MTCNNDetector:
+    """One per process: opening its networks takes as long as a short video."""
+    global _shared_detector
+    if _shared_detector is None:
+        _shared_detector = MTCNNDetector(num_threads=1)
+    return _shared_detector

@@ -1,0 +1,218 @@
+"""Are stated probabilities honest: expected calibration error, temperature scaling, and when to keep silent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mma_trainer.evaluation.metrics import cross_entropy
+
+ECE_BINS = 15
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+"""Where a temperature is sought; a model that is never wrong has none, and gets the lowest."""
+TOLERANCE = 1e-6  # of log T
+GOLDEN = (math.sqrt(5) - 1) / 2
+CURVE_POINTS = 200
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_BINS) -> float:
+    """How far the stated confidence is from the share of right answers: 0 is honest, 1 the worst.
+
+    Answers are sorted by the probability of their most probable class into `bins` equal-width bins
+    (lower < p <= upper); |accuracy - mean confidence| of each bin is averaged, weighted by its answers
+    (Guo et al. 2017).
+
+    Args:
+        probabilities: (N, C), rows sum to 1.
+        labels: (N,) true classes.
+    """
+    return float(sum(abs(b.accuracy - b.confidence) * b.share for b in reliability(probabilities, labels, bins)))
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One bin of a reliability diagram: share of all answers, their mean confidence and accuracy."""
+
+    lower: float
+    upper: float
+    share: float
+    confidence: float
+    accuracy: float
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_BINS) -> list[Bin]:
+    """The bins of the expected calibration error that have answers."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    return [
+        Bin(
+            lower=index / bins,
+            upper=(index + 1) / bins,
+            share=float(np.mean(which == index)),
+            confidence=float(confidence[which == index].mean()),
+            accuracy=float(right[which == index].mean()),
+        )
+        for index in np.unique(which).tolist()
+    ]
+
+
+def cooled(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """softmax(logits / T), float64 (N, C)."""
+    scaled = np.asarray(logits, np.float64) / temperature
+    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
+    """Mean cross-entropy of softmax(logits / T) in nats."""
+    return cross_entropy(np.asarray(logits, np.float64) / temperature, labels)
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature of least negative log-likelihood, by golden section over log T.
+
+    The likelihood is convex in 1/T, so it has one minimum. Accuracy does not change: the order of the
+    classes stays.
+
+    Args:
+        logits: (N, C), or logarithms of probabilities. labels: (N,).
+    """
+    low, high = math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)
+
+    def cost(log_temperature: float) -> float:
+        return negative_log_likelihood(logits, labels, math.exp(log_temperature))
+
+    a, b = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+    cost_a, cost_b = cost(a), cost(b)
+    while high - low > TOLERANCE:
+        if cost_a <= cost_b:
+            high, b, cost_b = b, a, cost_a
+            a = high - GOLDEN * (high - low)
+            cost_a = cost(a)
+        else:
+            low, a, cost_a = a, b, cost_b
+            b = low + GOLDEN * (high - low)
+            cost_b = cost(b)
+    return math.exp((low + high) / 2)
+
+
+def halves(count: int, groups: np.ndarray | None) -> np.ndarray:
+    """bool (count,): the second half. Every other clip, or every other group, so that no speaker is in both."""
+    if groups is None or len(np.unique(groups)) < 2:
+        return np.arange(count) % 2 == 1
+    _, place = np.unique(groups, return_inverse=True)
+    return place % 2 == 1
+
+
+def cross_fitted(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
+    """Probabilities (N, C) of each half of the clips by the temperature fitted on the other half.
+
+    Fitting and measuring on the same clips flatters; this does not.
+    """
+    probabilities = np.zeros(np.shape(logits), np.float64)
+    second = halves(len(labels), groups)
+    for fitted in (second, ~second):
+        if not fitted.any() or fitted.all():  # a single clip cannot be halved
+            return cooled(logits, fit_temperature(logits, labels))
+        probabilities[~fitted] = cooled(logits[~fitted], fit_temperature(logits[fitted], labels[fitted]))
+    return probabilities
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What temperature scaling does for one kind of clip.
+
+    Attributes:
+        source: which clips. num_clips: how many.
+        temperature_before, temperature: as it was, as fitted on all clips.
+        ece_raw: at temperature 1. ece_before: as it was. ece_after: cross-fitted over two halves.
+        nll_before, nll_after: in nats, the latter cross-fitted.
+    """
+
+    source: str
+    num_clips: int
+    temperature_before: float
+    temperature: float
+    ece_raw: float
+    ece_before: float
+    ece_after: float
+    nll_before: float
+    nll_after: float
+
+
+def calibrate(
+    source: str, logits: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, temperature_before: float
+) -> Calibration:
+    """Fit and judge a temperature.
+
+    Args:
+        logits: (N, C) at temperature 1. groups: see `halves`. temperature_before: in use until now.
+    """
+    after = cross_fitted(logits, labels, groups)
+    right = np.maximum(after[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
+    return Calibration(
+        source=source,
+        num_clips=len(labels),
+        temperature_before=temperature_before,
+        temperature=fit_temperature(logits, labels),
+        ece_raw=expected_calibration_error(cooled(logits, 1.0), labels),
+        ece_before=expected_calibration_error(cooled(logits, temperature_before), labels),
+        ece_after=expected_calibration_error(after, labels),
+        nll_before=negative_log_likelihood(logits, labels, temperature_before),
+        nll_after=float(-np.log(right).mean()),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Abstention:
+    """What is gained by answering only when confident (selective classification, Geifman and El-Yaniv 2017).
+
+    Attributes:
+        thresholds: (M,) distinct confidences, descending; an answer is given at or above one.
+        coverage: (M,) share of the clips that get an answer.
+        accuracy: (M,) share of right answers among these; the risk is 1 - accuracy.
+        aurc: area under the risk-coverage curve: the risk averaged over coverage; lower is better.
+    """
+
+    thresholds: np.ndarray
+    coverage: np.ndarray
+    accuracy: np.ndarray
+    aurc: float
+
+    def at(self, threshold: float) -> tuple[float, float | None]:
+        """(coverage, accuracy) when only answers with at least this confidence are given; None when there are none."""
+        answered = int((self.thresholds >= threshold).sum())
+        if not answered:
+            return 0.0, None
+        return float(self.coverage[answered - 1]), float(self.accuracy[answered - 1])
+
+    def rows(self, thresholds: Sequence[float]) -> list[dict]:
+        found = [(threshold, *self.at(threshold)) for threshold in thresholds]
+        return [{"threshold": t, "coverage": coverage, "accuracy": accuracy} for t, coverage, accuracy in found]
+
+    def curve(self, points: int = CURVE_POINTS) -> list[dict]:
+        """At most `points` of the curve, evenly over its thresholds: for a picture."""
+        chosen = np.unique(np.linspace(0, len(self.thresholds) - 1, points).round().astype(int))
+        columns = (self.thresholds[chosen], self.coverage[chosen], self.accuracy[chosen])
+        return [
+            {"threshold": float(t), "coverage": float(c), "accuracy": float(a)}
+            for t, c, a in zip(*columns, strict=True)
+        ]
+
+
+def abstention(probabilities: np.ndarray, labels: np.ndarray) -> Abstention:
+    """The threshold curve of answers with probabilities (N, C) to clips of the classes (N,)."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    order = np.argsort(-confidence, kind="stable")
+    confidence, right = confidence[order], right[order]
+    # Clips of equal confidence are answered together or not at all.
+    last = np.append(confidence[1:] != confidence[:-1], True)
+    answered = np.flatnonzero(last) + 1
+    accuracy = np.cumsum(right)[last] / answered
+    aurc = float(((1 - accuracy) * np.diff(answered, prepend=0)).sum() / len(labels))
+    return Abstention(confidence[last], answered / len(labels), accuracy, aurc)

@@ -1,0 +1,180 @@
+"""Everything that mma-eval finds out about a model, as plain values for JSON, report and console."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mma_edge.bundle import read_bundle, write_temperatures
+from mma_edge.bundle.manifest import MODALITIES
+from mma_edge.errors import DataError, OutputError, UsageError
+from mma_trainer.evaluation.calibration import ECE_BINS, Calibration, abstention, calibrate, expected_calibration_error
+from mma_trainer.evaluation.metrics import Metrics, recall_intervals, uar_interval, war_interval
+from mma_trainer.evaluation.predict import Answers, Predictor, collect
+from mma_trainer.evaluation.robustness import spoiled
+from mma_trainer.evaluation.sets import EvalSet
+
+THRESHOLDS = tuple(np.round(np.arange(0.0, 1.0, 0.05), 2).tolist())
+Progress = Callable[[str, int, int], None]
+"""Takes the name of the set or condition, clips done, clips in all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """One set: its answers, and those of the robustness conditions by name ("clean" first) if asked for."""
+
+    clips: EvalSet
+    answers: Answers
+    conditions: dict[str, Answers]
+
+
+def evaluate_set(model: Predictor, clips: EvalSet, robustness: bool, progress: Progress) -> Evaluated:
+    """Run a set, under every condition if `robustness`."""
+
+    def run(subset: EvalSet) -> Answers:
+        total = len(subset.labels)
+        return collect(
+            model.predict, subset, len(model.labels), progress=lambda done: progress(subset.name, done, total)
+        )
+
+    if not robustness:
+        return Evaluated(clips, run(clips), {})
+    conditions = {condition.name: run(subset) for condition, subset in spoiled(clips)}
+    return Evaluated(clips, conditions["clean"], conditions)
+
+
+def figures_of(result: Evaluated, labels: Sequence[str], thresholds: Sequence[float]) -> dict:
+    """The entry of a set in metrics.json. NaN, the recall of a class without clips, becomes None."""
+    metrics, answers = result.answers.metrics, result.answers
+    curve = abstention(answers.probabilities, answers.labels)
+    return {
+        "set": result.clips.name,
+        "description": result.clips.description,
+        "clips_per_item": result.clips.views,
+        **metric_figures(metrics, labels),
+        "ece": expected_calibration_error(answers.probabilities, answers.labels),
+        "predict_s": answers.predict_s,
+        "abstention": {
+            "aurc": curve.aurc,
+            "at": curve.rows(thresholds),
+            "table": curve.rows(THRESHOLDS),
+            "curve": curve.curve(),
+        },
+        "robustness": [
+            {
+                "condition": name,
+                "uar": number(a.metrics.uar),
+                "war": number(a.metrics.war),
+                "uar_difference": number(a.metrics.uar - metrics.uar),
+                "war_difference": number(a.metrics.war - metrics.war),
+                "ece": expected_calibration_error(a.probabilities, a.labels),
+            }
+            for name, a in result.conditions.items()
+        ],
+    }
+
+
+def metric_figures(metrics: Metrics, labels: Sequence[str]) -> dict:
+    """UAR, WAR, loss, recall with 95 % intervals, and the confusion matrix, as plain values."""
+    return {
+        "num_clips": metrics.num_clips,
+        "labels": list(labels),
+        "uar": number(metrics.uar),
+        "uar_interval": list(uar_interval(metrics)),
+        "war": number(metrics.war),
+        "war_interval": list(war_interval(metrics)),
+        "loss": number(metrics.loss),
+        "recall": [number(value) for value in metrics.recall],
+        "recall_intervals": [list(interval) for interval in recall_intervals(metrics)],
+        "confusion": metrics.confusion.tolist(),
+    }
+
+
+def number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def fit_calibration(model: Predictor, results: Sequence[Evaluated], progress: Progress) -> dict[str, Calibration]:
+    """A temperature for each kind of clip that the sets have: with both modalities, video alone, audio alone.
+
+    Where no set has clips with one modality alone, the clips with both serve, the other modality taken away.
+    """
+    parts = [(result.clips, result.answers) for result in results]
+    found = {}
+    for index, modality in enumerate(MODALITIES):
+        chosen = [part for part in parts if (part[1].available == index).any()]
+        if not chosen and modality != "both":
+            other = "audio" if modality == "video" else "video"
+            lacking = [r.clips.without(other) for r in results if (r.answers.available == 0).any()]
+            chosen = [
+                (
+                    clips,
+                    collect(
+                        model.predict,
+                        clips,
+                        len(model.labels),
+                        progress=lambda done, c=clips: progress(c.name, done, len(c.labels)),
+                    ),
+                )
+                for clips in lacking
+            ]
+        if rows := [_rows(clips, answers, index) for clips, answers in chosen if (answers.available == index).any()]:
+            logits, labels = (np.concatenate([row[key] for row in rows]) for key in ("scores", "labels"))
+            # Speakers of two sets are two: their places in the list of sets keep them apart.
+            groups = np.concatenate([[f"{place}/{name}" for name in row["groups"]] for place, row in enumerate(rows)])
+            before = model.temperatures[modality]
+            source = ", ".join(clips.name for clips, _ in chosen)
+            found[modality] = calibrate(source, logits * before, labels, groups, before)
+    if not found:
+        raise DataError("no clips to calibrate on", "clips with a face or a voice", "choose another set")
+    return found
+
+
+def _rows(clips: EvalSet, answers: Answers, index: int) -> dict[str, np.ndarray]:
+    there = answers.available == index
+    groups = np.arange(len(answers.labels)) if clips.groups is None else clips.groups
+    return {"scores": answers.log_probabilities[there], "labels": answers.labels[there], "groups": groups[there]}
+
+
+def calibration_record(model: Predictor, found: dict[str, Calibration]) -> dict:
+    """What is written into a checkpoint's or a bundle's provenance."""
+    temperatures = {name: found[name].temperature if name in found else model.temperatures[name] for name in MODALITIES}
+    return {
+        "temperature": temperatures,
+        "method": f"temperature scaling by negative log-likelihood; ECE over {ECE_BINS} equal-width bins; "
+        "ece_after and nll_after are cross-fitted over two halves, the temperature is fitted on all clips",
+        "fits": {name: asdict(calibration) for name, calibration in found.items()},
+    }
+
+
+def store_calibration(path: Path, record: dict) -> None:
+    """Write a calibration where it belongs: the provenance of a checkpoint, the manifest of a bundle.
+
+    Raises:
+        UsageError: the file is the authors' own and would have to be rewritten in another format.
+        OutputError: it cannot be written; what was there stays as it was.
+    """
+    if path.is_dir():
+        try:
+            write_temperatures(read_bundle(path), record["temperature"], record)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be calibrated ({error.strerror})", "a bundle of yours") from error
+        return
+    from dataclasses import replace
+
+    from mma_trainer.weights.checkpoint import read_checkpoint, save_checkpoint
+
+    checkpoint = read_checkpoint(path)
+    if "layout" in str(checkpoint.provenance.get("origin", "")):
+        raise UsageError(
+            f"{path} is in the authors' format, which has no place for a temperature",
+            "a checkpoint of mma-train or a bundle",
+            "mma-export it and calibrate the bundle",
+        )
+    floats = [tensor for tensor in checkpoint.state_dict.values() if tensor.is_floating_point()]
+    half = all((tensor.half().float() == tensor).all() for tensor in floats)  # stored so: nothing is lost again
+    provenance = {**checkpoint.provenance, "calibration": record}
+    save_checkpoint(path, replace(checkpoint, provenance=provenance), half=half)

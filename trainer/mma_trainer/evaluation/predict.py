@@ -1,0 +1,147 @@
+"""The one loop that runs labelled clips through a checkpoint or a bundle, on the same inputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
+from mma_edge.bundle.manifest import MODALITIES, read_temperatures
+from mma_edge.clip import NUM_FRAMES
+from mma_edge.errors import CheckpointError, DataError, UsageError
+from mma_edge.recognizer import Recognizer, cool, modalities, softmax
+from mma_trainer.evaluation.metrics import Metrics, metrics_of
+from mma_trainer.evaluation.sets import BATCH, EvalSet
+
+Predict = Callable[[np.ndarray | None, np.ndarray | None], np.ndarray]
+"""(frames uint8 (N, 16, S, S, 3) or None, mel float32 (N, 512, 128) or None) -> probabilities (N, C)."""
+
+
+class Predictor(NamedTuple):
+    """A model ready to be evaluated; `temperatures` of MODALITIES are already in its probabilities."""
+
+    predict: Predict
+    labels: tuple[str, ...]
+    image_size: int
+    temperatures: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a model said about every clip of a set.
+
+    Attributes:
+        labels: int64 (N,) true classes.
+        probabilities: float32 (N, C).
+        available: int (N,), what there was of each clip: an index into MODALITIES.
+        predict_s: time spent inside the model.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    available: np.ndarray
+    predict_s: float
+
+    @property
+    def log_probabilities(self) -> np.ndarray:
+        """float64 (N, C); a rounded-off zero may cost much, but not infinitely much."""
+        return np.log(np.maximum(self.probabilities.astype(np.float64), np.finfo(np.float32).tiny))
+
+    @property
+    def metrics(self) -> Metrics:
+        return metrics_of(self.labels, self.log_probabilities)
+
+
+def collect(
+    predict: Predict,
+    clips: EvalSet,
+    num_classes: int,
+    batch: int = BATCH,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Answers:
+    """Run all clips of a set; `progress` is told the number of clips done, at the start and after each batch.
+
+    Raises:
+        DataError: a clip has a class that the model lacks.
+    """
+    if clips.labels.max(initial=0) >= num_classes:
+        raise DataError(
+            f"set {clips.name} has class {int(clips.labels.max())}", f"classes below the model's {num_classes}"
+        )
+    found, available, predict_s, done = [], [], 0.0, 0
+    progress(0)
+    for frames, mel, labels in clips.batches(batch):
+        start = time.perf_counter()
+        probabilities = predict(frames, mel)
+        predict_s += time.perf_counter() - start
+        found.append(probabilities.reshape(len(labels), clips.views, -1).mean(axis=1))
+        available.append(_available(frames, mel)[:: clips.views])
+        done += len(labels)
+        progress(done)
+    return Answers(clips.labels, np.concatenate(found), np.concatenate(available), predict_s)
+
+
+def evaluate(
+    predict: Predict, clips: EvalSet, num_classes: int, progress: Callable[[int], None] = lambda done: None
+) -> Metrics:
+    """UAR, WAR, loss and confusion of a set."""
+    return collect(predict, clips, num_classes, progress=progress).metrics
+
+
+def _available(frames: np.ndarray | None, mel: np.ndarray | None) -> np.ndarray:
+    if frames is None or mel is None:
+        return np.full(len(mel if frames is None else frames), MODALITIES.index("audio" if frames is None else "video"))
+    return modalities(frames, mel)
+
+
+def checkpoint_predictor(path: Path, device: str = "cpu") -> Predictor:
+    """A checkpoint on PyTorch; a missing modality is fed and calibrated as the runtime does it."""
+    import torch
+
+    from mma_trainer.model.inputs import ContractModel
+    from mma_trainer.weights.checkpoint import build_model, read_checkpoint
+
+    checkpoint = read_checkpoint(path)
+    try:
+        temperatures = read_temperatures(checkpoint.provenance.get("calibration", {}).get("temperature", 1.0))
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: {error}", hint="calibrate it again with mma-eval --calibrate") from error
+    model = ContractModel(build_model(checkpoint, path)).to(_device(device))
+    S = checkpoint.config.image_size
+
+    def predict(frames: np.ndarray | None, mel: np.ndarray | None) -> np.ndarray:
+        count = len(frames) if frames is not None else len(mel)
+        frames = np.zeros((count, NUM_FRAMES, S, S, 3), np.uint8) if frames is None else frames
+        mel = np.zeros((count, NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32) if mel is None else mel
+        with torch.inference_mode():
+            inputs = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in (frames, mel))
+            logits = model(*inputs).float().cpu().numpy()
+        return softmax(cool(logits, frames, mel, temperatures))
+
+    return Predictor(predict, checkpoint.config.labels, S, temperatures)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {name} cannot be used", "cpu or a CUDA device of this machine") from error
+    return name
+
+
+def bundle_predictor(folder: Path | None, backend: str = "auto", precision: str | None = None) -> Predictor:
+    """A bundle on the runtime's own `Recognizer.predict`; None is the embedded one."""
+    import mma_edge
+
+    return recognizer_predictor(mma_edge.load(folder, backend, precision))
+
+
+def recognizer_predictor(recognizer: Recognizer) -> Predictor:
+    return Predictor(recognizer.predict, recognizer.labels, recognizer.image_size, dict(recognizer.bundle.temperatures))

@@ -1,0 +1,151 @@
+"""What spoils a clip on its way to the model, at fixed strengths: noise, bad light, lost frames, lost modalities.
+
+Sound is spoiled as a waveform and faces before the runtime's own resize, where a microphone and a camera
+do it. Everything random is a function of (condition, index of the clip): the same table every time.
+
+    audio only, video only   the other modality is missing (fed as the runtime feeds it)
+    noise 20/10/0 dB         white Gaussian noise, signal-to-noise ratio over the whole waveform
+    blurred                  Gaussian, sigma 5 % of the shorter side of the face
+    dark                     brightness x 0.3
+    low resolution           shrunk to 16 pixels and back to its size (Pillow's BILINEAR both times)
+    audio +N ms, -N ms       the sound comes N ms later or earlier; what leaves the clip is lost, digital
+                             silence takes its place. A still has no motion to be out of step with: on stills
+                             only the missing beginning or end is tested
+    frames dropped           25/50/75 % of the 16 frames at random, never the first; each shows the last one
+                             that came through. No difference to a still
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from mma_edge.errors import UsageError
+from mma_trainer.evaluation.sets import EvalSet, RawClip, each_once
+
+SNRS_DB = (20, 10, 0)
+BLUR_SIGMA_SHARE = 0.05
+DARK_FACTOR = 0.3
+LOW_RESOLUTION_PX = 16
+SHIFTS_MS = (100, 200, 500, 1000)
+DROP_SHARES = (0.25, 0.5, 0.75)
+
+Change = Callable[[RawClip, np.random.Generator], RawClip]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A way to spoil clips that have all of `needs`; `only` names the modality that is left, if one is taken."""
+
+    name: str
+    needs: tuple[str, ...]
+    change: Change | None = None
+    only: str | None = None
+
+
+def noisy(clip: RawClip, rng: np.random.Generator, snr_db: float) -> RawClip:
+    """White noise at a signal-to-noise ratio; a silent clip stays silent."""
+    if not clip.wave.size:
+        return clip
+    power = float(np.mean(np.square(clip.wave, dtype=np.float64)))
+    noise = rng.standard_normal(clip.wave.shape) * np.sqrt(power / 10 ** (snr_db / 10))
+    return dataclasses.replace(clip, wave=(clip.wave + noise).astype(np.float32))
+
+
+def shifted(clip: RawClip, shift_ms: float) -> RawClip:
+    """Sound later (positive) or earlier against the frames, its length kept."""
+    length = clip.wave.shape[-1]
+    samples = min(round(abs(shift_ms) / 1000 * clip.sample_rate_hz), length)
+    wave = np.zeros_like(clip.wave)
+    if shift_ms >= 0:
+        wave[..., samples:] = clip.wave[..., : length - samples]
+    else:
+        wave[..., : length - samples] = clip.wave[..., samples:]
+    return dataclasses.replace(clip, wave=wave)
+
+
+def _with_images(clip: RawClip, change: Callable[[np.ndarray], np.ndarray]) -> RawClip:
+    return dataclasses.replace(clip, images=tuple(each_once(clip.images, change)))
+
+
+def blurred(image: np.ndarray) -> np.ndarray:
+    sigma = BLUR_SIGMA_SHARE * min(image.shape[:2])
+    return np.array(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)))
+
+
+def darkened(image: np.ndarray) -> np.ndarray:
+    return (image * DARK_FACTOR).round().astype(np.uint8)
+
+
+def low_resolution(image: np.ndarray) -> np.ndarray:
+    small = (LOW_RESOLUTION_PX, LOW_RESOLUTION_PX)
+    picture, size = Image.fromarray(image), image.shape[1::-1]
+    return np.array(picture.resize(small, Image.Resampling.BILINEAR).resize(size, Image.Resampling.BILINEAR))
+
+
+def dropped(clip: RawClip, rng: np.random.Generator, share: float) -> RawClip:
+    """A share of the frames lost, never the first; the last one that came through stays in its place."""
+    count = len(clip.images)
+    lost = set((1 + rng.permutation(count - 1)[: round(share * count)]).tolist())
+    images = list(clip.images)
+    for index in sorted(lost):
+        images[index] = images[index - 1]
+    return dataclasses.replace(clip, images=tuple(images))
+
+
+def _conditions() -> Iterator[Condition]:
+    yield Condition("clean", ())
+    yield Condition("audio only", ("video", "audio"), only="audio")
+    yield Condition("video only", ("video", "audio"), only="video")
+    for snr_db in SNRS_DB:
+        yield Condition(
+            f"noise, SNR {snr_db} dB", ("audio",), lambda clip, rng, snr_db=snr_db: noisy(clip, rng, snr_db)
+        )
+    for name, change in (
+        ("faces blurred", blurred),
+        ("faces dark", darkened),
+        (f"faces of {LOW_RESOLUTION_PX} px", low_resolution),
+    ):
+        yield Condition(name, ("video",), lambda clip, rng, change=change: _with_images(clip, change))
+    for size_ms in (0, *SHIFTS_MS):
+        for shift_ms in (size_ms, -size_ms) if size_ms else (0,):
+            name = f"audio {shift_ms:+d} ms" if shift_ms else "audio 0 ms"
+            yield Condition(name, ("audio",), lambda clip, rng, shift_ms=shift_ms: shifted(clip, shift_ms))
+    for share in DROP_SHARES:
+        yield Condition(
+            f"{share:.0%} of frames dropped", ("video",), lambda clip, rng, share=share: dropped(clip, rng, share)
+        )
+
+
+CONDITIONS = tuple(_conditions())
+
+
+def spoiled(clips: EvalSet) -> Iterator[tuple[Condition, EvalSet]]:
+    """The clean set, then every condition that its modalities allow."""
+    if clips.raw is None or clips.views > 1:
+        raise UsageError(
+            f"no robustness table of {clips.name}", "one clip per item, from a list or a public set", "use --clips 1"
+        )
+    for condition in CONDITIONS:
+        if set(condition.needs) <= set(clips.modalities):
+            yield condition, _apply(condition, clips)
+
+
+def _apply(condition: Condition, clips: EvalSet) -> EvalSet:
+    if condition.only:
+        return clips.without("video" if condition.only == "audio" else "audio")
+    if condition.change is None:
+        return clips
+    seed, change = zlib.crc32(condition.name.encode()), condition.change
+
+    def changed(clip: RawClip, index: int) -> RawClip:
+        # In a set with both, a single clip may lack the modality that is spoiled.
+        there = {"video": clip.images is not None, "audio": clip.wave is not None}
+        return change(clip, np.random.default_rng((seed, index))) if all(there[n] for n in condition.needs) else clip
+
+    return clips.changed(condition.name, changed)

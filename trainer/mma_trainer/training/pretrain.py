@@ -1,0 +1,144 @@
+"""Encoders pre-trained one by one, and how a pre-trained encoder becomes part of MMA-DFER."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mma_trainer.model import MMADFER, MMADFERConfig
+from mma_trainer.model.encoder import Encoder
+from mma_trainer.model.mma import build_encoder
+from mma_trainer.weights.checkpoint import Checkpoint, check_fit
+from mma_trainer.weights.encoders import EncoderWeights
+
+
+class EncoderClassifier(nn.Module):
+    """One encoder without prompts and a linear head on its [CLS].
+
+    Args:
+        patch_dropout: share of the patches left out of each training batch (Liu et al. 2022): less to
+            compute and less to memorise.
+        extra_classes: classes to be told apart in training only, after the config's.
+        early_head: what few clips need to get a stem and transformer blocks going from random weights.
+            A second head on the patches is taught the same in training (deep supervision, Lee et al. 2015);
+            the patch embedding starts with zero mean and unit variance on the first batch (Mishkin and
+            Matas 2016), and the positions as strong as half of that, for a sound's frequency matters.
+    """
+
+    def __init__(
+        self,
+        config: MMADFERConfig,
+        modality: str,
+        patch_dropout: float = 0.0,
+        extra_classes: int = 0,
+        early_head: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder = build_encoder(config, modality)
+        self.num_classes, self.patch_dropout = config.num_classes, patch_dropout
+        classes = config.num_classes + extra_classes
+        self.head = nn.Linear(config.width, classes)
+        self.early_head = None
+        if early_head:
+            # The mean over time, each band on its own.
+            features = self.encoder.grid[1] * config.width
+            self.early_head = nn.Sequential(nn.BatchNorm1d(features), nn.Dropout(0.2), nn.Linear(features, classes))
+            self.register_buffer("standardised", torch.tensor(False))
+            with torch.no_grad():
+                self.encoder.pos_embed.normal_(std=0.5)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """(B, C, H, W) -> logits (B, classes); in training with an early head also its logits.
+
+        In training H may be shorter than the encoder's: the clip then lies anywhere on its grid.
+        """
+        if not self.training:
+            return self.head(self.encoder.encode(self.encoder.embed(x)))[:, : self.num_classes]
+        if self.early_head is not None and not self.standardised:
+            self._standardise(x)
+        patches = self.encoder.patch_embed(x)  # (B, P, W)
+        B, P, W = patches.shape
+        rows, columns = self.encoder.grid
+        first = columns * int(torch.randint(rows - P // columns + 1, ()))
+        kept = torch.randperm(P)[: round(P * (1 - self.patch_dropout))].sort().values
+        positions = self.encoder.pos_embed
+        tokens = (patches + positions[:, 1 + first : 1 + first + P])[:, kept]
+        cls = (self.encoder.cls_token + positions[:, :1]).expand(B, -1, -1)
+        logits = self.head(self.encoder.encode(torch.cat([cls, tokens], dim=1)))
+        if self.early_head is None:
+            return logits
+        return logits, self.early_head(patches.reshape(B, -1, columns, W).mean(dim=1).flatten(1))
+
+    def start_from(self, weights: EncoderWeights, path: str) -> None:
+        """Go on from an encoder that is trained already; the heads are new. See `initialise_encoder`."""
+        initialise_encoder(self.encoder, weights, path)
+        if self.early_head is not None:
+            self.standardised.fill_(True)
+
+    @torch.no_grad()
+    def _standardise(self, x: Tensor) -> None:
+        proj = self.encoder.patch_embed.proj
+        patches = self.encoder.patch_embed(x).flatten(0, 1)
+        mean, std = patches.mean(dim=0), patches.std(dim=0) + 1e-6
+        proj.weight /= std.view(-1, 1, 1, 1)
+        proj.bias.copy_((proj.bias - mean) / std)
+        self.standardised.fill_(True)
+
+
+def initialise_encoder(encoder: Encoder, weights: EncoderWeights, path: str) -> None:
+    """Put pre-trained weights into an encoder with prompts.
+
+    Patch position embeddings are resized bicubically to the new grid (align_corners=False); the
+    prompts' positions keep their N(0, 1) initialisation.
+
+    Raises:
+        CheckpointError: `weights` are not exactly those of the encoder (what is missing or misshapen).
+    """
+    wanted = encoder.state_dict()
+    found = dict(weights.state)
+    if "pos_embed" in found:
+        positions = wanted["pos_embed"].clone()
+        resized = resize_positions(found["pos_embed"], weights.grid, encoder.grid)
+        if resized.shape[1] <= positions.shape[1] and resized.shape[2] == positions.shape[2]:
+            positions[:, : resized.shape[1]] = resized
+            found["pos_embed"] = positions
+    check_fit(found, wanted, path)
+    encoder.load_state_dict(found)
+
+
+def resize_positions(positions: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
+    """Position embeddings (1, 1 + old patches, W), [CLS] first -> (1, 1 + new patches, W)."""
+    if old_grid == new_grid:
+        return positions
+    cls, patches = positions[:, :1], positions[:, 1:]
+    patches = patches.reshape(1, *old_grid, -1).permute(0, 3, 1, 2)
+    patches = F.interpolate(patches, new_grid, mode="bicubic", align_corners=False)
+    return torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
+
+
+def model_from_encoders(config: MMADFERConfig, image: EncoderWeights | None, audio: EncoderWeights | None) -> MMADFER:
+    """MMA-DFER around pre-trained encoders, of other image sizes and sound lengths if need be.
+
+    A modality that the config does not use may be None.
+    """
+    model = MMADFER(config)
+    for name, weights, encoder in (("image", image, model.image_encoder), ("audio", audio, model.audio_encoder)):
+        if encoder is not None:
+            initialise_encoder(encoder, weights, f"the {name} encoder's file")
+    return model
+
+
+def at_image_size(checkpoint: Checkpoint, image_size: int) -> Checkpoint:
+    """A whole model for another face size: the image positions are resized, those of the prompts kept."""
+    old, new = checkpoint.config, checkpoint.config.replace(image_size=image_size)
+    key = next((key for key in checkpoint.state_dict if key.endswith("image_encoder.pos_embed")), "")
+    if old.image_grid == new.image_grid or not key:
+        return dataclasses.replace(checkpoint, config=new)
+    positions = checkpoint.state_dict[key]
+    patches = 1 + old.image_grid[0] * old.image_grid[1]
+    resized = resize_positions(positions[:, :patches], old.image_grid, new.image_grid)
+    state = {**checkpoint.state_dict, key: torch.cat([resized, positions[:, patches:]], dim=1)}
+    return dataclasses.replace(checkpoint, config=new, state_dict=state)

@@ -1,0 +1,166 @@
+"""Several processes, one run: who they are, what they tell each other, and who writes.
+
+Start them with torchrun, which sets RANK, WORLD_SIZE and LOCAL_RANK:
+
+    torchrun --nproc-per-node 2 -m -- mma_trainer --batch-size 8 ...
+
+with mma-train's options; without the "--", torchrun takes some of them for its own. The batch size is
+that of all processes together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mma_edge.errors import BackendError, UsageError
+from mma_trainer.data.batch import Shard
+from mma_trainer.model import MMADFER
+
+TIMEOUT = timedelta(minutes=15)
+"""How long a process waits for the others: longer than a checkpoint takes to write, not forever."""
+RELEASE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that share a run; alone unless started by torchrun."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @classmethod
+    def from_environment(cls) -> Processes:
+        """As torchrun says."""
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+        values = [os.environ.get(name) for name in names]
+        if values[0] is None or values[1] is None:
+            return cls()
+        try:
+            rank, world, local_rank = (int(value or 0) for value in values)
+        except ValueError as error:
+            raise UsageError(f"RANK, WORLD_SIZE, LOCAL_RANK are {values}", "numbers", "start with torchrun") from error
+        return cls(rank, world, local_rank)
+
+    @property
+    def is_writer(self) -> bool:
+        """One process writes files and speaks."""
+        return self.rank == 0
+
+    @property
+    def shard(self) -> Shard:
+        return Shard(self.rank, self.world)
+
+    def console(self, console: Console) -> Console:
+        return console if self.is_writer else Console(quiet=True)
+
+    @contextlib.contextmanager
+    def joined(self, device: torch.device) -> Iterator[None]:
+        """Connected with the others: NCCL between CUDA devices, gloo between processors.
+
+        Raises:
+            BackendError: the others cannot be found, or one of them went away.
+        """
+        if self.world == 1:
+            yield
+            return
+        try:
+            if not dist.is_initialized():
+                # Flags and metrics are small and on the host: they go by gloo on any device.
+                backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+                dist.init_process_group(backend, timeout=TIMEOUT)
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+            yield
+            self.any([False])  # nobody leaves while another still needs it
+        except (dist.DistError, RuntimeError) as error:
+            if not _is_lost_peer(error):
+                raise
+            raise BackendError(
+                f"process {self.rank} of {self.world} lost the others ({str(error).splitlines()[0][:100]})",
+                hint="look for the first error above; start again with --resume",
+            ) from error
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+
+    def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """The model whose backward pass averages the gradients of all processes."""
+        if self.world == 1:
+            return model
+        mixes_clips = has_batch_statistics(model)
+        if mixes_clips and device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        with warnings.catch_warnings():
+            # torch 2.13 has another name for broadcast_buffers, which older ones do not know.
+            warnings.simplefilter("ignore", FutureWarning)
+            return DistributedDataParallel(
+                model,
+                device_ids=[device.index] if device.type == "cuda" else None,
+                broadcast_buffers=mixes_clips,
+                # The official layout carries norms that no forward pass uses.
+                find_unused_parameters=any(isinstance(module, MMADFER) for module in model.modules()),
+                gradient_as_bucket_view=True,
+            )
+
+    def any(self, flags: list[bool]) -> list[bool]:
+        """Of each flag: whether it is up in any process."""
+        if self.world == 1:
+            return flags
+        return [bool(value) for value in _reduced(torch.tensor(flags, dtype=torch.int32), dist.ReduceOp.MAX)]
+
+    def sum(self, values: list[float]) -> list[float]:
+        if self.world == 1:
+            return values
+        return _reduced(torch.tensor(values, dtype=torch.float64), dist.ReduceOp.SUM)
+
+    def gather(self, value: object) -> list:
+        """Every process's value, in the order of their ranks, in every process."""
+        if self.world == 1:
+            return [value]
+        gathered: list = [None] * self.world
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+
+ALONE = Processes()
+
+
+def has_batch_statistics(model: nn.Module) -> bool:
+    """Whether training changes batch statistics, which a part of a batch has others of."""
+    model.train()
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in model.modules())
+
+
+def _reduced(tensor: Tensor, how: dist.ReduceOp.RedOpType) -> list:
+    """Reduced over all processes, and let go of by gloo's thread.
+
+    That thread lets go a moment after the collective is done, and needs the interpreter for it. It outlives the group
+    (DistributedDataParallel holds it): in an interpreter that is ending it aborts the process, as seen on busy
+    machines where a run ended right after a collective.
+    """
+    before = tensor._use_count()
+    dist.all_reduce(tensor, how)
+    end = time.monotonic() + RELEASE_S
+    while tensor._use_count() > before and time.monotonic() < end:
+        time.sleep(0.001)
+    return tensor.tolist()
+
+
+def _is_lost_peer(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or any(
+        word in text for word in ("connection closed", "connection reset", "gloo", "nccl", "timed out", "broken pipe")
+    )

@@ -1,0 +1,151 @@
+"""What is learnt, and how: hyper-parameters (the defaults are the paper's to the letter), loss, optimiser, schedule,
+and the average of the weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from mma_edge.errors import UsageError
+from mma_trainer.training.precision import PRECISIONS
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """AdamW with a cosine to zero, cross-entropy, the last epoch is the result.
+
+    Attributes:
+        epochs, batch_size, lr, weight_decay, seed: as named; the paper's values.
+        warmup_epochs: linear warm-up before the cosine (0 in the paper; used to pre-train encoders).
+        label_smoothing: of the cross-entropy (0 in the paper).
+        clip_grad: largest gradient norm, 0 for no limit (the paper has none).
+        precision: of the matrix products, see precision.py; "fp32" in the paper.
+        modality_dropout: probability of losing each modality of a training clip, never both (0 in the paper).
+        schedule: the learning rate changes after each "epoch" as in the paper, or after each "step".
+        ema_decay: the result is an exponential moving average of the weights (0, as in the paper: the weights).
+    """
+
+    epochs: int = 25
+    batch_size: int = 8
+    lr: float = 1e-4
+    weight_decay: float = 1e-2
+    seed: int = 1
+    warmup_epochs: int = 0
+    label_smoothing: float = 0.0
+    clip_grad: float = 0.0
+    precision: str = "fp32"
+    modality_dropout: float = 0.0
+    schedule: str = "epoch"
+    ema_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        wrong = [
+            text
+            for bad, text in (
+                (self.epochs < 1, f"epochs {self.epochs}"),
+                (self.batch_size < 1, f"batch size {self.batch_size}"),
+                (not self.lr > 0, f"lr {self.lr}"),
+                (self.weight_decay < 0, f"weight decay {self.weight_decay}"),
+                (not 0 <= self.warmup_epochs < self.epochs, f"warm-up of {self.warmup_epochs} epochs"),
+                (not 0 <= self.label_smoothing < 1, f"label smoothing {self.label_smoothing}"),
+                (not 0 <= self.modality_dropout <= 0.5, f"modality dropout {self.modality_dropout}"),
+                (self.schedule not in ("epoch", "step"), f"schedule {self.schedule}"),
+                (not 0 <= self.ema_decay < 1, f"EMA decay {self.ema_decay}"),
+                (self.precision not in PRECISIONS, f"precision {self.precision}"),
+            )
+            if bad
+        ]
+        if wrong:
+            raise UsageError(", ".join(wrong) + " is out of range", hint="see mma-train --help")
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe) -> AdamW:
+    """AdamW over what is trainable; frozen parts hold no state."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+
+
+def build_scheduler(optimizer: AdamW, recipe: Recipe, num_batches: int = 1) -> LambdaLR:
+    """Linear warm-up, then lr * (1 + cos(pi t)) / 2; stepped once per epoch, or per step where the recipe says so."""
+    per_epoch = num_batches if recipe.schedule == "step" else 1
+    warmup, total = recipe.warmup_epochs * per_epoch, recipe.epochs * per_epoch
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+
+    return LambdaLR(optimizer, factor)
+
+
+def training_loss(
+    outputs: Tensor | tuple[Tensor, ...], labels: Tensor, label_smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy, and the logits (B, C) in float32.
+
+    A model may answer with several heads while it trains; all are taught, the first is the answer.
+    """
+    heads = [head.float() for head in (outputs if isinstance(outputs, tuple) else (outputs,))]
+    losses = [F.cross_entropy(head, labels, label_smoothing=label_smoothing) for head in heads]
+    return sum(losses[1:], losses[0]), heads[0]
+
+
+class WeightAverage:
+    """Exponential moving average of the weights: what is evaluated and kept is smoother than the last step.
+
+    Averages of the trainable parameters; frozen ones do not move, and buffers are the model's own.
+
+    The decay of step t (from 0) is min(decay, (1 + t) / (10 + t)), so that the random first weights are
+    forgotten soon however short the run is.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self.step = decay, 0
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.averages = {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """After a step of the optimiser."""
+        decay = min(self.decay, (1 + self.step) / (10 + self.step))
+        self.step += 1
+        torch._foreach_lerp_(list(self.averages.values()), [p.data for p in self.parameters.values()], 1 - decay)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The averages in the model's place, and the model's own weights back afterwards."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def adopt(self) -> None:
+        """Make the averages the model's weights, for good."""
+        for name, parameter in self.parameters.items():
+            parameter.data.copy_(self.averages[name])
+
+    def _swap(self) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.data, self.averages[name] = self.averages[name], parameter.data
+
+    def state_dict(self) -> dict:
+        """What a checkpoint of the averages lacks: the weights as the optimiser left them, and the step."""
+        return {"step": self.step, "raw": {name: p.detach().cpu() for name, p in self.parameters.items()}}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict) -> None:
+        """With a model that holds the averages: put the optimiser's weights back into it."""
+        self.step = state["step"]
+        for name, parameter in self.parameters.items():
+            self.averages[name].copy_(parameter)
+            parameter.copy_(state["raw"][name])

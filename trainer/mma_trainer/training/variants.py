@@ -1,0 +1,255 @@
+"""The paper's tables of variants: their rows, what each row changes, and how a table is kept and written.
+
+Rows and the paper's parameter counts: Chumachenko et al., CVPRW 2024. Its UAR and WAR per row are not
+repeated here; only what is certain is: the best model's (paper.py).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from mma_edge.errors import CheckpointError
+from mma_edge.files import to_json, write_text
+from mma_trainer.model import MMADFER, MMADFERConfig
+from mma_trainer.report.paper import OURS, PUBLISHED
+
+RESULT = "result.json"
+SCORES = ("uar", "war", "clips")
+_BEST = {name.upper(): row for name, rows in PUBLISHED.items() for row in rows if row.method == OURS}
+PAPERS_BEST = "the paper's best, mean of 5 folds at 224: " + ", ".join(
+    f"{name} UAR {row.uar:.2f} WAR {row.war:.2f}" for name, row in _BEST.items()
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row.
+
+    Attributes:
+        name: as the table prints it.
+        changes: fields of the config; the rest is the base's.
+        paper_m: trainable parameters that the paper prints for the row, in millions.
+    """
+
+    name: str
+    changes: dict[str, object]
+    paper_m: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper.
+
+    Attributes:
+        title: its heading.
+        varies: the config's fields that its rows set, which the command line therefore may not.
+        part: prefixes of the parameters that its "part" column counts ("temporal blocks"), () for none;
+            the paper's figures are then of that part, else of the whole model.
+    """
+
+    title: str
+    rows: tuple[Variant, ...]
+    part: tuple[str, ...] = ()
+
+    @property
+    def varies(self) -> set[str]:
+        return {key for row in self.rows for key in row.changes}
+
+
+def _updates(steps: int) -> Variant:
+    return Variant(f"progressive, {steps} updates", {"prompts": "progressive", "num_prompts": 3 * steps, **_THREE})
+
+
+def _bottleneck(width: int, paper_m: float | None = None) -> Variant:
+    return Variant(f"bottleneck {width}", {"fusion": "bottleneck", "bottleneck_width": width}, paper_m)
+
+
+_THREE = {"prompts_per_update": 3}
+_MULT = {"bottleneck_width": 128, "adaptor_heads": 2}
+TABLES = {
+    "prompts": Table(
+        "prompts",
+        (
+            Variant("none", {"prompts": "none"}),
+            Variant("not updated", {"prompts": "static", "num_prompts": 6}),
+            *(_updates(steps) for steps in (2, 4, 6, 12)),
+        ),
+    ),
+    "fusion": Table(
+        "fusion",
+        (
+            Variant("none", {"fusion": "none"}),
+            Variant("add", {"fusion": "add"}),
+            Variant("mult", {"fusion": "mult", **_MULT}),
+            Variant("mult-concat", {"fusion": "mult-concat", **_MULT}),
+            _bottleneck(64),
+            _bottleneck(128, 7.5),
+            _bottleneck(256, 12.3),
+            _bottleneck(512, 21.7),
+        ),
+    ),
+    "temporal": Table(
+        "temporal adaptation",
+        (
+            Variant("mean", {"temporal": "mean"}),
+            Variant("MTT", {"temporal": "mtt"}, 2.2),
+            Variant("ITA 64", {"temporal": "ita", "ita_width": 64}, 1.3),
+            Variant("ITA 128", {"temporal": "ita", "ita_width": 128}, 0.8),
+            Variant("ITA 256", {"temporal": "ita", "ita_width": 256}, 4.3),
+            Variant("MTT + ITA 128", {"temporal": "both", "ita_width": 128}, 2.9),
+        ),
+        part=("temporal.", "adaptors."),
+    ),
+    "modality": Table(
+        "modality",
+        (
+            Variant("audio only", {"modalities": "audio"}),
+            Variant("vision only", {"modalities": "vision"}),
+            Variant("audio and vision", {"modalities": "both"}),
+        ),
+    ),
+    "resolution": Table("resolution", tuple(Variant(f"{size}", {"image_size": size}) for size in (112, 160, 224))),
+}
+
+
+@dataclass
+class Row:
+    """A variant on its base architecture, and its result once it has one.
+
+    Attributes:
+        config: None where the variant does not fit the base; `problem` then says why.
+        folder: of its run, or of its folds' runs; rows of several tables that are the same model share it.
+        trainable, part: parameters of the model, and of the table's part of it.
+        result: UAR and WAR (fractions, mean of the folds), clips and folds; None before it has one.
+    """
+
+    variant: Variant
+    config: MMADFERConfig | None
+    folder: Path
+    trainable: int = 0
+    part: int = 0
+    problem: str = ""
+    result: dict | None = field(default=None)
+
+
+def plan(table: Table, base: MMADFERConfig, folder: Path) -> list[Row]:
+    """The rows of a table on a base architecture, with their parameter counts."""
+    rows = []
+    for variant in table.rows:
+        try:
+            config = base.replace(**variant.changes)
+        except CheckpointError as error:
+            rows.append(Row(variant, None, folder, problem=error.what.removeprefix("model config: ")))
+            continue
+        counts = count_trainable(config, table.part)
+        rows.append(Row(variant, config, folder / folder_name(base, config), *counts))
+    return rows
+
+
+def count_trainable(config: MMADFERConfig, part: tuple[str, ...] = ()) -> tuple[int, int]:
+    """Trainable parameters, and those of them whose names begin with one of `part`; nothing is allocated."""
+    with torch.device("meta"):
+        model = MMADFER(config)
+    counts = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    return sum(counts.values()), sum(count for name, count in counts.items() if name.startswith(part))
+
+
+def folder_name(base: MMADFERConfig, config: MMADFERConfig) -> str:
+    """ "base", or what differs: "fusion=mult,adaptor_heads=4"; the same model has the same name in every table."""
+    pairs = zip(base.to_dict().items(), config.to_dict().values(), strict=True)
+    return ",".join(f"{key}={new}" for (key, old), new in pairs if old != new) or "base"
+
+
+def read_result(folder: Path, identity: dict) -> dict | None:
+    """The stored result of a finished run; None when it is not finished.
+
+    Raises:
+        CheckpointError: it was run with other options (which, in words), or its file is damaged.
+    """
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        before, result = dict(stored["identity"]), {key: stored["result"][key] for key in SCORES}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is no result of a row ({error})", hint="delete its folder") from error
+    now = json.loads(json.dumps(identity))
+    if changed := [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]:
+        words = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
+        raise CheckpointError(
+            f"{folder} was run with other options: {words}", "those of before", "choose another --run"
+        )
+    return result
+
+
+def write_result(folder: Path, row: Row, identity: dict, result: dict) -> None:
+    """Keep a result beside its run: from now on it is finished."""
+    content = {"variant": row.variant.name, "trainable": row.trainable, "identity": identity, "result": result}
+    write_text(folder / RESULT, to_json(content))
+
+
+def mean_result(results: list[dict]) -> dict:
+    """Of the folds: mean UAR and WAR, all clips."""
+    means = {key: sum(result[key] for result in results) / len(results) for key in ("uar", "war")}
+    return {**means, "clips": sum(result["clips"] for result in results), "folds": len(results)}
+
+
+def cells(table: Table, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    """Headings and lines of a table in the paper's form: variant, parameters in millions, UAR and WAR in percent."""
+    has_paper = any(row.variant.paper_m is not None for row in rows)
+    headings = ["variant", "trainable (M)"]
+    headings += ["temporal part (M)"] if table.part else []
+    headings += ["paper (M)"] if has_paper else []
+    lines = []
+    for row in rows:
+        line = [row.variant.name, _millions(row.trainable, row)]
+        line += [_millions(row.part, row)] if table.part else []
+        line += ["-" if row.variant.paper_m is None else f"{row.variant.paper_m:.1f}"] if has_paper else []
+        scores = [f"{100 * row.result[key]:.2f}" for key in ("uar", "war")] if row.result else ["-", "-"]
+        lines.append([*line, *scores])
+    return [*headings, "UAR", "WAR"], lines
+
+
+def _millions(count: int, row: Row) -> str:
+    return f"{count / 1e6:.2f}" if row.config else "does not fit"
+
+
+def markdown(tables: dict[str, list[Row]]) -> str:
+    """All tables as Markdown, with the reasons of the rows that do not fit."""
+    text = []
+    for name, rows in tables.items():
+        headings, lines = cells(TABLES[name], rows)
+        text += [f"## {TABLES[name].title}", "", "| " + " | ".join(headings) + " |"]
+        text += ["| --- |" + " ---: |" * (len(headings) - 1)]
+        text += ["| " + " | ".join(line) + " |" for line in lines]
+        text += ["", *(f"{row.variant.name}: {row.problem}." for row in rows if row.problem), ""]
+    return "\n".join([*text, f"({PAPERS_BEST})\n"])
+
+
+def as_json(tables: dict[str, list[Row]], options: dict) -> str:
+    """All tables as JSON; UAR and WAR are fractions, null where a row is not finished."""
+    content = {
+        "options": options,
+        "tables": {
+            name: [
+                {
+                    "variant": row.variant.name,
+                    "changes": row.variant.changes,
+                    "trainable": row.trainable or None,
+                    "part": row.part or None,
+                    "paper_m": row.variant.paper_m,
+                    "problem": row.problem or None,
+                    "folder": row.folder.name if row.config else None,
+                    **(row.result or dict.fromkeys((*SCORES, "folds"))),
+                }
+                for row in rows
+            ]
+            for name, rows in tables.items()
+        },
+    }
+    return to_json(content)

@@ -1,0 +1,1 @@
+"""Files of weights: checkpoints, ours and the authors', and pre-trained encoders."""

@@ -1,0 +1,216 @@
+"""Checkpoint files: ours and the authors', loaded without ever running code from them.
+
+Ours is a torch file holding {"format", "version", "config", "state_dict", "provenance", "training"};
+the authors' is {"epoch", "state_dict", "best_acc", "optimizer", "recorder"} with every key of the
+state dict prefixed `module.` and `recorder` a pickled instance of a class of their script.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mma_edge.errors import CheckpointError
+from mma_trainer.model import MMADFER, MMADFERConfig
+from mma_trainer.weights import official
+
+FORMAT = "mma-edge-checkpoint"
+VERSION = 1
+
+
+class _InertRecorder:
+    """Stands in for the authors' `__main__.RecorderMeter`: holds its numbers, has no behaviour."""
+
+
+def _numpy_constructors() -> list:
+    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+    allowed = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8"))]
+    for package in ("numpy.core", "numpy._core"):  # numpy 1 and numpy 2 wrote different names
+        allowed += [(multiarray._reconstruct, f"{package}.multiarray._reconstruct")]
+        allowed += [(multiarray.scalar, f"{package}.multiarray.scalar")]
+    return allowed
+
+
+@dataclass
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        config: the architecture. state_dict: float32 tensors under our names.
+        provenance: where it comes from: a dict of plain values.
+        training: optimiser state and counters to resume with; empty in a released model.
+    """
+
+    config: MMADFERConfig
+    state_dict: dict[str, Tensor]
+    provenance: dict = field(default_factory=dict)
+    training: dict = field(default_factory=dict)
+
+
+def load_checkpoint(path: str | os.PathLike) -> MMADFER:
+    """The model in a checkpoint, ours or the authors', in eval mode on the CPU.
+
+    Image size, class count and widths come from the file.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, code inside it, or tensors that do not
+            make an MMA-DFER (with a list of what is missing or misshapen).
+    """
+    return build_model(read_checkpoint(path), path)
+
+
+def build_model(checkpoint: Checkpoint, path: str | os.PathLike) -> MMADFER:
+    """The model of a checkpoint already read, in eval mode; `path` is for the error's text."""
+    state = checkpoint.state_dict
+    if state and all(key.startswith("model.") for key in state):  # a run's last.pt
+        state = {key.removeprefix("model."): value for key, value in state.items()}
+    if any(key.startswith("encoder.") for key in state):
+        raise CheckpointError(
+            f"{path} is a single pre-trained encoder",
+            "a whole MMA-DFER",
+            "give it to --image-encoder or --audio-encoder",
+        )
+    with torch.device("meta"):  # no time spent on random numbers that the file replaces
+        model = MMADFER(checkpoint.config)
+    check_fit(state, model.state_dict(), path)
+    model.load_state_dict(state, assign=True)
+    return model.eval()
+
+
+def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
+    """Read and recognise a file; see `load_checkpoint` for the errors."""
+    content = load_safely(Path(path), [(_InertRecorder, "__main__.RecorderMeter")])
+    if not isinstance(content, dict):
+        raise _not_a_checkpoint(path, f"it holds a {type(content).__name__}")
+    if content.get("format") == FORMAT:
+        return parse_ours(content, path)
+    state = content.get("state_dict", content)
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()) or not state:
+        raise _not_a_checkpoint(path, "it holds no state dict of tensors")
+    state = {str(key).removeprefix("module."): as_float(value) for key, value in state.items()}
+    if not official.looks_official(state):
+        raise _not_a_checkpoint(path, f"its keys are not MMA-DFER's (first: {next(iter(state))})")
+    renamed, unknown = official.rename(state)
+    if unknown:
+        raise CheckpointError(
+            f"{path}: unknown tensors {some(unknown)}", "the published MMA-DFER layout", "check which variant this is"
+        )
+    provenance = {"origin": "MMA-DFER authors' layout", "file": Path(path).name}
+    return Checkpoint(official.read_config(renamed), renamed, provenance)
+
+
+def parse_ours(content: dict, path: str | os.PathLike) -> Checkpoint:
+    """Check and unpack the contents of a file of ours."""
+    if content.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path}: checkpoint version {content.get('version')}", f"version {VERSION}", "upgrade mma-edge"
+        )
+    try:
+        config, state = MMADFERConfig.from_dict(content["config"]), content["state_dict"]
+        state = {str(key): as_float(value) for key, value in state.items()}
+        provenance, training = (dict(content.get(key, {})) for key in ("provenance", "training"))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _not_a_checkpoint(path, f"its contents are incomplete ({error})") from error
+    return Checkpoint(config, state, provenance, training)
+
+
+def save_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint, half: bool = False) -> None:
+    """Write a file of ours, all or nothing. `half` stores float16: half the size, for released models."""
+    path = Path(path)
+    state = {
+        key: value.detach().cpu().half() if half and value.is_floating_point() else value.detach().cpu()
+        for key, value in checkpoint.state_dict.items()
+    }
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": checkpoint.config.to_dict(),
+        "state_dict": state,
+        "provenance": checkpoint.provenance,
+        "training": checkpoint.training,
+    }
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"cannot write {path}: {error}", hint="free disk space or choose another folder"
+        ) from error
+
+
+def check_fit(found: dict[str, Tensor], wanted: dict[str, Tensor], path: str | os.PathLike) -> None:
+    """Raise CheckpointError listing what is missing, unexpected or misshapen."""
+    problems = []
+    if missing := sorted(set(wanted) - set(found)):
+        problems.append(f"missing {some(missing)}")
+    if unexpected := sorted(set(found) - set(wanted)):
+        problems.append(f"unexpected {some(unexpected)}")
+    misshapen = [
+        f"{key} is {tuple(found[key].shape)}, expected {tuple(wanted[key].shape)}"
+        for key in sorted(set(found) & set(wanted))
+        if found[key].shape != wanted[key].shape
+    ]
+    if misshapen:
+        problems.append(f"misshapen: {some(misshapen)}")
+    if problems:
+        raise CheckpointError(
+            f"{path} does not fit the model: " + "; ".join(problems), hint="check which model it is of"
+        )
+
+
+def some(names: list[str], limit: int = 8) -> str:
+    """The first few names, and how many more there are."""
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest
+
+
+def as_float(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+def _not_a_checkpoint(path: str | os.PathLike, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is not a checkpoint: {why}", "a file by mma-train or a published MMA-DFER .pth", "check the path"
+    )
+
+
+def load_safely(path: Path, stand_ins: Sequence[tuple[type, str]] = ()) -> object:
+    """A torch file's contents: tensors, numbers and plain containers, nothing that runs.
+
+    Args:
+        stand_ins: (inert class, name of the class it stands in for): what this kind of file may hold besides.
+    """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"checkpoint {path} {what}", "a .pt or .pth file", "check the path")
+    allowed = [*_numpy_constructors(), *stand_ins]
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
+            warnings.simplefilter("ignore")  # of odd pickle protocols, when the file is no pickle at all
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "GLOBAL" in str(error):
+            name = str(error).partition("GLOBAL ")[2].split(" ")[0] or "unknown"
+            encoder = name == "argparse.Namespace"  # the options of the script that pre-trained it
+            raise CheckpointError(
+                f"{path} holds code or objects that are not tensors ({name}) and was not loaded",
+                "tensors and numbers only",
+                "MAE-Face's and AudioMAE's files go to --image-encoder and --audio-encoder"
+                if encoder
+                else "load it only where you trust it, and save its state_dict alone",
+            ) from error
+        raise _not_a_checkpoint(path, "it cannot be read as a torch file") from error
+    except Exception as error:  # damaged bytes can raise anything inside the unpickler
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise _not_a_checkpoint(path, f"it cannot be read as a torch file ({reason[:120]})") from error

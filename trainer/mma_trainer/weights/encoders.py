@@ -1,0 +1,201 @@
+"""Files of one pre-trained encoder: ours, and the layouts in which MAE-Face and AudioMAE are published.
+
+MAE-Face (`mae_face_pretrain_vit_base.pth`) and AudioMAE (`pretrained.pth`) are torch files {"model": state,
+...} written by MAE's training script, whose other entries (optimizer, epoch, scaler, and an
+argparse.Namespace in "args") are not read. The state has timm's names; mapped here, by `rename`:
+
+    cls_token, pos_embed, patch_embed.proj.{w,b}, norm.{w,b}                       as they are
+    blocks.N.{norm1,attn.qkv,attn.proj,norm2}.{w,b}                                as they are
+    blocks.N.mlp.fc1.{w,b}, blocks.N.mlp.fc2.{w,b}                                 -> mlp.0, mlp.2
+    decoder_*, mask_token, head.*, head_dist.*                                     passed over by name
+    fc_norm.{w,b} (fine-tuned with average pooling, instead of norm)               -> norm, and said so
+
+A prefix before all of them ("module.", "encoder." ...) is found by where cls_token is. Whatever else is in
+the state, or is missing from it, is an error that names it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from mma_edge.audio.logmel import NUM_MEL_BINS
+from mma_edge.errors import CheckpointError
+from mma_trainer.model import MMADFERConfig, describe_difference
+from mma_trainer.weights.checkpoint import FORMAT, as_float, load_safely, parse_ours, some
+
+ENCODER_FIELDS = {
+    "image": ("width", "depth", "num_heads", "mlp_ratio", "image_patch", "image_stem", "image_stem_blocks", "color"),
+    "audio": ("width", "depth", "num_heads", "mlp_ratio", "audio_patch", "audio_stem", "audio_stem_blocks"),
+}
+"""What an encoder's weights depend on; the rest of a config may differ from the one it was pre-trained with."""
+
+_PASSED_OVER = re.compile(r"decoder_.*|mask_token|head\..*|head_dist\..*")
+_KNOWN = re.compile(
+    r"cls_token|pos_embed|patch_embed\.proj\.(weight|bias)|norm\.(weight|bias)"
+    r"|blocks\.\d+\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(weight|bias)"
+)
+_LAYERS = {".mlp.fc1.": ".mlp.0.", ".mlp.fc2.": ".mlp.2."}
+
+
+class _InertNamespace:
+    """Stands in for the `argparse.Namespace` of MAE's files: holds its values, has no behaviour."""
+
+
+@dataclass(frozen=True)
+class EncoderWeights:
+    """A pre-trained encoder under our names.
+
+    Attributes:
+        state: float32 tensors of one `Encoder` without prompts.
+        grid: patches down and across of its position embedding.
+        provenance: where it comes from, plain values.
+    """
+
+    state: dict[str, Tensor]
+    grid: tuple[int, int]
+    provenance: dict = field(default_factory=dict)
+
+
+def read_encoder(path: str | os.PathLike, modality: str, config: MMADFERConfig) -> EncoderWeights:
+    """The "image" or "audio" encoder in a file, ours or published, checked against what `config` needs.
+
+    Raises:
+        CheckpointError: no such file, code inside it, another architecture (what differs, in words), or
+            tensors unknown or missing (by name).
+    """
+    content = load_safely(Path(path), [(_InertNamespace, "argparse.Namespace")])
+    if isinstance(content, dict) and content.get("format") == FORMAT:
+        return _read_ours(content, path, modality, config)
+    state = _find_state(content, path)
+    state, unknown, notes = rename(state)
+    problems = [f"unknown tensors {some(unknown)}"] if unknown else []
+    architecture = _read_architecture(state, path)
+    problems += _differences(architecture, modality, config)
+    if problems:
+        raise CheckpointError(
+            f"{path} is not the {modality} encoder that is wanted: " + "; ".join(problems),
+            "a plain ViT as MAE-Face and AudioMAE publish it, of the architecture given here",
+            "check which file it is and --model",
+        )
+    layout = {"origin": "published encoder, MAE layout", "file": Path(path).name, **notes}
+    return EncoderWeights(state, _grid(state["pos_embed"].shape[1] - 1, modality, config, path), layout)
+
+
+def rename(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str], dict[str, str]]:
+    """Published names -> ours; the names that are neither an encoder's nor passed over; what is worth knowing."""
+    prefixes = [key.removesuffix("cls_token") for key in state if re.fullmatch(r"(.*\.)?cls_token", key)]
+    prefix = prefixes[0] if len(prefixes) == 1 else ""
+    renamed, unknown, notes = {}, [], {}
+    for key, tensor in state.items():
+        name = key.removeprefix(prefix)
+        if name.startswith("fc_norm."):
+            if f"{prefix}norm.weight" in state:
+                continue
+            # Trained on the mean of the patches; the encoder's own norm was deleted when fine-tuning began.
+            notes["final_norm"] = "fc_norm of a fine-tuned model"
+            name = name.removeprefix("fc_")
+        elif _PASSED_OVER.fullmatch(name) or _PASSED_OVER.fullmatch(key.removeprefix("module.")):
+            continue
+        if not _KNOWN.fullmatch(name) or not key.startswith(prefix):
+            unknown.append(key)
+            continue
+        for theirs, ours in _LAYERS.items():
+            name = name.replace(theirs, ours)
+        renamed[name] = tensor
+    return renamed, unknown, notes
+
+
+def _find_state(content: object, path: str | os.PathLike) -> dict[str, Tensor]:
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(
+            f"{path} holds no state dict of tensors",
+            "an encoder pre-trained with mma-train, or MAE-Face's or AudioMAE's file",
+            "check the path",
+        )
+    return {str(key): as_float(value) for key, value in content.items()}
+
+
+def _read_architecture(state: dict[str, Tensor], path: str | os.PathLike) -> dict[str, int]:
+    """Width, depth, MLP ratio, patch and channels as the tensors tell them."""
+    needed = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.0.weight")
+    if missing := [key for key in needed if key not in state]:
+        raise CheckpointError(
+            f"{path} has no {', '.join(missing)}",
+            "a ViT encoder's state dict, as MAE-Face and AudioMAE publish it",
+            "check which file it is; a whole MMA-DFER goes to --init",
+        )
+    projection, hidden = state["patch_embed.proj.weight"], state["blocks.0.mlp.0.weight"]
+    if projection.ndim != 4 or hidden.ndim != 2 or state["pos_embed"].ndim != 3:
+        raise CheckpointError(f"{path} has a patch projection, an MLP or positions of odd shape", "those of a ViT")
+    return {
+        "channels": projection.shape[1],
+        "width": projection.shape[0],
+        "depth": 1 + max(int(m.group(1)) for key in state if (m := re.match(r"blocks\.(\d+)\.", key))),
+        "mlp_ratio": hidden.shape[0] // projection.shape[0],
+        "patch": projection.shape[2],
+    }
+
+
+def _differences(found: dict[str, int], modality: str, config: MMADFERConfig) -> list[str]:
+    is_image = modality == "image"
+    wanted = {
+        "channels": 3 if is_image else 1,
+        "width": config.width,
+        "depth": config.depth,
+        "mlp_ratio": config.mlp_ratio,
+        "patch": config.image_patch if is_image else config.audio_patch,
+    }
+    problems = [f"{key} is {found[key]} in the file, {n} here" for key, n in wanted.items() if found[key] != n]
+    if stem := (config.image_stem if is_image else config.audio_stem):
+        problems.append(f"{modality}_stem is empty in the file, {','.join(map(str, stem))} here")
+    return problems
+
+
+def _grid(patches: int, modality: str, config: MMADFERConfig, path: str | os.PathLike) -> tuple[int, int]:
+    """Patches down and across: a square face, or mel bins over the patch side wide and as long as it comes."""
+    if modality == "image":
+        down = across = round(max(patches, 0) ** 0.5)
+    else:
+        across = NUM_MEL_BINS // config.audio_patch
+        down = patches // across
+    if patches < 1 or down * across != patches:
+        raise CheckpointError(
+            f"{path}: pos_embed covers {patches} patches",
+            "a square number" if modality == "image" else f"a multiple of {across} (patches that do not overlap)",
+            "check which file it is",
+        )
+    return down, across
+
+
+def _read_ours(content: dict, path: str | os.PathLike, modality: str, config: MMADFERConfig) -> EncoderWeights:
+    checkpoint = parse_ours(content, path)
+    state = {k.removeprefix("encoder."): v for k, v in checkpoint.state_dict.items() if k.startswith("encoder.")}
+    if not state:
+        raise CheckpointError(
+            f"{path} is no single encoder",
+            f"the last.pt of --dataset {'faces' if modality == 'image' else 'voices'}",
+            "a whole MMA-DFER goes to --init",
+        )
+    found = checkpoint.config
+    problems = [text] if (text := describe_difference(found, config, ENCODER_FIELDS[modality])) else []
+    first = state.get("patch_embed.stem.0.weight", state.get("patch_embed.proj.weight"))
+    channels, wanted = first.shape[1] if first is not None else 0, 3 if modality == "image" else 1
+    if not problems and channels != wanted:
+        problems.append(f"its input has {channels} channels, not the {wanted} of {modality}")
+    if problems:
+        raise CheckpointError(
+            f"{path} was trained with another architecture: " + "; ".join(problems),
+            "an encoder of this model",
+            "give the options that it was pre-trained with, or another file",
+        )
+    grid = found.image_grid if modality == "image" else found.audio_grid
+    return EncoderWeights(state, grid, checkpoint.provenance)
