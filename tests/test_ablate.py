@@ -12,6 +12,7 @@ from conftest import TINY, make_model, one_line
 
 from mma_edge.errors import CheckpointError, UsageError
 from mma_trainer import __main__ as entry
+from mma_trainer.architectures import ARCHITECTURES, Architecture
 from mma_trainer.commands import ablate as ablate_cli
 from mma_trainer.commands import data_options as cli_data
 from mma_trainer.commands import model_options as cli_model
@@ -40,7 +41,7 @@ def ablate(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, public: Path, encoders: list[object]
 ) -> Iterator[Callable[..., tuple[int, str, str]]]:
     """mma-train ablate on made-up faces and voices with a tiny "nano"; exit code, stdout and stderr."""
-    monkeypatch.setitem(cli_model.MODELS, "nano", SEVEN)
+    monkeypatch.setitem(ARCHITECTURES, "nano", Architecture("nano", vars(SEVEN)))
     monkeypatch.setattr(cli_data, "PSEUDO_CLIPS_PER_EPOCH", 4)
     monkeypatch.setattr("mma_trainer.training.loop.plot_curves", lambda rows, path: None)
     monkeypatch.setattr(cli, "plot_confusion", lambda metrics, labels, path: None)
@@ -111,7 +112,7 @@ def test_the_same_model_in_two_tables_is_trained_once(
 def test_every_fold_is_trained_and_the_row_is_their_mean(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, encoders: list[object], tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(cli_model.MODELS, "nano", SEVEN)
+    monkeypatch.setitem(ARCHITECTURES, "nano", Architecture("nano", vars(SEVEN)))
     trained = []
 
     def train(args: object, console: object) -> int:

@@ -11,11 +11,14 @@ import mma_edge
 from mma_edge.bundle import DEFAULT_BUNDLE, golden_inputs, read_bundle
 from mma_export.bundle import DEFAULT_NAME, default_source
 from mma_export.parity import reference_logits
+from mma_trainer.architectures import DEFAULT
 from mma_trainer.evaluation.calibration import expected_calibration_error
 from mma_trainer.evaluation.predict import bundle_predictor, collect, evaluate
 from mma_trainer.evaluation.sets import faces_set, pseudo_set, voices_set
-from mma_trainer.model import NANO
+from mma_trainer.model import config_of
 from mma_trainer.weights.checkpoint import load_checkpoint
+
+NANO = config_of(DEFAULT)
 
 
 def test_bundle_and_checkpoint_are_the_same_model() -> None:

@@ -11,6 +11,7 @@ from conftest import TINY, make_model, one_line
 from torch import nn
 
 from mma_edge.errors import CheckpointError, UsageError
+from mma_trainer.architectures import ARCHITECTURES, Architecture
 from mma_trainer.commands import model_options as cli_model
 from mma_trainer.commands import train as cli
 from mma_trainer.model import MMADFERConfig
@@ -29,7 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def tiny_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cli_model.MODELS, "nano", TINY)
+    monkeypatch.setitem(ARCHITECTURES, "nano", Architecture("nano", vars(TINY)))
 
 
 def start(*argv: object) -> tuple[nn.Module, MMADFERConfig, dict]:

@@ -14,6 +14,7 @@ from conftest import TINY, make_model, one_line
 from torch import Tensor
 
 from mma_edge.errors import CheckpointError, UsageError
+from mma_trainer.architectures import ARCHITECTURES, Architecture
 from mma_trainer.commands import model_options as cli_model
 from mma_trainer.model import MMADFERConfig
 from mma_trainer.model.mma import build_encoder
@@ -241,7 +242,7 @@ def options(*argv: object) -> argparse.Namespace:
 
 
 def test_two_published_files_are_all_that_a_model_needs(save: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cli_model.MODELS, "vit-b", SMALL)
+    monkeypatch.setitem(ARCHITECTURES, "vit-b", Architecture("vit-b", vars(SMALL)))
     face, sound = save(published(3, 196), "mae_face.pth"), save(published(1, 512), "audiomae.pth")
     args = options("--image-encoder", face, "--audio-encoder", sound)
     model, config, origin = cli_model.make_model(args, cli_model.make_config(args))

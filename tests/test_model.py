@@ -15,7 +15,7 @@ from conftest import make_model, save_as_the_authors
 from torch import Tensor
 
 from mma_edge.errors import CheckpointError
-from mma_trainer.model import DFEW_LABELS, MAFW_LABELS, MMADFER, NANO, MMADFERConfig
+from mma_trainer.model import DFEW_LABELS, MAFW_LABELS, MMADFER, MMADFERConfig, config_of
 from mma_trainer.model.encoder import attend
 from mma_trainer.model.fusion import FusionBottleneck
 from mma_trainer.model.inputs import ContractModel
@@ -242,7 +242,9 @@ def test_a_config_of_impossible_numbers_is_refused(change: dict, said: str) -> N
     assert said in str(error.value)
 
 
-@pytest.mark.parametrize("config", [MMADFERConfig(), NANO, MMADFERConfig(labels=MAFW_LABELS, image_stem=(8,))])
+@pytest.mark.parametrize(
+    "config", [MMADFERConfig(), config_of("nano"), MMADFERConfig(labels=MAFW_LABELS, image_stem=(8,))]
+)
 def test_a_config_makes_the_round_trip_and_refuses_unknown_keys(config: MMADFERConfig) -> None:
     values = config.to_dict()
     assert MMADFERConfig.from_dict({**values, "labels": list(values["labels"])}) == config  # JSON has lists

@@ -15,8 +15,8 @@ from conftest import TINY, make_model, one_line
 from rich.console import Console
 
 from mma_edge.errors import DataError, UsageError
+from mma_trainer.architectures import ARCHITECTURES, Architecture
 from mma_trainer.commands import data_options as cli_data
-from mma_trainer.commands import model_options as cli_model
 from mma_trainer.commands import train as cli
 from mma_trainer.data.batch import WHOLE, Batch, Shard
 from mma_trainer.data.public import load_faces, load_voices
@@ -34,7 +34,7 @@ SEVEN = TINY.replace(labels=DFEW_LABELS)
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Iterator[Callable[..., tuple[int, str]]]:
     """mma-train in this process, "nano" made tiny; returns the exit code and what stderr said."""
-    monkeypatch.setitem(cli_model.MODELS, "nano", SEVEN)
+    monkeypatch.setitem(ARCHITECTURES, "nano", Architecture("nano", vars(SEVEN)))
     monkeypatch.setattr(cli_data, "PSEUDO_CLIPS_PER_EPOCH", 8)
 
     def command(*argv: object) -> tuple[int, str]:

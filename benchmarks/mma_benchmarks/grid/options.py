@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mma_benchmarks.grid.runners import EAGER, EAGER_CUDA, RUNNERS, TORCH_RUNNERS, device_of
 from mma_benchmarks.grid.subjects import (
-    MODELS,
     Subject,
     subject_of_bundle,
     subject_of_checkpoint,
@@ -16,6 +15,7 @@ from mma_benchmarks.grid.subjects import (
 )
 from mma_edge.bundle.manifest import PRECISIONS
 from mma_edge.errors import UsageError
+from mma_trainer.architectures import ARCHITECTURES
 
 LARGEST_BATCH = 1024
 """The exported graphs' batch dimension goes no further."""
@@ -60,7 +60,7 @@ class GridOptions:
             )
         if self.image_sizes and not self.model:
             raise UsageError(
-                "--image-size without --model", "a bundle's own size", f"add --model {' or '.join(MODELS)}"
+                "--image-size without --model", "a bundle's own size", f"add --model {' or '.join(ARCHITECTURES)}"
             )
         if self.checkpoint and len(self.bundles) > 1:
             raise UsageError("--checkpoint beside several bundles", "one bundle", "measure them one after the other")
@@ -69,7 +69,7 @@ class GridOptions:
         for option, given, known in (
             ("--backend", self.backends, RUNNERS),
             ("--precision", self.precisions, PRECISIONS),
-            ("--model", (self.model,) if self.model else (), MODELS),
+            ("--model", (self.model,) if self.model else (), tuple(ARCHITECTURES)),
         ):
             if unknown := [name for name in given if name not in known]:
                 raise UsageError(f"{option} {unknown[0]}", f"one of {', '.join(known)}")

@@ -15,7 +15,6 @@ from mma_edge.bundle import DEFAULT_BUNDLE, Bundle, read_bundle, sha256
 from mma_edge.bundle.manifest import MANIFEST
 from mma_edge.errors import CheckpointError, DependencyError, UsageError
 
-MODELS = ("vit-b", "nano")
 SEED = 1
 GATE_CLIPS = 8
 EXPORT = "import sys; from mma_export.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -120,10 +119,10 @@ def subject_of_model(
         import torch
     except ModuleNotFoundError as error:
         raise DependencyError("torch is not installed", hint='pip install "mma-edge[export]"') from error
-    from mma_trainer.model import MMADFER, NANO, MMADFERConfig
+    from mma_trainer.model import MMADFER, config_of
     from mma_trainer.weights.checkpoint import Checkpoint, save_checkpoint
 
-    config = {"vit-b": MMADFERConfig(), "nano": NANO}[model]
+    config = config_of(model)
     if image_size is not None:
         try:
             config = config.replace(image_size=image_size)

@@ -17,14 +17,14 @@ from mma_benchmarks.machine.facts import MIB, peak_memory_mib
 from mma_benchmarks.training.measure import PLAIN, Setting
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.errors import MMAEdgeError
+from mma_trainer.architectures import ARCHITECTURES
 from mma_trainer.data.batch import WHOLE, Batch, Shard
-from mma_trainer.model import MMADFER, NANO, MMADFERConfig
+from mma_trainer.model import MMADFER, MMADFERConfig, config_of
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.training.execution import Execution
 from mma_trainer.training.loop import Run
 from mma_trainer.training.recipe import Recipe
 
-CONFIGS = {"vit-b": MMADFERConfig(image_size=112), "nano": NANO}
 SEED = 1
 
 
@@ -95,9 +95,9 @@ def main(request: str) -> int:
     setting, options, device = Setting(**asked["setting"]), asked["options"], torch.device(asked["device"])
     if options["threads"]:
         torch.set_num_threads(options["threads"])
-    config = CONFIGS[options["model"]]
-    if options["image_size"]:
-        config = config.replace(image_size=options["image_size"])
+    config = config_of(options["model"])
+    if image_size := options["image_size"] or ARCHITECTURES[options["model"]].training_image_size:
+        config = config.replace(image_size=image_size)
     torch.manual_seed(SEED)
     model = ContractModel(MMADFER(config))
     clips = TimedClips(config, options["batch_size"], options["warmup"] + options["steps"], device)

@@ -20,8 +20,8 @@ from mma_benchmarks.machine.facts import describe_machine
 from mma_benchmarks.result import Result, utc_now
 from mma_benchmarks.schema import summarise
 from mma_edge.errors import BackendError, DependencyError, UsageError
+from mma_trainer.architectures import ARCHITECTURES
 
-MODELS = ("vit-b", "nano")
 PLAIN = "plain"
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 CHILD_TIMEOUT_S = 3600
@@ -90,8 +90,8 @@ class TrainingOptions:
         for name, least in (("batch_size", 1), ("steps", 1), ("warmup", 0), ("rounds", 1), ("threads", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}", f"at least {least}")
-        if self.model not in MODELS:
-            raise UsageError(f"--model {self.model}", " or ".join(MODELS))
+        if self.model not in ARCHITECTURES:
+            raise UsageError(f"--model {self.model}", " or ".join(ARCHITECTURES))
 
 
 def measure_training(

@@ -9,13 +9,13 @@ from pathlib import Path
 from torch import nn
 
 from mma_edge.errors import UsageError
-from mma_trainer.model import NANO, MMADFERConfig, describe_difference
+from mma_trainer.architectures import ARCHITECTURES, PAPER
+from mma_trainer.model import MMADFERConfig, config_of, describe_difference
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.training.pretrain import EncoderClassifier, at_image_size, model_from_encoders
 from mma_trainer.weights.checkpoint import build_model, read_checkpoint
 from mma_trainer.weights.encoders import read_encoder
 
-MODELS = {"vit-b": MMADFERConfig(), "nano": NANO}
 VOICE_PATCH_DROPOUT = 0.3
 CHANGEABLE = ("image_size", "color", "drop_path")
 """What a model may be fine-tuned with other than it was trained: no tensor but the positions depends on them."""
@@ -30,7 +30,7 @@ class _Architecture(argparse.Action):
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
-    model.add_argument("--model", choices=MODELS, default="vit-b", action=_Architecture, help="architecture")
+    model.add_argument("--model", choices=ARCHITECTURES, default=PAPER, action=_Architecture, help="architecture")
     model.add_argument("--image-size", type=int, metavar="S", help="side of a face crop, e.g. 112, 160, 224")
     model.add_argument("--labels", metavar="A,B,...", help="class names in order (default: DFEW's seven)")
     model.add_argument(
@@ -90,7 +90,8 @@ def _parse_value(kind: str, text: str) -> object:
 def make_config(args: argparse.Namespace) -> MMADFERConfig:
     """The config that the options describe. With --init the file's decides: see `make_model`."""
     fields = given_fields(args)
-    return MODELS[args.model] if args.init else MODELS[args.model].replace(**fields)
+    named = config_of(args.model)
+    return named if args.init else named.replace(**fields)
 
 
 def make_model(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Module, MMADFERConfig, dict]:
@@ -148,7 +149,7 @@ def _from_checkpoint(args: argparse.Namespace) -> tuple[nn.Module, MMADFERConfig
     start, given = read_checkpoint(args.init), given_fields(args)
     wanted = dict(given)
     if getattr(args, "model_given", False):
-        named = MODELS[args.model].to_dict()
+        named = config_of(args.model).to_dict()
         wanted = {key: value for key, value in named.items() if key not in ("labels", *CHANGEABLE)} | given
     fixed = tuple(key for key in wanted if key not in CHANGEABLE)
     # Not through replace(): what is wanted and what the file has need not make a valid config together.

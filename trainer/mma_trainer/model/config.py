@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.errors import CheckpointError
+from mma_trainer.architectures import ARCHITECTURES
 from mma_trainer.labels import DFEW_LABELS, MAFW_LABELS
 
 VARIANTS = {
@@ -212,20 +213,6 @@ def default_labels(num_classes: int) -> tuple[str, ...]:
     return named.get(num_classes, tuple(f"class {index}" for index in range(num_classes)))
 
 
-NANO = MMADFERConfig(
-    image_size=48,
-    color="grey",
-    width=128,
-    depth=4,
-    num_heads=4,
-    image_patch=8,
-    image_stem=(32, 64, 160),
-    image_stem_blocks=(1, 2, 2),
-    audio_stem=(16, 32, 64, 96),
-    bottleneck_width=32,
-    temporal_width=128,
-    temporal_heads=4,
-    temporal_head_dim=32,
-    temporal_mlp=256,
-)
-"""The default model: the same architecture, small enough to ship (under 12 MB)."""
+def config_of(name: str) -> MMADFERConfig:
+    """The configuration of a named architecture; KeyError for a name that is not in ARCHITECTURES."""
+    return MMADFERConfig(**ARCHITECTURES[name].fields)
