@@ -48,9 +48,8 @@ class ChildDiedError(Exception):
         """How it ended, in words."""
         if self.status < 0:
             name = signal.Signals(-self.status).name
-            return f"the process was ended by {name}" + (
-                ", most likely for want of memory" if name == "SIGKILL" else ""
-            )
+            cause = ", most likely for want of memory" if name == "SIGKILL" else ""
+            return f"the process was ended by {name}{cause}"
         return f"the process ended with exit code {self.status} ({self.last_words[:200] or 'no message'})"
 
 
