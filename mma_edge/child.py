@@ -179,7 +179,7 @@ def serve(work: Callable[[Message, Tell], Any], argv: list[str] | None = None) -
     except MMAEdgeError as error:
         failure = {"what": error.what, "expected": error.expected, "hint": error.hint}
         tell({ERROR: {"kind": type(error).__name__, **failure}})
-        return error.exit_code
+        return 1
     return 0
 
 

@@ -46,10 +46,19 @@ STALLED_S = 1.0
 """Video older than this, and than a hop, no longer shows who is there; slow cameras give a frame per second."""
 
 
+def input_shapes(image_size: int) -> dict[str, tuple[int, ...]]:
+    """Shape of one clip of each of the graph's inputs: the contract between export and run time."""
+    return {
+        "frames": (NUM_FRAMES, image_size, image_size, 3),
+        "mel": (NUM_MEL_FRAMES, NUM_MEL_BINS),
+    }
+
+
 def batch_of(clips: Sequence[Clip], image_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Frames uint8 (N, 16, S, S, 3) and mel float32 (N, 512, 128) of all clips, zeros for what a clip has not."""
-    frames = np.zeros((len(clips), NUM_FRAMES, image_size, image_size, 3), np.uint8)
-    mel = np.zeros((len(clips), NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32)
+    shapes = input_shapes(image_size)
+    frames = np.zeros((len(clips), *shapes["frames"]), np.uint8)
+    mel = np.zeros((len(clips), *shapes["mel"]), np.float32)
     for row, clip in enumerate(clips):
         if clip.frames is not None:
             frames[row] = clip.frames

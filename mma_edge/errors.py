@@ -6,6 +6,17 @@ uses the Python API catches `MMAEdgeError` or one of its children.
 
 from __future__ import annotations
 
+# How onnxruntime, OpenVINO, CUDA and the C++ library under them say that there is no memory left.
+_OUT_OF_MEMORY = (
+    "bad_alloc",
+    "bad allocation",
+    "out of memory",
+    "failed to allocate memory",
+    "alloc_failed",
+    "cannot allocate memory",
+    "outofmemory",
+)
+
 
 class MMAEdgeError(Exception):
     """Base of all errors raised on purpose.
@@ -87,3 +98,19 @@ class DependencyError(MMAEdgeError):
     """An optional package is needed for what was asked and is not installed."""
 
     exit_code = 11
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of a library says, without the stack it may append."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def out_of_memory(error: BaseException, what: str) -> MMAEdgeError | None:
+    """The error to raise instead when `error` means that memory ran out while doing `what`; None for others."""
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
+        return BackendError(
+            f"not enough memory {what}",
+            hint="close other programs, use a smaller precision (--precision fp16 or int8) or model, or fewer clips",
+        )
+    return None

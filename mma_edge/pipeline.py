@@ -8,12 +8,12 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from mma_edge.clip import Crop, GridClips, SlidingClips, WholeClips
 from mma_edge.errors import SourceError, UsageError
 from mma_edge.faces import FaceTracker, MTCNNDetector, centre_crop, crop_face, resize
 from mma_edge.faces.crop import centre_box
-from mma_edge.recognizer import Recognizer
 from mma_edge.sources import Source, open_source
 from mma_edge.sources.base import Notify, ignore_notice
 from mma_edge.streaming import StreamingRecognizer, check_mode
@@ -91,12 +91,23 @@ class PipelineState:
     answers: int = 0
 
 
+class ClipPredictor(Protocol):
+    """What a pipeline needs of a model: `mma_edge.predictor.Predictor` has it. With `StreamOptions.streaming` it has
+    to be one."""
+
+    image_size: int
+
+    def predict_clips(self, clips: Sequence[Clip]) -> list[Emotion]:
+        """One Emotion per clip."""
+        ...
+
+
 class Pipeline:
     """Iterate over it for the emotions of one source; it can be iterated once."""
 
     def __init__(
         self,
-        recognizer: Recognizer,
+        recognizer: ClipPredictor,
         source: Source,
         options: StreamOptions,
         timer: Timer = no_timer,
@@ -117,7 +128,7 @@ class Pipeline:
     @classmethod
     def open(
         cls,
-        recognizer: Recognizer,
+        recognizer: ClipPredictor,
         source: str | os.PathLike,
         options: StreamOptions | None = None,
         timer: Timer = no_timer,

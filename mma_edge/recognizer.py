@@ -1,156 +1,54 @@
-"""Clip -> Emotion: engine, calibration and missing modalities."""
+"""What `mma_edge.load` gives: a predictor that can also read a source."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
-import numpy as np
-
-from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
-from mma_edge.bundle import Bundle, read_bundle
-from mma_edge.bundle.manifest import MODALITIES
-from mma_edge.clip import NUM_FRAMES, batch_of
+from mma_edge.bundle import read_bundle
 from mma_edge.engines import open_engine
-from mma_edge.engines.base import Engine
-from mma_edge.errors import UsageError
-from mma_edge.types import Clip, Emotion
+from mma_edge.pipeline import Pipeline, StreamOptions
+from mma_edge.predictor import Predictor
+from mma_edge.sources.base import Notify, ignore_notice
+from mma_edge.types import Emotion
 
 
-class Recognizer:
-    """A model ready to predict. Made by `mma_edge.load`.
-
-    Attributes:
-        labels: class names, in the order of the probabilities.
-        image_size: side S of the face crops it wants, pixels.
-        backend: what really runs: "cpu", "cuda", "openvino" or "tensorrt".
-        precision: of the graph that runs.
-        notes: what a person should know of that choice, e.g. why a better backend was passed over.
-    """
-
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
-        self.bundle, self.engine = bundle, engine
-        self.labels, self.image_size = bundle.labels, bundle.image_size
-        self.backend, self.precision = engine.backend, engine.precision
-        self.notes: tuple[str, ...] = tuple(getattr(engine, "notes", ()))
-        self._temperatures = bundle.temperatures
+class Recognizer(Predictor):
+    """A model ready to predict clips or to follow a source. Made by `mma_edge.load`."""
 
     @classmethod
     def open(cls, bundle: str | os.PathLike | None, backend: str, precision: str | None) -> Recognizer:
+        """See `mma_edge.load`."""
         checked = read_bundle(bundle)
         return cls(checked, open_engine(checked, backend, precision))
 
-    def predict(self, frames: np.ndarray | None = None, mel: np.ndarray | None = None) -> np.ndarray:
-        """Probabilities of a batch of clips.
-
-        A missing modality is fed as what training showed the model for it: no sound as the authors'
-        zeros before normalisation, no face as black frames. Whether a model was trained with
-        missing modalities is in its manifest (`missing_modality.trained`; the default model was).
-        Rows of black frames or of zeros are missing too: the engine cannot tell them apart.
-
-        Args:
-            frames: uint8 (N, 16, S, S, 3) RGB face crops, or None.
-            mel: float32 (N, 512, 128) log-mel before normalisation (`mma_edge.audio.log_mel`), or None.
-
-        Returns:
-            float32 (N, C), rows sum to 1, calibrated by the bundle's temperature for what there is of each clip.
-
-        Raises:
-            UsageError: both None, another shape or dtype, or unequal N.
-        """
-        if frames is None and mel is None:
-            raise UsageError("predict() got neither frames nor mel", "at least one of them")
-        S = self.image_size
-        given = [
-            ("frames", frames, (NUM_FRAMES, S, S, 3), np.uint8),
-            ("mel", mel, (NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32),
-        ]
-        for name, array, shape, dtype in given:
-            if array is not None:
-                _check(name, array, shape, dtype)
-        counts = {len(array) for array in (frames, mel) if array is not None}
-        if len(counts) > 1:
-            raise UsageError(f"{len(frames)} clips of frames and {len(mel)} of mel", "the same number")
-        count = counts.pop()
-        if count == 0:
-            return np.zeros((0, len(self.labels)), np.float32)
-        if frames is None:
-            frames = np.zeros((count, NUM_FRAMES, S, S, 3), np.uint8)
-        if mel is None:
-            mel = np.zeros((count, NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32)
-        return self.probabilities(self.engine(frames, mel), frames, mel)
-
-    def probabilities(self, logits: np.ndarray, frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
-        """Logits (N, C) of these inputs, calibrated: float32 (N, C), rows sum to 1."""
-        return softmax(cool(logits, frames, mel, self._temperatures))
-
-    def predict_clips(self, clips: Sequence[Clip]) -> list[Emotion]:
-        """One Emotion per clip, all in one call of the engine."""
-        return self.emotions(clips, self.predict(*batch_of(clips, self.image_size))) if clips else []
-
-    def emotions(self, clips: Sequence[Clip], probabilities: np.ndarray) -> list[Emotion]:
-        """The answers, as of now, from the probabilities (N, C) of the clips."""
-        now = time.monotonic()
-        return [
-            Emotion(
-                start_s=clip.start_s,
-                end_s=clip.end_s,
-                track_id=clip.track_id,
-                box=clip.box,
-                modalities=tuple(
-                    name for name, data in (("video", clip.frames), ("audio", clip.mel)) if data is not None
-                ),
-                labels=self.labels,
-                probabilities=row,
-                age_ms=1000 * (now - clip.newest_arrival_s),
-            )
-            for clip, row in zip(clips, probabilities, strict=True)
-        ]
-
-    def stream(self, source: str | os.PathLike, **options: Any) -> Iterator[Emotion]:
+    def stream(
+        self,
+        source: str | os.PathLike,
+        *,
+        window_s: float = StreamOptions.window_s,
+        hop_s: float = StreamOptions.hop_s,
+        whole: bool = False,
+        centre_fallback: bool = False,
+        audio: bool = True,
+        streaming: str | None = None,
+        notify: Notify = ignore_notice,
+    ) -> Iterator[Emotion]:
         """Emotions of a file, "camera", "camera:1" or "sample", one per face track and hop, as they come.
 
         Args:
             source: see `mma_edge.sources.open_source`.
-            options: `window_s`, `hop_s`, `whole` and so on; see `mma_edge.pipeline.StreamOptions`.
+            window_s: length of a clip in seconds, at most 5.12 (the span of the log-mel).
+            hop_s: time between two answers in seconds.
+            whole: one clip for the whole file instead (the paper's protocol); not for live sources.
+            centre_fallback: where no face is found, use the centre of the picture as the MMA-DFER authors do.
+            audio: False ignores the sound.
+            streaming: "exact" or "rolling" computes what windows share only once (see `mma_edge.streaming`).
+            notify: takes one-line notices for people.
+
+        Raises:
+            UsageError, SourceError, DeviceError: the options do not fit together, or the source cannot be read.
         """
-        from mma_edge.pipeline import Pipeline, StreamOptions
-
-        with Pipeline.open(self, source, StreamOptions(**options)) as pipeline:
+        options = StreamOptions(window_s, hop_s, whole, centre_fallback, audio, streaming, notify)
+        with Pipeline.open(self, source, options) as pipeline:
             yield from pipeline
-
-
-def modalities(frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
-    """What there is of each clip: int (N,), an index into MODALITIES.
-
-    A modality is missing where all its values are zero, as `Recognizer.predict` feeds it; a clip with neither counts
-    as having both. Silence is no zero: its log-mel is about -16.
-    """
-    # The first frame or row nearly always settles it; only where it is zero is the rest looked at.
-    seen = np.array([clip[0].any() or clip.any() for clip in frames], bool)
-    heard = np.array([clip[0].any() or clip.any() for clip in mel], bool)
-    return np.where(seen == heard, 0, np.where(seen, 1, 2))
-
-
-def cool(logits: np.ndarray, frames: np.ndarray, mel: np.ndarray, temperatures: dict[str, float]) -> np.ndarray:
-    """Logits float32 (N, C) divided by the temperature for what there is of each clip."""
-    values = np.array([temperatures[name] for name in MODALITIES], np.float32)
-    if (values == values[0]).all():
-        return logits / values[0]
-    return logits / values[modalities(frames, mel)][:, None]
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """float32 (N, C) -> probabilities (N, C)."""
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def _check(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type) -> None:
-    expected = f"{np.dtype(dtype).name} (N, {', '.join(map(str, shape))})"
-    if not isinstance(array, np.ndarray):
-        raise UsageError(f"{name} is a {type(array).__name__}", f"a numpy array {expected}")
-    if array.dtype != dtype or array.shape[1:] != shape or array.ndim != len(shape) + 1:
-        raise UsageError(f"{name} is {array.dtype.name} {array.shape}", expected)

@@ -25,7 +25,7 @@ from mma_edge.clip import NUM_FRAMES, batch_of
 from mma_edge.engines.base import cpu_threads, run_failure
 from mma_edge.engines.session import open_session
 from mma_edge.errors import BackendError, BundleError, UsageError
-from mma_edge.recognizer import Recognizer
+from mma_edge.predictor import Predictor
 from mma_edge.types import Clip, Emotion
 
 MODES = ("exact", "rolling")
@@ -153,11 +153,6 @@ class Streamer:
         """Forget every other track."""
         self._tracks = {number: track for number, track in self._tracks.items() if number in track_ids}
 
-    @property
-    def kept_frames(self) -> int:
-        """Frames of which anything is kept, over all tracks."""
-        return sum(len(track.tokens) for track in self._tracks.values())
-
     def _embed(self, track: _Track, clip: Clip, place: dict[float, int]) -> None:
         """Put the clip's frames, and no others, into `track.tokens`."""
         unseen = [time_s for time_s in place if time_s not in track.tokens]
@@ -197,7 +192,7 @@ class StreamingRecognizer:
             no such graphs, refuses the mode, or its graphs fail the self-test.
     """
 
-    def __init__(self, recognizer: Recognizer, mode: str) -> None:
+    def __init__(self, recognizer: Predictor, mode: str) -> None:
         check_mode(mode)
         _check_engine(recognizer.backend, recognizer.precision)
         self.recognizer, self.image_size = recognizer, recognizer.image_size

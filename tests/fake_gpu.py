@@ -17,7 +17,7 @@ from mma_edge.engines import machine as cuda_driver
 from mma_edge.engines.tensorrt import build as tensorrt_build
 from mma_edge.engines.tensorrt import engine as tensorrt
 
-CHILD = (sys.executable, str(Path(__file__).with_name("fake_tensorrt_child.py")))
+CHILD = (str(Path(__file__).with_name("fake_tensorrt_child.py")),)
 
 
 class FakeDriver:

@@ -8,6 +8,7 @@ from fake_gpu import install
 
 if __name__ == "__main__":
     install()
-    from mma_edge.engines.tensorrt.child import main
+    from mma_edge.child import serve
+    from mma_edge.engines.tensorrt.child import build
 
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(serve(build))

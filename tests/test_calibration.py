@@ -19,7 +19,7 @@ from mma_edge.bundle import read_bundle, write_temperatures
 from mma_edge.bundle.manifest import MODALITIES, read_temperatures
 from mma_edge.commands.info import show_bundle
 from mma_edge.errors import BundleError, UsageError
-from mma_edge.recognizer import modalities
+from mma_edge.predictor import modalities
 from mma_export.bundle import UNSTATED, write_bundle
 from mma_trainer.commands.evaluate import main
 from mma_trainer.evaluation.calibration import (

@@ -15,8 +15,7 @@ from mma_edge import engines
 from mma_edge.bundle import golden_inputs, read_bundle
 from mma_edge.engines import BACKENDS, MODULES, backend_module, open_engine
 from mma_edge.engines import cpu as onnx_cpu
-from mma_edge.engines.base import out_of_memory
-from mma_edge.errors import BackendError, BundleError, DependencyError, UsageError
+from mma_edge.errors import BackendError, BundleError, DependencyError, UsageError, out_of_memory
 
 Edit = Callable[[Callable[[dict], object]], Path]
 

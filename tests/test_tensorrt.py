@@ -19,6 +19,7 @@ from conftest import one_line
 
 import mma_edge
 from mma_edge.bundle import Bundle, golden_inputs, read_bundle
+from mma_edge.commands.build import gate_clips
 from mma_edge.engines import machine as cuda_driver
 from mma_edge.engines.cpu import OnnxCpuEngine
 from mma_edge.engines.tensorrt import build as tensorrt_build
@@ -39,7 +40,10 @@ def built_folder(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) ->
     said: list[dict] = []
     with pytest.MonkeyPatch.context() as patch:
         fake_gpu.into(patch)
-        tensorrt_build.build_plan(read_bundle(folder), "fp32", tensorrt_build.BuildOptions(max_batch=3), said.append)
+        bundle = read_bundle(folder)
+        tensorrt_build.build_plan(
+            bundle, "fp32", lambda: gate_clips(bundle), tensorrt_build.BuildOptions(max_batch=3), said.append
+        )
     (folder.parent / "said.json").write_text(json.dumps(said))
     return folder
 

@@ -21,13 +21,14 @@ from conftest import one_line
 
 from mma_edge import cli
 from mma_edge.bundle import Bundle, read_bundle
-from mma_edge.engines.gpu import interface as device_memory
+from mma_edge.commands.build import build_if_possible, gate_clips
+from mma_edge.engines.gpu import open as device_memory
 from mma_edge.engines.tensorrt import build as tensorrt_build
 from mma_edge.engines.tensorrt import child as tensorrt_child
 from mma_edge.engines.tensorrt import engine as tensorrt
 from mma_edge.engines.tensorrt import gate as tensorrt_gate
 from mma_edge.engines.tensorrt import plan as tensorrt_plan
-from mma_edge.engines.tensorrt.build import BuildOptions, build_if_possible, build_plan, choose_precision
+from mma_edge.engines.tensorrt.build import BuildOptions, build_plan, choose_precision
 from mma_edge.errors import (
     BackendError,
     BundleError,
@@ -53,7 +54,7 @@ def refused(bundle: Bundle, kind: type[MMAEdgeError], precision: str = "fp32", *
     """The line of a build that must fail; nothing of it may be left."""
     before = files(bundle)
     with pytest.raises(kind) as error:
-        build_plan(bundle, precision, BuildOptions(**options))
+        build_plan(bundle, precision, lambda: gate_clips(bundle), BuildOptions(**options))
     assert files(bundle) == before
     return one_line(error.value)
 
@@ -227,11 +228,10 @@ def test_export_hears_why_no_engine_was_built(bundle: Bundle, gpu: None, monkeyp
 def test_the_real_child_reports_what_is_missing(bundle: Bundle, tmp_path: Path) -> None:
     """No fakes: this machine as it is. It must come back with a line, whatever it lacks."""
     request = {"bundle": str(bundle.folder), "precision": "fp32", "partial": str(tmp_path / "plan")}
-    (tmp_path / "request.json").write_text(json.dumps({**request, **vars(BuildOptions())}))
     if tensorrt.probe() is None:
         pytest.skip("this machine has a GPU and TensorRT")
     done = subprocess.run(
-        [*tensorrt_build.CHILD, str(tmp_path / "request.json")],
+        [sys.executable, *tensorrt_build.CHILD, json.dumps({**request, **vars(BuildOptions())})],
         capture_output=True,
         text=True,
         timeout=120,

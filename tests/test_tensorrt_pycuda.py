@@ -17,7 +17,7 @@ import pytest
 
 from mma_edge.bundle import golden_inputs, read_bundle
 from mma_edge.engines.cpu import OnnxCpuEngine
-from mma_edge.engines.gpu import interface as device_memory
+from mma_edge.engines.gpu import open as device_memory
 from mma_edge.engines.tensorrt import child as tensorrt_child
 from mma_edge.engines.tensorrt import plan as tensorrt_plan
 from mma_edge.engines.tensorrt.engine import TensorRTEngine

@@ -162,7 +162,7 @@ def _checked(args: argparse.Namespace) -> list[str]:
 
 def _build_engines(bundle: Bundle, precisions: list[str], console: Console) -> None:
     """TensorRT's, where it is; a bundle is whole without them, so what is in the way is a note."""
-    from mma_edge.engines.tensorrt.build import build_if_possible
+    from mma_edge.commands.build import build_if_possible
 
     reasons: dict[str, list[str]] = {}
     for precision in precisions:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mma_edge.audio.logmel import MEL_MEAN, MEL_STD, NUM_MEL_BINS, NUM_MEL_FRAMES
+from mma_edge.audio.logmel import MEL_MEAN, MEL_STD
 from mma_edge.bundle.manifest import MANIFEST, REEXPORT, check_manifest, read_manifest, read_temperatures
-from mma_edge.clip import NUM_FRAMES
+from mma_edge.clip import input_shapes
 from mma_edge.errors import BundleError
+from mma_edge.files import replaced
 
 ENGINES = "engines"
 """Folder of a bundle for what was built from it on a device."""
@@ -57,6 +58,15 @@ class Bundle:
         entry = self.manifest["precisions"][precision]
         return self.folder / entry.get("cpu_file", entry["file"])
 
+    def onnx_sha256(self, precision: str) -> str:
+        """SHA-256 of a precision's graph, and of the weights that lie beside it, if any, from the checked manifest."""
+        file, files = self.manifest["precisions"][precision]["file"], self.manifest["files"]
+        # Weights outside the graph: file.onnx.data, or shared by several precisions.
+        external = sorted(name for name in files if name.endswith((".data", ".bin", ".weights")))
+        if not external:
+            return files[file]
+        return hashlib.sha256("".join(files[name] for name in [file, *external]).encode()).hexdigest()
+
     def failed(self, precision: str, backend: str) -> str | None:
         """Which limit of the export gate a precision misses on a backend, in words; None when it passed."""
         entry = self.manifest["precisions"][precision]
@@ -77,8 +87,9 @@ class Bundle:
 def golden_inputs(seed: int, image_size: int, clips: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Random inputs that can be rebuilt anywhere: frames uint8 (N, 16, S, S, 3), mel float32 (N, 512, 128)."""
     rng = np.random.default_rng(seed)
-    frames = rng.integers(0, 256, (clips, NUM_FRAMES, image_size, image_size, 3), dtype=np.uint8)
-    mel = rng.standard_normal((clips, NUM_MEL_FRAMES, NUM_MEL_BINS), dtype=np.float32)
+    shapes = {name: (clips, *shape) for name, shape in input_shapes(image_size).items()}
+    frames = rng.integers(0, 256, shapes["frames"], dtype=np.uint8)
+    mel = rng.standard_normal(shapes["mel"], dtype=np.float32)
     return frames, (mel * MEL_STD + MEL_MEAN).astype(np.float32)
 
 
@@ -138,13 +149,8 @@ def write_temperatures(bundle: Bundle, temperatures: dict[str, float], calibrati
 
 
 def _replace_manifest(folder: Path, manifest: dict) -> None:
-    """All or nothing: a reader, or a full disk, never sees half a manifest."""
-    temporary = folder / f".{MANIFEST}.partial"
-    try:
-        temporary.write_text(json.dumps(manifest, indent=2) + "\n")
-        os.replace(temporary, folder / MANIFEST)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced(folder / MANIFEST) as aside:
+        aside.write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def _check_files(folder: Path, manifest: dict) -> None:

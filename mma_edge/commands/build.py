@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mma_edge.commands.support import HelpFormatter
+from mma_edge.errors import MMAEdgeError
+
+if TYPE_CHECKING:
+    from mma_edge.bundle import Bundle
+    from mma_edge.types import Clip
 
 BUILD_EXAMPLES = """\
 examples:
@@ -75,9 +80,27 @@ def build_command(args: argparse.Namespace, console: Console) -> int:
             _say(console, f"{there.path} is there and fits this device; --overwrite builds it again")
             continue
         with _BuildProgress(console, precision) as progress:
-            plan = build_plan(bundle, precision, options, progress.follow)
+            plan = build_plan(bundle, precision, lambda: gate_clips(bundle), options, progress.follow)
         _say(console, _summary(existing_plan(bundle, precision, options) or plan))
     return 0
+
+
+def build_if_possible(bundle: Bundle, precision: str) -> Path | str:
+    """For `mma-export`: the plan's path where TensorRT can build it, else why not, in words."""
+    from mma_edge.engines.tensorrt.build import build_plan
+
+    try:
+        return build_plan(bundle, precision, lambda: gate_clips(bundle))
+    except MMAEdgeError as error:
+        return str(error)
+
+
+def gate_clips(bundle: Bundle) -> list[Clip]:
+    """What a new engine is judged on: the clips of the package's sample as this bundle sees them."""
+    from mma_edge.engines.tensorrt.gate import HOP_S
+    from mma_edge.pipeline import collect_clips
+
+    return collect_clips("sample", bundle.image_size, HOP_S)
 
 
 def _summary(plan: Any) -> str:

@@ -7,22 +7,12 @@ from typing import Protocol
 
 import numpy as np
 
-from mma_edge.errors import BackendError, BundleError, MMAEdgeError, UsageError
+from mma_edge.errors import BackendError, BundleError, MMAEdgeError, UsageError, first_line, out_of_memory
 
 INPUTS = {"frames": "uint8", "mel": "float32"}
 OUTPUT = "logits"
 THREADS_VARIABLE = "MMA_EDGE_THREADS"
 """Environment variable: threads that one inference may use on the CPU; unset lets the library take every core."""
-# How onnxruntime, OpenVINO, CUDA and the C++ library under them say that there is no memory left.
-_OUT_OF_MEMORY = (
-    "bad_alloc",
-    "bad allocation",
-    "out of memory",
-    "failed to allocate memory",
-    "alloc_failed",
-    "cannot allocate memory",
-    "outofmemory",
-)
 
 
 class Engine(Protocol):
@@ -67,22 +57,6 @@ def check_names(graph: object, inputs: set[str], outputs: set[str]) -> None:
             f"inputs {sorted(INPUTS)} and output {OUTPUT}",
             "export it with mma-export",
         )
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception of a library says, without the stack it may append."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def out_of_memory(error: BaseException, what: str) -> MMAEdgeError | None:
-    """The error to raise instead when `error` means that memory ran out while doing `what`; None for others."""
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
-        return BackendError(
-            f"not enough memory {what}",
-            hint="close other programs, use a smaller precision (--precision fp16 or int8) or model, or fewer clips",
-        )
-    return None
 
 
 def run_failure(error: BaseException, details: str) -> MMAEdgeError:

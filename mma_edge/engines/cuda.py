@@ -19,13 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.bundle import Bundle
-from mma_edge.clip import NUM_FRAMES
-from mma_edge.engines.base import OUTPUT, check_names, first_line, out_of_memory, run_failure
+from mma_edge.clip import input_shapes
+from mma_edge.engines.base import INPUTS, OUTPUT, check_names, run_failure
 from mma_edge.engines.machine import cuda_devices, is_jetson
 from mma_edge.engines.session import import_onnxruntime
-from mma_edge.errors import BackendError, BundleError, DependencyError
+from mma_edge.errors import BackendError, BundleError, DependencyError, first_line, out_of_memory
 
 PRECISIONS = ("fp16", "fp32", "bf16")
 """int8 is not among them: this provider computes a quantised graph in float, slower than fp16."""
@@ -117,7 +116,7 @@ class OnnxCudaEngine:
             {node.name for node in self._session.get_outputs()},
         )
         self.details = f"onnxruntime {self._onnxruntime.__version__} CUDA on {gpu}"
-        self._image_size, self._num_classes = image_size, num_classes
+        self._shapes, self._num_classes = input_shapes(image_size), num_classes
         self._batches: dict[int, _Batch] = {}
         self._lock = threading.Lock()
 
@@ -132,15 +131,11 @@ class OnnxCudaEngine:
                 raise run_failure(error, self.details) from error
 
     def _make_batch(self, count: int) -> _Batch:
-        S = self._image_size
         captured = len(self._batches) < MAX_CUDA_GRAPHS
         return _Batch(
             self._onnxruntime,
             self._session,
-            {
-                "frames": ((count, NUM_FRAMES, S, S, 3), np.uint8),
-                "mel": ((count, NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32),
-            },
+            {name: ((count, *shape), np.dtype(INPUTS[name])) for name, shape in self._shapes.items()},
             (count, self._num_classes),
             str(count) if captured else _FREE_GRAPH_ID,
         )

@@ -26,13 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.bundle import Bundle
-from mma_edge.clip import NUM_FRAMES
-from mma_edge.engines.base import check_names, cpu_threads, first_line, out_of_memory, run_failure
+from mma_edge.clip import input_shapes
+from mma_edge.engines.base import check_names, cpu_threads, run_failure
 from mma_edge.engines.cache import cached_folder
-from mma_edge.engines.tensorrt.plan import onnx_sha256
-from mma_edge.errors import BackendError, BundleError, DependencyError
+from mma_edge.errors import BackendError, BundleError, DependencyError, first_line, out_of_memory
 
 PRECISIONS = ("bf16", "fp32", "fp16", "int8")
 CAPABILITY = {"bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
@@ -160,7 +158,7 @@ class OpenVinoEngine:
         try:
             folder = cached_folder(
                 f"openvino/{version()}",
-                onnx_sha256(bundle, source)[:32],
+                bundle.onnx_sha256(source)[:32],
                 int(1.2 * graph.stat().st_size) + (64 << 20),
                 lambda work: _save(core, graph, bundle.image_size, work),
             )
@@ -213,8 +211,7 @@ def _read(core: Any, graph: Path, image_size: int) -> Any:
             {port.get_any_name() for port in model.inputs},
             {port.get_any_name() for port in model.outputs},
         )
-        S = image_size
-        model.reshape({"frames": [1, NUM_FRAMES, S, S, 3], "mel": [1, NUM_MEL_FRAMES, NUM_MEL_BINS]})
+        model.reshape({name: [1, *shape] for name, shape in input_shapes(image_size).items()})
     except BundleError:
         raise
     except Exception as error:  # openvino raises plain RuntimeErrors

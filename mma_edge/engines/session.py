@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mma_edge.errors import BundleError, DependencyError
+from mma_edge.errors import BundleError, DependencyError, first_line, out_of_memory
 
 
 def import_onnxruntime() -> ModuleType:
@@ -37,9 +37,6 @@ def open_session(graph: Path | bytes, num_threads: int = 0) -> tuple[Any, str]:
         DependencyError: onnxruntime is not installed. BundleError: it cannot load the graph.
         BackendError: there is not enough memory to load it.
     """
-    # Imported here: the engines' package imports this module.
-    from mma_edge.engines.base import first_line, out_of_memory
-
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads

@@ -11,7 +11,7 @@ from mma_edge.clip import GridClips, batch_of
 from mma_edge.engines.base import Engine
 from mma_edge.errors import DataError
 from mma_edge.pipeline import collect_clips
-from mma_edge.recognizer import softmax
+from mma_edge.predictor import softmax
 from mma_edge.streaming import Streamer, StreamingGraphs
 from mma_edge.types import Clip
 

@@ -14,10 +14,6 @@ from typing import Protocol
 
 import numpy as np
 
-from mma_edge.errors import BackendError, DependencyError
-
-INSTALL = 'pip install "mma-edge[tensorrt]", or: pip install cuda-python'
-
 
 class GraphCaptureError(Exception):
     """This work cannot be captured as a CUDA graph; it can still be enqueued as it is."""
@@ -91,39 +87,6 @@ class DeviceMemory(Protocol):
     def close(self) -> None:
         """After everything made here has been given back."""
         ...
-
-
-def probe() -> str | None:
-    """None when one of the packages reaches a GPU, else why not, with the remedy. Never raises."""
-    try:
-        _open().close()
-    except (BackendError, DependencyError) as error:
-        return f"{error.what}: {error.hint}"
-    return None
-
-
-def open_device_memory() -> DeviceMemory:
-    """The first GPU, through the first package that is installed.
-
-    Raises:
-        DependencyError: none is. BackendError: the package finds no usable GPU.
-    """
-    return _open()
-
-
-def _open() -> DeviceMemory:
-    try:
-        from mma_edge.engines.gpu.cuda_python import CudaPythonMemory
-
-        return CudaPythonMemory()
-    except ImportError:
-        pass
-    try:
-        from mma_edge.engines.gpu.pycuda import PycudaMemory
-
-        return PycudaMemory()
-    except ImportError as error:
-        raise DependencyError("neither cuda-python nor pycuda is installed", hint=INSTALL) from error
 
 
 def array_at(address: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:

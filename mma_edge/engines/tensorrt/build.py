@@ -7,31 +7,29 @@ reported as done is moved into place, first the plan, then its sidecar.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mma_edge import errors
-from mma_edge.bundle import Bundle
-from mma_edge.engines.tensorrt.engine import PRECISIONS, lacking, probe
-from mma_edge.engines.tensorrt.plan import FOLDER, Plan, check_plan, import_tensorrt, this_machine, write_plan
-from mma_edge.errors import BackendError, BundleError, MMAEdgeError, OutputError, UsageError
+import numpy as np
 
-CHILD = (sys.executable, "-m", "mma_edge.engines.tensorrt.child")
+from mma_edge.bundle import Bundle
+from mma_edge.child import Child, ChildDiedError, Message, Tell
+from mma_edge.engines.tensorrt.engine import PRECISIONS, lacking, probe
+from mma_edge.engines.tensorrt.gate import gate_inputs
+from mma_edge.engines.tensorrt.plan import FOLDER, Plan, check_plan, import_tensorrt, this_machine, write_plan
+from mma_edge.errors import BackendError, BundleError, OutputError, UsageError
+from mma_edge.types import Clip
+
+CHILD = ("-m", "mma_edge.engines.tensorrt.child")
 MIB = 1 << 20
 DISK_SPARE_BYTES = 64 * MIB
 HOST_SPARE_BYTES = 512 * MIB
-
-Follow = Callable[[dict[str, Any]], None]
-"""Takes what the child says: {"phase", "steps"}, {"phase", "step"} or {"phase", "finished"}."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +96,16 @@ def require_tensorrt(bundle: Bundle, precision: str) -> None:
 def build_plan(
     bundle: Bundle,
     precision: str,
+    clips: Callable[[], Sequence[Clip]],
     options: BuildOptions | None = None,
-    follow: Follow = lambda message: None,
+    follow: Tell = lambda message: None,
 ) -> Path:
     """Build, gate and keep the plan of one precision; one that is there is replaced only by a finished one.
+
+    Args:
+        clips: gives the real clips that the engine is judged on, see `gate.gate_inputs`; asked once nothing else
+            stands in the way.
+        follow: takes what the child says: {"phase", "steps"}, {"phase", "step"} or {"phase", "finished"}.
 
     Raises:
         BackendError: TensorRT cannot do it here, or the build was killed. BundleError: it cannot read the graph.
@@ -112,28 +116,25 @@ def build_plan(
     folder = bundle.folder / FOLDER
     _check_room(bundle, precision, folder)
     partial = folder / f".{precision}.plan.{os.getpid()}.partial"
-    request = {
-        "bundle": str(bundle.folder.resolve()),
-        "precision": precision,
-        "partial": str(partial.resolve()),
-        **asdict(options),
-    }
     try:
-        sidecar = _run_child(request, precision, follow)
+        with tempfile.TemporaryDirectory() as work:
+            inputs = Path(work) / "clips.npz"
+            frames, mel = gate_inputs(clips())
+            np.savez(inputs, frames=frames, mel=mel)
+            request = {
+                "bundle": str(bundle.folder.resolve()),
+                "precision": precision,
+                "partial": str(partial.resolve()),
+                "clips": str(inputs),
+                **asdict(options),
+            }
+            sidecar = _run_child(request, precision, follow)
         return write_plan(bundle, precision, partial, sidecar)
     except OSError as error:
         raise OutputError(f"the plan cannot be written to {folder}: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-
-
-def build_if_possible(bundle: Bundle, precision: str, follow: Follow = lambda message: None) -> Path | str:
-    """For `mma-export`: the plan's path where TensorRT can build it, else why not, in words."""
-    try:
-        return build_plan(bundle, precision, follow=follow)
-    except MMAEdgeError as error:
-        return str(error)
 
 
 def _check_room(bundle: Bundle, precision: str, folder: Path) -> None:
@@ -175,54 +176,36 @@ def available_memory() -> int | None:
     return None
 
 
-def _run_child(request: dict[str, Any], precision: str, follow: Follow) -> dict[str, Any]:
+def _run_child(request: Message, precision: str, follow: Tell) -> dict[str, Any]:
     """The sidecar that the child reports; its failure, however it comes, as one of our errors."""
-    phase, answer = "start", None
-    with tempfile.TemporaryDirectory() as folder:
-        path, log = Path(folder) / "request.json", Path(folder) / "stderr.txt"
-        path.write_text(json.dumps(request), encoding="utf-8")
-        with log.open("w+", encoding="utf-8", errors="replace") as stderr:
-            child = subprocess.Popen(
-                [*CHILD, str(path)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True
-            )
-            try:
-                for line in child.stdout:
-                    message = json.loads(line)
-                    if "done" in message or "error" in message:
-                        answer = message
-                        continue
-                    phase = message["phase"]
-                    follow(message)
-                status = child.wait()
-            finally:
-                # Also after Ctrl-C: nobody is left to take what it builds.
-                if child.poll() is None:
-                    child.kill()
-                    child.wait()
-                child.stdout.close()
-            stderr.seek(0)
-            said = [line.strip() for line in stderr if line.strip()]
-    if status == 0 and answer is not None and "done" in answer:
-        return answer["done"]
-    if answer is not None and "error" in answer:
-        failure = answer["error"]
-        raise getattr(errors, failure["kind"])(failure["what"], failure["expected"], failure["hint"])
-    raise _death(status, phase, precision, said)
+    phase = "start"
+
+    def note(message: Message) -> None:
+        nonlocal phase
+        phase = message["phase"]
+        follow(message)
+
+    try:
+        with Child(CHILD, request) as child:
+            return child.result(note)
+    except ChildDiedError as error:
+        raise _death(error, f"while building {precision} (phase {phase})") from error
 
 
-def _death(status: int, phase: str, precision: str, said: list[str]) -> BackendError:
+def _death(child: ChildDiedError, during: str) -> BackendError:
     """What is known of a child that ended without a word."""
-    during = f"while building {precision} (phase {phase})"
-    if status == -signal.SIGKILL:
+    if child.status == -signal.SIGKILL:
         return BackendError(
             f"the system killed TensorRT {during}, which it does when memory runs out",
             hint="close other programs, add swap, and give a smaller --workspace MIB or --max-batch",
         )
-    last = f", its last words: {said[-1][:200]}" if said else ""
-    if status < 0:
+    last = f", its last words: {child.last_words[:200]}" if child.last_words else ""
+    if child.status < 0:
         with contextlib.suppress(ValueError):
             return BackendError(
-                f"TensorRT crashed with {signal.Signals(-status).name} {during}{last}",
+                f"TensorRT crashed with {signal.Signals(-child.status).name} {during}{last}",
                 hint="take another --precision, or another TensorRT version",
             )
-    return BackendError(f"the build process ended with status {status} {during}{last}", hint="see mma-edge doctor")
+    return BackendError(
+        f"the build process ended with status {child.status} {during}{last}", hint="see mma-edge doctor"
+    )

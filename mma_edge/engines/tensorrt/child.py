@@ -1,4 +1,4 @@
-"""The part of a build that may be killed: `python -m mma_edge.engines.tensorrt.child REQUEST.json`.
+"""The part of a build that may be killed: `python -m mma_edge.engines.tensorrt.child REQUEST`.
 
 TensorRT takes gigabytes while it tries kernels, and on a Jetson these are the processor's own; when they run out, the
 system kills the process. So it is a process of its own, which tells its parent (`tensorrt_build`) by JSON lines what
@@ -7,16 +7,17 @@ it is doing, and leaves a plan that has passed the gate, or nothing.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mma_edge.bundle import Bundle, read_bundle
-from mma_edge.engines.gpu.interface import open_device_memory
+from mma_edge.child import Tell, serve
+from mma_edge.engines.gpu.open import open_device_memory
 from mma_edge.engines.machine import is_jetson
 from mma_edge.engines.tensorrt.engine import TensorRTEngine, probe
 from mma_edge.engines.tensorrt.gate import check_engine
@@ -30,7 +31,8 @@ from mma_edge.engines.tensorrt.plan import (
     profile_of,
     this_machine,
 )
-from mma_edge.errors import BackendError, BundleError, MMAEdgeError
+from mma_edge.errors import BackendError, BundleError
+from mma_edge.files import replaced
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -40,29 +42,6 @@ WORKSPACE_MIB, JETSON_WORKSPACE_MIB = 4096, 512
 """Scratch memory that one kernel may use; a board shares its memory with everything else that runs on it."""
 SPARE_BYTES = 256 * MIB
 MAX_NAMED_ERRORS = 3
-
-Tell = Callable[[dict[str, Any]], None]
-
-
-def main(argv: list[str]) -> int:
-    """Build what the request asks for; 0, or 1 after an error line."""
-    # Libraries print to stdout as they like: what the parent reads goes through a copy of it, the rest to stderr.
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-    os.dup2(2, 1)
-    lock = threading.Lock()
-
-    def tell(message: dict[str, Any]) -> None:
-        with lock:
-            channel.write(json.dumps(message) + "\n")
-
-    try:
-        request = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
-        tell({"done": build(request, tell)})
-    except MMAEdgeError as error:
-        kind = type(error).__name__
-        tell({"error": {"kind": kind, "what": error.what, "expected": error.expected, "hint": error.hint}})
-        return 1
-    return 0
 
 
 def build(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -81,7 +60,8 @@ def build(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
     plan = Plan(partial, partial.read_bytes(), options["max_batch"], json.loads(json.dumps(sidecar)))
     engine = TensorRTEngine(bundle, plan)
     try:
-        sidecar["gate"] = check_engine(bundle, precision, engine, tell)
+        clips = np.load(request["clips"])
+        sidecar["gate"] = check_engine(bundle, engine, clips["frames"], clips["mel"], tell)
         sidecar["gate"]["details"] = engine.details
     finally:
         engine.close()
@@ -179,12 +159,9 @@ def _save_timing_cache(cache: trt.ITimingCache | None, path: Path) -> None:
     if cache is None:
         return
     content: trt.IHostMemory = cache.serialize()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.write_bytes(bytes(content))
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # the next build is slower, nothing else
+    # A disk that is full makes the next build slower, nothing else.
+    with contextlib.suppress(OSError), replaced(path) as aside:
+        aside.write_bytes(bytes(content))
 
 
 def _workspace(bundle: Bundle, precision: str, asked_mib: int | None) -> int:
@@ -213,4 +190,4 @@ def _workspace(bundle: Bundle, precision: str, asked_mib: int | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(serve(build))

@@ -16,8 +16,9 @@ import numpy as np
 
 from mma_edge.bundle import Bundle
 from mma_edge.engines.base import INPUTS, OUTPUT
-from mma_edge.engines.gpu.interface import DeviceMemory, GraphCaptureError, open_device_memory
-from mma_edge.engines.gpu.interface import probe as probe_device_memory
+from mma_edge.engines.gpu.interface import DeviceMemory, GraphCaptureError
+from mma_edge.engines.gpu.open import open_device_memory
+from mma_edge.engines.gpu.open import probe as probe_device_memory
 from mma_edge.engines.machine import cuda_devices, driver_cuda_version
 from mma_edge.engines.tensorrt.plan import (
     Plan,

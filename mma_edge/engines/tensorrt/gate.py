@@ -6,24 +6,26 @@ Vision transformers have come out of TensorRT silently wrong, in fp32 too, so no
     fp16, bf16  the same class first in at least 99.5 % of the clips
     int8        in at least 98 %
 
-The clips are those of the sample that travels with the package: as they are, and with one modality missing. The
-bundle's golden inputs (noise) count for fp32's difference, and must come out as near to the golden logits as the
-self-test asks whenever the engine is opened.
+The clips are real ones, as they are and with one modality missing. The bundle's golden inputs (noise) count for fp32's
+difference, and must come out as near to the golden logits as the self-test asks whenever the engine is opened.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mma_edge.bundle import Bundle
 from mma_edge.bundle.manifest import MIN_TOP1_AGREEMENT
+from mma_edge.child import Tell
 from mma_edge.clip import evenly
+from mma_edge.engines.agreement import agreement
 from mma_edge.engines.base import Engine
 from mma_edge.engines.session import open_session
 from mma_edge.errors import ParityError
+from mma_edge.types import Clip
 
 MAX_FP32_DIFFERENCE = 1e-2
 TIE = 1e-2
@@ -32,37 +34,35 @@ HOP_S = 0.25
 WHOLE_CLIPS, VIDEO_ONLY, AUDIO_ONLY = 16, 4, 4
 """Number of clips; the reference runs on the processor, seconds per clip for a ViT-B on a small board."""
 
-Tell = Callable[[dict[str, Any]], None]
 
+def gate_inputs(clips: Sequence[Clip]) -> tuple[np.ndarray, np.ndarray]:
+    """What an engine is judged on: frames uint8 (N, 16, S, S, 3), mel float32 (N, 512, 128).
 
-def sample_clips(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
-    """Clips of the package's sample as this bundle sees them: frames uint8 (N, 16, S, S, 3), mel float32 (N, 512, 128).
-
-    Up to 16 with both modalities, spread over the clip, then up to 4 with the video and 4 with the sound alone.
+    Up to 16 of the clips that have both modalities, evenly spread, then up to 4 with the video and 4 with the sound
+    alone.
     """
-    # Imported here: the pipeline imports the engines' package.
-    from mma_edge.pipeline import collect_clips
-
-    found = collect_clips("sample", bundle.image_size, HOP_S)
-    both = [(clip.frames, clip.mel) for clip in found if clip.frames is not None and clip.mel is not None]
-    clips = _spread(both, WHOLE_CLIPS)
-    clips += [(frames, np.zeros_like(mel)) for frames, mel in _spread(both, VIDEO_ONLY)]
-    clips += [(np.zeros_like(frames), mel) for frames, mel in _spread(both, AUDIO_ONLY)]
-    return np.stack([frames for frames, _ in clips]), np.stack([mel for _, mel in clips])
+    both = [(clip.frames, clip.mel) for clip in clips if clip.frames is not None and clip.mel is not None]
+    chosen = _spread(both, WHOLE_CLIPS)
+    chosen += [(frames, np.zeros_like(mel)) for frames, mel in _spread(both, VIDEO_ONLY)]
+    chosen += [(np.zeros_like(frames), mel) for frames, mel in _spread(both, AUDIO_ONLY)]
+    return np.stack([frames for frames, _ in chosen]), np.stack([mel for _, mel in chosen])
 
 
-def check_engine(bundle: Bundle, precision: str, engine: Engine, tell: Tell = lambda message: None) -> dict[str, Any]:
+def check_engine(
+    bundle: Bundle, engine: Engine, frames: np.ndarray, mel: np.ndarray, tell: Tell = lambda message: None
+) -> dict[str, Any]:
     """Figures of an engine that passes.
 
     Args:
         bundle: with fp32 the reference is its fp32 graph, without it the graph of the same precision.
-        engine: of this bundle at this precision.
+        engine: of this bundle.
+        frames, mel: see `gate_inputs`.
         tell: takes {"phase": "gate", "steps"} and {"phase": "gate", "step"}.
 
     Raises:
         ParityError: it does not pass.
     """
-    frames, mel = sample_clips(bundle)
+    precision = engine.precision
     golden_frames, golden_mel, golden, _ = bundle.golden
     reference_precision = "fp32" if "fp32" in bundle.precisions else precision
     session, version = open_session(bundle.graph(reference_precision))
@@ -92,19 +92,18 @@ def check_engine(bundle: Bundle, precision: str, engine: Engine, tell: Tell = la
 
 
 def compare(reference: np.ndarray, alone: np.ndarray, together: np.ndarray) -> dict[str, Any]:
-    """Figures of logits float32 (N, C), computed clip by clip and in batches, against the reference."""
-    worst = alone if _difference(reference, alone) >= _difference(reference, together) else together
-    # NaN compares as false everywhere: it would otherwise hide behind `>=`.
-    finite = bool(np.isfinite(alone).all() and np.isfinite(together).all())
-    agreement = min(_agreement(reference, alone), _agreement(reference, together)) if finite else 0.0
-    norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(worst, axis=1)
+    """Figures of logits float32 (N, C), computed clip by clip and in batches, against the reference: the worse ones."""
+    ways = [agreement(reference, logits, TIE) for logits in (alone, together)]
+    # NaN compares as false everywhere: it would otherwise hide behind the maximum.
+    finite = all(way.finite for way in ways)
+    worst = max(ways, key=lambda way: way.max_difference) if finite else None
     return {
         "clips": len(reference),
         "finite": finite,
-        "max_difference": _difference(reference, worst) if finite else None,
-        "mean_difference": float(np.abs(reference - worst).mean()) if finite else None,
-        "cosine": float(((reference * worst).sum(axis=1) / np.maximum(norms, 1e-12)).min()) if finite else None,
-        "top1_agreement": agreement,
+        "max_difference": worst and worst.max_difference,
+        "mean_difference": worst and worst.mean_difference,
+        "cosine": worst and worst.min_cosine,
+        "top1_agreement": min(way.top1 for way in ways) if finite else 0.0,
     }
 
 
@@ -124,16 +123,6 @@ def shortcoming(precision: str, figures: dict[str, Any], tolerance: float) -> tu
     if not figures["golden_difference"] <= tolerance:
         return f"it differs from the golden output by {figures['golden_difference']:.2e}", f"at most {tolerance:.0e}"
     return None
-
-
-def _difference(reference: np.ndarray, logits: np.ndarray) -> float:
-    return float(np.abs(reference - logits).max())
-
-
-def _agreement(reference: np.ndarray, logits: np.ndarray) -> float:
-    """Share of the clips whose first class is the reference's, or within TIE of it."""
-    chosen = np.take_along_axis(reference, logits.argmax(axis=1)[:, None], axis=1)[:, 0]
-    return float((reference.max(axis=1) - chosen <= TIE).mean())
 
 
 def _device_ms(engine: Engine, frames: np.ndarray, mel: np.ndarray, repeat: int = 20) -> float | None:

@@ -22,11 +22,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.bundle import ENGINES, Bundle, sha256
-from mma_edge.clip import NUM_FRAMES
+from mma_edge.clip import input_shapes
 from mma_edge.engines.machine import cuda_devices, driver_cuda_version, platform_name
 from mma_edge.errors import BackendError, BundleError, DependencyError
+from mma_edge.files import replaced
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -127,8 +127,7 @@ def build_command(bundle: Bundle, precision: str) -> str:
 
 def profile_of(bundle: Bundle, max_batch: int) -> Profile:
     """Shapes of the inputs for N from 1 to max_batch; one clip is the likeliest."""
-    S = bundle.image_size
-    shapes = {"frames": (NUM_FRAMES, S, S, 3), "mel": (NUM_MEL_FRAMES, NUM_MEL_BINS)}
+    shapes = input_shapes(bundle.image_size)
     return {name: tuple((count, *shape) for count in (1, 1, max_batch)) for name, shape in shapes.items()}
 
 
@@ -138,7 +137,7 @@ def make_sidecar(bundle: Bundle, precision: str, machine: Machine, plan: Path, o
         "sidecar_version": SIDECAR_VERSION,
         "precision": precision,
         "plan_sha256": sha256(plan),
-        "onnx_sha256": onnx_sha256(bundle, precision),
+        "onnx_sha256": bundle.onnx_sha256(precision),
         **asdict(machine),
         "builder": {**BUILD_RULES, **options},
         "profile": profile_of(bundle, options["max_batch"]),
@@ -146,26 +145,12 @@ def make_sidecar(bundle: Bundle, precision: str, machine: Machine, plan: Path, o
     }
 
 
-def onnx_sha256(bundle: Bundle, precision: str) -> str:
-    """SHA-256 of the graph, and of the weights that lie beside it, if any, from the checked manifest."""
-    file, files = bundle.manifest["precisions"][precision]["file"], bundle.manifest["files"]
-    # Weights outside the graph: file.onnx.data, or shared by several precisions.
-    external = sorted(name for name in files if name.endswith((".data", ".bin", ".weights")))
-    if not external:
-        return files[file]
-    return hashlib.sha256("".join(files[name] for name in [file, *external]).encode()).hexdigest()
-
-
 def write_plan(bundle: Bundle, precision: str, partial: Path, sidecar: dict) -> Path:
     """Move a finished plan to its place, then its sidecar; between the two the plan's SHA-256 keeps it from use."""
-    plan, beside = plan_path(bundle, precision), sidecar_path(bundle, precision)
-    temporary = beside.with_name(f".{beside.name}.partial")
-    try:
-        temporary.write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
+    plan = plan_path(bundle, precision)
+    with replaced(sidecar_path(bundle, precision)) as aside:
+        aside.write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
         os.replace(partial, plan)
-        os.replace(temporary, beside)
-    finally:
-        temporary.unlink(missing_ok=True)
     return plan
 
 
@@ -220,7 +205,7 @@ def check_sidecar(bundle: Bundle, precision: str, machine: Machine) -> dict[str,
         "CUDA": (sidecar["cuda"], machine.cuda),
         "platform": (sidecar["platform"], machine.platform),
         "precision": (sidecar["precision"], precision),
-        "the ONNX graph": (sidecar["onnx_sha256"][:12], onnx_sha256(bundle, precision)[:12]),
+        "the ONNX graph": (sidecar["onnx_sha256"][:12], bundle.onnx_sha256(precision)[:12]),
         **{f"option {key}": (sidecar["builder"].get(key), value) for key, value in BUILD_RULES.items()},
         "profile": (sidecar["profile"], profile),
     }

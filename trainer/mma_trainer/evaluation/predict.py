@@ -14,7 +14,8 @@ from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.bundle.manifest import MODALITIES, read_temperatures
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.errors import CheckpointError, DataError, UsageError
-from mma_edge.recognizer import Recognizer, cool, modalities, softmax
+from mma_edge.predictor import cool, modalities, softmax
+from mma_edge.recognizer import Recognizer
 from mma_trainer.evaluation.metrics import Metrics, metrics_of
 from mma_trainer.evaluation.sets import BATCH, EvalSet
 
