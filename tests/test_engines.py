@@ -13,9 +13,10 @@ from conftest import one_line
 import mma_edge
 from mma_edge import engines
 from mma_edge.bundle import golden_inputs, read_bundle
-from mma_edge.engines import BACKENDS, MODULES, backend_module, open_engine
+from mma_edge.engines import MODULES, backend_module, open_engine
 from mma_edge.engines import cpu as onnx_cpu
 from mma_edge.errors import BackendError, BundleError, DependencyError, UsageError, out_of_memory
+from mma_edge.precisions import BACKENDS, PRECISIONS, TABLE
 
 Edit = Callable[[Callable[[dict], object]], Path]
 
@@ -60,9 +61,10 @@ def refused(bundle: Path, *args: object, error: type[Exception] = BackendError) 
 
 
 def test_every_backend_has_the_parts_that_auto_needs() -> None:
-    for name in MODULES:
+    assert set(MODULES) == set(BACKENDS)
+    for name in BACKENDS:
         module = backend_module(name)
-        assert set(module.PRECISIONS) <= {"fp32", "fp16", "bf16", "int8"}
+        assert set(TABLE[name]) == set(PRECISIONS) == {"fp32", "fp16", "bf16", "int8"}
         assert all(callable(getattr(module, part)) for part in ("probe", "usable", "open_engine"))
 
 

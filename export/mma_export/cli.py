@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from mma_edge.bundle.manifest import PRECISIONS
 from mma_edge.commands.support import HelpFormatter, run_cli
 from mma_edge.errors import UsageError
+from mma_edge.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     from mma_edge.bundle import Bundle

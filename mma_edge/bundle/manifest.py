@@ -44,6 +44,7 @@ import numpy as np
 from mma_edge.audio.logmel import FRAME_LENGTH_MS, FRAME_SHIFT_MS, NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.errors import BundleError
+from mma_edge.precisions import PRECISIONS
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -81,9 +82,6 @@ _SCHEMA: dict[str, tuple[type | tuple[type, ...], set[str] | None]] = {
 _OPTIONAL: dict[str, tuple[type | tuple[type, ...], set[str] | None]] = {
     "streaming": (dict, {"precision", "stem", "exact", "rolling"}),
 }
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-MIN_TOP1_AGREEMENT = {"fp16": 0.995, "bf16": 0.995, "int8": 0.98}
-"""Share of real clips with float32's answer, below which neither a graph nor an engine is kept."""
 _ENTRY = {"file": str, "parity": dict}
 _ENTRY_OPTIONAL = {"cpu_file": str, "tolerance": (int, float), "failed": str, "failed_on": dict}
 _MODE = {"parity": dict}

@@ -172,8 +172,7 @@ def _openvino() -> Finding:
     finding = _backend("OpenVINO", "openvino", ("openvino",))
     if finding.state != OK:
         return finding
-    module, root = backend_module("openvino"), cache_root()
-    native = ", ".join(p for p in module.PRECISIONS if module.CAPABILITY.get(p, "FP32") in module.capabilities())
+    native, root = ", ".join(backend_module("openvino").native_precisions()), cache_root()
     return Finding("OpenVINO", OK, f"{finding.found} ({native}), compiled models kept in {root or 'no folder'}")
 
 

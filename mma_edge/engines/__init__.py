@@ -11,6 +11,7 @@ from mma_edge.bundle import Bundle
 from mma_edge.engines.base import Engine
 from mma_edge.engines.machine import cuda_devices
 from mma_edge.errors import BackendError, BundleError, DependencyError, MMAEdgeError
+from mma_edge.precisions import BACKENDS, BY_NAME, GPU_BACKENDS, preferred
 
 MODULES = {
     "tensorrt": "mma_edge.engines.tensorrt.engine",
@@ -18,15 +19,12 @@ MODULES = {
     "openvino": "mma_edge.engines.openvino",
     "cpu": "mma_edge.engines.cpu",
 }
-"""Backend -> its module, the fastest first: the order in which `auto` tries them. Each module has
+"""Backend -> its module. Each module has
 
-    PRECISIONS                      what it can run, the one to prefer first
     probe() -> str | None           None: it works on this machine; else why not, with the remedy
     usable(bundle) -> tuple         precisions of this bundle that it can open here
     open_engine(bundle, precision)  an Engine, or an error in one line
 """
-BACKENDS = ("auto", *MODULES)
-GPU_BACKENDS = ("tensorrt", "cuda")
 NO_GPU = "no CUDA device answers"
 
 
@@ -39,7 +37,7 @@ def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = N
     """The engine asked for, self-tested against the bundle's golden output.
 
     Args:
-        backend: a backend, which runs or is an error; or "auto": the first of MODULES that really works here.
+        backend: a backend, which runs or is an error; or "auto": the first of BACKENDS that really works here.
         precision: one of the bundle's; None takes the backend's best among those that passed the export gate
             (int8 only where the bundle has nothing else).
 
@@ -51,8 +49,8 @@ def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = N
         BundleError: the engine does not reproduce the golden output.
         DependencyError: a package is missing.
     """
-    if backend not in BACKENDS:
-        raise BackendError(f"backend {backend!r}", f"one of {', '.join(BACKENDS)}")
+    if backend != "auto" and backend not in BACKENDS:
+        raise BackendError(f"backend {backend!r}", f"one of auto, {', '.join(BACKENDS)}")
     if precision is not None and precision not in bundle.precisions:
         raise BackendError(
             f"bundle {bundle.folder} has no precision {precision}",
@@ -65,7 +63,7 @@ def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = N
         return _open(bundle, backend, precision)
     reasons: dict[str, str] = {}
     errors: list[MMAEdgeError] = []
-    for name in MODULES:
+    for name in BACKENDS:
         # The CPU is the last resort: opening it says best what is missing.
         if name != "cpu" and (reason := why_not(name)):
             reasons[name] = reason
@@ -76,7 +74,7 @@ def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = N
             reasons[name] = str(error).rstrip(".")
             errors.append(error)
             continue
-        engine.notes = (*_passed_over(reasons), *getattr(engine, "notes", ()))
+        engine.notes = (*_passed_over(reasons), *engine.notes)
         return engine
     # A bundle that computes something else is worse news than a package that is missing.
     wrong = [error for error in errors if isinstance(error, BundleError)]
@@ -111,7 +109,7 @@ def _open(bundle: Bundle, backend: str, precision: str | None) -> Engine:
             first_error = first_error or error
             continue
         if failed := bundle.failed(choice, backend):
-            engine.notes = (*getattr(engine, "notes", ()), f"{choice} of this bundle failed its export gate: {failed}")
+            engine.notes = (*engine.notes, f"{choice} of this bundle failed its export gate: {failed}")
         return engine
     raise first_error
 
@@ -122,10 +120,10 @@ def preferences(bundle: Bundle, backend: str) -> list[str]:
     Raises:
         BackendError: no precision of the bundle passed its gate and is one of the backend's.
     """
-    module, entries = backend_module(backend), bundle.precisions
-    passed = [name for name in module.PRECISIONS if name in entries and not bundle.failed(name, backend)]
+    entries = bundle.precisions
+    passed = [name for name in preferred(backend) if name in entries and not bundle.failed(name, backend)]
     if not passed:
-        marked = [name for name in module.PRECISIONS if name in entries]
+        marked = [name for name in preferred(backend) if name in entries]
         if marked:
             raise BackendError(
                 f"every precision of bundle {bundle.folder} that this backend runs failed its export gate",
@@ -134,12 +132,11 @@ def preferences(bundle: Bundle, backend: str) -> list[str]:
             )
         raise BackendError(
             f"bundle {bundle.folder} has {', '.join(entries)} only",
-            f"one of {', '.join(module.PRECISIONS)}",
-            f"export it with mma-export --precision {module.PRECISIONS[0]}",
+            f"one of {', '.join(preferred(backend))}",
+            f"export it with mma-export --precision {preferred(backend)[0]}",
         )
-    # int8 costs accuracy, which is the user's to give away.
-    passed = [name for name in passed if name != "int8"] or passed
-    usable = module.usable(bundle)
+    passed = [name for name in passed if name not in BY_NAME] or passed
+    usable = backend_module(backend).usable(bundle)
     # Where nothing is usable, opening the best says why.
     return [name for name in passed if name in usable] or passed[:1]
 

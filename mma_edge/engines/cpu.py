@@ -10,10 +10,9 @@ from mma_edge.bundle import Bundle
 from mma_edge.engines.base import OUTPUT, check_names, cpu_threads, run_failure
 from mma_edge.engines.machine import instruction_sets, is_x86
 from mma_edge.engines.session import import_onnxruntime, open_session
-from mma_edge.errors import BackendError, DependencyError
+from mma_edge.errors import DependencyError
+from mma_edge.precisions import preferred, require
 
-PRECISIONS = ("fp32", "fp16", "int8")
-"""bf16 is not among them: onnxruntime has no bf16 kernels for the CPU."""
 VNNI = {"avx_vnni", "avx512_vnni", "amx_int8"}
 """Without one of them x86 adds two products of 8 bits in 16 (onnxruntime's guide to quantisation)."""
 
@@ -29,7 +28,7 @@ def probe() -> str | None:
 
 def usable(bundle: Bundle) -> tuple[str, ...]:
     """Precisions of the bundle that run here."""
-    return tuple(precision for precision in bundle.precisions if precision in PRECISIONS)
+    return tuple(precision for precision in bundle.precisions if precision in preferred("cpu"))
 
 
 def open_engine(bundle: Bundle, precision: str) -> OnnxCpuEngine:
@@ -39,12 +38,7 @@ def open_engine(bundle: Bundle, precision: str) -> OnnxCpuEngine:
         BackendError: bf16, or too little memory. BundleError: the graph cannot be loaded.
         DependencyError: onnxruntime is not installed.
     """
-    if precision not in PRECISIONS:
-        raise BackendError(
-            f"onnxruntime has no {precision} kernels for the CPU",
-            f"one of {', '.join(PRECISIONS)}",
-            "use --precision fp32, or --backend openvino on a processor with bf16",
-        )
+    require("cpu", precision)
     return OnnxCpuEngine(bundle.cpu_graph(precision), precision)
 
 

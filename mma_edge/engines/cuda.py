@@ -25,9 +25,8 @@ from mma_edge.engines.base import INPUTS, OUTPUT, check_names, run_failure
 from mma_edge.engines.machine import cuda_devices, is_jetson
 from mma_edge.engines.session import import_onnxruntime
 from mma_edge.errors import BackendError, BundleError, DependencyError, first_line, out_of_memory
+from mma_edge.precisions import preferred, require
 
-PRECISIONS = ("fp16", "fp32", "bf16")
-"""int8 is not among them: this provider computes a quantised graph in float, slower than fp16."""
 PROVIDER = "CUDAExecutionProvider"
 INSTALL = 'pip uninstall onnxruntime onnxruntime-gpu; pip install "mma-edge[gpu]"'
 # onnxruntime-gpu 1.31 on PyPI is built for CUDA 13, and its extras do not name cuBLAS.
@@ -70,9 +69,9 @@ def probe() -> str | None:
 
 def usable(bundle: Bundle) -> tuple[str, ...]:
     """Precisions of the bundle that this provider runs; bf16 where the GPU has it."""
-    devices = cuda_devices()
-    native = bool(devices) and devices[0].compute_capability >= (8, 0)
-    return tuple(name for name in bundle.precisions if name in PRECISIONS and (name != "bf16" or native))
+    capability = devices[0].compute_capability if (devices := cuda_devices()) else (0, 0)
+    runs = [name for name in preferred("cuda") if (require("cuda", name).needs or (0, 0)) <= capability]
+    return tuple(name for name in bundle.precisions if name in runs)
 
 
 def open_engine(bundle: Bundle, precision: str) -> OnnxCudaEngine:
@@ -82,20 +81,15 @@ def open_engine(bundle: Bundle, precision: str) -> OnnxCudaEngine:
         BackendError: no GPU, a precision that it lacks, an operator that would run on the CPU, or too little memory.
         BundleError: the graph cannot be loaded. DependencyError: onnxruntime is not installed.
     """
-    if precision not in PRECISIONS:
-        raise BackendError(
-            f"onnxruntime's CUDA provider does not compute in {precision}",
-            f"one of {', '.join(PRECISIONS)}",
-            "use --precision fp16, or --backend tensorrt",
-        )
+    least = require("cuda", precision).needs
     devices = cuda_devices()
     if not devices:
         raise BackendError("no CUDA device answers", "an NVIDIA GPU and its driver", "see mma-edge doctor")
-    if precision == "bf16" and devices[0].compute_capability < (8, 0):
+    if least and devices[0].compute_capability < least:
+        have, need = (".".join(map(str, pair)) for pair in (devices[0].compute_capability, least))
         raise BackendError(
-            f"{devices[0].name} (compute capability {devices[0].compute_capability[0]}."
-            f"{devices[0].compute_capability[1]}) has no bf16",
-            "8.0 or newer",
+            f"{devices[0].name} (compute capability {have}) has no {precision}",
+            f"{need} or newer",
             "use --precision fp16",
         )
     return OnnxCudaEngine(bundle.graph(precision), precision, bundle.image_size, len(bundle.labels), devices[0].name)

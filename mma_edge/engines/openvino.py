@@ -31,10 +31,8 @@ from mma_edge.clip import input_shapes
 from mma_edge.engines.base import check_names, cpu_threads, run_failure
 from mma_edge.engines.cache import cached_folder
 from mma_edge.errors import BackendError, BundleError, DependencyError, first_line, out_of_memory
+from mma_edge.precisions import preferred, require
 
-PRECISIONS = ("bf16", "fp32", "fp16", "int8")
-CAPABILITY = {"bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
-"""What OpenVINO must list among the processor's abilities; fp32 runs on all."""
 INSTALL = 'pip install "mma-edge[openvino]"'
 _MODEL = "model.xml"
 _core_lock = threading.Lock()
@@ -106,8 +104,13 @@ def probe() -> str | None:
 
 def usable(bundle: Bundle) -> tuple[str, ...]:
     """Precisions of the bundle that this processor computes natively."""
+    return tuple(name for name in bundle.precisions if name in native_precisions())
+
+
+def native_precisions() -> tuple[str, ...]:
+    """Those that this processor computes natively, the best first; raises as `capabilities` does."""
     has = capabilities()
-    return tuple(name for name in bundle.precisions if name in PRECISIONS and CAPABILITY.get(name, "FP32") in has)
+    return tuple(name for name in preferred("openvino") if require("openvino", name).needs in has)
 
 
 def open_engine(bundle: Bundle, precision: str) -> OpenVinoEngine:
@@ -117,14 +120,12 @@ def open_engine(bundle: Bundle, precision: str) -> OpenVinoEngine:
         BackendError: the hardware lacks the precision, or there is too little memory.
         BundleError: the graph cannot be loaded. DependencyError: OpenVINO is not installed.
     """
-    if precision not in PRECISIONS:
-        raise BackendError(f"OpenVINO does not run {precision}", f"one of {', '.join(PRECISIONS)}")
+    require("openvino", precision)
     has = capabilities()
-    if CAPABILITY.get(precision, "FP32") not in has:
-        natively = ", ".join(name for name in PRECISIONS if CAPABILITY.get(name, "FP32") in has)
+    if precision not in native_precisions():
         raise BackendError(
             f"this processor has no {precision} (OpenVINO lists {', '.join(sorted(has))})",
-            f"a precision that the hardware has: {natively}",
+            f"a precision that the hardware has: {', '.join(native_precisions())}",
             "use --precision fp32",
         )
     return OpenVinoEngine(bundle, precision, has)

@@ -20,10 +20,11 @@ import numpy as np
 
 from mma_edge.bundle import Bundle
 from mma_edge.child import Child, ChildDiedError, Message, Tell
-from mma_edge.engines.tensorrt.engine import PRECISIONS, lacking, probe
+from mma_edge.engines.tensorrt.engine import lacking, probe
 from mma_edge.engines.tensorrt.gate import gate_inputs
 from mma_edge.engines.tensorrt.plan import FOLDER, Plan, check_plan, import_tensorrt, this_machine, write_plan
 from mma_edge.errors import BackendError, BundleError, OutputError, UsageError
+from mma_edge.precisions import preferred
 from mma_edge.types import Clip
 
 CHILD = ("-m", "mma_edge.engines.tensorrt.child")
@@ -61,10 +62,11 @@ def choose_precision(bundle: Bundle) -> str:
     Raises:
         BackendError: it has none that TensorRT can run here.
     """
-    for precision in PRECISIONS:
+    precisions = preferred("tensorrt")
+    for precision in precisions:
         if precision in bundle.precisions and not lacking(precision):
             return precision
-    raise BackendError(f"bundle {bundle.folder} has no precision for this GPU", f"one of {', '.join(PRECISIONS)}")
+    raise BackendError(f"bundle {bundle.folder} has no precision for this GPU", f"one of {', '.join(precisions)}")
 
 
 def existing_plan(bundle: Bundle, precision: str, options: BuildOptions) -> Plan | None:

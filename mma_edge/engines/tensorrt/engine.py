@@ -31,16 +31,12 @@ from mma_edge.engines.tensorrt.plan import (
     usable,
 )
 from mma_edge.errors import BackendError, BundleError, DependencyError
+from mma_edge.precisions import require
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
-__all__ = ["PRECISIONS", "TensorRTEngine", "open_engine", "probe", "usable"]
-
-PRECISIONS = ("fp16", "fp32", "bf16", "int8")
-"""The one to prefer first: fp16 is at home on every GPU that TensorRT 10.3 runs on, int8 costs accuracy."""
-LEAST_COMPUTE_CAPABILITY = {"fp32": (5, 0), "fp16": (5, 3), "bf16": (8, 0), "int8": (6, 1)}
-"""Of the CUDA programming guide's table of arithmetic; TensorRT itself may ask for more."""
+__all__ = ["TensorRTEngine", "open_engine", "probe", "usable"]
 
 
 def probe() -> str | None:
@@ -66,7 +62,7 @@ def probe() -> str | None:
 def lacking(precision: str) -> str | None:
     """None when the GPU can compute in a precision, else what it lacks; asks the driver only."""
     devices = cuda_devices()
-    least = LEAST_COMPUTE_CAPABILITY[precision]
+    least = require("tensorrt", precision).needs
     if devices and devices[0].compute_capability < least:
         have, need = (".".join(map(str, pair)) for pair in (devices[0].compute_capability, least))
         return f"{devices[0].name} has compute capability {have}; {precision} needs {need}"

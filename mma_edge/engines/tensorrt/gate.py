@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from mma_edge.bundle import Bundle
-from mma_edge.bundle.manifest import MIN_TOP1_AGREEMENT
 from mma_edge.child import Tell
 from mma_edge.clip import evenly
 from mma_edge.engines.agreement import agreement
 from mma_edge.engines.base import Engine
 from mma_edge.engines.session import open_session
 from mma_edge.errors import ParityError
+from mma_edge.precisions import MIN_TOP1_AGREEMENT
 from mma_edge.types import Clip
 
 MAX_FP32_DIFFERENCE = 1e-2
