@@ -12,7 +12,7 @@ from rich.console import Console
 
 from mma_edge import __version__
 from mma_edge.commands.build import add_build_command
-from mma_edge.commands.support import EXIT_INTERRUPTED, HelpFormatter, run_cli
+from mma_edge.commands.support import EXIT_INTERRUPTED, HelpFormatter, run_cli, say
 
 EXAMPLES = """\
 examples:
@@ -105,7 +105,7 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
         centre_fallback=args.centre_fallback,
         audio=not args.no_audio,
         streaming=args.streaming,
-        notify=lambda line: notices.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True),
+        notify=lambda line: say(notices, f"note: {line}"),
     )
     # A wrong name should not have to wait for the model.
     record_sink = record_sink_of(args.output) if args.output else None
@@ -128,7 +128,7 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
             if not args.quiet:
                 view = LiveSink(console, title, lambda: _status(pipeline)) if console.is_terminal else LineSink(console)
                 if not console.is_terminal:
-                    console.print(title, highlight=False, markup=False, soft_wrap=True)
+                    say(console, title)
                 sinks.append(stack.enter_context(view))
             for emotion in pipeline:
                 for sink in sinks:
@@ -136,7 +136,7 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
         except KeyboardInterrupt:
             interrupted = True
     if not args.quiet:
-        console.print(_summary(pipeline, args.output), highlight=False, markup=False, soft_wrap=True)
+        say(console, _summary(pipeline, args.output))
     return EXIT_INTERRUPTED if interrupted and not pipeline.source.live else 0
 
 
@@ -151,6 +151,8 @@ def _status(pipeline) -> str:
 
 
 def _summary(pipeline, output: Path | None) -> str:
+    from mma_edge.clip import NUM_FRAMES
+
     stats, state = pipeline.source.stats, pipeline.state
     parts = [f"{state.answers} answers from {stats.frames} frames and {stats.audio_s:.1f} s of sound"]
     if pipeline.source.live:
@@ -159,7 +161,7 @@ def _summary(pipeline, output: Path | None) -> str:
         parts.append(f"{stats.damaged_packets} damaged packets skipped")
     if pipeline.options.streaming:
         work = pipeline.predictor.stats
-        parts.append(f"{work.stem_frames} of {16 * work.updates} frames computed anew")
+        parts.append(f"{work.stem_frames} of {NUM_FRAMES * work.updates} frames computed anew")
     if output:
         parts.append(f"records in {output}")
     return ", ".join(parts)

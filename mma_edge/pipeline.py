@@ -12,8 +12,10 @@ from typing import Protocol
 
 from mma_edge.clip import Crop, GridClips, SlidingClips, WholeClips
 from mma_edge.errors import SourceError, UsageError
-from mma_edge.faces import FaceTracker, MTCNNDetector, centre_crop, crop_face, resize
+from mma_edge.faces import centre_crop, crop_face, resize
 from mma_edge.faces.crop import centre_box
+from mma_edge.faces.detect import MTCNNDetector
+from mma_edge.faces.track import FaceTracker
 from mma_edge.sources import Source, open_source
 from mma_edge.sources.base import Notify, ignore_notice
 from mma_edge.streaming import StreamingRecognizer, check_mode

@@ -8,9 +8,12 @@ the datum entered this process, and serves to tell its age.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+TIME_DIGITS, PROBABILITY_DIGITS, PIXEL_DIGITS, AGE_DIGITS = 3, 6, 1, 1
+"""Decimals of a record's seconds, probabilities, pixels and milliseconds."""
 Box = tuple[float, float, float, float]
 """(x0, y0, x1, y1) in pixels of the upright frame; x1, y1 exclusive; may reach past the border."""
 
@@ -123,3 +126,19 @@ class Emotion:
     def confidence(self) -> float:
         """Probability of the most probable class."""
         return float(self.probabilities.max())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain JSON values, rounded: what the JSON Lines sink writes."""
+        return {
+            "start_s": round(self.start_s, TIME_DIGITS),
+            "end_s": round(self.end_s, TIME_DIGITS),
+            "track_id": self.track_id,
+            "box": None if self.box is None else [round(float(value), PIXEL_DIGITS) for value in self.box],
+            "modalities": list(self.modalities),
+            "label": self.label,
+            "probabilities": {
+                label: round(float(p), PROBABILITY_DIGITS)
+                for label, p in zip(self.labels, self.probabilities, strict=True)
+            },
+            "age_ms": round(self.age_ms, AGE_DIGITS),
+        }

@@ -195,7 +195,7 @@ def frames(name: str, every: int, until_s: float) -> Iterator[Frame]:
 @pytest.fixture(scope="module")
 def real():
     pytest.importorskip("onnxruntime")
-    from mma_edge.faces import MTCNNDetector
+    from mma_edge.faces.detect import MTCNNDetector
 
     return MTCNNDetector()
 

@@ -17,7 +17,7 @@ from conftest import one_line
 from rich.console import Console
 
 from mma_edge.errors import OutputError, UsageError
-from mma_edge.sinks import CsvSink, JsonlSink, LineSink, LiveSink, open_record_sink
+from mma_edge.sinks import CsvSink, JsonlSink, LineSink, LiveSink, record_sink_of
 from mma_edge.types import Emotion
 
 LABELS = ("happy", "sad", "angry")
@@ -60,10 +60,10 @@ def test_an_existing_file_is_kept_unless_overwriting_is_asked_for(tmp_path: Path
     path = tmp_path / "out.jsonl"
     path.write_text("precious\n")
     with pytest.raises(OutputError) as caught:
-        open_record_sink(path, LABELS)
+        record_sink_of(path)(path, LABELS)
     assert "--overwrite" in one_line(caught.value)
     assert path.read_text() == "precious\n"
-    with open_record_sink(path, LABELS, overwrite=True) as sink:
+    with record_sink_of(path)(path, LABELS, overwrite=True) as sink:
         sink.write(emotion())
     assert json.loads(path.read_text())["label"] == "sad"
 
@@ -71,14 +71,14 @@ def test_an_existing_file_is_kept_unless_overwriting_is_asked_for(tmp_path: Path
 @pytest.mark.parametrize("name", ["out.txt", "out", "out.json"])
 def test_another_suffix_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError) as caught:
-        open_record_sink(tmp_path / name, LABELS)
+        record_sink_of(tmp_path / name)(tmp_path / name, LABELS)
     assert ".jsonl or .csv" in str(caught.value)
     assert not (tmp_path / name).exists()
 
 
 def test_an_output_in_a_folder_that_does_not_exist_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(OutputError) as caught:
-        open_record_sink(tmp_path / "missing" / "out.jsonl", LABELS)
+        record_sink_of(tmp_path / "missing" / "out.jsonl")(tmp_path / "missing" / "out.jsonl", LABELS)
     assert "No such file" in one_line(caught.value)
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mma_edge.commands.support import HelpFormatter
+from mma_edge.commands.support import HelpFormatter, progress, say
 from mma_edge.errors import MMAEdgeError
 
 if TYPE_CHECKING:
@@ -77,11 +76,11 @@ def build_command(args: argparse.Namespace, console: Console) -> int:
     for precision in precisions:
         there = None if args.overwrite else existing_plan(bundle, precision, options)
         if there:
-            _say(console, f"{there.path} is there and fits this device; --overwrite builds it again")
+            say(console, f"{there.path} is there and fits this device; --overwrite builds it again")
             continue
         with _BuildProgress(console, precision) as progress:
             plan = build_plan(bundle, precision, lambda: gate_clips(bundle), options, progress.follow)
-        _say(console, _summary(existing_plan(bundle, precision, options) or plan))
+        say(console, _summary(existing_plan(bundle, precision, options) or plan))
     return 0
 
 
@@ -116,23 +115,12 @@ def _summary(plan: Any) -> str:
     return "; ".join(parts)
 
 
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
 class _BuildProgress:
     """One bar per phase that TensorRT reports, gone when the phase is."""
 
     def __init__(self, console: Console, precision: str) -> None:
         self.precision = precision
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
+        self._progress = progress(console)
         self._tasks: dict[str, Any] = {}
 
     def __enter__(self) -> _BuildProgress:
@@ -143,7 +131,7 @@ class _BuildProgress:
         self._progress.__exit__(*exc_info)
 
     def follow(self, message: dict[str, Any]) -> None:
-        """See `mma_edge.engines.tensorrt.build.Follow`."""
+        """See `mma_edge.engines.tensorrt.build.build_plan`."""
         phase = message["phase"]
         if "steps" in message:
             if phase in self._tasks:

@@ -115,7 +115,7 @@ def _default_model() -> Finding:
 
 
 def _face_detector() -> Finding:
-    from mma_edge.faces import MTCNNDetector
+    from mma_edge.faces.detect import MTCNNDetector
 
     MTCNNDetector()
     return Finding("face detector", OK, "MTCNN")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 from mma_edge.errors import DependencyError, MMAEdgeError
 
@@ -22,6 +23,24 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         if action.default in (None, False):
             return action.help
         return super()._get_help_string(action)
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Print a line as it is: no markup, no colouring of numbers, not broken at the terminal's width."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def progress(console: Console, *columns: ProgressColumn | str) -> Progress:
+    """A progress display that is gone when its `with` block ends: description, bar, count, `columns`, time."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *columns,
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
 
 
 def report(error: MMAEdgeError) -> int:

@@ -16,8 +16,6 @@ from pathlib import Path
 from mma_edge.errors import OutputError, UsageError
 from mma_edge.types import Emotion
 
-TIME_DIGITS, PROBABILITY_DIGITS, PIXEL_DIGITS = 3, 6, 1
-
 
 class RecordSink(ABC):
     """Appends whole records to a file that it creates.
@@ -97,7 +95,7 @@ class JsonlSink(RecordSink):
         return ""
 
     def line(self, emotion: Emotion) -> str:
-        return json.dumps(as_record(emotion)) + "\n"
+        return json.dumps(emotion.to_dict()) + "\n"
 
 
 class CsvSink(RecordSink):
@@ -108,7 +106,7 @@ class CsvSink(RecordSink):
         return _csv_row([*names, *(f"p_{label}" for label in self.labels), "age_ms"])
 
     def line(self, emotion: Emotion) -> str:
-        record = as_record(emotion)
+        record = emotion.to_dict()
         return _csv_row(
             [
                 record["start_s"],
@@ -121,23 +119,6 @@ class CsvSink(RecordSink):
                 record["age_ms"],
             ]
         )
-
-
-def as_record(emotion: Emotion) -> dict:
-    """An emotion as plain JSON values."""
-    return {
-        "start_s": round(emotion.start_s, TIME_DIGITS),
-        "end_s": round(emotion.end_s, TIME_DIGITS),
-        "track_id": emotion.track_id,
-        "box": None if emotion.box is None else [round(float(value), PIXEL_DIGITS) for value in emotion.box],
-        "modalities": list(emotion.modalities),
-        "label": emotion.label,
-        "probabilities": {
-            label: round(float(p), PROBABILITY_DIGITS)
-            for label, p in zip(emotion.labels, emotion.probabilities, strict=True)
-        },
-        "age_ms": round(emotion.age_ms, 1),
-    }
 
 
 def _csv_row(values: list) -> str:
@@ -153,8 +134,3 @@ def record_sink_of(path: str | os.PathLike) -> type[RecordSink]:
     if suffix not in kinds:
         raise UsageError(f"--output {path}", "a name that ends in .jsonl or .csv")
     return kinds[suffix]
-
-
-def open_record_sink(path: str | os.PathLike, labels: tuple[str, ...], overwrite: bool = False) -> RecordSink:
-    """The sink of a file name: .jsonl or .csv."""
-    return record_sink_of(path)(path, labels, overwrite)

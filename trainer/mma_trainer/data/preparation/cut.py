@@ -21,7 +21,9 @@ from PIL import Image
 
 from mma_edge.audio.logmel import frame_length_samples
 from mma_edge.errors import OutputError, SourceError
-from mma_edge.faces import FaceTracker, MTCNNDetector, centre_crop, crop_face, resize
+from mma_edge.faces import centre_crop, crop_face, resize
+from mma_edge.faces.detect import MTCNNDetector
+from mma_edge.faces.track import FaceTracker
 from mma_edge.sources import FileSource
 from mma_edge.types import Frame
 from mma_trainer.data.preparation.layouts import Video
