@@ -1,4 +1,4 @@
-"""What README and guides say can be done: every command parses, every link leads to a file."""
+"""What README, guides and model card say can be done: commands parse, imports work, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CARD = ROOT / "trainer" / "mma_trainer" / "assets" / "nano" / "MODEL_CARD.md"
+PAGES = [ROOT / "README.md", CARD, *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = dict(re.findall(r'^(mma-\w+) = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M))
 
 
@@ -72,6 +73,12 @@ def test_a_command_that_does_not_parse_would_be_found(parse_only: None) -> None:
     assert parses("mma-edge run sample")
     assert not parses("mma-edge run sample --bundel x")
     assert not parses("mma-train ablate --table bottleneck")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_import_that_is_shown_works(page: Path) -> None:
+    for module, names in re.findall(r"^from (mma_\S+) import (.+)$", page.read_text(encoding="utf-8"), re.M):
+        assert all(hasattr(importlib.import_module(module), name) for name in names.split(", ")), module
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
