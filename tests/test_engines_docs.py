@@ -10,10 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "troubleshooting.md"
 ERRORS = {"BackendError", "BundleError", "DependencyError"}
-SOURCES = [
-    *sorted((ROOT / "mma_edge" / "engines").rglob("*.py")),
-    *sorted((ROOT / "mma_edge" / "bundle").glob("*.py")),
-]
+SOURCES = sorted(path for room in ("engines", "bundle") for path in (ROOT / "mma_edge" / room).rglob("*.py"))
 
 
 def text_of(node: ast.AST) -> str:
