@@ -1,4 +1,5 @@
-"""The house's rules: no torch in the runtime, imports in one direction, files that can be read in one sitting."""
+"""The house's rules: no torch in the runtime, imports in one direction and in no circle, files and rooms of a size that
+can be taken in."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ PACKAGES = {
 }
 NOT_AT_RUN_TIME = ("torch", "torchvision", "torchaudio", "onnx", "onnxscript", "soundfile", "matplotlib")
 MAX_LINES = 400
+MAX_MODULES = 12
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
@@ -36,6 +38,43 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, node.args[0].value
 
 
+def module_name(package: str, path: Path) -> str:
+    parts = path.relative_to(PACKAGES[package]).with_suffix("").parts
+    return ".".join((package, *(part for part in parts if part != "__init__")))
+
+
+def import_graph(modules: dict[str, Path]) -> dict[str, set[str]]:
+    """Module -> those of `modules` that it imports anywhere in its text, as `imported` finds them."""
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        names = {name for _, name in imported(path)}
+        # `from package import module` names the module last.
+        names |= {
+            f"{node.module}.{alias.name}"
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        graph[module] = (names & set(modules)) - {module}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of modules that reach each other."""
+
+    def reached(start: str) -> set[str]:
+        seen, waiting = set(), [start]
+        while waiting:
+            fresh = graph[waiting.pop()] - seen
+            seen |= fresh
+            waiting += fresh
+        return seen
+
+    reach = {module: reached(module) for module in graph}
+    groups = [frozenset(other for other in reach[m] if m in reach[other]) for m in graph if m in reach[m]]
+    return [set(group) for group in dict.fromkeys(groups)]
+
+
 def offences(package: str, forbidden: tuple[str, ...]) -> list[str]:
     return [
         f"{path.relative_to(ROOT)}:{line} imports {name}"
@@ -48,6 +87,40 @@ def offences(package: str, forbidden: tuple[str, ...]) -> list[str]:
 def test_the_runtime_names_neither_torch_nor_what_builds_models() -> None:
     assert len(list(PACKAGES["mma_edge"].rglob("*.py"))) > 10  # the walk sees the package
     assert offences("mma_edge", NOT_AT_RUN_TIME) == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
+    modules = {module_name(package, path): path for path in PACKAGES[package].rglob("*.py")}
+    assert circles(import_graph(modules)) == []
+
+
+def test_a_circle_is_found_however_it_is_written(tmp_path: Path) -> None:
+    texts = {
+        "a": "if TYPE_CHECKING:\n    from p.b import B",
+        "b": "def f():\n    from p import c",
+        "c": "import p.a",
+        "d": "import p.a",
+    }
+    modules = {}
+    for name, text in texts.items():
+        modules[f"p.{name}"] = tmp_path / f"{name}.py"
+        modules[f"p.{name}"].write_text(text + "\n")
+    assert circles(import_graph(modules)) == [{"p.a", "p.b", "p.c"}]
+
+
+@pytest.mark.parametrize("room", ["report", "evaluation"])
+def test_reports_and_evaluation_import_no_torch(room: str) -> None:
+    assert list((PACKAGES["mma_trainer"] / room).glob("*.py"))
+    assert [line for line in offences("mma_trainer", ("torch",)) if f"mma_trainer/{room}/" in line] == []
+    names = [module_name("mma_trainer", path) for path in sorted((PACKAGES["mma_trainer"] / room).glob("*.py"))]
+    assert run(f"import {', '.join(names)}\nprint('torch' in sys.modules)") == "False"
+
+
+def test_no_room_has_too_many_modules() -> None:
+    for package, root in PACKAGES.items():
+        for folder in {path.parent for path in root.rglob("*.py")}:
+            assert len(list(folder.glob("*.py"))) <= MAX_MODULES, f"{package}: {folder}"
 
 
 @pytest.mark.parametrize("package", PACKAGES)
