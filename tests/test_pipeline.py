@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import time
 from collections.abc import Iterator
 
@@ -153,3 +155,10 @@ def test_an_endless_source_leaves_nothing_behind(recognizer: Recognizer, portrai
 
     options = StreamOptions(window_s=1.0, hop_s=0.5)
     assert held(12.0) <= held(4.0) + 2
+
+
+def test_stream_spells_out_every_option_of_a_pipeline_with_its_default() -> None:
+    named = inspect.signature(Recognizer.stream).parameters
+    options = {field.name: field.default for field in dataclasses.fields(StreamOptions)}
+    assert {name: named[name].default for name in options} == options
+    assert set(named) == {"self", "source", *options}

@@ -34,7 +34,7 @@ def test_a_jsonl_record_holds_everything_and_is_on_disk_before_the_next(tmp_path
     with JsonlSink(path, LABELS) as sink:
         sink.write(emotion())
         record = json.loads(path.read_text())  # read while the sink is still open
-    assert record == {
+    assert record == emotion().to_dict() == {
         "start_s": 1.0,
         "end_s": 2.0,
         "track_id": 1,
