@@ -65,6 +65,8 @@ TABLE: dict[str, dict[str, Runs | Refused]] = {
     },
 }
 BACKENDS = tuple(TABLE)
+BACKEND_CHOICES = ("auto", *BACKENDS)
+"""What a person may ask for; "auto": the first that really works."""
 GPU_BACKENDS = ("tensorrt", "cuda")
 
 

@@ -34,16 +34,20 @@ def test_a_jsonl_record_holds_everything_and_is_on_disk_before_the_next(tmp_path
     with JsonlSink(path, LABELS) as sink:
         sink.write(emotion())
         record = json.loads(path.read_text())  # read while the sink is still open
-    assert record == emotion().to_dict() == {
-        "start_s": 1.0,
-        "end_s": 2.0,
-        "track_id": 1,
-        "box": [10.0, 20.0, 30.0, 40.5],
-        "modalities": ["video", "audio"],
-        "label": "sad",
-        "probabilities": {"happy": 0.2, "sad": 0.7, "angry": 0.1},
-        "age_ms": 12.3,
-    }
+    assert (
+        record
+        == emotion().to_dict()
+        == {
+            "start_s": 1.0,
+            "end_s": 2.0,
+            "track_id": 1,
+            "box": [10.0, 20.0, 30.0, 40.5],
+            "modalities": ["video", "audio"],
+            "label": "sad",
+            "probabilities": {"happy": 0.2, "sad": 0.7, "angry": 0.1},
+            "age_ms": 12.3,
+        }
+    )
 
 
 def test_csv_has_a_column_per_class_and_empty_cells_for_no_face(tmp_path: Path) -> None:

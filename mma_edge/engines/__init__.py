@@ -11,7 +11,7 @@ from mma_edge.bundle import Bundle
 from mma_edge.engines.base import Engine
 from mma_edge.engines.machine import cuda_devices
 from mma_edge.errors import BackendError, BundleError, DependencyError, MMAEdgeError
-from mma_edge.precisions import BACKENDS, BY_NAME, GPU_BACKENDS, preferred
+from mma_edge.precisions import BACKEND_CHOICES, BACKENDS, BY_NAME, GPU_BACKENDS, preferred
 
 MODULES = {
     "tensorrt": "mma_edge.engines.tensorrt.engine",
@@ -49,8 +49,8 @@ def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = N
         BundleError: the engine does not reproduce the golden output.
         DependencyError: a package is missing.
     """
-    if backend != "auto" and backend not in BACKENDS:
-        raise BackendError(f"backend {backend!r}", f"one of auto, {', '.join(BACKENDS)}")
+    if backend not in BACKEND_CHOICES:
+        raise BackendError(f"backend {backend!r}", f"one of {', '.join(BACKEND_CHOICES)}")
     if precision is not None and precision not in bundle.precisions:
         raise BackendError(
             f"bundle {bundle.folder} has no precision {precision}",

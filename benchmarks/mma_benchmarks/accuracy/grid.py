@@ -16,9 +16,8 @@ from mma_benchmarks.accuracy.measure import AccuracyOptions, measure_accuracy
 from mma_benchmarks.grid.subjects import Subject, subject_of_bundle
 from mma_benchmarks.machine.facts import describe_machine
 from mma_benchmarks.result import Result, to_json, utc_now
-from mma_edge.bundle.manifest import PRECISIONS
-from mma_edge.engines import BACKENDS
 from mma_edge.errors import MMAEdgeError, UsageError
+from mma_edge.precisions import BACKEND_CHOICES, PRECISIONS
 
 
 def measure_accuracy_grid(
@@ -39,7 +38,7 @@ def measure_accuracy_grid(
     Raises:
         UsageError: an unknown backend or precision. BundleError: a bundle that cannot be read.
     """
-    for option, given, known in (("--backend", backends, BACKENDS), ("--precision", precisions, PRECISIONS)):
+    for option, given, known in (("--backend", backends, BACKEND_CHOICES), ("--precision", precisions, PRECISIONS)):
         if unknown := [name for name in given if name not in known]:
             raise UsageError(f"{option} {unknown[0]}", f"one of {', '.join(known)}")
     machine = describe_machine()

@@ -13,8 +13,8 @@ from mma_benchmarks.grid.subjects import (
     subject_of_checkpoint,
     subject_of_model,
 )
-from mma_edge.bundle.manifest import PRECISIONS
 from mma_edge.errors import UsageError
+from mma_edge.precisions import PRECISIONS
 from mma_trainer.architectures import ARCHITECTURES
 
 LARGEST_BATCH = 1024

@@ -12,15 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from mma_edge.bundle import golden_inputs
-from mma_edge.engines import BACKENDS
 from mma_edge.engines.machine import instruction_sets
 from mma_edge.errors import BackendError, BundleError, DependencyError, UsageError
+from mma_edge.precisions import BACKEND_CHOICES, GPU_BACKENDS
 
 EAGER, EAGER_CUDA, COMPILED, COMPILED_CUDA = "eager", "eager-cuda", "compiled", "compiled-cuda"
 TORCH_RUNNERS = (EAGER, EAGER_CUDA, COMPILED, COMPILED_CUDA)
-RUNNERS = (*BACKENDS, *TORCH_RUNNERS)
+RUNNERS = (*BACKEND_CHOICES, *TORCH_RUNNERS)
 TORCH_PRECISIONS = ("fp32", "fp16", "bf16")
-GPU_BACKENDS = ("cuda", "tensorrt")
 INPUT_SEED = 1
 GOLDEN_TOLERANCE = 1e-2
 """Of a logit between a bundle's golden output and its checkpoint in PyTorch: the right model or another one."""

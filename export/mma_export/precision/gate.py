@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mma_edge.bundle.manifest import MIN_TOP1_AGREEMENT
+from mma_edge.precisions import MIN_TOP1_AGREEMENT
 from mma_export.precision.clips import RealClips
 
 MAX_LOGIT_DIFFERENCE = {"fp32": 1e-4}

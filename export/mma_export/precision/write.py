@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 
 from mma_edge.bundle import golden_inputs
-from mma_edge.bundle.manifest import MIN_TOP1_AGREEMENT
 from mma_edge.clip import evenly
 from mma_edge.errors import ParityError
+from mma_edge.precisions import MIN_TOP1_AGREEMENT
 from mma_export.graph import save_graph
 from mma_export.precision.clips import RealClips, folder_clips, logits_of, public_clips, sample_clips
 from mma_export.precision.gate import MAX_UAR_LOSS, Comparison, compare
