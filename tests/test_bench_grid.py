@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,19 @@ import pytest
 from conftest import TINY, one_line
 
 from mma_benchmarks.cli import build_parser, main
-from mma_benchmarks.grid import worker
+from mma_benchmarks.commands.latency import is_grid
+from mma_benchmarks.grid import child
+from mma_benchmarks.grid.child import Worker
 from mma_benchmarks.grid.options import GridOptions, plan_cells, references
 from mma_benchmarks.grid.runners import count_flops
 from mma_benchmarks.grid.subjects import Subject
-from mma_benchmarks.grid.worker import Worker
 from mma_benchmarks.machine.matmul import MatmulPeak
-from mma_benchmarks.options import _is_latency_grid
 from mma_benchmarks.result import read_result
 from mma_edge.errors import BackendError, UsageError
 from mma_trainer.model import MMADFERConfig
 
 GPU_SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.sh"
+NO_ENGINE = {"kind": "BackendError", "what": "no such engine", "expected": "cpu", "hint": "try doctor"}
 SUBJECT = Subject("m", "", 16, ("a",), "", {"fp32": Path("b"), "int8": Path("b")}, None)
 
 
@@ -61,7 +63,7 @@ def test_memory_is_of_the_cells_own_process(written: Path) -> None:
 
 
 def test_what_cannot_run_is_a_row_that_says_why(written: Path) -> None:
-    refused = {(row["runner"], row["precision"]): row["why"] for row in read_result(written).results["refused"]}
+    refused = {(row.runner, row.precision): row.why for row in read_result(written).results.refused}
     assert "bf16" in refused["cpu", "bf16"] and "mma-export" in refused["cpu", "bf16"]
     assert "CUDA" in refused["eager-cuda", "fp32"] and "cuda" in refused["cuda", "fp32"]
     page = written.with_suffix(".html").read_text()
@@ -70,11 +72,11 @@ def test_what_cannot_run_is_a_row_that_says_why(written: Path) -> None:
 
 def test_speed_is_put_beside_the_machines_matrix_product(written: Path) -> None:
     results = read_result(written).results
-    (subject,) = results["subjects"]
-    assert subject["flops_per_clip"] == count_flops(TINY)
-    peak = next(row["gflops"] for row in results["peaks"] if (row["device"], row["precision"]) == ("cpu", "fp32"))
+    (subject,) = results.subjects
+    assert subject.flops_per_clip == count_flops(TINY)
+    peak = next(row.gflops for row in results.peaks if (row.device, row.precision) == ("cpu", "fp32"))
     cell = cells(written)["cpu", "fp32"]
-    assert cell["gflops"] == pytest.approx(subject["flops_per_clip"] / cell["call_ms"]["p50"] / 1e6)
+    assert cell["gflops"] == pytest.approx(subject.flops_per_clip / cell["call_ms"]["p50"] / 1e6)
     assert cell["peak_share"] == pytest.approx(cell["gflops"] / peak) and cell["peak_share"] < 2
 
 
@@ -113,7 +115,7 @@ def test_the_peak_is_the_best_of_all_turns() -> None:
     ],
 )
 def test_one_combination_goes_through_the_pipeline_and_several_make_a_grid(argv: list[str], grid: bool) -> None:
-    assert _is_latency_grid(build_parser().parse_args(["latency", *argv])) is grid
+    assert is_grid(build_parser().parse_args(["latency", *argv])) is grid
 
 
 def test_references_are_those_of_the_devices_in_use() -> None:
@@ -155,7 +157,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> No
     path = tmp_path / "python"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
-    monkeypatch.setattr(worker.sys, "executable", str(path))
+    monkeypatch.setattr(sys, "executable", str(path))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> No
         ("kill -9 $$", "SIGKILL, most likely for want of memory"),
         ("kill -11 $$", "SIGSEGV"),
         ("echo 'libfoo.so: not found' >&2; exit 3", "exit code 3 (libfoo.so: not found)"),
-        ("""echo '{"error": "no such engine"}'""", "no such engine"),
+        (f"echo '{json.dumps({'error': NO_ENGINE})}'", "no such engine; expected cpu; try doctor."),
     ],
 )
 def test_a_process_that_dies_says_how(script: str, words: str, tmp_path: Path, monkeypatch) -> None:
@@ -176,7 +178,7 @@ def test_a_process_that_dies_says_how(script: str, words: str, tmp_path: Path, m
 
 def test_a_process_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(tmp_path, monkeypatch, f"echo $$ > {tmp_path}/pid; exec sleep 100")
-    monkeypatch.setattr(worker, "OPEN_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(child, "OPEN_TIMEOUT_S", 1.0)
     with pytest.raises(BackendError, match="no answer within 1 s"):
         Worker({"runner": "cpu"})
     with pytest.raises(ProcessLookupError):
@@ -185,10 +187,10 @@ def test_a_process_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_process_that_dies_in_its_turn_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(tmp_path, monkeypatch, """echo '{"ready": {}}'; read line; echo '{"ms": [1.5]}'; read line; kill -9 $$""")
-    with Worker({"runner": "cpu"}) as child:
-        assert child.turn(1) == [1.5]
+    with Worker({"runner": "cpu"}) as worker:
+        assert worker.turn(1) == [1.5]
         with pytest.raises(BackendError, match="SIGKILL"):
-            child.turn(1)
+            worker.turn(1)
 
 
 def test_a_checkpoint_of_another_model_gives_no_ratio(tiny_bundle: Path, tmp_path: Path, tiny_model) -> None:
@@ -228,7 +230,7 @@ def test_the_gpu_script_shows_its_command_and_needs_a_gpu(tmp_path: Path) -> Non
     done = subprocess.run([GPU_SCRIPT, "--dry-run"], capture_output=True, text=True, env=quiet, check=True)
     (line,) = done.stdout.splitlines()
     args = build_parser().parse_args(line.split()[1:])
-    assert _is_latency_grid(args) and args.image_size == [112, 160, 224] and args.batch == [1, 4, 16]
+    assert is_grid(args) and args.image_size == [112, 160, 224] and args.batch == [1, 4, 16]
     assert args.backend == ["eager-cuda", "compiled-cuda", "cuda", "tensorrt"] and args.precision == ["fp32", "fp16"]
     done = subprocess.run([GPU_SCRIPT, "--fast"], capture_output=True, text=True, env=quiet, check=False)
     assert done.returncode == 2 and "unknown option --fast" in done.stderr

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 from test_bench_accuracy import make_bundle, make_data
-from test_bench_report import accuracy_result, latency_result
+from test_bench_report import accuracy_result, latency_result, result_of, summary
 
 from mma_benchmarks.cli import main
 from mma_benchmarks.joined import Way, accuracies, joined_blocks, latencies, placing
 from mma_benchmarks.report import page_of, save
 from mma_benchmarks.result import Result, read_result, to_json
-from mma_benchmarks.schema import summarise
 from mma_trainer.report.page import Figure, Table, to_html, to_markdown
 from mma_trainer.report.paper import OURS, PUBLISHED
 
@@ -27,7 +26,7 @@ SHA = "0" * 64
 def cell(runner: str, precision: str, ms: float, batch: int = 1, **changes: object) -> dict:
     found = {
         "subject": "Tiny & Co 48 px", "runner": runner, "precision": precision, "batch": batch, "device": "cpu",
-        "details": f"{runner} 1.0", "call_ms": summarise([ms, ms, 2 * ms]), "clips_per_s": 1000 * batch / ms,
+        "details": f"{runner} 1.0", "call_ms": summary([ms, ms, 2 * ms]), "clips_per_s": 1000 * batch / ms,
         "load_cold_s": 2.0, "load_warm_s": 0.5, "peak_memory_mib": 150.0, "gpu_memory_mib": None,
         "energy_j_per_clip": None, "energy_meter": "", "reference": "eager", "speedup": 40.0 / ms,
         "logit_difference": 1e-5, "gflops": 50.0, "peak_share": 0.5,
@@ -53,19 +52,19 @@ def grid_result() -> Result:
         ],
         "refused": [{**key, "why": "no CUDA device answers <here>"}],
     }
-    return dataclasses.replace(latency_result(), kind="grid", results=results)
+    return result_of("grid", "mma-bench latency", results)
 
 
 def accuracy_grid_result() -> Result:
-    conditions = accuracy_result().results["conditions"]
+    conditions = dataclasses.asdict(accuracy_result().results)["conditions"]
     both = {**conditions[0], "set": "pseudo", "condition": "video and audio", "war": 0.9, "uar": 0.8}
     found = {
         "subject": "Tiny & Co 48 px", "manifest_sha256": SHA, "labels": ["happy", "sad"], "runner": "cpu",
         "precision": "int8", "details": "cpu 1.0", "conditions": [*conditions, both],
     }  # fmt: skip
-    refused = grid_result().results["refused"]
+    refused = dataclasses.asdict(grid_result().results)["refused"]
     results = {"settings": {"sets": ["faces"], "limit": None, "batch": 32}, "cells": [found], "refused": refused}
-    return dataclasses.replace(accuracy_result(), kind="accuracy-grid", results=results)
+    return result_of("accuracy-grid", "mma-bench accuracy --data d", results)
 
 
 GRIDS = pytest.mark.parametrize("result", [grid_result(), accuracy_grid_result()], ids=lambda result: result.kind)
@@ -119,15 +118,15 @@ def test_accuracy_meets_the_latency_of_the_same_engine_and_no_other() -> None:
 
 
 def test_a_model_is_placed_by_both_modalities_where_that_was_measured() -> None:
-    conditions = accuracy_grid_result().results["cells"][0]["conditions"]
-    assert placing(conditions)["set"] == "pseudo" and placing(conditions[:2])["set"] == "faces"
+    conditions = accuracy_grid_result().results.cells[0].conditions
+    assert placing(conditions).set == "pseudo" and placing(conditions[:2]).set == "faces"
 
 
 def test_the_newest_accuracy_counts() -> None:
     newer = dataclasses.replace(accuracy_result(), created="2031-01-01T00:00:00Z")
-    newer.results["conditions"][0]["war"] = 0.123
+    newer.results.conditions[0] = dataclasses.replace(newer.results.conditions[0], war=0.123)
     for results in ([accuracy_result(), newer], [newer, accuracy_result()]):
-        assert accuracies(results)[Way(SHA, "cpu", "fp32")][0]["war"] == 0.123
+        assert accuracies(results)[Way(SHA, "cpu", "fp32")].conditions[0].war == 0.123
 
 
 def test_the_papers_table_stands_beside_ours() -> None:
@@ -137,8 +136,8 @@ def test_the_papers_table_stands_beside_ours() -> None:
 
 
 def test_a_plain_latency_result_is_a_point_too() -> None:
-    ((way, model, _, summary),) = latencies([latency_result()])
-    assert way == Way(SHA, "cpu", "fp32") and model == "Tiny & Co" and summary["p50"] == 5.5
+    ((way, model, _, ms),) = latencies([latency_result()])
+    assert way == Way(SHA, "cpu", "fp32") and model == "Tiny & Co" and ms.p50 == 5.5
 
 
 def test_results_of_earlier_versions_are_still_read(tmp_path: Path) -> None:
@@ -153,11 +152,11 @@ def test_accuracy_is_measured_over_a_grid(tmp_path: Path) -> None:
     argv = ["accuracy", str(toy), "--data", str(data), "--backend", "cpu", "cuda", "--set", "faces", "voices"]
     assert main([*argv, "--output", str(tmp_path / "results")]) == 0
     (path,) = (tmp_path / "results").glob("*_accuracy-grid_*.json")
-    (found,) = read_result(path).results["cells"]
+    (found,) = read_result(path).results.cells
     # The toy reads the class off the brightness; one face of the fifteen is as bright as another class.
-    assert found["runner"] == "cpu" and found["conditions"][0]["war"] == pytest.approx(14 / 15)
-    (refused,) = read_result(path).results["refused"]
-    assert refused["runner"] == "cuda" and "cuda" in refused["why"].lower()
+    assert found.runner == "cpu" and found.conditions[0].war == pytest.approx(14 / 15)
+    (refused,) = read_result(path).results.refused
+    assert refused.runner == "cuda" and "cuda" in refused.why.lower()
 
 
 def test_where_nothing_could_be_measured_the_rows_say_why(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from mma_benchmarks.cli import main
 from mma_benchmarks.latency.measure import STAGES, Run, stage_table
-from mma_benchmarks.machine.facts import machine_name, slug
+from mma_benchmarks.machine.facts import machine_name
+from mma_benchmarks.result import slug
 from mma_benchmarks.schema import summarise
 from mma_edge.bundle import DEFAULT_BUNDLE, sha256
 from mma_edge.bundle.manifest import MANIFEST
@@ -77,18 +78,18 @@ def test_importing_the_benchmarks_does_not_import_torch() -> None:
 
 def test_percentiles_are_those_of_the_sorted_values() -> None:
     summary = summarise(list(range(101))[::-1])
-    assert {key: summary[key] for key in ("p5", "p50", "p95", "p99")} == {"p5": 5, "p50": 50, "p95": 95, "p99": 99}
-    assert (summary["count"], summary["mean"], summary["min"], summary["max"]) == (101, 50, 0, 100)
-    assert summarise([10, 20])["p50"] == 15 and summarise([10, 20])["p99"] == pytest.approx(19.9)
+    assert (summary.p5, summary.p50, summary.p95, summary.p99) == (5, 50, 95, 99)
+    assert (summary.count, summary.mean, summary.min, summary.max) == (101, 50, 0, 100)
+    assert summarise([10, 20]).p50 == 15 and summarise([10, 20]).p99 == pytest.approx(19.9)
 
 
 def test_a_share_is_the_part_of_the_wall_time() -> None:
     runs = [Run(0.1, 1.0, {"decode": [100, 200], "engine": [500]}, [], 2, 4.0)] * 2
-    table = stage_table(runs)
-    assert list(table["stages"]) == ["decode", "engine"]
-    assert table["stages"]["decode"]["share"] == pytest.approx(0.3)
-    assert table["stages"]["decode"]["per_call_ms"]["count"] == 4
-    assert table["other"] == {"per_run_ms": pytest.approx(200), "share": pytest.approx(0.2)}
+    stages, other = stage_table(runs)
+    assert list(stages) == ["decode", "engine"]
+    assert stages["decode"].share == pytest.approx(0.3)
+    assert stages["decode"].per_call_ms.count == 4
+    assert (other.per_run_ms, other.share) == (pytest.approx(200), pytest.approx(0.2))
 
 
 def test_a_machine_is_named_after_its_processor() -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from mma_benchmarks.cli import main
 from mma_benchmarks.report import save
-from mma_benchmarks.result import Result, default_folder, read_result, to_json
-from mma_benchmarks.schema import summarise
+from mma_benchmarks.result import Machine, Model, Result, default_folder, from_dict, read_result, to_json
+from mma_benchmarks.schema import RESULTS, summarise
 
 MACHINE = {
     "name": "some-processor", "cpu": "Some <Processor>", "cores_logical": 4, "cores_usable": 4,
@@ -25,8 +25,17 @@ BUNDLE = {
 }  # fmt: skip
 
 
+def result_of(kind: str, command: str, results: dict) -> Result:
+    machine, bundle = from_dict(Machine, MACHINE), from_dict(Model, BUNDLE)
+    return Result(kind, "2030-01-02T03:04:05Z", command, machine, bundle, from_dict(RESULTS[kind], results))
+
+
+def summary(values: list[float]) -> dict:
+    return dataclasses.asdict(summarise(values))
+
+
 def latency_result() -> Result:
-    stage = {"per_call_ms": summarise([1.0, 2.0, 30.0]), "per_run_ms": 33.0, "share": 0.33}
+    stage = {"per_call_ms": summary([1.0, 2.0, 30.0]), "per_run_ms": 33.0, "share": 0.33}
     results = {
         "source": {"name": "sample", "media_s": 7.8, "video": True, "audio": True, "width": 480, "height": 480},
         "settings": {"repeat": 1, "warmup": 0, "iterations": 3, "window_s": 4.0, "hop_s": 0.5},
@@ -34,11 +43,11 @@ def latency_result() -> Result:
         "runs": [{"wall_s": 0.1, "real_time_factor": 78.0, "frames": 195, "frames_per_s": 1950.0, "answers": 16}],
         "stages": {"decode": stage, "engine": stage},
         "other": {"per_run_ms": 34.0, "share": 0.34},
-        "predict_ms": summarise([5.0, 6.0]),
-        "age_ms": summarise([7.0]),
+        "predict_ms": summary([5.0, 6.0]),
+        "age_ms": summary([7.0]),
         "peak_memory_mib": 200.0,
     }
-    return Result("latency", "2030-01-02T03:04:05Z", "mma-bench latency", MACHINE, BUNDLE, results)
+    return result_of("latency", "mma-bench latency", results)
 
 
 def accuracy_result() -> Result:
@@ -48,13 +57,13 @@ def accuracy_result() -> Result:
     }  # fmt: skip
     absent = {**entry, "condition": "audio only", "recall": [0.5, None], "confusion": [[1, 1], [0, 0]]}
     results = {"settings": {"sets": ["faces"], "limit": None, "batch": 32}, "conditions": [entry, absent]}
-    return Result("accuracy", "2030-01-02T03:04:05Z", "mma-bench accuracy --data d", MACHINE, BUNDLE, results)
+    return result_of("accuracy", "mma-bench accuracy --data d", results)
 
 
-RESULTS = pytest.mark.parametrize("result", [latency_result(), accuracy_result()], ids=lambda result: result.kind)
+BOTH = pytest.mark.parametrize("result", [latency_result(), accuracy_result()], ids=lambda result: result.kind)
 
 
-@RESULTS
+@BOTH
 def test_what_is_written_is_read_back(result: Result, tmp_path: Path) -> None:
     paths = save(result, tmp_path)
     assert [path.name for path in paths] == [
@@ -63,7 +72,7 @@ def test_what_is_written_is_read_back(result: Result, tmp_path: Path) -> None:
     assert read_result(paths[0]) == result
 
 
-@RESULTS
+@BOTH
 def test_a_page_needs_nothing_from_elsewhere(result: Result, tmp_path: Path) -> None:
     page = save(result, tmp_path)[2].read_text()
     assert "<svg" in page and "<table" in page
@@ -72,7 +81,7 @@ def test_a_page_needs_nothing_from_elsewhere(result: Result, tmp_path: Path) -> 
     assert "Some &lt;Processor&gt;" in page and "Tiny &amp; Co" in page
 
 
-@RESULTS
+@BOTH
 def test_markdown_has_every_table_of_the_page(result: Result, tmp_path: Path) -> None:
     _, markdown, page = (path.read_text() for path in save(result, tmp_path))
     assert len(re.findall(r"^\| ---", markdown, re.MULTILINE)) == page.count("<table")
@@ -87,7 +96,7 @@ def test_a_second_result_of_the_same_second_gets_a_name_of_its_own(tmp_path: Pat
 
 
 def test_other_work_on_the_machine_is_said_on_the_page(tmp_path: Path) -> None:
-    idle = dataclasses.replace(latency_result(), machine={**MACHINE, "load_average": 0.1})
+    idle = dataclasses.replace(latency_result(), machine=Machine(**{**MACHINE, "load_average": 0.1}))
     assert "Other work was running" in save(latency_result(), tmp_path)[1].read_text()
     assert "Other work was running" not in save(idle, tmp_path)[1].read_text()
 
@@ -144,7 +153,7 @@ def _changed(path: str, value: object, result: Result) -> str:
         (_changed("results.surprise", 1, latency_result()), "results lacks or does not know ['surprise']"),
         (_changed("results.runs", [], latency_result()), "no runs"),
         (_changed("results.predict_ms.p50", "fast", latency_result()), "results.predict_ms.p50 is 'fast'"),
-        (_changed("results.age_ms.p50", float("nan"), latency_result()), "NaN is no JSON"),
+        (_changed("results.age_ms.p50", float("nan"), latency_result()), "NaN is not JSON"),
         (_changed("results.conditions.0.recall", [0.5], accuracy_result()), "not about 2 classes"),
         (_changed("results.conditions", [], accuracy_result()), "conditions is empty"),
     ],

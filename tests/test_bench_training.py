@@ -70,9 +70,9 @@ def test_ratios_are_to_the_plain_loop_which_takes_part_in_every_round(
     assert asked == ["plain", "bf16", "fp16"] * 2
     (path,) = tmp_path.glob("*_training_*.json")
     result = read_result(path)
-    by_name = {run["name"]: run for run in result.results["runs"]}
-    assert (by_name["bf16"]["speedup"], by_name["bf16"]["memory_ratio"]) == (2.0, 0.5)
-    assert by_name["plain"]["clips_per_s"] == 2.0 and by_name["plain"]["step_s"]["count"] == 6
+    by_name = {run.name: run for run in result.results.runs}
+    assert (by_name["bf16"].speedup, by_name["bf16"].memory_ratio) == (2.0, 0.5)
+    assert by_name["plain"].clips_per_s == 2.0 and by_name["plain"].step_s.count == 6
     page = path.with_suffix(".md").read_text()
     assert "2.00 x" in page and "50 %" in page and "mma-train --precision bf16" in page
     assert "random weights" in path.with_suffix(".html").read_text()
@@ -118,5 +118,5 @@ def test_a_child_measures_its_own_time_and_memory() -> None:
 def test_plain_is_measured_even_where_it_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "run_child", fake_child)
     result = measure_training(TrainingOptions(settings=("int8",), device="cpu"), "mma-bench training")
-    assert [run["name"] for run in result.results["runs"]] == ["plain", "int8"]
-    assert result.results["settings"]["trainable"] == 10
+    assert [run.name for run in result.results.runs] == ["plain", "int8"]
+    assert result.results.settings.trainable == 10

@@ -10,11 +10,11 @@ import pytest
 from conftest import one_line
 from streaming_bundle import stream_clips
 
-from mma_benchmarks.result import Result, _mismatch
-from mma_benchmarks.schema import SUMMARY, streaming_schema
+from mma_benchmarks.result import Result, from_dict
+from mma_benchmarks.schema import Streaming, StreamingSource, StreamingWay
 from mma_benchmarks.streaming import measure as streaming
 from mma_benchmarks.streaming.measure import StreamingOptions, measure_streaming
-from mma_benchmarks.streaming.page import agreement_table, key_table, streaming_blocks
+from mma_benchmarks.streaming.page import agreement_table, blocks, key_table
 from mma_edge.bundle import Bundle
 from mma_edge.clip import SlidingClips
 from mma_edge.errors import BundleError, SourceError, UsageError
@@ -35,49 +35,51 @@ def result(streaming_bundle: Bundle) -> Result:
         return measure_streaming(streaming_bundle.folder, StreamingOptions(("a/talk.mp4",), repeat=2), "mma-bench ...")
 
 
-def ways(result: Result, mode: str, hop_s: float) -> dict[float | None, dict]:
-    return {w["max_age_s"]: w for w in result.results["ways"] if (w["mode"], w["hop_s"]) == (mode, hop_s)}
+def ways(result: Result, mode: str, hop_s: float) -> dict[float | None, StreamingWay]:
+    return {w.max_age_s: w for w in result.results.ways if (w.mode, w.hop_s) == (mode, hop_s)}
 
 
 def test_a_result_is_what_the_schema_says(result: Result) -> None:
-    assert _mismatch(result.results, streaming_schema(SUMMARY), "results") is None
-    assert result.results["sources"] == [{"name": "talk.mp4", "windows": 24}]
-    assert result.results["settings"]["hops_s"] == [0.25, 0.5, 1.0]
+    assert from_dict(Streaming, dataclasses.asdict(result.results), "results") == result.results
+    assert result.results.sources == [StreamingSource("talk.mp4", 24)]
+    assert result.results.settings.hops_s == [0.25, 0.5, 1.0]
 
 
 @pytest.mark.parametrize(("hop_s", "new"), [(0.25, 1), (0.5, 2), (1.0, 4)])
 def test_work_is_counted(result: Result, hop_s: float, new: int) -> None:
-    assert ways(result, "full", hop_s)[None]["stem_frames"] == 16
+    assert ways(result, "full", hop_s)[None].stem_frames == 16
     exact, rolling = ways(result, "exact", hop_s)[None], ways(result, "rolling", hop_s)
-    assert (exact["stem_frames"], exact["layer_frames"]) == (new, 16)
-    assert (rolling[None]["stem_frames"], rolling[None]["layer_frames"]) == (new, new)
-    assert rolling[0.0]["layer_frames"] == 16
-    assert new < rolling[1.0]["layer_frames"] < 16 or hop_s == 1.0
+    assert (exact.stem_frames, exact.layer_frames) == (new, 16)
+    assert (rolling[None].stem_frames, rolling[None].layer_frames) == (new, new)
+    assert rolling[0.0].layer_frames == 16
+    assert new < rolling[1.0].layer_frames < 16 or hop_s == 1.0
 
 
 def test_errors_are_against_the_whole_graph(result: Result) -> None:
     full, exact = ways(result, "full", 0.5)[None], ways(result, "exact", 0.5)[None]
     rolling = ways(result, "rolling", 0.5)
-    assert full["max_abs_logit_difference"] == 0 and full["speedup"] == 1
-    assert exact["max_abs_logit_difference"] < 1e-4 and rolling[0.0]["max_abs_logit_difference"] < 1e-4
-    assert rolling[None]["max_abs_logit_difference"] > 1e-3
-    assert rolling[None]["mean_abs_probability_error"] > rolling[1.0]["mean_abs_probability_error"]
-    assert result.results["sampling"]["max_abs_probability_error"] > 0.01  # the plain cut's frames are others here
-    assert result.results["sampling"]["windows"] == 12
+    assert full.max_abs_logit_difference == 0 and full.speedup == 1
+    assert exact.max_abs_logit_difference < 1e-4 and rolling[0.0].max_abs_logit_difference < 1e-4
+    assert rolling[None].max_abs_logit_difference > 1e-3
+    assert rolling[None].mean_abs_probability_error > rolling[1.0].mean_abs_probability_error
+    assert result.results.sampling.max_abs_probability_error > 0.01  # the plain cut's frames are others here
+    assert result.results.sampling.windows == 12
 
 
 def test_times_are_of_faces_that_have_been_there_for_a_window(result: Result) -> None:
     for hop_s, updates in ((0.25, 23), (0.5, 11), (1.0, 5)):
-        assert ways(result, "exact", hop_s)[None]["update_ms"]["count"] == 2 * updates
+        assert ways(result, "exact", hop_s)[None].update_ms.count == 2 * updates
 
 
 def test_the_page_shows_every_way_and_what_is_refused(result: Result) -> None:
     assert len(key_table([result]).rows) == 3 * 6
-    assert len(agreement_table(result).rows) == 3 * 5
-    text = to_markdown(Page("Streaming", streaming_blocks(result)))
+    assert len(agreement_table(result.results).rows) == 3 * 5
+    text = to_markdown(Page("Streaming", blocks(result)))
     assert "rolling, age 2 s" in text and "talk.mp4 (24 windows)" in text
-    refused = dataclasses.replace(result, results={**result.results, "refused": "it agreed in 12.3% of 9 windows"})
-    assert "12.3% of 9 windows" in to_html(Page("Streaming", streaming_blocks(refused)))
+    refused = dataclasses.replace(
+        result, results=dataclasses.replace(result.results, refused="it agreed in 12.3% of 9 windows")
+    )
+    assert "12.3% of 9 windows" in to_html(Page("Streaming", blocks(refused)))
 
 
 def test_clips_too_short_to_time_are_refused(

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mma_benchmarks.accuracy.page import cells_of, percent
+from mma_benchmarks.figures import Point, accuracy_against_latency
 from mma_benchmarks.result import Result
+from mma_benchmarks.schema import Accuracy, AccuracyCell, AccuracyGrid, Condition, Summary
 from mma_trainer.report.page import Block, Figure, Heading, Table, Text
 from mma_trainer.report.paper import PUBLISHED
 
@@ -31,57 +34,53 @@ def joined_blocks(results: Sequence[Result]) -> list[Block]:
     return [*_tradeoff(results), *_paper(results)]
 
 
-def latencies(results: Sequence[Result]) -> Iterator[tuple[Way, str, str, dict]]:
-    """(way, model, machine, summary of the milliseconds of one clip) of every result that timed batch 1."""
+def latencies(results: Sequence[Result]) -> Iterator[tuple[Way, str, str, Summary]]:
+    """(way, model, machine, milliseconds of one clip) of every result that timed batch 1."""
     for result in results:
-        machine = result.machine["cpu"]
+        machine, found = result.machine.cpu, result.results
         if result.kind == "latency":
-            way = Way(result.bundle["manifest_sha256"], result.bundle["backend"], result.bundle["precision"])
-            yield way, result.bundle["name"], machine, result.results["predict_ms"]
+            model = result.bundle
+            yield Way(model.manifest_sha256, model.backend, model.precision), model.name, machine, found.predict_ms
         elif result.kind == "grid":
-            digests = {subject["name"]: subject["manifest_sha256"] for subject in result.results["subjects"]}
-            for cell in result.results["cells"]:
-                if cell["batch"] == 1:
-                    way = Way(digests[cell["subject"]], cell["runner"], cell["precision"])
-                    yield way, cell["subject"], machine, cell["call_ms"]
+            digests = {subject.name: subject.manifest_sha256 for subject in found.subjects}
+            for cell in found.cells:
+                if cell.batch == 1:
+                    way = Way(digests[cell.subject], cell.runner, cell.precision)
+                    yield way, cell.subject, machine, cell.call_ms
 
 
-def accuracies(results: Sequence[Result]) -> dict[Way, list[dict]]:
-    """The conditions that were measured of each way; of the same way the newest result counts."""
-    found: dict[Way, list[dict]] = {}
-    for result in sorted(results, key=lambda result: result.created):
-        if result.kind == "accuracy":
-            way = Way(result.bundle["manifest_sha256"], result.bundle["backend"], result.bundle["precision"])
-            found[way] = result.results["conditions"]
-        elif result.kind == "accuracy-grid":
-            for cell in result.results["cells"]:
-                found[Way(cell["manifest_sha256"], cell["runner"], cell["precision"])] = cell["conditions"]
-    return found
+def accuracies(results: Sequence[Result]) -> dict[Way, AccuracyCell]:
+    """What was measured of each way; of the same way the newest result counts."""
+    return {
+        Way(cell.manifest_sha256, cell.runner, cell.precision): cell
+        for result in sorted(results, key=lambda result: result.created)
+        if isinstance(result.results, (Accuracy, AccuracyGrid))
+        for cell in cells_of(result)
+    }
 
 
-def placing(conditions: Sequence[dict]) -> dict:
+def placing(conditions: Sequence[Condition]) -> Condition:
     """The condition that a model is placed by."""
-    return next((c for c in conditions if (c["set"], c["condition"]) == BEST_KNOWN), conditions[0])
+    return next((c for c in conditions if (c.set, c.condition) == BEST_KNOWN), conditions[0])
 
 
 def _tradeoff(results: Sequence[Result]) -> list[Block]:
-    from mma_benchmarks.figures import Point, accuracy_against_latency
-
-    right = accuracies(results)
-    machines = {machine for _, _, machine, _ in latencies(results)}
+    placed = {way: placing(cell.conditions) for way, cell in accuracies(results).items()}
+    timed = list(latencies(results))
+    several_machines = len({machine for _, _, machine, _ in timed}) > 1
     points, rows = [], []
-    for way, model, machine, ms in latencies(results):
-        if way not in right:
+    for way, model, machine, ms in timed:
+        if way not in placed:
             continue
-        entry = placing(right[way])
-        name = f"{way.runner} {way.precision}" + (f", {machine}" if len(machines) > 1 else "")
-        if entry["war"] is not None:
-            points.append(Point(model, name, way.precision, ms["p50"], entry["war"]))
-        figures = ("-" if entry[key] is None else f"{100 * entry[key]:.1f}" for key in ("uar", "war"))
-        rows.append((model, name, f"{ms['p50']:.1f}", f"{ms['p95']:.1f}", *figures, _condition(entry)))
+        entry = placed[way]
+        name = f"{way.runner} {way.precision}" + (f", {machine}" if several_machines else "")
+        if entry.war is not None:
+            points.append(Point(model, name, way.precision, ms.p50, entry.war))
+        row = (model, name, f"{ms.p50:.1f}", f"{ms.p95:.1f}", percent(entry.uar), percent(entry.war), entry.name)
+        rows.append(row)
     if not points:
         return []
-    what = {_condition(placing(right[way])) for way, *_ in latencies(results) if way in right}
+    what = {row[-1] for row in rows}
     axis = f"WAR, {what.pop()}" if len(what) == 1 else "WAR, of the set in the table"
     header = ("model", "backend", "p50 ms", "p95 ms", "UAR %", "WAR %", "set: what the model gets")
     return [
@@ -92,36 +91,19 @@ def _tradeoff(results: Sequence[Result]) -> list[Block]:
 
 
 def _paper(results: Sequence[Result]) -> list[Block]:
-    entries = accuracies(results)
-    if not entries:
+    cells = accuracies(results).values()
+    if not cells:
         return []
     rows = [
         (row.method, row.modalities, name.upper(), f"{row.uar:.2f}", f"{row.war:.2f}", row.source)
         for name, published in PUBLISHED.items()
         for row in published
     ]
-    names = _model_names(results)
-    for way, conditions in entries.items():
-        for entry in conditions:
-            figures = ("-" if entry[key] is None else f"{100 * entry[key]:.2f}" for key in ("uar", "war"))
-            ours = f"{names[way]}, {way.runner} {way.precision}"
-            rows.append((ours, entry["condition"], entry["set"], *figures, "measured here"))
+    for cell in cells:
+        ours = f"{cell.subject}, {cell.runner} {cell.precision}"
+        for entry in cell.conditions:
+            figures = (percent(entry.uar, 2), percent(entry.war, 2))
+            rows.append((ours, entry.condition, entry.set, *figures, "measured here"))
     header = ("method", "modalities", "set", "UAR %", "WAR %", "from")
     table = Table("Published, and measured here on other sets", header, rows, prose=(1, 2, 5))
     return [Heading("Beside the paper"), table, Text(PAPER_NOTE)]
-
-
-def _model_names(results: Sequence[Result]) -> dict[Way, str]:
-    names: dict[Way, str] = {}
-    for result in results:
-        if result.kind == "accuracy":
-            bundle = result.bundle
-            names[Way(bundle["manifest_sha256"], bundle["backend"], bundle["precision"])] = bundle["name"]
-        elif result.kind == "accuracy-grid":
-            for cell in result.results["cells"]:
-                names[Way(cell["manifest_sha256"], cell["runner"], cell["precision"])] = cell["subject"]
-    return names
-
-
-def _condition(entry: dict) -> str:
-    return f"{entry['set']}: {entry['condition']}"

@@ -1,50 +1,75 @@
 """One file format for every benchmark, and the one place that reads and writes it.
 
-A result is one JSON object (schema version 1):
-
-    schema_version   1
-    kind             "latency", "accuracy", "training", "grid", "accuracy-grid" or "streaming"
-    created          UTC, "YYYY-MM-DDTHH:MM:SSZ"
-    command          the command line as typed
-    machine          name, cpu, cores_logical, cores_usable, instruction_sets, memory_gib, os, python,
-                     libraries {name: version}, gpus, load_average (1 minute, before the first run)
-    bundle           name, manifest_sha256, labels, image_size, precision, backend, engine
-                     (of a training: the model, without a manifest; of a grid: the first of its subjects)
-    results          of the kind: see `mma_benchmarks.schema`
-
-Durations end in `_ms` or `_s`, a "summary" is what `stats.summarise` returns, null stands for a
-figure that does not exist (the recall of a class without clips). Unknown keys are refused, as
-they may change what the figures mean.
+A result is one JSON object: a `Result`, whose `results` are a dataclass of `mma_benchmarks.schema`.
 """
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import json
 import os
-import tempfile
-from dataclasses import asdict, dataclass, fields
+import re
+import types
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from mma_benchmarks.machine.facts import slug
-from mma_benchmarks.schema import RESULTS, SCHEMA, SCHEMA_VERSION, Maybe
+from mma_benchmarks.schema import RESULTS
+from mma_edge import files
 from mma_edge.errors import DataError, OutputError
 
-_EXPECTED = "a result of mma-bench latency, accuracy, training or streaming"
+SCHEMA_VERSION = 1
+EXPECTED = "a result of mma-bench latency, accuracy, training or streaming"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """load_average: over one minute, before the first run."""
+
+    name: str
+    cpu: str
+    cores_logical: int
+    cores_usable: int
+    instruction_sets: list[str]
+    memory_gib: float
+    os: str
+    python: str
+    libraries: dict[str, str]
+    gpus: list[str]
+    load_average: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """What was measured: a bundle; of a training the model, without a manifest; of a grid the first of its subjects."""
+
+    name: str
+    manifest_sha256: str
+    labels: list[str]
+    image_size: int
+    precision: str
+    backend: str
+    engine: str
 
 
 @dataclass(frozen=True)
 class Result:
-    """One benchmark run; the attributes are the keys of the JSON object."""
+    """One benchmark run.
+
+    Attributes:
+        kind: a key of RESULTS. results: of the dataclass of this kind.
+        created: UTC, "YYYY-MM-DDTHH:MM:SSZ". command: as typed.
+    """
 
     kind: str
     created: str
     command: str
-    machine: dict
-    bundle: dict
-    results: dict
+    machine: Machine
+    bundle: Model
+    results: Any
     schema_version: int = SCHEMA_VERSION
 
 
@@ -54,99 +79,74 @@ def utc_now() -> str:
 
 def to_json(result: Result) -> str:
     """The JSON text; every NaN has to be None by now."""
-    return json.dumps(asdict(result), indent=1, allow_nan=False) + "\n"
+    return files.to_json(asdict(result))
 
 
 def read_result(path: Path) -> Result:
     """Read and check one result.
 
     Raises:
-        DataError: missing, no JSON, of another schema or kind, or with a value of the wrong type.
+        DataError: missing, not JSON, of another schema or kind, or with a value of the wrong type.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_nan)
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_nan)
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", _EXPECTED) from error
+        raise DataError(f"{path} does not exist", EXPECTED) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error})", _EXPECTED) from error
+        raise DataError(f"{path} cannot be read as JSON ({error})", EXPECTED) from error
     if not isinstance(data, dict) or "schema_version" not in data:
-        raise DataError(f"{path} has no schema_version", _EXPECTED)
+        raise DataError(f"{path} has no schema_version", EXPECTED)
     if type(data["schema_version"]) is not int or data["schema_version"] != SCHEMA_VERSION:
         raise DataError(
             f"{path} has schema version {data['schema_version']!r}",
             f"version {SCHEMA_VERSION}",
             "make the page with the mma-bench that made the file, or measure again",
         )
-    problem = _mismatch(data, SCHEMA, "")
-    if problem is None and data["kind"] not in RESULTS:
-        problem = f"kind is {data['kind']!r}"
-    problem = problem or _mismatch(data["results"], RESULTS[data["kind"]], "results") or _inconsistency(data)
-    if problem:
-        raise DataError(f"{path}: {problem}", _EXPECTED, "measure again")
-    return Result(**{field.name: data[field.name] for field in fields(Result)})
+    try:
+        result = from_dict(Result, data)
+        if result.kind not in RESULTS:
+            raise ValueError(f"kind is {result.kind!r}")
+        result = dataclasses.replace(result, results=from_dict(RESULTS[result.kind], result.results, "results"))
+        if problem := result.results.problem(len(result.bundle.labels)):
+            raise ValueError(problem)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}", EXPECTED, "measure again") from error
+    return result
 
 
-def _mismatch(value: object, schema: object, where: str) -> str | None:
-    """The first place where `value` is not what `schema` says, in words; None if it fits."""
-    if isinstance(schema, Maybe):
-        return None if value is None else _mismatch(value, schema.schema, where)
-    if isinstance(schema, dict):
-        if not isinstance(value, dict):
-            return f"{where} is a {type(value).__name__}"
-        if set(schema) == {"*"}:
-            schema = dict.fromkeys(value, schema["*"])
-        if set(value) != set(schema):
-            return f"{where or 'the object'} lacks or does not know {sorted(set(value) ^ set(schema))}"
-        parts = [(value[key], schema[key], f"{where}.{key}".lstrip(".")) for key in schema]
-    elif isinstance(schema, list):
-        if not isinstance(value, list):
-            return f"{where} is a {type(value).__name__}"
-        parts = [(item, schema[0], f"{where}[{index}]") for index, item in enumerate(value)]
-    else:
-        # bool is an int to Python, not to us.
-        fits = isinstance(value, schema) and (schema is bool or not isinstance(value, bool))
-        return None if fits else f"{where} is {value!r:.60}"
-    return next((problem for part in parts if (problem := _mismatch(*part))), None)
+def from_dict(kind: type[T], value: Any, where: str = "") -> T:
+    """`value`, as JSON holds it, turned into the type `kind`: a dataclass, list[T], dict[str, T], T | None or plain.
+
+    An int passes for a float, a bool never for a number. An unknown key is refused like a missing one: it may change
+    what the figures mean.
+
+    Raises:
+        ValueError: names the first place that does not fit, as a path from `where`.
+    """
+    if kind is Any:
+        return value
+    if isinstance(kind, types.UnionType):
+        return None if value is None else from_dict(get_args(kind)[0], value, where)
+    container = dict if dataclasses.is_dataclass(kind) else get_origin(kind)
+    if container and not isinstance(value, container):
+        raise ValueError(f"{where or 'the object'} is a {type(value).__name__}")
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        if different := set(value) ^ set(hints):
+            raise ValueError(f"{where or 'the object'} lacks or does not know {sorted(different)}")
+        return kind(**{key: from_dict(hint, value[key], f"{where}.{key}".lstrip(".")) for key, hint in hints.items()})
+    if container is list:
+        return [from_dict(get_args(kind)[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if container is dict:
+        return {key: from_dict(get_args(kind)[1], item, f"{where}.{key}") for key, item in value.items()}
+    # bool is an int to Python, not to us.
+    if isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    raise ValueError(f"{where} is {value!r:.60}")
 
 
-def _inconsistency(data: dict) -> str | None:
-    """Values of the right type that no page could be made of, in words."""
-    results = data["results"]
-    if data["kind"] == "latency":
-        if not results["runs"] or not results["stages"] or not results["source"]["media_s"] > 0:
-            return "results has no runs, no stages or no seconds of media"
-        return None
-    if data["kind"] == "training":
-        return None if results["runs"] else "results.runs is empty"
-    if data["kind"] == "streaming":
-        return None if results["ways"] else "results.ways is empty"
-    if data["kind"] == "grid":
-        subjects = {subject["name"] for subject in results["subjects"]}
-        unknown = [row["subject"] for row in (*results["cells"], *results["refused"]) if row["subject"] not in subjects]
-        return f"results.subjects lacks {unknown[0]!r}" if unknown else _no_rows(results)
-    if data["kind"] == "accuracy-grid":
-        problems = [
-            _conditions_mismatch(cell["conditions"], len(cell["labels"]), f"results.cells[{index}].conditions")
-            for index, cell in enumerate(results["cells"])
-        ]
-        return next(filter(None, problems), None) or _no_rows(results)
-    return _conditions_mismatch(results["conditions"], len(data["bundle"]["labels"]), "results.conditions")
-
-
-def _no_rows(results: dict) -> str | None:
-    return None if results["cells"] or results["refused"] else "results has neither cells nor refused"
-
-
-def _conditions_mismatch(conditions: list[dict], num_classes: int, where: str) -> str | None:
-    for index, entry in enumerate(conditions):
-        rows = [entry["recall"], entry["confusion"], *entry["confusion"]]
-        if any(len(row) != num_classes for row in rows):
-            return f"{where}[{index}] is not about {num_classes} classes"
-    return None if conditions else f"{where} is empty"
-
-
-def _no_nan(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+def _refuse_nan(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
 
 
 def default_folder() -> Path:
@@ -158,7 +158,7 @@ def default_folder() -> Path:
 def free_stem(folder: Path, result: Result, suffixes: tuple[str, ...]) -> Path:
     """`folder/<date>_<machine>_<kind>_<bundle>`, with a counter if files of that name are there already."""
     date = result.created.translate(str.maketrans("", "", "-:"))
-    stem = "_".join([date, result.machine["name"], result.kind, slug(result.bundle["name"])])
+    stem = "_".join([date, result.machine.name, result.kind, slug(result.bundle.name)])
     for number in count(1):
         path = folder / (stem if number == 1 else f"{stem}-{number}")
         if not any(Path(f"{path}{suffix}").exists() for suffix in suffixes):
@@ -179,24 +179,16 @@ def make_folder(folder: Path) -> None:
         raise OutputError(f"{folder} may not be written to", "a folder of yours", "choose another --output")
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing: readers never see half of it, and a full disk spares the old one."""
-    temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files for one's own eyes
-        os.replace(temporary, path)
+        with files.replaced(path) as aside:
+            aside.write_text(text, encoding="utf-8")
     except OSError as error:
-        if temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
         hint = "choose another --output"
         raise OutputError(f"{path} cannot be written ({error.strerror})", "a writable folder", hint) from error
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def slug(text: str) -> str:
+    """Lower-case letters, digits and dots joined by dashes; safe in a file name."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "unknown"

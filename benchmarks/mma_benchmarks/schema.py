@@ -1,6 +1,8 @@
-"""What each kind of result holds: a key and its type, as `mma_benchmarks.result` checks them.
+"""The `results` of each kind of benchmark: one dataclass per JSON object, one attribute per key.
 
-A tuple of types admits any of them, a list any number of its item, {"*": x} any keys; `Maybe(x)` is x or null.
+Durations end in `_ms` or `_s`. None (null in JSON) stands for a figure that does not exist, such as the recall of a
+class without clips. `problem` of a kind finds values of the right type that no page could be made of; it takes the
+number of the model's classes.
 """
 
 from __future__ import annotations
@@ -12,220 +14,386 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Maybe:
-    """A place that may hold null instead."""
+class Summary:
+    """Count, mean, extremes and percentiles of a series, in the unit of its values."""
 
-    schema: object
+    count: int
+    mean: float
+    min: float
+    p5: float
+    p25: float
+    p50: float
+    p75: float
+    p95: float
+    p99: float
+    max: float
 
 
-PERCENTILES = (5, 25, 50, 75, 95, 99)
-
-
-def summarise(values: Sequence[float]) -> dict[str, float | int]:
-    """Count, mean, extremes and percentiles, in the unit of the values.
-
-    Percentiles interpolate linearly between the sorted values; p99 of fewer than 100 values
-    therefore lies between the two largest.
-
-    Returns:
-        count, mean, min, p5, p25, p50, p75, p95, p99, max.
+def summarise(values: Sequence[float]) -> Summary:
+    """Percentiles interpolate linearly between the sorted values; p99 of fewer than 100 values therefore lies between
+    the two largest.
     """
     array = np.asarray(values, np.float64)
-    summary: dict[str, float | int] = {"count": len(array), "mean": float(array.mean()), "min": float(array.min())}
-    summary |= {f"p{rank}": float(np.percentile(array, rank)) for rank in PERCENTILES}
-    summary["max"] = float(array.max())
-    return summary
+    percentiles = {f"p{rank}": float(np.percentile(array, rank)) for rank in (5, 25, 50, 75, 95, 99)}
+    return Summary(len(array), float(array.mean()), float(array.min()), max=float(array.max()), **percentiles)
 
 
-SCHEMA_VERSION = 1
-NUMBER = (int, float)
-MAYBE = (int, float, type(None))
-SUMMARY = {"count": int} | dict.fromkeys(("mean", "min", *(f"p{rank}" for rank in PERCENTILES), "max"), NUMBER)
-AGREEMENT = {
-    "windows": int,
-    "top1_agreement": NUMBER,
-    "mean_abs_probability_error": NUMBER,
-    "max_abs_probability_error": NUMBER,
+@dataclass(frozen=True)
+class Source:
+    name: str
+    media_s: float
+    video: bool
+    audio: bool
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class LatencySettings:
+    repeat: int
+    warmup: int
+    iterations: int
+    window_s: float
+    hop_s: float
+
+
+@dataclass(frozen=True)
+class Startup:
+    """Importing the libraries; opening the bundle (hashes, session, self-test); opening source and detector."""
+
+    import_s: float
+    load_s: float
+    open_s: float
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run over the whole clip. real_time_factor: seconds of media per second of wall time."""
+
+    wall_s: float
+    real_time_factor: float
+    frames: int
+    frames_per_s: float
+    answers: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the wall time: milliseconds per run and share of it."""
+
+    per_run_ms: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Stage(Part):
+    """per_call_ms: one value per call, all runs together."""
+
+    per_call_ms: Summary
+
+
+@dataclass(frozen=True)
+class Latency:
+    source: Source
+    settings: LatencySettings
+    startup: Startup
+    runs: list[Pass]
+    stages: dict[str, Stage]
+    other: Part
+    predict_ms: Summary
+    age_ms: Summary
+    peak_memory_mib: float
+
+    def problem(self, num_classes: int) -> str | None:
+        enough = self.runs and self.stages and self.source.media_s > 0
+        return None if enough else "results has no runs, no stages or no seconds of media"
+
+
+@dataclass(frozen=True)
+class AccuracySettings:
+    sets: list[str]
+    limit: int | None
+    batch: int
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One set with what the model was given of it: "video and audio", "video only" or "audio only".
+
+    loss: mean negative log-likelihood, nats. confusion: clips, rows true, columns predicted.
+    """
+
+    set: str
+    condition: str
+    description: str
+    num_clips: int
+    uar: float | None
+    war: float | None
+    loss: float | None
+    ece: float | None
+    recall: list[float | None]
+    confusion: list[list[int]]
+    predict_s: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.set}: {self.condition}"
+
+
+@dataclass(frozen=True)
+class AccuracyCell:
+    """One model, backend and precision of an accuracy grid."""
+
+    subject: str
+    manifest_sha256: str
+    labels: list[str]
+    runner: str
+    precision: str
+    details: str
+    conditions: list[Condition]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A cell of a grid that could not run."""
+
+    subject: str
+    runner: str
+    precision: str
+    batch: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A grid of one cell; which cell, the result's `bundle` says."""
+
+    settings: AccuracySettings
+    conditions: list[Condition]
+
+    def problem(self, num_classes: int) -> str | None:
+        return _conditions_problem(self.conditions, num_classes, "results.conditions")
+
+
+@dataclass(frozen=True)
+class AccuracyGrid:
+    settings: AccuracySettings
+    cells: list[AccuracyCell]
+    refused: list[Refused]
+
+    def problem(self, num_classes: int) -> str | None:
+        for index, cell in enumerate(self.cells):
+            where = f"results.cells[{index}].conditions"
+            if problem := _conditions_problem(cell.conditions, len(cell.labels), where):
+                return problem
+        return _rows_problem(self)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    model: str
+    image_size: int
+    batch_size: int
+    steps: int
+    warmup: int
+    rounds: int
+    threads: int
+    device: str
+    parameters: int
+    trainable: int
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One setting, all rounds together; speedup and memory_ratio are to the setting "plain".
+
+    loss: of one clip after the steps, nats.
+    """
+
+    name: str
+    description: str
+    step_s: Summary
+    cpu_s: Summary
+    clips_per_s: float
+    speedup: float
+    peak_memory_mib: float
+    memory_ratio: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Training:
+    settings: TrainingSettings
+    runs: list[TrainingRun]
+
+    def problem(self, num_classes: int) -> str | None:
+        return None if self.runs else "results.runs is empty"
+
+
+@dataclass(frozen=True)
+class GridSettings:
+    """turn_s: how long a turn of a cell aims to take. uncounted_calls: before those that count, in each turn."""
+
+    rounds: int
+    turn_s: float
+    uncounted_calls: int
+
+
+@dataclass(frozen=True)
+class GridSubject:
+    """A model of a grid: its bundle, or where its random weights come from.
+
+    flops_per_clip: of the PyTorch model; a multiplication and an addition are two.
+    """
+
+    name: str
+    origin: str
+    manifest_sha256: str
+    image_size: int
+    labels: list[str]
+    flops_per_clip: float | None
+
+
+@dataclass(frozen=True)
+class MatmulSpeed:
+    """The fastest matrix product of this run by torch: 10^9 operations per second, rows of the square matrix."""
+
+    device: str
+    precision: str
+    gflops: float
+    size: int
+
+
+@dataclass(frozen=True)
+class GridCell:
+    """One model, backend, precision and batch.
+
+    Attributes:
+        call_ms: one call with `batch` clips, arrays of the processor in and out.
+        load_cold_s: the first opening, with empty caches; None where nothing is cached, or the caches were full.
+        peak_memory_mib: resident, of the process that was timed.
+        reference: the runner that speedup and logit_difference (largest absolute, same clips) are against.
+        peak_share: of the fastest matrix product at this precision and device.
+    """
+
+    subject: str
+    runner: str
+    precision: str
+    batch: int
+    device: str
+    details: str
+    call_ms: Summary
+    clips_per_s: float
+    load_cold_s: float | None
+    load_warm_s: float
+    peak_memory_mib: float
+    gpu_memory_mib: float | None
+    energy_j_per_clip: float | None
+    energy_meter: str
+    reference: str
+    speedup: float | None
+    logit_difference: float | None
+    gflops: float | None
+    peak_share: float | None
+
+
+@dataclass(frozen=True)
+class Grid:
+    settings: GridSettings
+    subjects: list[GridSubject]
+    peaks: list[MatmulSpeed]
+    cells: list[GridCell]
+    refused: list[Refused]
+
+    def problem(self, num_classes: int) -> str | None:
+        known = {subject.name for subject in self.subjects}
+        unknown = [row.subject for row in (*self.cells, *self.refused) if row.subject not in known]
+        return f"results.subjects lacks {unknown[0]!r}" if unknown else _rows_problem(self)
+
+
+@dataclass(frozen=True)
+class StreamingSettings:
+    """max_ages_s: of rolling, None is without a bound."""
+
+    window_s: float
+    repeat: int
+    hops_s: list[float]
+    max_ages_s: list[float | None]
+
+
+@dataclass(frozen=True)
+class StreamingSource:
+    """windows: with a face, at the shortest hop."""
+
+    name: str
+    windows: int
+
+
+@dataclass(frozen=True)
+class WindowAgreement:
+    """Answers beside others on the same windows."""
+
+    windows: int
+    top1_agreement: float
+    mean_abs_probability_error: float
+    max_abs_probability_error: float
+
+
+@dataclass(frozen=True)
+class StreamingWay(WindowAgreement):
+    """One way of computing at one hop; agreement is with the whole graph on the same frames, all updates.
+
+    Attributes:
+        mode: "full", "exact" or "rolling". max_age_s: of rolling, None is without a bound.
+        update_ms: of updates one window and one hop after the face appeared, and later: before, most frames are new.
+        speedup: mean time of full / mean time of this.
+        stem_frames, layer_frames: mean per update.
+    """
+
+    mode: str
+    hop_s: float
+    max_age_s: float | None
+    update_ms: Summary
+    updates_per_s: float
+    speedup: float
+    stem_frames: float
+    layer_frames: float
+    max_abs_logit_difference: float
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """ways: one entry per hop and way of computing. refused: why the bundle does not offer rolling.
+
+    sampling: the grid's frames beside those of `frame_indices`, both through the whole graph, at the default hop.
+    """
+
+    settings: StreamingSettings
+    sources: list[StreamingSource]
+    ways: list[StreamingWay]
+    sampling: WindowAgreement
+    refused: str | None
+
+    def problem(self, num_classes: int) -> str | None:
+        return None if self.ways else "results.ways is empty"
+
+
+RESULTS: dict[str, type] = {
+    "latency": Latency,
+    "accuracy": Accuracy,
+    "training": Training,
+    "grid": Grid,
+    "accuracy-grid": AccuracyGrid,
+    "streaming": Streaming,
 }
 
 
-def streaming_schema(summary: dict) -> dict:
-    """`summary` is the schema of `summarise`'s dict."""
-    return {
-        "settings": {"window_s": NUMBER, "repeat": int, "hops_s": [NUMBER], "max_ages_s": [MAYBE]},
-        "sources": [{"name": str, "windows": int}],  # windows with a face, at the shortest hop
-        # One entry per hop and way of computing. max_age_s: of rolling, null is without a bound.
-        "ways": [
-            {
-                "mode": str,  # "full", "exact" or "rolling"
-                "hop_s": NUMBER,
-                "max_age_s": MAYBE,
-                # Of updates one window and one hop after the face appeared, and later: before, most frames are new.
-                "update_ms": summary,
-                "updates_per_s": NUMBER,
-                "speedup": NUMBER,  # mean time of full / mean time of this
-                "stem_frames": NUMBER,  # mean per update
-                "layer_frames": NUMBER,
-                # Beside the whole graph on the same frames, all updates.
-                "max_abs_logit_difference": NUMBER,
-                **AGREEMENT,
-            }
-        ],
-        # The grid's frames beside those of frame_indices, both through the whole graph, at the default hop.
-        "sampling": AGREEMENT,
-        "refused": (str, type(None)),  # why the bundle does not offer rolling
-    }
+def _rows_problem(results: Grid | AccuracyGrid) -> str | None:
+    return None if results.cells or results.refused else "results has neither cells nor refused"
 
 
-LATENCY = {
-    "source": {"name": str, "media_s": NUMBER, "video": bool, "audio": bool, "width": int, "height": int},
-    "settings": {"repeat": int, "warmup": int, "iterations": int, "window_s": NUMBER, "hop_s": NUMBER},
-    # Seconds: importing the libraries, opening the bundle (hashes, session, self-test), opening source and detector.
-    "startup": {"import_s": NUMBER, "load_s": NUMBER, "open_s": NUMBER},
-    # One entry per repeat. real_time_factor: seconds of media per second of wall time.
-    "runs": [{"wall_s": NUMBER, "real_time_factor": NUMBER, "frames": int, "frames_per_s": NUMBER, "answers": int}],
-    # Per stage: one entry per call, all repeats together; per_run_ms is the sum over a run, share of its wall time.
-    "stages": {"*": {"per_call_ms": SUMMARY, "per_run_ms": NUMBER, "share": NUMBER}},
-    "other": {"per_run_ms": NUMBER, "share": NUMBER},
-    "predict_ms": SUMMARY,
-    "age_ms": SUMMARY,
-    "peak_memory_mib": NUMBER,
-}
-ACCURACY = {
-    "settings": {"sets": [str], "limit": (int, type(None)), "batch": int},
-    "conditions": [
-        {
-            "set": str,
-            "condition": str,  # "video and audio", "video only" or "audio only": what the model was given
-            "description": str,
-            "num_clips": int,
-            "uar": MAYBE,
-            "war": MAYBE,
-            "loss": MAYBE,  # mean negative log-likelihood, nats
-            "ece": MAYBE,
-            "recall": [MAYBE],
-            "confusion": [[int]],  # rows true, columns predicted
-            "predict_s": NUMBER,
-        }
-    ],
-}
-TRAINING = {
-    "settings": {
-        "model": str,
-        "image_size": int,
-        "batch_size": int,
-        "steps": int,
-        "warmup": int,
-        "rounds": int,
-        "threads": int,
-        "device": str,
-        "parameters": int,
-        "trainable": int,
-    },
-    "runs": [
-        {
-            "name": str,
-            "description": str,
-            "step_s": SUMMARY,  # all rounds together
-            "cpu_s": SUMMARY,
-            "clips_per_s": NUMBER,
-            "speedup": NUMBER,  # to the setting "plain"
-            "peak_memory_mib": NUMBER,
-            "memory_ratio": NUMBER,  # to the setting "plain"
-            "loss": NUMBER,  # of one clip after the steps, nats
-        }
-    ],
-}
-GRID = {
-    # turn_s: how long a turn of a cell aims to take; calls before those that count, in each turn.
-    "settings": {"rounds": int, "turn_s": NUMBER, "uncounted_calls": int},
-    # One entry per model: its bundle (or where its random weights come from) and the work of one clip.
-    "subjects": [
-        {
-            "name": str,
-            "origin": str,
-            "manifest_sha256": str,
-            "image_size": int,
-            "labels": [str],
-            "flops_per_clip": MAYBE,  # of the PyTorch model, a multiplication and an addition are two
-        }
-    ],
-    # The fastest matrix product of this run, by torch; billions of operations per second.
-    "peaks": [{"device": str, "precision": str, "gflops": NUMBER, "size": int}],
-    "cells": [
-        {
-            "subject": str,
-            "runner": str,
-            "precision": str,
-            "batch": int,
-            "device": str,
-            "details": str,
-            "call_ms": SUMMARY,  # one call with `batch` clips, arrays of the processor in and out
-            "clips_per_s": NUMBER,
-            "load_cold_s": MAYBE,  # the first opening, caches empty; null: there are none, or they were full
-            "load_warm_s": NUMBER,
-            "peak_memory_mib": NUMBER,  # resident, of the process that was timed
-            "gpu_memory_mib": MAYBE,
-            "energy_j_per_clip": MAYBE,
-            "energy_meter": str,
-            "reference": str,  # the runner that speedup and logit_difference are against
-            "speedup": MAYBE,
-            "logit_difference": MAYBE,  # largest absolute, on the same clips
-            "gflops": MAYBE,
-            "peak_share": MAYBE,  # of the peak at this precision and device
-        }
-    ],
-    "refused": [{"subject": str, "runner": str, "precision": str, "batch": int, "why": str}],
-}
-ACCURACY_GRID = {
-    "settings": ACCURACY["settings"],
-    "cells": [
-        {
-            "subject": str,
-            "manifest_sha256": str,
-            "labels": [str],
-            "runner": str,
-            "precision": str,
-            "details": str,
-            "conditions": ACCURACY["conditions"],
-        }
-    ],
-    "refused": GRID["refused"],
-}
-RESULTS = {
-    "latency": LATENCY,
-    "accuracy": ACCURACY,
-    "training": TRAINING,
-    "grid": GRID,
-    "accuracy-grid": ACCURACY_GRID,
-    "streaming": streaming_schema(SUMMARY),
-}
-SCHEMA = {
-    "schema_version": int,
-    "kind": str,
-    "created": str,
-    "command": str,
-    "machine": {
-        "name": str,
-        "cpu": str,
-        "cores_logical": int,
-        "cores_usable": int,
-        "instruction_sets": [str],
-        "memory_gib": NUMBER,
-        "os": str,
-        "python": str,
-        "libraries": {"*": str},
-        "gpus": [str],
-        "load_average": NUMBER,
-    },
-    "bundle": {
-        "name": str,
-        "manifest_sha256": str,
-        "labels": [str],
-        "image_size": int,
-        "precision": str,
-        "backend": str,
-        "engine": str,
-    },
-    "results": dict,
-}
+def _conditions_problem(conditions: list[Condition], num_classes: int, where: str) -> str | None:
+    for index, entry in enumerate(conditions):
+        if any(len(row) != num_classes for row in (entry.recall, entry.confusion, *entry.confusion)):
+            return f"{where}[{index}] is not about {num_classes} classes"
+    return None if conditions else f"{where} is empty"

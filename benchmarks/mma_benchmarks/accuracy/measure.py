@@ -1,29 +1,41 @@
-"""How often a bundle is right, on the labelled public sets, with both modalities and with one of them gone."""
+"""How often bundles are right, on the labelled public sets, with both modalities and with one of them gone.
+
+Over several bundles, backends or precisions each cell is measured in a process of its own, one after the other: what
+cannot run, or dies, is a row that says why.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 import mma_edge
-from mma_benchmarks.latency.measure import bundle_facts
+from mma_benchmarks.grid.subjects import model_of, subject_of_bundle
+from mma_benchmarks.latency.measure import describe_model
 from mma_benchmarks.machine.facts import describe_machine
-from mma_benchmarks.result import Result, utc_now
-from mma_edge.errors import DataError, UsageError
+from mma_benchmarks.result import Model, Result, from_dict, utc_now
+from mma_benchmarks.schema import Accuracy, AccuracyCell, AccuracyGrid, AccuracySettings, Condition, Refused
+from mma_edge.bundle.manifest import PRECISIONS
+from mma_edge.child import Child, ChildDiedError, Message, Tell, serve
+from mma_edge.engines import BACKENDS
+from mma_edge.errors import DataError, MMAEdgeError, UsageError
 from mma_edge.recognizer import Recognizer
 from mma_trainer.evaluation.calibration import expected_calibration_error
-from mma_trainer.evaluation.metrics import Metrics
 from mma_trainer.evaluation.predict import collect
 from mma_trainer.evaluation.sets import SETS, EvalSet, open_set
 from mma_trainer.labels import DFEW_LABELS
 
 Advance = Callable[[str, int, int], None]
-"""Takes the name of the condition, clips done and clips in all."""
+"""Takes what is being measured, clips done and clips in all."""
+MAX_WHY = 400
+"""Characters of the reason why a cell could not run."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +47,18 @@ class AccuracyOptions:
         sets: some of SETS.
         limit: clips per set, evenly spread over it; None takes all.
         batch: clips per call of predict.
-        backend, precision: as `mma_edge.load` takes them.
+        bundles: folders, None for the embedded default model.
+        backends: as `mma_edge.load` takes them.
+        precisions: (): all that a bundle has; of a single bundle and backend its best.
     """
 
     data: Path
     sets: tuple[str, ...] = SETS
     limit: int | None = None
     batch: int = 32
-    backend: str = "auto"
-    precision: str | None = None
+    bundles: tuple[Path | None, ...] = (None,)
+    backends: tuple[str, ...] = ("auto",)
+    precisions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -57,43 +72,71 @@ class AccuracyOptions:
                 f"{self.data} is no folder", "a folder with fer2013_val.npz and ravdess_speech/", "give it with --data"
             )
 
+    @property
+    def is_grid(self) -> bool:
+        return any(len(values) > 1 for values in (self.bundles, self.backends, self.precisions))
 
-def measure_accuracy(
-    bundle: str | os.PathLike | None, options: AccuracyOptions, command: str, advance: Advance = lambda *step: None
-) -> Result:
+
+def measure_accuracy(options: AccuracyOptions, command: str, advance: Advance = lambda *step: None) -> Result:
     """Run the benchmark.
 
     Args:
-        bundle: folder of a bundle, None for the embedded default model.
         options: see `AccuracyOptions`.
         command: the command line, for the record.
         advance: told of every batch.
 
     Raises:
-        MMAEdgeError: as `mma_edge.load` and the sets raise it; DataError where labels do not fit the bundle.
+        MMAEdgeError: of a single cell: as `mma_edge.load` and the sets raise it; DataError where labels do not fit
+            the bundle. Of a grid: UsageError: an unknown backend or precision. BundleError: an unreadable bundle.
     """
     machine = describe_machine()
-    recognizer = mma_edge.load(bundle, options.backend, options.precision)
+    settings = AccuracySettings(list(dict.fromkeys(options.sets)), options.limit, options.batch)
+    if not options.is_grid:
+        (folder,), (backend,), precision = options.bundles, options.backends, next(iter(options.precisions), None)
+        model, conditions = measure_cell(folder, backend, precision, options, advance)
+        return Result("accuracy", utc_now(), command, machine, model, Accuracy(settings, conditions))
+    for option, given, known in (
+        ("--backend", options.backends, BACKENDS),
+        ("--precision", options.precisions, PRECISIONS),
+    ):
+        if unknown := [name for name in given if name not in known]:
+            raise UsageError(f"{option} {unknown[0]}", f"one of {', '.join(known)}")
+    subjects = [subject_of_bundle(folder, None) for folder in options.bundles]
+    cells, refused = [], []
+    for subject in subjects:
+        for runner, precision in product(options.backends, options.precisions or subject.bundles):
+            step = partial(_advance_cell, advance, f"{subject.name}, {runner} {precision}")
+            try:
+                model, conditions = _measure_in_child(subject.any_bundle, runner, precision, options, step)
+            except (MMAEdgeError, ChildDiedError) as error:
+                refused.append(Refused(subject.name, runner, precision, options.batch, str(error)[:MAX_WHY]))
+                continue
+            facts = (model.manifest_sha256, model.labels, model.backend, model.precision, model.engine)
+            cells.append(AccuracyCell(subject.name, *facts, conditions))
+    results = AccuracyGrid(settings, cells, refused)
+    return Result("accuracy-grid", utc_now(), command, machine, model_of(subjects), results)
+
+
+def measure_cell(
+    folder: str | os.PathLike | None, backend: str, precision: str | None, options: AccuracyOptions, advance: Advance
+) -> tuple[Model, list[Condition]]:
+    """One bundle, backend and precision: what ran, and its figures on each set."""
+    recognizer = mma_edge.load(folder, backend, precision)
     if recognizer.labels[: len(DFEW_LABELS)] != DFEW_LABELS:
         raise DataError(
             f"the bundle's classes are {', '.join(recognizer.labels)}",
             f"those of the sets first: {', '.join(DFEW_LABELS)}",
             "measure a bundle with DFEW's classes",
         )
-    entries = []
+    measured = []
     for name in dict.fromkeys(options.sets):
         whole = open_set(name, options.data, recognizer.image_size)
         chosen = whole if options.limit is None else whole.first(options.limit)
+        spread = f" ({len(chosen.labels)} of {len(whole.labels)} clips, evenly spread)"
         for condition, clips in conditions_of(name, chosen):
-            step = partial(_advance_clips, advance, clips.name, len(clips.labels))
-            figures = evaluate(recognizer, clips, options.batch, step)
-            description = clips.description
-            if len(clips.labels) < len(whole.labels):
-                description += f" ({len(clips.labels)} of {len(whole.labels)} clips, evenly spread)"
-            entries.append({"set": name, "condition": condition, "description": description, **figures})
-    settings = {"sets": list(dict.fromkeys(options.sets)), "limit": options.limit, "batch": options.batch}
-    results = {"settings": settings, "conditions": entries}
-    return Result("accuracy", utc_now(), command, machine, bundle_facts(recognizer), results)
+            description = clips.description + (spread if len(chosen.labels) < len(whole.labels) else "")
+            measured.append(_evaluate(recognizer, clips, options.batch, advance, (name, condition, description)))
+    return describe_model(recognizer), measured
 
 
 def conditions_of(name: str, clips: EvalSet) -> list[tuple[str, EvalSet]]:
@@ -107,27 +150,54 @@ def conditions_of(name: str, clips: EvalSet) -> list[tuple[str, EvalSet]]:
     ]
 
 
-def evaluate(
-    recognizer: Recognizer, clips: EvalSet, batch: int, advance: Callable[[int], None] = lambda done: None
-) -> dict:
-    """The figures of one condition: an entry of `conditions`, less its names."""
-    answers = collect(recognizer.predict, clips, len(recognizer.labels), batch, advance)
+def _evaluate(
+    recognizer: Recognizer, clips: EvalSet, batch: int, advance: Advance, names: tuple[str, str, str]
+) -> Condition:
+    """The figures of one condition; NaN, such as the recall of a class without clips, becomes None for JSON."""
+    total = len(clips.labels)
+    advance(clips.name, 0, total)
+    answers = collect(
+        recognizer.predict, clips, len(recognizer.labels), batch, lambda done: advance(clips.name, done, total)
+    )
     metrics = answers.metrics
-    return {
-        "num_clips": metrics.num_clips,
-        **_figures(metrics),
-        "ece": expected_calibration_error(answers.probabilities, clips.labels),
-        "confusion": metrics.confusion.tolist(),
-        "predict_s": answers.predict_s,
-    }
+    figures = {"uar": metrics.uar, "war": metrics.war, "loss": metrics.loss}
+    return Condition(
+        *names,
+        num_clips=metrics.num_clips,
+        **{key: None if np.isnan(value) else float(value) for key, value in figures.items()},
+        ece=expected_calibration_error(answers.probabilities, clips.labels),
+        recall=[None if np.isnan(value) else float(value) for value in metrics.recall],
+        confusion=metrics.confusion.tolist(),
+        predict_s=answers.predict_s,
+    )
 
 
-def _advance_clips(advance: Advance, name: str, total: int, done: int) -> None:
-    advance(name, done, total)
+def _measure_in_child(
+    folder: Path, backend: str, precision: str, options: AccuracyOptions, advance: Advance
+) -> tuple[Model, list[Condition]]:
+    """`measure_cell` in a process of its own.
+
+    Raises:
+        MMAEdgeError: as it. ChildDiedError: for want of memory, or by a fault of a library.
+    """
+    chosen = {"data": str(options.data), "sets": options.sets, "limit": options.limit, "batch": options.batch}
+    request = {"cell": (str(folder), backend, precision), "options": chosen}
+    with Child(("-m", "mma_benchmarks.accuracy.measure"), request) as child:
+        model, conditions = child.result(lambda message: advance(*message["step"]))
+    return from_dict(Model, model), from_dict(list[Condition], conditions)
 
 
-def _figures(metrics: Metrics) -> dict:
-    """NaN, the recall of a class without clips, has no place in JSON and becomes None."""
-    single = {"uar": metrics.uar, "war": metrics.war, "loss": metrics.loss}
-    figures = {key: None if np.isnan(value) else float(value) for key, value in single.items()}
-    return {**figures, "recall": [None if np.isnan(value) else float(value) for value in metrics.recall]}
+def _advance_cell(advance: Advance, cell: str, name: str, done: int, total: int) -> None:
+    advance(f"{cell}: {name}", done, total)
+
+
+def _work(asked: Message, tell: Tell) -> tuple:
+    """The child's side of `_measure_in_child`."""
+    chosen = asked["options"]
+    options = AccuracyOptions(**{**chosen, "data": Path(chosen["data"]), "sets": tuple(chosen["sets"])})
+    model, conditions = measure_cell(*asked["cell"], options, lambda *step: tell({"step": step}))
+    return asdict(model), [asdict(condition) for condition in conditions]
+
+
+if __name__ == "__main__":
+    sys.exit(serve(_work))

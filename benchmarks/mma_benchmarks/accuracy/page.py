@@ -1,11 +1,15 @@
-"""What an accuracy result looks like to people."""
+"""What accuracy results look like to people: one bundle in depth, or a grid of them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from mma_benchmarks.figures import condition_bars, confusion
+from mma_benchmarks.grid.page import engine_blocks, refused_blocks, refused_table
 from mma_benchmarks.result import Result
-from mma_trainer.report.page import Block, Figure, Gallery, Heading, Table, Text
+from mma_benchmarks.schema import AccuracyCell, AccuracyGrid
+from mma_trainer.report.page import Block, Figure, Gallery, Heading, Matrix, Table, Text
 
 METRICS_NOTE = (
     "UAR: mean of the per-class recall, over the classes that occur in the set. WAR: share of right answers. "
@@ -14,70 +18,107 @@ METRICS_NOTE = (
     "Probabilities are calibrated by the bundle's temperature."
 )
 COUNT_NOTE = "Confusion, rows true, columns predicted, clips"
+GRID_NOTE = (
+    "UAR: mean of the per-class recall. WAR: share of right answers. Loss: mean negative log-likelihood, nats. ECE: "
+    "distance between stated confidence and share of right answers. All cells saw the same clips."
+)
 
 
-def key_table(results: list[Result]) -> Table:
-    """One row per condition of each result."""
-    rows = []
-    for result in results:
-        for entry in result.results["conditions"]:
-            figures = (percent(entry["uar"]), percent(entry["war"]), number(entry["loss"], 3), percent(entry["ece"]))
-            row = (f"{entry['set']}: {entry['condition']}", str(entry["num_clips"]), *figures)
-            rows.append((f"{result.bundle['name']} {result.bundle['precision']}", *row))
-    header = ("bundle", "set: what the model gets", "clips", "UAR %", "WAR %", "loss", "ECE %")
-    return Table("Accuracy at a glance", header, rows, prose=(1,))
+def cells_of(result: Result) -> list[AccuracyCell]:
+    """Those of a grid, or the one that the whole result is about."""
+    if isinstance(result.results, AccuracyGrid):
+        return result.results.cells
+    model = result.bundle
+    facts = (model.manifest_sha256, model.labels, model.backend, model.precision, model.engine)
+    return [AccuracyCell(model.name, *facts, result.results.conditions)]
 
 
-def recall_table(result: Result) -> Table:
-    """Recall per class and condition, percent."""
+def key_table(results: Sequence[Result]) -> Table:
+    """One row per cell and condition; `results` are of one kind."""
+    is_grid = isinstance(results[0].results, AccuracyGrid)
     rows = [
-        (f"{entry['set']}: {entry['condition']}", *map(percent, entry["recall"]))
-        for entry in result.results["conditions"]
+        (
+            *((cell.subject, f"{cell.runner} {cell.precision}") if is_grid else (f"{cell.subject} {cell.precision}",)),
+            entry.name,
+            str(entry.num_clips),
+            percent(entry.uar),
+            percent(entry.war),
+            number(entry.loss, 3),
+            percent(entry.ece),
+        )
+        for result in results
+        for cell in cells_of(result)
+        for entry in cell.conditions
     ]
-    return Table("Recall per class, percent", ("condition", *result.bundle["labels"]), rows)
+    figures = ("set: what the model gets", "clips", "UAR %", "WAR %", "loss", "ECE %")
+    if is_grid:
+        return Table("Accuracy over the grid", ("model", "backend", *figures), rows, prose=(1, 2))
+    return Table("Accuracy at a glance", ("bundle", *figures), rows, prose=(1,))
+
+
+def recall_table(cell: AccuracyCell) -> Table:
+    """Recall per class and condition, percent."""
+    rows = [(entry.name, *map(percent, entry.recall)) for entry in cell.conditions]
+    return Table("Recall per class, percent", ("condition", *cell.labels), rows)
 
 
 def console_tables(result: Result) -> list[Table]:
-    return [key_table([result]), recall_table(result)]
+    cells = cells_of(result)
+    tables = [key_table([result])] if cells else []
+    if not isinstance(result.results, AccuracyGrid):
+        return [*tables, recall_table(*cells)]
+    return [*tables, refused_table(result.results)] if result.results.refused else tables
 
 
-def caveats(result: Result) -> list[Block]:
+def caveats(result: Result) -> list[Text]:
     """What each set is, once; the pseudo set's warning set apart."""
-    blocks: list[Block] = []
-    for name, text in {entry["set"]: entry["description"] for entry in result.results["conditions"]}.items():
-        blocks.append(Text(f"{name}: {text}.", note=name == "pseudo"))
-    return blocks
+    descriptions = {entry.set: entry.description for cell in cells_of(result) for entry in cell.conditions}
+    return [Text(f"{name}: {text}.", note=name == "pseudo") for name, text in descriptions.items()]
 
 
-def accuracy_blocks(result: Result) -> list[Block]:
+def blocks(result: Result) -> list[Block]:
     """The section of one result, without machine and bundle."""
-    from mma_benchmarks.figures import condition_bars, confusion
+    cells = cells_of(result)
+    tables: list[Block] = [*caveats(result), key_table([result])] if cells else []
+    if not isinstance(result.results, AccuracyGrid):
+        return [*tables, *_in_depth(*cells)]
+    if cells:
+        tables += [Text(GRID_NOTE), Heading("Confusion", 3), *map(_matrices, cells)]
+    return [*tables, *engine_blocks(result.results), *refused_blocks(result.results)]
 
-    labels = tuple(result.bundle["labels"])
-    conditions = result.results["conditions"]
-    blocks: list[Block] = [
-        *caveats(result),
-        key_table([result]),
-        Text(METRICS_NOTE.format(classes=len(labels), guessing=math.log(len(labels)))),
+
+def _in_depth(cell: AccuracyCell) -> list[Block]:
+    """Figures and tables of one cell."""
+    classes = len(cell.labels)
+    pictures = [Figure(confusion(entry, cell.labels), f"Confusion matrix, {entry.name}") for entry in cell.conditions]
+    counts = [
+        Table(
+            f"{COUNT_NOTE}, {entry.name}",
+            ("true", *cell.labels),
+            [(label, *map(str, row)) for label, row in zip(cell.labels, entry.confusion, strict=True)],
+        )
+        for entry in cell.conditions
+    ]
+    return [
+        Text(METRICS_NOTE.format(classes=classes, guessing=math.log(classes))),
         Heading("By what the model gets", 3),
-        Figure(condition_bars(conditions), "UAR and WAR per set and modality"),
-        recall_table(result),
+        Figure(condition_bars(cell.conditions), "UAR and WAR per set and modality"),
+        recall_table(cell),
         Heading("Confusion", 3),
+        Gallery(pictures),
+        *counts,
     ]
-    names = [f"{entry['set']}: {entry['condition']}" for entry in conditions]
-    pictures = [
-        Figure(confusion(entry, labels), f"Confusion matrix, {name}")
-        for entry, name in zip(conditions, names, strict=True)
-    ]
-    blocks.append(Gallery(pictures))
-    for entry, name in zip(conditions, names, strict=True):
-        rows = [(label, *map(str, row)) for label, row in zip(labels, entry["confusion"], strict=True)]
-        blocks.append(Table(f"{COUNT_NOTE}, {name}", ("true", *labels), rows))
-    return blocks
 
 
-def percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+def _matrices(cell: AccuracyCell) -> Gallery:
+    name = f"{cell.subject}, {cell.runner} {cell.precision}"
+    return Gallery(
+        [Matrix(f"{name}: {e.set}, {e.condition}", tuple(cell.labels), e.confusion) for e in cell.conditions]
+    )
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
 def number(value: float | None, digits: int) -> str:

@@ -1,63 +1,101 @@
-"""One cell of the grid in a process of its own: opens, then computes whenever it is told to.
+"""One cell of the grid in a process of its own, which opens and then computes whenever it is told to; both sides of it.
 
-Speaks JSON, one object per line. First {"ready": facts} or {"error": words}; then for each {"calls": n} on stdin the
-milliseconds of the n calls; {"finish": true} asks for the logits and the memory, and ends it.
+The child tells {"ready": facts}; then for each order {"calls": n} the milliseconds of the n calls; the order
+{"finish": true} makes it return its logits and memory, or the peaks.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import sys
 import time
-from typing import TextIO
+from collections.abc import Iterator
+from pathlib import Path
 
 from mma_benchmarks.machine.facts import peak_memory_mib
-from mma_edge.errors import DependencyError, MMAEdgeError
+from mma_benchmarks.machine.matmul import MatmulPeak
+from mma_edge.child import DONE, Child, ChildDiedError, ChildTimeoutError, Message, Tell, orders, serve
+from mma_edge.engines.cache import CACHE_VARIABLE
+from mma_edge.errors import BackendError, DependencyError, MMAEdgeError
 
 PEAK = "peak"
 UNCOUNTED_CALLS = 1
 """Before those that count, in each turn: caches and clocks have to come back."""
+OPEN_TIMEOUT_S = 1800
+"""Building an engine or compiling a model may take many minutes on a small board."""
+TURN_TIMEOUT_S = 1800
 
 
-def main(request: str) -> int:
-    replies = _private_stdout()
-    asked = json.loads(request)
-    try:
-        start = time.perf_counter()
-        worker = Peak(asked) if asked["runner"] == PEAK else Cell(asked)
-        _say(replies, {"ready": {**worker.facts, "load_s": time.perf_counter() - start}})
-    except MMAEdgeError as error:
-        _say(replies, {"error": str(error)})
-        return error.exit_code
-    except Exception as error:  # a library's own; the row says it in one line, whatever it is
-        _say(replies, {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"})
-        return 1
-    for line in sys.stdin:
-        order = json.loads(line)
+class Worker:
+    """The child seen from the parent; close it, or use it in a `with`.
+
+    Attributes:
+        facts: what it says of itself once it is open. pid: of its process.
+    """
+
+    def __init__(self, request: Message, environment: dict[str, str] | None = None) -> None:
+        """Start it and wait until it is ready.
+
+        Raises:
+            BackendError: here and in every method: it cannot run, in its own words, or it died or hung.
+        """
+        self._child = Child(("-m", "mma_benchmarks.grid.child"), request, environment)
+        self.pid, self.close = self._child.pid, self._child.close
         try:
-            _say(replies, worker.finish() if "finish" in order else worker.turn(order["calls"]))
-        except Exception as error:
-            _say(replies, {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"})
-            return 1
-        if "finish" in order:
-            return 0
-    return 0
+            with _one_error():
+                self.facts = self._child.message(OPEN_TIMEOUT_S)["ready"]
+        except BaseException:
+            self.close(at_once=True)
+            raise
+
+    def turn(self, calls: int) -> list[float]:
+        """Milliseconds of `calls` calls, one after the other."""
+        with _one_error():
+            return self._child.ask({"calls": calls}, TURN_TIMEOUT_S)["ms"]
+
+    def finish(self) -> Message:
+        """Logits and memory, or the peaks; it is closed afterwards."""
+        with _one_error(), self._child:
+            return self._child.ask({"finish": True}, TURN_TIMEOUT_S)[DONE]
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def _one_error() -> Iterator[None]:
+    """However a child fails, it is one row of the grid."""
+    try:
+        yield
+    except (MMAEdgeError, ChildDiedError, ChildTimeoutError) as error:
+        raise BackendError(str(error)) from error
+
+
+def cache_environment(folder: Path) -> dict[str, str]:
+    """Variables that give child processes empty caches of their own below `folder`."""
+    names = {"XDG_CACHE_HOME": "cache", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+    if os.environ.get(CACHE_VARIABLE) != "off":  # who wants no cache is measured without one
+        names[CACHE_VARIABLE] = "cache/mma-edge"
+    return {name: str(folder / part) for name, part in names.items()}
 
 
 class Cell:
     """A runner and the clips it is timed on."""
 
-    def __init__(self, asked: dict) -> None:
+    def __init__(self, asked: Message) -> None:
+        # Here, because the time of these imports is part of loading.
         from mma_benchmarks.grid.runners import inputs_of, open_runner
 
         self._opened = open_runner(asked["runner"], asked["precision"], asked["bundle"], asked["checkpoint"])
         self._inputs = inputs_of(self._opened.image_size, asked["batch"])
-        opened = self._opened
         names = ("device", "details", "runner", "precision", "flops_per_clip")
-        self.facts = {name: getattr(opened, name) for name in names}
+        self.facts = {name: getattr(self._opened, name) for name in names}
 
-    def turn(self, calls: int) -> dict:
+    def turn(self, calls: int) -> Message:
         durations_ms = []
         for _ in range(UNCOUNTED_CALLS + calls):
             start = time.perf_counter()
@@ -65,7 +103,7 @@ class Cell:
             durations_ms.append(1000 * (time.perf_counter() - start))
         return {"ms": durations_ms[UNCOUNTED_CALLS:]}
 
-    def finish(self) -> dict:
+    def finish(self) -> Message:
         logits = self._opened.call(*self._inputs)
         return {"logits": logits.tolist(), "peak_memory_mib": peak_memory_mib()}
 
@@ -73,36 +111,38 @@ class Cell:
 class Peak:
     """The matrix product, in turns with the models."""
 
-    def __init__(self, asked: dict) -> None:
+    def __init__(self, asked: Message) -> None:
         try:
-            from mma_benchmarks.machine.matmul import MatmulPeak
-
             self._peak = MatmulPeak(asked["device"])
         except ImportError as error:
             raise DependencyError("torch is not installed", hint='pip install "mma-edge[train]"') from error
         self.facts = {"device": asked["device"], "details": self._peak.details}
 
-    def turn(self, calls: int) -> dict:
+    def turn(self, calls: int) -> Message:
         for _ in range(calls):
             self._peak()
         return {"ms": []}
 
-    def finish(self) -> dict:
+    def finish(self) -> Message:
         return {"peaks": {name: list(best) for name, best in self._peak().items()}}
 
 
-def _private_stdout() -> TextIO:
-    """The pipe to the parent; what libraries print goes to stderr from now on."""
-    private = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    return private
-
-
-def _say(replies: TextIO, message: dict) -> None:
-    replies.write(json.dumps(message) + "\n")
-    replies.flush()
+def compute(asked: Message, tell: Tell) -> Message | None:
+    """The child's work: open, then obey; None where the parent goes without `finish`."""
+    try:
+        start = time.perf_counter()
+        worker = Peak(asked) if asked["runner"] == PEAK else Cell(asked)
+        tell({"ready": {**worker.facts, "load_s": time.perf_counter() - start}})
+        for order in orders():
+            if "finish" in order:
+                return worker.finish()
+            tell(worker.turn(order["calls"]))
+    except MMAEdgeError:
+        raise
+    except Exception as error:  # a library's own: its row says it in one line, whatever it is
+        raise BackendError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+    return None
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(serve(compute))

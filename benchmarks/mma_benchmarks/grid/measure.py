@@ -8,6 +8,7 @@ is, falls on all of them alike; PyTorch in eager mode and the machine's matrix p
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import tempfile
 from collections.abc import Callable
@@ -17,15 +18,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from mma_benchmarks.grid.child import PEAK, UNCOUNTED_CALLS
+from mma_benchmarks.grid.child import PEAK, UNCOUNTED_CALLS, Worker, cache_environment
 from mma_benchmarks.grid.options import GridOptions, plan_cells, prepare_subjects
 from mma_benchmarks.grid.runners import EAGER, EAGER_CUDA, TORCH_RUNNERS
-from mma_benchmarks.grid.subjects import Subject
-from mma_benchmarks.grid.worker import Worker, cache_environment
-from mma_benchmarks.machine.energy import Meter, find_meter, gpu_memory_mib
-from mma_benchmarks.machine.facts import MIB, describe_machine
+from mma_benchmarks.grid.subjects import Subject, model_of
+from mma_benchmarks.machine.energy import Meter, find_meter
+from mma_benchmarks.machine.facts import MIB, describe_machine, gpu_memory_mib
 from mma_benchmarks.result import Result, utc_now
-from mma_benchmarks.schema import summarise
+from mma_benchmarks.schema import Grid, GridCell, GridSettings, MatmulSpeed, Refused, summarise
 from mma_edge.errors import BackendError
 
 LIBRARIES = ("torch", "openvino", "onnxruntime-gpu", "tensorrt", "nvidia-ml-py")
@@ -44,9 +44,11 @@ class Asked:
     precision: str
     batch: int
 
-    @property
-    def key(self) -> dict:
-        return {"subject": self.subject.name, "runner": self.runner, "precision": self.precision, "batch": self.batch}
+    def __str__(self) -> str:
+        return f"{self.subject.name}, {self.runner} {self.precision}, batch {self.batch}"
+
+    def refused(self, why: str) -> Refused:
+        return Refused(self.subject.name, self.runner, self.precision, self.batch, why)
 
 
 @dataclass
@@ -75,14 +77,14 @@ class Running:
         self.calls = int(np.clip(1000 * turn_s / np.median(durations_ms), 1, MAX_CALLS))
 
 
-class Grid:
-    """The run: what is measured so far, what could not be, and what both need."""
+class GridRun:
+    """What is measured so far, what could not be, and what both need; close it."""
 
     def __init__(self, options: GridOptions, folder: Path, advance: Callable[[str], None]) -> None:
         self.options, self.advance = options, advance
         self.environment = cache_environment(folder / "caches")
-        self.cells: list[dict] = []
-        self.refused: list[dict] = []
+        self.cells: list[GridCell] = []
+        self.refused: list[Refused] = []
         self.flops: dict[str, int] = {}
         self.peaks: dict[tuple[str, str], tuple[float, int]] = {}
         self._opened_before: set[tuple[str, str, str]] = set()
@@ -94,7 +96,7 @@ class Grid:
         with contextlib.ExitStack() as stack:
             running: list[Running] = []
             for cell in asked:
-                self.advance(f"opening {_words(cell)}")
+                self.advance(f"opening {cell}")
                 if opened := self._open(cell):
                     stack.callback(opened.worker.close)
                     running.append(opened)
@@ -131,8 +133,8 @@ class Grid:
             device = worker.facts["device"]
             with contextlib.suppress(BackendError):
                 for precision, (gflops, size) in worker.finish()["peaks"].items():
-                    if gflops > self.peaks.get((device, precision), (0.0, 0))[0]:
-                        self.peaks[device, precision] = gflops, size
+                    best = self.peaks.get((device, precision), (0.0, 0))
+                    self.peaks[device, precision] = max(best, (gflops, size))
         done: list[tuple[Running, dict]] = []
         for run in running:
             gpu_mib = gpu_memory_mib(run.worker.pid) if run.worker.facts["device"] == "cuda" else None
@@ -145,63 +147,55 @@ class Grid:
             self._largest_mib = max(self._largest_mib, last["peak_memory_mib"])
             self.cells.append(self._figures(run, last, by_reference))
 
-    def _figures(self, run: Running, last: dict, by_reference: dict) -> dict:
-        facts, summary = run.worker.facts, summarise(run.durations_ms)
-        asked = run.asked
+    def _figures(self, run: Running, last: dict, by_reference: dict) -> GridCell:
+        facts, summary, asked = run.worker.facts, summarise(run.durations_ms), run.asked
         reference = EAGER_CUDA if facts["device"] == "cuda" else EAGER
         eager, eager_last = by_reference.get(reference, (None, None))
         difference = None
         if eager_last:
             difference = float(np.abs(np.array(last["logits"]) - np.array(eager_last["logits"])).max())
-        return {
-            **asked.key,
+        return GridCell(
+            subject=asked.subject.name,
             # "auto" and an unstated precision have become something definite.
-            "runner": facts["runner"],
-            "precision": facts["precision"],
-            "device": facts["device"],
-            "details": facts["details"],
-            "call_ms": summary,
-            "clips_per_s": 1000 * asked.batch / summary["mean"],
-            "load_cold_s": run.load_cold_s,
-            "load_warm_s": facts["load_s"],
-            "peak_memory_mib": last["peak_memory_mib"],
-            "gpu_memory_mib": last["gpu_memory_mib"],
-            "energy_j_per_clip": run.energy_j / (run.metered_calls * asked.batch) if run.meter else None,
-            "energy_meter": run.meter.name if run.meter else "",
-            "reference": reference,
-            "speedup": float(np.median(eager.durations_ms)) / summary["p50"] if eager else None,
-            "logit_difference": difference if difference is not None and np.isfinite(difference) else None,
+            runner=facts["runner"],
+            precision=facts["precision"],
+            batch=asked.batch,
+            device=facts["device"],
+            details=facts["details"],
+            call_ms=summary,
+            clips_per_s=1000 * asked.batch / summary.mean,
+            load_cold_s=run.load_cold_s,
+            load_warm_s=facts["load_s"],
+            peak_memory_mib=last["peak_memory_mib"],
+            gpu_memory_mib=last["gpu_memory_mib"],
+            energy_j_per_clip=run.energy_j / (run.metered_calls * asked.batch) if run.meter else None,
+            energy_meter=run.meter.name if run.meter else "",
+            reference=reference,
+            speedup=float(np.median(eager.durations_ms)) / summary.p50 if eager else None,
+            logit_difference=difference if difference is not None and np.isfinite(difference) else None,
             # Filled in at the end, when the model's work and the machine's peak are known.
-            "gflops": None,
-            "peak_share": None,
-        }
+            gflops=None,
+            peak_share=None,
+        )
 
     def _open(self, cell: Asked) -> Running | None:
-        folder = cell.subject.bundles.get(cell.precision, cell.subject.any_bundle)
-        if cell.precision in cell.subject.missing and cell.runner not in TORCH_RUNNERS:
-            return self._refuse(cell, cell.subject.missing[cell.precision])
-        if cell.precision not in cell.subject.bundles and cell.runner not in TORCH_RUNNERS:
-            return self._refuse(
-                cell,
-                f"the bundle has no precision {cell.precision}; export it with mma-export --precision {cell.precision}",
-            )
-        if cell.precision in cell.subject.no_plan and cell.runner == "tensorrt":
-            return self._refuse(cell, cell.subject.no_plan[cell.precision])
+        if why := _lacks(cell):
+            return self._refuse(cell, why)
         available_mib = psutil.virtual_memory().available / MIB
         if available_mib < self._largest_mib:
             text = f"not started: {available_mib:.0f} MiB of memory left, the largest cell took {self._largest_mib:.0f}"
             return self._refuse(cell, f"{text}; measure fewer at once")
-        checkpoint = cell.subject.checkpoint
+        subject = cell.subject
         request = {
             "runner": cell.runner,
             "precision": cell.precision,
             "batch": cell.batch,
-            "bundle": str(folder),
-            "checkpoint": str(checkpoint) if checkpoint else None,
+            "bundle": str(subject.bundles.get(cell.precision, subject.any_bundle)),
+            "checkpoint": str(subject.checkpoint) if subject.checkpoint else None,
         }
         cold_s = None
         try:
-            known = (cell.subject.name, cell.runner, cell.precision)
+            known = (subject.name, cell.runner, cell.precision)
             if cell.runner not in UNCACHED and known not in self._opened_before:
                 # A process that only opens it, with empty caches, and ends; then the one that is timed.
                 with Worker(request, self.environment) as first:
@@ -212,7 +206,7 @@ class Grid:
         except BackendError as error:
             return self._refuse(cell, error.what)
         if flops := worker.facts["flops_per_clip"]:
-            self.flops[cell.subject.name] = flops
+            self.flops[subject.name] = flops
         return Running(cell, worker, cold_s, self._meter(worker.facts["device"]))
 
     def _open_peak(self, device: str) -> Worker | None:
@@ -227,17 +221,27 @@ class Grid:
         return self._meters[device]
 
     def _refuse(self, cell: Asked, why: str) -> None:
-        self.refused.append({**cell.key, "why": why})
+        self.refused.append(cell.refused(why))
 
-    def complete(self) -> None:
-        """Speed in GFLOP/s and its share of the peak, now that all of it is known; sensors closed."""
-        for cell in self.cells:
-            flops = self.flops.get(cell["subject"])
-            if flops is None:
-                continue
-            cell["gflops"] = flops * cell["batch"] / cell["call_ms"]["p50"] / 1e6
-            if peak := self.peaks.get((cell["device"], cell["precision"])):
-                cell["peak_share"] = cell["gflops"] / peak[0]
+    def results(self, subjects: list[Subject]) -> Grid:
+        """All of it, with each speed in GFLOP/s and its share of the peak now that these are known."""
+        return Grid(
+            GridSettings(self.options.rounds, self.options.turn_s, UNCOUNTED_CALLS),
+            [subject.facts(self.flops.get(subject.name)) for subject in subjects],
+            [MatmulSpeed(*key, gflops, size) for key, (gflops, size) in sorted(self.peaks.items())],
+            [self._with_speed(cell) for cell in self.cells],
+            self.refused,
+        )
+
+    def _with_speed(self, cell: GridCell) -> GridCell:
+        if (flops := self.flops.get(cell.subject)) is None:
+            return cell
+        gflops = flops * cell.batch / cell.call_ms.p50 / 1e6
+        peak, _ = self.peaks.get((cell.device, cell.precision), (None, 0))
+        return dataclasses.replace(cell, gflops=gflops, peak_share=gflops / peak if peak else None)
+
+    def close(self) -> None:
+        """Let go of the sensors."""
         for meter in self._meters.values():
             if meter:
                 meter.close()
@@ -252,53 +256,29 @@ def measure_grid(options: GridOptions, command: str, advance: Callable[[str], No
         advance: called before each step with its name.
 
     Raises:
-        MMAEdgeError: a model cannot be read or exported. What cannot be run on this machine is no error but a row.
+        MMAEdgeError: a model cannot be read or exported. What cannot run on this machine is a row, not an error.
     """
     machine = describe_machine()
-    machine["libraries"] |= {name: version for name in LIBRARIES if (version := _version(name))}
+    machine.libraries.update({name: version for name in LIBRARIES if (version := _version(name))})
     with tempfile.TemporaryDirectory(prefix="mma-bench-") as name:
         subjects = prepare_subjects(options, Path(name), advance)
-        grid = Grid(options, Path(name), advance)
-        for subject in subjects:
-            for batch in options.batches:
-                grid.measure([Asked(subject, *cell, batch) for cell in plan_cells(options, subject)])
-        grid.complete()
-    results = {
-        "settings": {"rounds": options.rounds, "turn_s": options.turn_s, "uncounted_calls": UNCOUNTED_CALLS},
-        "subjects": [
-            {
-                "name": subject.name,
-                "origin": subject.origin,
-                "manifest_sha256": subject.manifest_sha256,
-                "image_size": subject.image_size,
-                "labels": list(subject.labels),
-                "flops_per_clip": grid.flops.get(subject.name),
-            }
-            for subject in subjects
-        ],
-        "peaks": [
-            {"device": device, "precision": precision, "gflops": gflops, "size": size}
-            for (device, precision), (gflops, size) in sorted(grid.peaks.items())
-        ],
-        "cells": grid.cells,
-        "refused": grid.refused,
-    }
-    return Result("grid", utc_now(), command, machine, grid_facts(subjects), results)
+        with contextlib.closing(GridRun(options, Path(name), advance)) as run:
+            for subject in subjects:
+                for batch in options.batches:
+                    run.measure([Asked(subject, *cell, batch) for cell in plan_cells(options, subject)])
+    return Result("grid", utc_now(), command, machine, model_of(subjects), run.results(subjects))
 
 
-def grid_facts(subjects: list[Subject]) -> dict:
-    """The `bundle` object of a result about several."""
-    first = subjects[0]
-    others = f" and {len(subjects) - 1} more" if len(subjects) > 1 else ""
-    return {
-        "name": first.name + others,
-        "manifest_sha256": first.manifest_sha256,
-        "labels": list(first.labels),
-        "image_size": first.image_size,
-        "precision": "see the cells",
-        "backend": "see the cells",
-        "engine": "see the cells",
-    }
+def _lacks(cell: Asked) -> str | None:
+    """Why its bundle cannot serve this cell, where it cannot."""
+    subject, precision = cell.subject, cell.precision
+    if cell.runner in TORCH_RUNNERS:
+        return None
+    if precision in subject.missing:
+        return subject.missing[precision]
+    if precision not in subject.bundles:
+        return f"the bundle has no precision {precision}; export it with mma-export --precision {precision}"
+    return subject.no_plan.get(precision) if cell.runner == "tensorrt" else None
 
 
 def _version(distribution: str) -> str | None:
@@ -306,7 +286,3 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _words(cell: Asked) -> str:
-    return f"{cell.subject.name}, {cell.runner} {cell.precision}, batch {cell.batch}"

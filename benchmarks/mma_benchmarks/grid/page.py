@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mma_benchmarks.figures import speed_bars
 from mma_benchmarks.result import Result
+from mma_benchmarks.schema import AccuracyGrid, Grid, GridCell, Refused
 from mma_trainer.report.page import Block, Figure, Heading, Table, Text
 
 SPEED_NOTE = (
@@ -26,21 +28,19 @@ CALLS_FOR_P99 = 100
 
 def key_table(results: Sequence[Result]) -> Table:
     """One row per cell of each result: what people compare."""
-    rows = []
-    for result in results:
-        for cell in result.results["cells"]:
-            call = cell["call_ms"]
-            rows.append(
-                (
-                    *names(cell),
-                    *(f"{call[key]:.1f}" for key in ("p50", "p95", "p99")),
-                    f"{cell['clips_per_s']:.3g}",
-                    _times(cell["speedup"]),
-                    number(cell["gflops"], ".0f"),
-                    _percent(cell["peak_share"]),
-                    str(call["count"]),
-                )
-            )
+    rows = [
+        (
+            *_names(cell),
+            *(f"{ms:.1f}" for ms in (cell.call_ms.p50, cell.call_ms.p95, cell.call_ms.p99)),
+            f"{cell.clips_per_s:.3g}",
+            _figure(cell.speedup, "{:.2f} x"),
+            _figure(cell.gflops, "{:.0f}"),
+            _figure(cell.peak_share, "{:.0f} %", scale=100),
+            str(cell.call_ms.count),
+        )
+        for result in results
+        for cell in result.results.cells
+    ]
     header = (
         "model", "backend", "precision", "batch", "p50 ms", "p95 ms", "p99 ms", "clips/s", "to eager", "GFLOP/s",
         "of peak", "calls",
@@ -48,19 +48,19 @@ def key_table(results: Sequence[Result]) -> Table:
     return Table("Latency over the grid", header, rows, prose=(1, 2))
 
 
-def resource_table(result: Result) -> Table:
+def resource_table(found: Grid) -> Table:
     """Memory, loading, energy and faithfulness of each cell."""
     rows = [
         (
-            *names(cell),
-            f"{cell['peak_memory_mib']:.0f}",
-            number(cell["gpu_memory_mib"], ".0f"),
-            number(cell["load_cold_s"], ".2f"),
-            f"{cell['load_warm_s']:.2f}",
-            number(cell["energy_j_per_clip"], ".3g"),
-            number(cell["logit_difference"], ".1e"),
+            *_names(cell),
+            f"{cell.peak_memory_mib:.0f}",
+            _figure(cell.gpu_memory_mib, "{:.0f}"),
+            _figure(cell.load_cold_s, "{:.2f}"),
+            f"{cell.load_warm_s:.2f}",
+            _figure(cell.energy_j_per_clip, "{:.3g}"),
+            _figure(cell.logit_difference, "{:.1e}"),
         )
-        for cell in result.results["cells"]
+        for cell in found.cells
     ]
     header = (
         "model", "backend", "precision", "batch", "peak MiB", "GPU MiB", "load s cold", "warm", "J/clip", "logits",
@@ -68,133 +68,126 @@ def resource_table(result: Result) -> Table:
     return Table("Memory, loading, energy, faithfulness", header, rows, prose=(1, 2))
 
 
-def refused_table(result: Result) -> Table:
-    rows = [(*names(cell), cell["why"]) for cell in result.results["refused"]]
+def refused_table(found: Grid | AccuracyGrid) -> Table:
+    rows = [(*_names(cell), cell.why) for cell in found.refused]
     return Table("What could not run here, and why", ("model", "backend", "precision", "batch", "why"), rows, (1, 2, 4))
 
 
 def console_tables(result: Result) -> list[Table]:
     """One narrow table per model and batch: a terminal has 80 columns."""
     tables = []
-    for (subject, batch), cells in groups(result.results["cells"]).items():
+    for (subject, batch), cells in groups(result.results.cells).items():
         rows = [
             (
-                f"{cell['runner']} {cell['precision']}",
-                f"{cell['call_ms']['p50']:.1f}",
-                f"{cell['call_ms']['p95']:.1f}",
-                f"{cell['clips_per_s']:.3g}",
-                _times(cell["speedup"]),
-                _percent(cell["peak_share"]),
-                f"{cell['peak_memory_mib']:.0f}",
-                f"{cell['load_warm_s']:.2f}",
+                f"{cell.runner} {cell.precision}",
+                f"{cell.call_ms.p50:.1f}",
+                f"{cell.call_ms.p95:.1f}",
+                f"{cell.clips_per_s:.3g}",
+                _figure(cell.speedup, "{:.2f} x"),
+                _figure(cell.peak_share, "{:.0f} %", scale=100),
+                f"{cell.peak_memory_mib:.0f}",
+                f"{cell.load_warm_s:.2f}",
             )
             for cell in cells
         ]
         header = ("backend", "p50 ms", "p95 ms", "clips/s", "to eager", "of peak", "peak MiB", "load s")
         tables.append(Table(f"{subject}, batch {batch}", header, rows))
-    if result.results["refused"]:
-        reasons: dict[tuple[str, str], list[str]] = {}
-        for cell in result.results["refused"]:
-            what = (f"{cell['runner']} {cell['precision']}", cell["why"])
-            reasons.setdefault(what, []).append(f"{cell['subject']} x {cell['batch']}")
-        rows = [(name, f"{why} ({', '.join(where)})") for (name, why), where in reasons.items()]
-        tables.append(Table("What could not run here, and why", ("backend", "why (model x batch)"), rows, prose=(1,)))
-    return tables
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for cell in result.results.refused:
+        reasons.setdefault((f"{cell.runner} {cell.precision}", cell.why), []).append(f"{cell.subject} x {cell.batch}")
+    rows = [(name, f"{why} ({', '.join(where)})") for (name, why), where in reasons.items()]
+    refused = Table("What could not run here, and why", ("backend", "why (model x batch)"), rows, prose=(1,))
+    return [*tables, refused] if rows else tables
 
 
-def groups(cells: Sequence[dict]) -> dict[tuple[str, int], list[dict]]:
+def groups(cells: Sequence[GridCell]) -> dict[tuple[str, int], list[GridCell]]:
     """The cells that computed in turns: of one model and batch."""
-    found: dict[tuple[str, int], list[dict]] = {}
+    found: dict[tuple[str, int], list[GridCell]] = {}
     for cell in cells:
-        found.setdefault((cell["subject"], cell["batch"]), []).append(cell)
+        found.setdefault((cell.subject, cell.batch), []).append(cell)
     return found
 
 
-def grid_blocks(result: Result) -> list[Block]:
+def blocks(result: Result) -> list[Block]:
     """The section of one result, without machine."""
-    from mma_benchmarks.figures import speed_bars
-
-    found, settings = result.results, result.results["settings"]
-    blocks: list[Block] = [
+    found: Grid = result.results
+    settings = found.settings
+    section: list[Block] = [
         Text(
-            f"{settings['rounds']} rounds; in each, every cell computes for about {settings['turn_s']:g} s in turns "
-            f"with the others of its model and batch, after {settings['uncounted_calls']} call that does not count."
+            f"{settings.rounds} rounds; in each, every cell computes for about {settings.turn_s:g} s in turns "
+            f"with the others of its model and batch, after {settings.uncounted_calls} call that does not count."
         ),
     ]
-    if found["cells"]:
-        blocks += [key_table([result]), Text(SPEED_NOTE), *_caveats(found)]
-        for (subject, batch), cells in groups(found["cells"]).items():
-            blocks.append(Heading(f"{subject}, batch {batch}", 3))
-            blocks.append(Figure(speed_bars(cells), f"Milliseconds per call, {subject}, batch {batch}"))
-        blocks += [Heading("Memory, loading, energy", 3), resource_table(result), Text(RESOURCE_NOTE), _energy(found)]
-    if found["refused"]:
-        blocks += [Heading("What could not run", 3), refused_table(result)]
-    return [*blocks, Heading("Models and peak", 3), *_subjects(found), *_peaks(found), *_engines(found)]
+    if found.cells:
+        section += [key_table([result]), Text(SPEED_NOTE), *_caveats(found)]
+        for (subject, batch), cells in groups(found.cells).items():
+            section.append(Heading(f"{subject}, batch {batch}", 3))
+            section.append(Figure(speed_bars(cells), f"Milliseconds per call, {subject}, batch {batch}"))
+        section += [Heading("Memory, loading, energy", 3), resource_table(found), Text(RESOURCE_NOTE), _energy(found)]
+    section += refused_blocks(found)
+    return [*section, Heading("Models and peak", 3), _subjects(found), _peaks(found), *engine_blocks(found)]
 
 
-def names(cell: dict) -> tuple[str, str, str, str]:
-    return cell["subject"], cell["runner"], cell["precision"], str(cell["batch"])
+def refused_blocks(found: Grid | AccuracyGrid) -> list[Block]:
+    return [Heading("What could not run", 3), refused_table(found)] if found.refused else []
 
 
-def number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def engine_blocks(found: Grid | AccuracyGrid) -> list[Block]:
+    engines = sorted({(cell.runner, cell.details) for cell in found.cells})
+    return [Table("What ran", ("backend", "engine"), engines, prose=(1,))] if engines else []
 
 
-def _caveats(found: dict) -> list[Block]:
-    few = [cell for cell in found["cells"] if cell["call_ms"]["count"] < CALLS_FOR_P99]
+def _names(cell: GridCell | Refused) -> tuple[str, str, str, str]:
+    return cell.subject, cell.runner, cell.precision, str(cell.batch)
+
+
+def _figure(value: float | None, form: str, scale: float = 1) -> str:
+    """`scale` times the value in a form such as "{:.2f} x"; "-" where there is none."""
+    return "-" if value is None else form.format(scale * value)
+
+
+def _caveats(found: Grid) -> list[Block]:
+    few = [cell.call_ms.count for cell in found.cells if cell.call_ms.count < CALLS_FOR_P99]
     blocks: list[Block] = []
     if few:
-        least = min(cell["call_ms"]["count"] for cell in few)
-        text = f"{len(few)} cells have fewer than {CALLS_FOR_P99} calls (the fewest {least}): p99 is about the slowest."
+        text = (
+            f"{len(few)} cells have fewer than {CALLS_FOR_P99} calls (the fewest {min(few)}): p99 is about the slowest."
+        )
         blocks.append(Text(text, note=True))
-    if any(cell["speedup"] is None for cell in found["cells"]):
+    if any(cell.speedup is None for cell in found.cells):
         text = "Where no ratio to eager stands, PyTorch could not run this model beside the cell."
         blocks.append(Text(text, note=True))
     return blocks
 
 
-def _energy(found: dict) -> Text:
-    meters = sorted({cell["energy_meter"] for cell in found["cells"] if cell["energy_meter"]})
+def _energy(found: Grid) -> Text:
+    meters = sorted({cell.energy_meter for cell in found.cells if cell.energy_meter})
     if not meters:
         return Text("Energy: this machine tells nobody (no NVML, no Jetson sensor, no readable RAPL).")
     return Text(f"Energy by {', '.join(meters)}: all that the chip or board took meanwhile, idle share included.")
 
 
-def _subjects(found: dict) -> list[Block]:
+def _subjects(found: Grid) -> Block:
     rows = [
         (
-            subject["name"],
-            subject["origin"],
-            str(subject["image_size"]),
-            str(len(subject["labels"])),
-            "-" if subject["flops_per_clip"] is None else f"{subject['flops_per_clip'] / 1e9:.1f}",
-            subject["manifest_sha256"][:12],
+            subject.name,
+            subject.origin,
+            str(subject.image_size),
+            str(len(subject.labels)),
+            _figure(subject.flops_per_clip, "{:.1f}", scale=1e-9),
+            subject.manifest_sha256[:12],
         )
-        for subject in found["subjects"]
+        for subject in found.subjects
     ]
     header = ("model", "weights", "px", "classes", "GFLOP per clip", "manifest SHA-256")
-    return [Table("The models", header, rows, prose=(1, 5))]
+    return Table("The models", header, rows, prose=(1, 5))
 
 
-def _peaks(found: dict) -> list[Block]:
-    if not found["peaks"]:
-        return [Text("The machine's matrix product was not measured: torch is not installed or no cell ran.")]
+def _peaks(found: Grid) -> Block:
+    if not found.peaks:
+        return Text("The machine's matrix product was not measured: torch is not installed or no cell ran.")
     rows = [
-        (f"{peak['device']} {peak['precision']}", f"{peak['gflops']:.0f}", f"{peak['size']} x {peak['size']}")
-        for peak in found["peaks"]
+        (f"{peak.device} {peak.precision}", f"{peak.gflops:.0f}", f"{peak.size} x {peak.size}") for peak in found.peaks
     ]
     header = ("device and precision", "GFLOP/s", "size")
-    return [Table("The fastest square matrix product by torch in this run", header, rows, prose=(2,))]
-
-
-def _engines(found: dict) -> list[Block]:
-    engines = sorted({(cell["runner"], cell["details"]) for cell in found["cells"]})
-    return [Table("What ran", ("backend", "engine"), engines, prose=(1,))] if engines else []
-
-
-def _times(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f} x"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f} %"
+    return Table("The fastest square matrix product by torch in this run", header, rows, prose=(2,))

@@ -1,4 +1,4 @@
-"""The models of a grid: bundles that are there, or exported for the occasion from a checkpoint or random weights."""
+"""The models of a grid: bundles that exist, or are exported for this run from a checkpoint or random weights."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import mma_trainer
+from mma_benchmarks.result import Model
+from mma_benchmarks.schema import GridSubject
 from mma_edge.bundle import DEFAULT_BUNDLE, Bundle, read_bundle, sha256
 from mma_edge.bundle.manifest import MANIFEST
+from mma_edge.child import ChildDiedError
 from mma_edge.errors import CheckpointError, DependencyError, UsageError
 
 SEED = 1
@@ -30,7 +33,7 @@ class Subject:
         name: unique in the grid. origin: where its weights come from, in words.
         bundles: precision -> folder of a bundle that has it. missing: precision -> why there is none.
         no_plan: precision -> why TensorRT has no engine of it, where one was to be built.
-        checkpoint: of the same weights for PyTorch; None when it is not at hand.
+        checkpoint: of the same weights, for PyTorch; None where there is none.
     """
 
     name: str
@@ -47,9 +50,23 @@ class Subject:
     def any_bundle(self) -> Path:
         return next(iter(self.bundles.values()))
 
+    def facts(self, flops_per_clip: float | None) -> GridSubject:
+        """Its entry in the result."""
+        digest = self.manifest_sha256
+        return GridSubject(self.name, self.origin, digest, self.image_size, list(self.labels), flops_per_clip)
+
+
+def model_of(subjects: Sequence[Subject]) -> Model:
+    """The `bundle` of a result about several."""
+    first = subjects[0]
+    others = f" and {len(subjects) - 1} more" if len(subjects) > 1 else ""
+    name, elsewhere = first.name + others, "see the cells"
+    labels = list(first.labels)
+    return Model(name, first.manifest_sha256, labels, first.image_size, elsewhere, elsewhere, elsewhere)
+
 
 def subject_of_bundle(folder: Path | None, checkpoint: Path | None) -> Subject:
-    """A bundle as it lies there; the default model brings its checkpoint along where the trainer's files do.
+    """A bundle as it is; the default model has its checkpoint with it where the trainer's files are installed.
 
     Raises:
         BundleError: as `read_bundle`. CheckpointError: `checkpoint` does not exist.
@@ -71,7 +88,7 @@ def subject_of_checkpoint(
     origin: str = "",
     export_options: Sequence[str] = (),
 ) -> Subject:
-    """Export a checkpoint below `folder` by `mma-export`; precisions that cannot be are kept with the reason.
+    """Export a checkpoint below `folder` by `mma-export`; of a precision that fails the reason is kept.
 
     Args:
         plan_batch: build TensorRT engines too, for up to so many clips at once; 0 builds none.
@@ -92,7 +109,7 @@ def subject_of_checkpoint(
             break
         if wanted == ["fp32"]:
             raise CheckpointError(f"{checkpoint.name} could not be exported ({why})")
-        # Without those that can do without: fp32 is what all others are put beside.
+        # Again with fp32 alone: it is what all others are compared with.
         missing |= {precision: f"mma-export: {why}" for precision in wanted if precision != "fp32"}
         wanted = ["fp32"]
     no_plan: dict[str, str] = {}
@@ -134,21 +151,24 @@ def subject_of_model(
     torch.manual_seed(SEED)
     checkpoint = folder / f"{model}-{config.image_size}.pt"
     save_checkpoint(checkpoint, Checkpoint(config, MMADFER(config).state_dict()))
-    # Random weights have nothing to be right about: a few clips are enough for scales and gate.
+    # Random weights give no right answers to keep: a few clips are enough for scales and gate.
     few = ("--gate-clips", str(GATE_CLIPS)) if set(precisions) != {"fp32"} else ()
     origin = f"random weights, seed {SEED}"
     return subject_of_checkpoint(checkpoint, precisions, folder, advance, plan_batch, origin, few)
 
 
 def _run(program: str, arguments: list[str]) -> str:
-    """Run one of our commands; "" or why it failed. In a process of its own, for the exporter needs much memory."""
+    """Run one of our commands; "" or why it failed. In a process of its own, for the exporter needs much memory.
+
+    No `Child`, which speaks JSON with a function of ours: a whole command tells people on stderr how it failed.
+    """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return ""
-    last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    return last.removeprefix("error: ")
+    last = (done.stderr.strip().splitlines() or [""])[-1].removeprefix("error: ")
+    return last if last and done.returncode > 0 else ChildDiedError(done.returncode, last).describe()
 
 
 def _subject(

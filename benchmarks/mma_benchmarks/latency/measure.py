@@ -1,11 +1,13 @@
 """Where the milliseconds go: the real pipeline on a real clip, timed stage by stage.
 
 The clip is run through `mma_edge.pipeline.Pipeline` as `mma-edge run` does it, once for each repeat,
-after some runs that are not counted. What reads the clock is the runtime's own `StageTimer`.
+after some runs that do not count. The runtime's own `StageTimer` reads the clock.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +17,8 @@ import numpy as np
 
 import mma_edge
 from mma_benchmarks.machine.facts import describe_machine, peak_memory_mib
-from mma_benchmarks.result import Result, utc_now
-from mma_benchmarks.schema import summarise
+from mma_benchmarks.result import Model, Result, utc_now
+from mma_benchmarks.schema import Latency, LatencySettings, Part, Pass, Source, Stage, Startup, summarise
 from mma_edge.bundle import sha256
 from mma_edge.bundle.manifest import MANIFEST
 from mma_edge.errors import SourceError, UsageError
@@ -82,6 +84,11 @@ class Run:
     frames: int
     media_s: float
 
+    @property
+    def figures(self) -> Pass:
+        speeds = {"real_time_factor": self.media_s / self.wall_s, "frames_per_s": self.frames / self.wall_s}
+        return Pass(wall_s=self.wall_s, frames=self.frames, answers=len(self.emotions), **speeds)
+
 
 def measure_latency(
     bundle: str | os.PathLike | None,
@@ -102,6 +109,8 @@ def measure_latency(
     """
     advance("loading")
     import_s = _import_libraries()
+    from mma_edge.pipeline import StreamOptions
+
     width, height = first_frame_size(options.source)  # a wrong path should not have to wait for the model
     machine = describe_machine()
     start = time.perf_counter()
@@ -120,22 +129,20 @@ def measure_latency(
     advance(f"predict alone, {options.iterations} times")
     predict_ms = time_predict(recognizer, recognizer.kept, options.iterations)
 
-    results = {
-        "source": _source_facts(options.source, runs[0], width, height),
-        "settings": {
-            "repeat": options.repeat,
-            "warmup": options.warmup,
-            "iterations": options.iterations,
-            **_stream_settings(),
-        },
-        "startup": {"import_s": import_s, "load_s": load_s, "open_s": float(np.median([run.open_s for run in runs]))},
-        "runs": [_run_facts(run) for run in runs],
-        **stage_table(runs),
-        "predict_ms": summarise(predict_ms),
-        "age_ms": summarise([emotion.age_ms for run in runs for emotion in run.emotions]),
-        "peak_memory_mib": peak_memory_mib(),
-    }
-    return Result("latency", utc_now(), command, machine, bundle_facts(recognizer), results)
+    stages, other = stage_table(runs)
+    stream = StreamOptions()
+    results = Latency(
+        source=_source_facts(options.source, runs[0], width, height),
+        settings=LatencySettings(options.repeat, options.warmup, options.iterations, stream.window_s, stream.hop_s),
+        startup=Startup(import_s, load_s, float(np.median([run.open_s for run in runs]))),
+        runs=[run.figures for run in runs],
+        stages=stages,
+        other=other,
+        predict_ms=summarise(predict_ms),
+        age_ms=summarise([emotion.age_ms for run in runs for emotion in run.emotions]),
+        peak_memory_mib=peak_memory_mib(),
+    )
+    return Result("latency", utc_now(), command, machine, describe_model(recognizer), results)
 
 
 def run_once(recognizer: Recognizer, source: str) -> Run:
@@ -155,8 +162,8 @@ def run_once(recognizer: Recognizer, source: str) -> Run:
     return Run(opened - start, wall_s, dict(timer.durations_ms), emotions, frames, media_s)
 
 
-def stage_table(runs: Sequence[Run]) -> dict:
-    """`stages` and `other` of a result: what each stage took, and what is left of the wall time."""
+def stage_table(runs: Sequence[Run]) -> tuple[dict[str, Stage], Part]:
+    """What each stage took, and what is left of the wall time."""
     wall_ms = 1000 * sum(run.wall_s for run in runs)
     names = [name for name in STAGES if any(name in run.durations_ms for run in runs)]
     names += sorted({name for run in runs for name in run.durations_ms} - set(names))
@@ -164,13 +171,9 @@ def stage_table(runs: Sequence[Run]) -> dict:
     for name in names:
         durations = [value for run in runs for value in run.durations_ms.get(name, ())]
         total_ms = sum(durations)
-        stages[name] = {
-            "per_call_ms": summarise(durations),
-            "per_run_ms": total_ms / len(runs),
-            "share": total_ms / wall_ms,
-        }
-    rest_ms = wall_ms - sum(stage["per_run_ms"] for stage in stages.values()) * len(runs)
-    return {"stages": stages, "other": {"per_run_ms": rest_ms / len(runs), "share": rest_ms / wall_ms}}
+        stages[name] = Stage(total_ms / len(runs), total_ms / wall_ms, summarise(durations))
+    rest_ms = wall_ms - sum(stage.per_run_ms for stage in stages.values()) * len(runs)
+    return stages, Part(rest_ms / len(runs), rest_ms / wall_ms)
 
 
 def time_predict(recognizer: Recognizer, clips: Sequence[Clip], iterations: int) -> list[float]:
@@ -199,57 +202,33 @@ def first_frame_size(source: str) -> tuple[int, int]:
         return image.shape[1], image.shape[0]
 
 
-def bundle_facts(recognizer: Recognizer) -> dict:
-    """The `bundle` object of a result."""
+def describe_model(recognizer: Recognizer) -> Model:
+    """The `bundle` of a result."""
     bundle = recognizer.bundle
-    return {
-        "name": bundle.name,
-        "manifest_sha256": sha256(bundle.folder / MANIFEST),
-        "labels": list(recognizer.labels),
-        "image_size": recognizer.image_size,
-        "precision": recognizer.precision,
-        "backend": recognizer.backend,
-        "engine": recognizer.engine.details,
-    }
+    return Model(
+        name=bundle.name,
+        manifest_sha256=sha256(bundle.folder / MANIFEST),
+        labels=list(recognizer.labels),
+        image_size=recognizer.image_size,
+        precision=recognizer.precision,
+        backend=recognizer.backend,
+        engine=recognizer.engine.details,
+    )
 
 
 def _import_libraries() -> float:
-    """Seconds that the runtime's libraries take to import (next to nothing when they already are)."""
-    import importlib
+    """Seconds that the runtime's libraries take to import (next to nothing when they already are).
 
+    To measure this, nothing here imports the pipeline and the sources at the top of the file.
+    """
     start = time.perf_counter()
     for module in ("onnxruntime", "mma_edge.pipeline"):
-        try:
+        with contextlib.suppress(ImportError):  # the engine says which library is missing, and how to get it
             importlib.import_module(module)
-        except ImportError:  # which library is missing, and how to get it, is the engine's to say
-            continue
     return time.perf_counter() - start
 
 
-def _source_facts(source: str, run: Run, width: int, height: int) -> dict:
-    modalities = {name for emotion in run.emotions for name in emotion.modalities}
-    return {
-        "name": os.path.basename(source),  # the folder is nobody's business
-        "media_s": run.media_s,
-        "video": width > 0,
-        "audio": "audio" in modalities,
-        "width": width,
-        "height": height,
-    }
-
-
-def _stream_settings() -> dict:
-    from mma_edge.pipeline import StreamOptions
-
-    options = StreamOptions()
-    return {"window_s": options.window_s, "hop_s": options.hop_s}
-
-
-def _run_facts(run: Run) -> dict:
-    return {
-        "wall_s": run.wall_s,
-        "real_time_factor": run.media_s / run.wall_s,
-        "frames": run.frames,
-        "frames_per_s": run.frames / run.wall_s,
-        "answers": len(run.emotions),
-    }
+def _source_facts(source: str, run: Run, width: int, height: int) -> Source:
+    audio = any("audio" in emotion.modalities for emotion in run.emotions)
+    # The name alone: the folder may tell more of its owner than a result should.
+    return Source(os.path.basename(source), run.media_s, width > 0, audio, width, height)

@@ -1,9 +1,7 @@
-"""Joules of a turn, where the board tells them: NVIDIA GPUs, Jetson's power sensors, Intel's and AMD's RAPL.
+"""Joules of a turn, where the machine measures them: NVIDIA GPUs, Jetson's power sensors, Intel's and AMD's RAPL.
 
 Each meter reads what the whole chip or board takes, idle share included. A counter is read before and after; where
 there is only a power sensor, it is sampled while the turn runs and integrated.
-
-The NVML and Jetson meters are tested against made-up sensors and never ran on such a board.
 """
 
 from __future__ import annotations
@@ -18,6 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mma_benchmarks.machine.facts import nvidia_smi
+from mma_edge.engines.machine import read_text
+
 SAMPLE_S = 0.05
 SENSOR_S = 1.0
 """How long a sensor's first reading may take."""
@@ -29,7 +30,7 @@ WHOLE_BOARD = ("VDD_IN", "VIN_SYS_5V0", "SYS_5V", "VDD_TOTAL", "POM_5V_IN")
 
 @dataclass
 class CounterMeter:
-    """Energy from a counter that only goes up, and around at `wrap_j`."""
+    """Energy from a counter that only goes up, and starts again from 0 at `wrap_j`."""
 
     name: str
     read_j: Callable[[], float]
@@ -97,14 +98,14 @@ def rapl_meter(root: Path = RAPL) -> CounterMeter | None:
     packages = []
     for folder in sorted(root.glob("*-rapl:*")):
         # "intel-rapl:0" is a package, "intel-rapl:0:1" a part of it.
-        if folder.name.count(":") == 1 and _read_text(folder / "name").startswith("package"):
+        if folder.name.count(":") == 1 and read_text(folder / "name").startswith("package"):
             packages.append(folder)
     with suppress(OSError, ValueError):
         wraps = [_read_micro(folder / "max_energy_range_uj") for folder in packages]
         meter = CounterMeter(
-            "RAPL, " + " and ".join(_read_text(folder / "name") for folder in packages),
+            "RAPL, " + " and ".join(read_text(folder / "name").strip() for folder in packages),
             lambda: sum(_read_micro(folder / "energy_uj") for folder in packages),
-            # With several packages the sum says not which of them went around.
+            # With several packages the sum does not say which of them started again from 0.
             wraps[0] if len(packages) == 1 else 0.0,
         )
         if packages and meter.read_j() > 0:
@@ -116,9 +117,9 @@ def jetson_meter(root: Path = HWMON) -> PowerMeter | None:
     """The rail of the whole board from its INA sensors, else from tegrastats; None on other boards."""
     rails: dict[str, Path] = {}
     for folder in sorted(root.glob("hwmon*")):
-        if _read_text(folder / "name").startswith("ina"):
+        if read_text(folder / "name").startswith("ina"):
             for label in sorted(folder.glob("in*_label")):
-                rails[_read_text(label)] = folder / label.name.removesuffix("_label")
+                rails[read_text(label).strip()] = folder / label.name.removesuffix("_label")
     for rail in WHOLE_BOARD:
         if rail in rails:
             channel = rails[rail].name.removeprefix("in")
@@ -131,7 +132,7 @@ def jetson_meter(root: Path = HWMON) -> PowerMeter | None:
 
 
 def tegrastats_meter() -> PowerMeter | None:
-    """The board's rail as the running `tegrastats` prints it."""
+    """The board's rail, from the lines that a `tegrastats` of our own prints."""
     if not shutil.which("tegrastats"):
         return None
     try:
@@ -185,35 +186,14 @@ def nvml_meter() -> Meter | None:
 
 def smi_meter() -> PowerMeter | None:
     """The first GPU through nvidia-smi, sampled as often as a process can be started for it."""
-    meter = PowerMeter("nvidia-smi power, GPU 0", _smi_power_w)
+
+    def read_w() -> float:
+        return float(nvidia_smi("--query-gpu=power.draw", "noheader,nounits", "--id=0")[0][0])
+
     try:
-        return meter if meter.read_w() > 0 else None
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
-
-
-def _smi_power_w() -> float:
-    command = ["nvidia-smi", "--id=0", "--query-gpu=power.draw", "--format=csv,noheader,nounits"]
-    return float(subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout)
-
-
-def gpu_memory_mib(pid: int) -> float | None:
-    """MiB that a process holds on all GPUs, by nvidia-smi; None where it does not know the process."""
-    command = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
-    try:
-        text = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-        rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines() if line.strip()]
-        held = [float(row[1]) for row in rows if int(row[0]) == pid]
+        return PowerMeter("nvidia-smi power, GPU 0", read_w) if read_w() > 0 else None
     except (OSError, ValueError, IndexError, subprocess.SubprocessError):
         return None
-    return sum(held) if held else None
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
 
 
 def _read_milli(path: Path) -> float:

@@ -1,4 +1,4 @@
-"""What the figures were measured on: processor, memory, accelerator, library versions. No host or user name."""
+"""What the figures were measured on: processor, memory, GPUs, library versions. No host or user name."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from mma_benchmarks.result import Machine, slug
 from mma_edge.engines.machine import cpu_model, instruction_sets, read_text
 
 LIBRARIES = {"numpy": "numpy", "onnxruntime": "onnxruntime", "opencv": "cv2", "av": "av"}
@@ -22,34 +23,28 @@ GIB = 1 << 30
 NVIDIA_SMI_TIMEOUT_S = 20
 
 
-def describe_machine() -> dict:
-    """The `machine` object of a result; see `mma_benchmarks.result`."""
+def describe_machine() -> Machine:
     model = cpu_model()
-    return {
-        "name": machine_name(model),
-        "cpu": model,
-        "cores_logical": os.cpu_count() or 0,
-        "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
-        "instruction_sets": list(instruction_sets()),
-        "memory_gib": round(psutil.virtual_memory().total / GIB, 1),
-        "os": operating_system(),
-        "python": platform.python_version(),
-        "libraries": {name: _version(module) for name, module in LIBRARIES.items()},
-        "gpus": gpus(),
-        # Somebody else's work on the same cores makes every figure worse; the reader has to know.
-        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else 0.0,
-    }
+    return Machine(
+        name=machine_name(model),
+        cpu=model,
+        cores_logical=os.cpu_count() or 0,
+        cores_usable=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
+        instruction_sets=list(instruction_sets()),
+        memory_gib=round(psutil.virtual_memory().total / GIB, 1),
+        os=operating_system(),
+        python=platform.python_version(),
+        libraries={name: _version(module) for name, module in LIBRARIES.items()},
+        gpus=gpus(),
+        # Other work on the same cores makes every figure worse; the reader has to know.
+        load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else 0.0,
+    )
 
 
 def machine_name(model: str) -> str:
     """A file name's worth of the processor: "Intel(R) Core(TM) i7-8700 CPU @ 3.20GHz" -> "intel-core-i7-8700"."""
     model = re.sub(r"\((R|TM|C)\)|\bCPU\b|@.*$", " ", model, flags=re.IGNORECASE)
     return slug(model)
-
-
-def slug(text: str) -> str:
-    """Lower-case letters, digits and dots joined by dashes; safe in a file name."""
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "unknown"
 
 
 def operating_system() -> str:
@@ -62,13 +57,32 @@ def operating_system() -> str:
 
 
 def gpus() -> list[str]:
-    """Name, memory and driver of each NVIDIA GPU, by nvidia-smi; present does not mean used."""
-    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    """Name, memory and driver of each NVIDIA GPU; present does not mean used."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True)
+        return [", ".join(row) for row in nvidia_smi("--query-gpu=name,memory.total,driver_version", "noheader")]
     except (OSError, subprocess.SubprocessError):
         return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
+
+
+def nvidia_smi(query: str, form: str = "noheader,nounits", *options: str) -> list[list[str]]:
+    """Rows and cells of an answer of nvidia-smi.
+
+    Raises:
+        OSError, subprocess.SubprocessError: it is not there, fails or hangs.
+    """
+    command = ["nvidia-smi", *options, query, f"--format=csv,{form}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True)
+    return [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
+
+
+def gpu_memory_mib(pid: int) -> float | None:
+    """MiB that a process holds on all GPUs, by nvidia-smi; None where it does not know the process."""
+    try:
+        rows = nvidia_smi("--query-compute-apps=pid,used_memory")
+        held = [float(row[1]) for row in rows if int(row[0]) == pid]
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+        return None
+    return sum(held) if held else None
 
 
 def peak_memory_mib() -> float:

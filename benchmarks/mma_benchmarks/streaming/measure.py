@@ -14,11 +14,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import mma_edge
-from mma_benchmarks.latency.measure import bundle_facts
+from mma_benchmarks.latency.measure import describe_model
 from mma_benchmarks.machine.facts import describe_machine
 from mma_benchmarks.result import Result, utc_now
-from mma_benchmarks.schema import summarise
-from mma_edge.clip import GridClips, SlidingClips
+from mma_benchmarks.schema import (
+    Streaming,
+    StreamingSettings,
+    StreamingSource,
+    StreamingWay,
+    WindowAgreement,
+    summarise,
+)
+from mma_edge.clip import NUM_FRAMES, GridClips, SlidingClips
 from mma_edge.errors import SourceError, UsageError
 from mma_edge.pipeline import StreamOptions, collect_clips
 from mma_edge.recognizer import Recognizer
@@ -63,25 +70,25 @@ class Way:
     agreement: Agreement = field(default_factory=Agreement)
     max_logit_difference: float = 0.0
 
-    def facts(self, full_ms: float) -> dict:
-        """An entry of the result's `ways`; `full_ms` is the mean of the whole graph at this hop."""
+    def figures(self, full_ms: float) -> StreamingWay:
+        """Its entry in the result; `full_ms` is the mean of the whole graph at this hop."""
         mean_ms = float(np.mean(self.update_ms))
-        return {
-            "mode": self.mode,
-            "hop_s": self.hop_s,
-            "max_age_s": self.max_age_s,
-            "update_ms": summarise(self.update_ms),
-            "updates_per_s": 1000 / mean_ms,
-            "speedup": full_ms / mean_ms,
-            "stem_frames": float(np.mean(self.stem_frames)),
-            "layer_frames": float(np.mean(self.layer_frames)),
-            "max_abs_logit_difference": self.max_logit_difference,
+        return StreamingWay(
             **self.agreement.figures(),
-        }
+            mode=self.mode,
+            hop_s=self.hop_s,
+            max_age_s=self.max_age_s,
+            update_ms=summarise(self.update_ms),
+            updates_per_s=1000 / mean_ms,
+            speedup=full_ms / mean_ms,
+            stem_frames=float(np.mean(self.stem_frames)),
+            layer_frames=float(np.mean(self.layer_frames)),
+            max_abs_logit_difference=self.max_logit_difference,
+        )
 
 
 class Whole:
-    """The whole graph with a Streamer's face."""
+    """The whole graph, called as a Streamer is."""
 
     def __init__(self, recognizer: Recognizer) -> None:
         self.engine = recognizer.engine
@@ -118,7 +125,7 @@ def measure_streaming(
     for source in options.sources:
         advance(f"finding the faces of {os.path.basename(source)}")
         clips = with_face(collect_clips(source, recognizer.image_size, SHORTEST_HOP_S, GridClips))
-        sources.append({"name": os.path.basename(source), "windows": len(clips)})
+        sources.append(StreamingSource(os.path.basename(source), len(clips)))
         plain = with_face(collect_clips(source, recognizer.image_size, SHORTEST_HOP_S, SlidingClips))
         compare_sampling(recognizer, every(clips, 2), every(plain, 2), sampling)
         for number in range(options.repeat):
@@ -131,19 +138,15 @@ def measure_streaming(
             "no face was seen for longer than a window and a hop", "clips of some seconds", "try --source sample"
         )
     full_ms = {way.hop_s: float(np.mean(way.update_ms)) for way in ways if way.mode == "full"}
-    results = {
-        "settings": {
-            "window_s": StreamOptions().window_s,
-            "repeat": options.repeat,
-            "hops_s": sorted(full_ms),
-            "max_ages_s": [bound_of(age_s) for age_s in MAX_AGES_S],
-        },
-        "sources": sources,
-        "ways": [way.facts(full_ms[way.hop_s]) for way in ways],
-        "sampling": sampling.figures(),
-        "refused": refused,
-    }
-    return Result("streaming", utc_now(), command, machine, bundle_facts(recognizer), results)
+    max_ages_s = [bound_of(age_s) for age_s in MAX_AGES_S]
+    results = Streaming(
+        StreamingSettings(StreamOptions().window_s, options.repeat, sorted(full_ms), max_ages_s),
+        sources,
+        [way.figures(full_ms[way.hop_s]) for way in ways],
+        WindowAgreement(**sampling.figures()),
+        refused,
+    )
+    return Result("streaming", utc_now(), command, machine, describe_model(recognizer), results)
 
 
 def ways_of(recognizer: Recognizer, exact: StreamingGraphs, rolling: StreamingGraphs | None, hop_s: float) -> list[Way]:
@@ -179,8 +182,8 @@ def run_in_turns(ways: Sequence[Way], clips: Sequence[Clip], first_run: bool) ->
             if steady:
                 stem, layers = (after - earlier for after, earlier in zip(_work(computer), before, strict=True))
                 way.update_ms.append(duration_ms)
-                way.stem_frames.append(stem or (16 if way.mode == "full" else 0))
-                way.layer_frames.append(layers or 16)
+                way.stem_frames.append(stem or (NUM_FRAMES if way.mode == "full" else 0))
+                way.layer_frames.append(layers or NUM_FRAMES)
         if first_run:  # the numbers are the same in every run
             for place, way in enumerate(ways):
                 way.agreement.add(logits[place], logits[0])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mma_benchmarks.result import Result
+from mma_benchmarks.schema import Streaming, StreamingWay
 from mma_trainer.report.page import Block, Heading, Table, Text
 
 NOTE = (
@@ -13,76 +16,72 @@ NOTE = (
 )
 
 
-def key_table(results: list[Result]) -> Table:
+def key_table(results: Sequence[Result]) -> Table:
     """One row per hop and way of each result: time and work."""
     rows = [
         (
-            result.bundle["name"],
-            f"{way['hop_s']:g}",
+            result.bundle.name,
+            f"{way.hop_s:g}",
             name_of(way),
-            f"{way['update_ms']['p50']:.1f}",
-            f"{way['update_ms']['p95']:.1f}",
-            f"{way['updates_per_s']:.0f}",
-            f"{way['speedup']:.2f}",
-            f"{way['stem_frames']:.1f}",
-            f"{way['layer_frames']:.1f}",
+            f"{way.update_ms.p50:.1f}",
+            f"{way.update_ms.p95:.1f}",
+            f"{way.updates_per_s:.0f}",
+            f"{way.speedup:.2f}",
+            f"{way.stem_frames:.1f}",
+            f"{way.layer_frames:.1f}",
         )
         for result in results
-        for way in result.results["ways"]
+        for way in result.results.ways
     ]
     header = ("bundle", "hop s", "way", "p50 ms", "p95 ms", "updates/s", "speedup", "stem frames", "layer frames")
     return Table("Work per update", header, rows)
 
 
-def agreement_table(result: Result) -> Table:
+def agreement_table(found: Streaming) -> Table:
     """One row per hop and way: how near to full recomputation."""
     rows = [
         (
-            f"{way['hop_s']:g}",
+            f"{way.hop_s:g}",
             name_of(way),
-            str(way["windows"]),
-            f"{100 * way['top1_agreement']:.1f}",
-            f"{way['mean_abs_probability_error']:.1e}",
-            f"{way['max_abs_probability_error']:.1e}",
-            f"{way['max_abs_logit_difference']:.1e}",
+            str(way.windows),
+            f"{100 * way.top1_agreement:.1f}",
+            f"{way.mean_abs_probability_error:.1e}",
+            f"{way.max_abs_probability_error:.1e}",
+            f"{way.max_abs_logit_difference:.1e}",
         )
-        for way in result.results["ways"]
-        if way["mode"] != "full"
+        for way in found.ways
+        if way.mode != "full"
     ]
     header = ("hop s", "way", "windows", "same class %", "mean error", "max error", "max logit difference")
     return Table("Beside full recomputation on the same frames, errors of probabilities", header, rows)
 
 
 def console_tables(result: Result) -> list[Table]:
-    return [key_table([result]), agreement_table(result)]
+    return [key_table([result]), agreement_table(result.results)]
 
 
-def streaming_blocks(result: Result) -> list[Block]:
+def blocks(result: Result) -> list[Block]:
     """The section of one result, without machine and bundle."""
-    r = result.results
-    windows = sum(source["windows"] for source in r["sources"])
-    names = ", ".join(f"{source['name']} ({source['windows']} windows)" for source in r["sources"])
-    sampling = r["sampling"]
-    blocks: list[Block] = [Text(NOTE.format(repeat=r["settings"]["repeat"], windows=windows))]
-    if r["refused"]:
-        blocks.append(Text(f"This bundle does not offer rolling: {r['refused']}.", note=True))
-    blocks += [
+    found: Streaming = result.results
+    windows = sum(source.windows for source in found.sources)
+    names = ", ".join(f"{source.name} ({source.windows} windows)" for source in found.sources)
+    refused = f"This bundle does not offer rolling: {found.refused}."
+    return [
+        Text(NOTE.format(repeat=found.settings.repeat, windows=windows)),
+        *([Text(refused, note=True)] if found.refused else []),
         key_table([result]),
         Heading("Faithfulness", 3),
-        agreement_table(result),
+        agreement_table(found),
         Text(
             "The frames of the fixed grid instead of those that each window would choose for itself: the same class in "
-            f"{sampling['top1_agreement']:.1%} of {sampling['windows']} windows at a hop of 0.5 s, mean error of a "
-            f"probability {sampling['mean_abs_probability_error']:.1e}, largest "
-            f"{sampling['max_abs_probability_error']:.1e}."
+            f"{found.sampling.top1_agreement:.1%} of {found.sampling.windows} windows at a hop of 0.5 s, mean error of "
+            f"a probability {found.sampling.mean_abs_probability_error:.1e}, largest "
+            f"{found.sampling.max_abs_probability_error:.1e}."
         ),
         Text(f"Clips: {names}."),
     ]
-    return blocks
 
 
-def name_of(way: dict) -> str:
-    """exact, rolling, rolling 2 s ..."""
-    if way["mode"] != "rolling":
-        return way["mode"]
-    return "rolling" if way["max_age_s"] is None else f"rolling, age {way['max_age_s']:g} s"
+def name_of(way: StreamingWay) -> str:
+    """exact, rolling, rolling, age 2 s ..."""
+    return way.mode if way.max_age_s is None else f"{way.mode}, age {way.max_age_s:g} s"

@@ -1,8 +1,8 @@
-"""One process of `mma-bench training`: some steps of one setting, reported as a line of JSON on stdout."""
+"""One process of `mma-bench training`: some steps of one setting."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import sys
 import tempfile
 import time
@@ -15,8 +15,9 @@ from rich.console import Console
 
 from mma_benchmarks.machine.facts import MIB, peak_memory_mib
 from mma_benchmarks.training.measure import PLAIN, Setting
+from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
+from mma_edge.child import Tell, serve
 from mma_edge.clip import NUM_FRAMES
-from mma_edge.errors import MMAEdgeError
 from mma_trainer.architectures import ARCHITECTURES
 from mma_trainer.data.batch import WHOLE, Batch, Shard
 from mma_trainer.model import MMADFER, MMADFERConfig, config_of
@@ -42,12 +43,8 @@ class TimedClips:
 
     def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(SEED)
-        S = self.config.image_size
         for _ in range(self.num_batches):
-            frames = torch.randint(
-                0, 256, (self.batch_size, NUM_FRAMES, S, S, 3), dtype=torch.uint8, generator=generator
-            )
-            mel = torch.randn(self.batch_size, 512, 128, generator=generator) * 4 - 4
+            frames, mel = random_clips(self.batch_size, self.config.image_size, generator)
             labels = torch.randint(0, self.config.num_classes, (self.batch_size,), generator=generator)
             if self.device.type == "cuda":
                 frames, mel = frames.pin_memory(), mel.pin_memory()
@@ -63,8 +60,15 @@ class TimedClips:
         raise EnoughError
 
 
+def random_clips(count: int, image_size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """frames uint8 (N, 16, S, S, 3) and mel float32 (N, 512, 128), at about the loudness of speech."""
+    shape = (count, NUM_FRAMES, image_size, image_size, 3)
+    frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    return frames, torch.randn(count, NUM_MEL_FRAMES, NUM_MEL_BINS, generator=generator) * 4 - 4
+
+
 def train_plainly(model: ContractModel, clips: TimedClips, device: torch.device) -> None:
-    """The reference: what one writes first."""
+    """The reference: the shortest loop."""
     model.to(device).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, weight_decay=1e-2)
     torch.manual_seed(SEED)
@@ -90,8 +94,8 @@ def peak_mib(device: torch.device) -> float:
     return torch.cuda.max_memory_allocated(device) / MIB if device.type == "cuda" else peak_memory_mib()
 
 
-def main(request: str) -> int:
-    asked = json.loads(request)
+def measure(asked: dict, tell: Tell) -> dict:
+    """Train some steps of one setting: their durations, the memory, and the loss afterwards."""
     setting, options, device = Setting(**asked["setting"]), asked["options"], torch.device(asked["device"])
     if options["threads"]:
         torch.set_num_threads(options["threads"])
@@ -101,17 +105,12 @@ def main(request: str) -> int:
     torch.manual_seed(SEED)
     model = ContractModel(MMADFER(config))
     clips = TimedClips(config, options["batch_size"], options["warmup"] + options["steps"], device)
-    try:
+    with contextlib.suppress(EnoughError):
         if setting.name == PLAIN:
             train_plainly(model, clips, device)
         else:
             train_ours(model, clips, device, setting)
-    except EnoughError:
-        pass
-    except MMAEdgeError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    report = {
+    return {
         "step_s": clips.wall_s[options["warmup"] :],
         "cpu_s": clips.cpu_s[options["warmup"] :],
         "peak_memory_mib": peak_mib(device),
@@ -122,10 +121,8 @@ def main(request: str) -> int:
         "parameters": sum(p.numel() for p in model.parameters()),
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "torch": torch.__version__,
+        "loss": evaluate(model, config, device),
     }
-    report["loss"] = evaluate(model, config, device)
-    print(json.dumps(report))
-    return 0
 
 
 @torch.no_grad()
@@ -133,12 +130,10 @@ def evaluate(model: ContractModel, config: MMADFERConfig, device: torch.device) 
     """Loss of the trained model on one more clip: settings that learn the same agree on it."""
     model.to(device).eval()
     generator = torch.Generator().manual_seed(SEED + 1)
-    S = config.image_size
-    frames = torch.randint(0, 256, (1, NUM_FRAMES, S, S, 3), dtype=torch.uint8, generator=generator)
-    mel = torch.randn(1, 512, 128, generator=generator) * 4 - 4
+    frames, mel = random_clips(1, config.image_size, generator)
     logits = model(frames.to(device), mel.to(device))
     return F.cross_entropy(logits, torch.zeros(1, dtype=torch.int64, device=device)).item()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(serve(measure))

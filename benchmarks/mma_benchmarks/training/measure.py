@@ -1,4 +1,4 @@
-"""How fast the training loop is and how much memory it takes, against a loop as one would first write it.
+"""How fast the training loop is and how much memory it takes, against the simplest loop that does the same.
 
 Every setting runs in a fresh process, for its own peak memory, and all settings run once per round, so
 that what else the machine does falls on all of them. The clips are random numbers, already in memory:
@@ -7,19 +7,15 @@ what is measured is the model, its gradients and the optimiser, not the disk.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from mma_benchmarks.machine.facts import describe_machine
-from mma_benchmarks.result import Result, utc_now
-from mma_benchmarks.schema import summarise
-from mma_edge.errors import BackendError, DependencyError, UsageError
+from mma_benchmarks.result import Model, Result, utc_now
+from mma_benchmarks.schema import Training, TrainingRun, TrainingSettings, summarise
+from mma_edge.child import Child, ChildDiedError, ChildTimeoutError
+from mma_edge.errors import BackendError, DependencyError, MMAEdgeError, UsageError
 from mma_trainer.architectures import ARCHITECTURES
 
 PLAIN = "plain"
@@ -32,7 +28,7 @@ class Setting:
     """One way to train: "plain", or PRECISION[+microN][+checkpoint].
 
     Attributes:
-        precision: as mma-train --precision; "plain" is a loop without anything of ours.
+        precision: as mma-train --precision; "plain" is a loop without any of our options.
         micro_batch: clips per forward pass, 0 for the whole batch.
         checkpoint: activation checkpointing.
     """
@@ -120,38 +116,30 @@ def measure_training(
             advance(f"round {number + 1} of {options.rounds}: {setting.name}")
             reports[setting.name].append(run_child(setting, options, device))
     facts = reports[PLAIN][0]
-    plain = _figures(settings[[s.name for s in settings].index(PLAIN)], reports[PLAIN], options.batch_size)
-    runs = []
-    for setting in settings:
-        figures = _figures(setting, reports[setting.name], options.batch_size)
-        figures["speedup"] = plain["step_s"]["p50"] / figures["step_s"]["p50"]
-        figures["memory_ratio"] = figures["peak_memory_mib"] / plain["peak_memory_mib"]
-        runs.append(figures)
-    results = {
-        "settings": {
-            "model": options.model,
-            "image_size": facts["image_size"],
-            "batch_size": options.batch_size,
-            "steps": options.steps,
-            "warmup": options.warmup,
-            "rounds": options.rounds,
-            "threads": facts["threads"],
-            "device": facts["device"],
-            "parameters": facts["parameters"],
-            "trainable": facts["trainable"],
-        },
-        "runs": runs,
-    }
-    model = {
-        "name": f"{options.model} {facts['image_size']} px",
-        "manifest_sha256": "",  # there is no bundle: the weights are random
-        "labels": facts["labels"],
-        "image_size": facts["image_size"],
-        "precision": "see the settings",
-        "backend": facts["device"],
-        "engine": f"PyTorch {facts['torch']}",
-    }
-    return Result("training", utc_now(), command, machine, model, results)
+    runs = [_figures(setting, reports[setting.name], reports[PLAIN], options.batch_size) for setting in settings]
+    size, device_name = facts["image_size"], facts["device"]
+    measured = TrainingSettings(
+        model=options.model,
+        image_size=size,
+        batch_size=options.batch_size,
+        steps=options.steps,
+        warmup=options.warmup,
+        rounds=options.rounds,
+        threads=facts["threads"],
+        device=device_name,
+        parameters=facts["parameters"],
+        trainable=facts["trainable"],
+    )
+    model = Model(
+        name=f"{options.model} {size} px",
+        manifest_sha256="",  # there is no bundle: the weights are random
+        labels=facts["labels"],
+        image_size=size,
+        precision="see the settings",
+        backend=device_name,
+        engine=f"PyTorch {facts['torch']}",
+    )
+    return Result("training", utc_now(), command, machine, model, Training(measured, runs))
 
 
 def default_settings(device: str, torch) -> tuple[str, ...]:
@@ -164,38 +152,35 @@ def default_settings(device: str, torch) -> tuple[str, ...]:
 
 
 def run_child(setting: Setting, options: TrainingOptions, device: str) -> dict:
-    """One process: what `training_child` reports."""
-    request = json.dumps(
-        {"setting": dataclasses.asdict(setting), "options": dataclasses.asdict(options), "device": device}
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    # It is no part of a torchrun that this process may belong to.
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        environment.pop(name, None)
-    command = [sys.executable, "-m", "mma_benchmarks.training.child", request]
+    """What one process reports; see `mma_benchmarks.training.child`."""
+    request = {"setting": asdict(setting), "options": asdict(options), "device": device}
+    # It does not take part in a torchrun that this process may belong to.
+    environment = dict.fromkeys(("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=CHILD_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
+        with Child(("-m", "mma_benchmarks.training.child"), request, environment) as child:
+            return child.result(timeout_s=CHILD_TIMEOUT_S)
+    except ChildTimeoutError as error:
         raise BackendError(f"{setting.name} took over {CHILD_TIMEOUT_S} s", hint="lower --steps") from error
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"signal {-done.returncode}"])[-1]
+    except (MMAEdgeError, ChildDiedError) as error:
         hint = "too little memory? lower --batch-size, or leave this setting out with --settings"
-        raise BackendError(f"{setting.name} failed ({last[:200]})", hint=hint)
-    return json.loads(done.stdout.splitlines()[-1])
+        raise BackendError(f"{setting.name} failed ({str(error)[:200]})", hint=hint) from error
 
 
-def _figures(setting: Setting, reports: list[dict], batch_size: int) -> dict:
-    step_s = [value for report in reports for value in report["step_s"]]
-    cpu_s = [value for report in reports for value in report["cpu_s"]]
-    summary = summarise(step_s)
-    return {
-        "name": setting.name,
-        "description": setting.describe(),
-        "step_s": summary,
-        "cpu_s": summarise(cpu_s),
-        "clips_per_s": batch_size / summary["p50"],
-        "peak_memory_mib": max(report["peak_memory_mib"] for report in reports),
-        "loss": reports[0]["loss"],
-    }
+def _figures(setting: Setting, reports: list[dict], plain: list[dict], batch_size: int) -> TrainingRun:
+    """All rounds of a setting together, beside those of the plain loop."""
+    step_s, cpu_s, plain_step_s = (
+        summarise([value for report in of for value in report[key]])
+        for of, key in ((reports, "step_s"), (reports, "cpu_s"), (plain, "step_s"))
+    )
+    peak_mib, plain_peak_mib = (max(report["peak_memory_mib"] for report in of) for of in (reports, plain))
+    return TrainingRun(
+        name=setting.name,
+        description=setting.describe(),
+        step_s=step_s,
+        cpu_s=cpu_s,
+        clips_per_s=batch_size / step_s.p50,
+        speedup=plain_step_s.p50 / step_s.p50,
+        peak_memory_mib=peak_mib,
+        memory_ratio=peak_mib / plain_peak_mib,
+        loss=reports[0]["loss"],
+    )

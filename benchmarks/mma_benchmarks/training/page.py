@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mma_benchmarks.result import Result
+from mma_benchmarks.schema import Training
 from mma_trainer.report.page import Block, Table, Text
 
 NOTE = (
@@ -14,51 +17,56 @@ NOTE = (
 )
 
 
-def key_table(results: list[Result]) -> Table:
+def key_table(results: Sequence[Result]) -> Table:
     """One row per setting of each result."""
-    rows = []
-    for result in results:
-        settings = result.results["settings"]
-        for run in result.results["runs"]:
-            rows.append(
-                (
-                    f"{settings['model']}, {settings['image_size']} px, batch {settings['batch_size']}",
-                    run["name"],
-                    f"{run['clips_per_s']:.3g}",
-                    f"{run['speedup']:.2f} x",
-                    f"{run['peak_memory_mib']:.0f}",
-                    f"{100 * run['memory_ratio']:.0f} %",
-                    f"{run['loss']:.4f}",
-                )
-            )
+    rows = [
+        (
+            f"{settings.model}, {settings.image_size} px, batch {settings.batch_size}",
+            run.name,
+            f"{run.clips_per_s:.3g}",
+            f"{run.speedup:.2f} x",
+            f"{run.peak_memory_mib:.0f}",
+            f"{100 * run.memory_ratio:.0f} %",
+            f"{run.loss:.4f}",
+        )
+        for result in results
+        for settings in [result.results.settings]
+        for run in result.results.runs
+    ]
     header = ("model", "setting", "clips/s", "to plain", "peak MiB", "to plain", "loss after")
     return Table("Training at a glance", header, rows, prose=(1,))
 
 
-def step_table(result: Result) -> Table:
+def step_table(found: Training) -> Table:
     """Durations of a step in each setting, and how to ask mma-train for it."""
-    rows = []
-    runs = result.results["runs"]
-    plain_s = next(run["cpu_s"]["p50"] for run in runs if run["name"] == "plain")
-    for run in runs:
-        step, cpu_s = run["step_s"], run["cpu_s"]["p50"]
-        cells = (f"{step[key]:.3g}" for key in ("min", "p50", "max"))
-        cpu = (f"{cpu_s:.3g}", f"{plain_s / cpu_s:.2f} x")
-        rows.append((run["name"], *cells, *cpu, str(step["count"]), run["description"]))
+    plain_s = next(run.cpu_s.p50 for run in found.runs if run.name == "plain")
+    rows = [
+        (
+            run.name,
+            f"{run.step_s.min:.3g}",
+            f"{run.step_s.p50:.3g}",
+            f"{run.step_s.max:.3g}",
+            f"{run.cpu_s.p50:.3g}",
+            f"{plain_s / run.cpu_s.p50:.2f} x",
+            str(run.step_s.count),
+            run.description,
+        )
+        for run in found.runs
+    ]
     header = ("setting", "step s min", "p50", "max", "CPU s p50", "to plain", "steps", "as")
     return Table("Durations of a step", header, rows, prose=(7,))
 
 
 def console_tables(result: Result) -> list[Table]:
-    return [key_table([result]), step_table(result)]
+    return [key_table([result]), step_table(result.results)]
 
 
-def training_blocks(result: Result) -> list[Block]:
+def blocks(result: Result) -> list[Block]:
     """The section of one result, without machine and model."""
-    s = result.results["settings"]
+    s = result.results.settings
     what = (
-        f"{s['trainable']:,} trainable of {s['parameters']:,} parameters on {s['device']}, {s['threads']} threads; "
-        f"{s['rounds']} rounds, in each {s['steps']} counted steps per setting after {s['warmup']} that do not count. "
+        f"{s.trainable:,} trainable of {s.parameters:,} parameters on {s.device}, {s.threads} threads; "
+        f"{s.rounds} rounds, in each {s.steps} counted steps per setting after {s.warmup} that do not count. "
         "Clips are random numbers already in memory."
     )
-    return [Text(what), key_table([result]), Text(NOTE), step_table(result)]
+    return [Text(what), key_table([result]), Text(NOTE), step_table(result.results)]

@@ -1,0 +1,64 @@
+"""mma-bench accuracy: one bundle in depth, or a grid of bundles, backends and precisions."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+from mma_benchmarks.commands.support import add_bundles, add_output, finish, results_folder, unique
+from mma_edge.commands.support import progress, say
+
+HELP = "measure recall, calibration and confusion on labelled clips"
+EXAMPLES = """\
+examples:
+  mma-bench accuracy --data data
+  mma-bench accuracy bundles/dfew --data data --set pseudo --limit 500
+  mma-bench accuracy bundles/dfew --data data --backend cpu openvino --precision fp32 int8
+
+--data holds fer2013_val.npz and ravdess_speech/Actor_17 ... Actor_20. The set "pseudo" pairs faces with
+voices of the same label; it is measured three times, the second and third time without sound and without faces.
+More than one bundle, backend or precision makes a grid.
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_bundles(parser)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the public data")
+    parser.add_argument("--set", nargs="+", metavar="SET", help="some of faces, voices, pseudo (default: all three)")
+    parser.add_argument("--limit", type=int, metavar="N", help="clips per set, evenly spread (default: all)")
+    parser.add_argument("--batch", type=int, default=32, metavar="N", help="clips per call of the engine")
+    add_output(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    from mma_benchmarks.accuracy.measure import SETS, AccuracyOptions, measure_accuracy
+
+    options = AccuracyOptions(
+        data=args.data,
+        sets=tuple(args.set or SETS),
+        limit=args.limit,
+        batch=args.batch,
+        bundles=tuple(args.bundle) or (None,),
+        backends=unique(args.backend),
+        precisions=unique(args.precision),
+    )
+    folder = results_folder(args.output)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with progress(console, *columns) as bars:
+        tasks: dict[str, int] = {}
+
+        def advance(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total)
+            bars.update(tasks[name], completed=done)
+
+        result = measure_accuracy(options, args.typed, advance)
+    if not options.is_grid:
+        from mma_benchmarks.accuracy.page import caveats
+
+        for caveat in caveats(result):
+            say(console, caveat.text, "yellow" if caveat.note else "dim")
+    return finish(result, folder, console)

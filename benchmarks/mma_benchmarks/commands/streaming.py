@@ -1,0 +1,33 @@
+"""mma-bench streaming: what --streaming saves, and what it costs."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from mma_benchmarks.commands.support import add_output, finish, results_folder, step_lines
+
+HELP = "measure what --streaming saves, and how near its answers are to those of the whole graph"
+EXAMPLES = """\
+examples:
+  mma-bench streaming
+  mma-bench streaming bundles/dfew --source talk.mp4 interview.mp4 --repeat 5
+
+The bundle needs the graphs of mma-export --streaming. Clips need a face for longer than a window of 4 s.
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", nargs="?", metavar="BUNDLE", help="folder of a bundle (default: the embedded model)")
+    parser.add_argument("--source", nargs="+", default=["sample"], metavar="FILE", help="clips, or sample")
+    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="passes over each clip")
+    add_output(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    from mma_benchmarks.streaming.measure import StreamingOptions, measure_streaming
+
+    options = StreamingOptions(tuple(args.source), args.repeat)
+    folder = results_folder(args.output)
+    return finish(measure_streaming(args.bundle, options, args.typed, step_lines(console)), folder, console)
