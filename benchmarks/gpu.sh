@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # The GPU grid in one command: PyTorch eager and compiled (CUDA graphs), onnxruntime CUDA and TensorRT, ViT-B at
 # 112, 160 and 224 pixels, batch 1, 4 and 16, fp32 and fp16. Leaves JSON, Markdown and HTML.
-# It never ran on a GPU yet; --allow-cpu is what is tested.
 #
 #   benchmarks/gpu.sh                     on a machine with an NVIDIA GPU
 #   benchmarks/gpu.sh --dry-run           print each command, run none

@@ -1,4 +1,4 @@
-"""One cell of the grid in a process of its own, which opens and then computes whenever it is told to; both sides of it.
+"""One cell of the grid in a process of its own: opened once, it computes whenever it is told to. Both sides of it.
 
 The child tells {"ready": facts}; then for each order {"calls": n} the milliseconds of the n calls; the order
 {"finish": true} makes it return its logits and memory, or the peaks.
@@ -41,12 +41,12 @@ class Worker:
             BackendError: here and in every method: it cannot run, in its own words, or it died or hung.
         """
         self._child = Child(("-m", "mma_benchmarks.grid.child"), request, environment)
-        self.pid, self.close = self._child.pid, self._child.close
+        self.pid = self._child.pid
         try:
             with _one_error():
                 self.facts = self._child.message(OPEN_TIMEOUT_S)["ready"]
         except BaseException:
-            self.close(at_once=True)
+            self._child.close(at_once=True)
             raise
 
     def turn(self, calls: int) -> list[float]:
@@ -58,6 +58,10 @@ class Worker:
         """Logits and memory, or the peaks; it is closed afterwards."""
         with _one_error(), self._child:
             return self._child.ask({"finish": True}, TURN_TIMEOUT_S)[DONE]
+
+    def close(self) -> None:
+        """End it and wait for its end: its memory is needed."""
+        self._child.close()
 
     def __enter__(self) -> Worker:
         return self
@@ -78,7 +82,7 @@ def _one_error() -> Iterator[None]:
 def cache_environment(folder: Path) -> dict[str, str]:
     """Variables that give child processes empty caches of their own below `folder`."""
     names = {"XDG_CACHE_HOME": "cache", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
-    if os.environ.get(CACHE_VARIABLE) != "off":  # who wants no cache is measured without one
+    if os.environ.get(CACHE_VARIABLE) != "off":  # where the cache was turned off, it stays off
         names[CACHE_VARIABLE] = "cache/mma-edge"
     return {name: str(folder / part) for name, part in names.items()}
 
@@ -128,7 +132,7 @@ class Peak:
 
 
 def compute(asked: Message, tell: Tell) -> Message | None:
-    """The child's work: open, then obey; None where the parent goes without `finish`."""
+    """The child's work: open, then follow orders; None where the parent closes the pipe without `finish`."""
     try:
         start = time.perf_counter()
         worker = Peak(asked) if asked["runner"] == PEAK else Cell(asked)
@@ -139,7 +143,7 @@ def compute(asked: Message, tell: Tell) -> Message | None:
             tell(worker.turn(order["calls"]))
     except MMAEdgeError:
         raise
-    except Exception as error:  # a library's own: its row says it in one line, whatever it is
+    except Exception as error:  # any error of a library: the row has one line for it
         raise BackendError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
     return None
 

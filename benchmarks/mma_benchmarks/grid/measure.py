@@ -53,7 +53,7 @@ class Asked:
 
 @dataclass
 class Running:
-    """A cell at work."""
+    """A cell that is open and takes its turns."""
 
     asked: Asked
     worker: Worker
@@ -78,7 +78,7 @@ class Running:
 
 
 class GridRun:
-    """What is measured so far, what could not be, and what both need; close it."""
+    """What is measured so far, and what could not be. Close it."""
 
     def __init__(self, options: GridOptions, folder: Path, advance: Callable[[str], None]) -> None:
         self.options, self.advance = options, advance
@@ -111,7 +111,7 @@ class GridRun:
         # The first round only finds out how many calls make a turn; its durations do not count.
         for number in range(self.options.rounds + 1):
             self.advance(f"round {number} of {self.options.rounds}" if number else "warming up")
-            # Another cell begins each round: none always comes after the same neighbour's heat.
+            # Another cell begins each round: none always computes on a chip that the same other one has just heated.
             for run in [*running[number % max(1, len(running)) :], *running[: number % max(1, len(running))]]:
                 try:
                     run.take_turn(self.options.turn_s)

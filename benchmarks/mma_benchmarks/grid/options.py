@@ -1,4 +1,4 @@
-"""What a grid consists of: options of the command line, checked, and the cells that they mean."""
+"""What a grid consists of: the checked options of the command line, and the cells that they stand for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mma_edge.precisions import PRECISIONS
 from mma_trainer.architectures import ARCHITECTURES
 
 LARGEST_BATCH = 1024
-"""The exported graphs' batch dimension goes no further."""
+"""Largest batch that the exported graphs take."""
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,9 @@ def _caveats(found: Grid) -> list[Block]:
 def _energy(found: Grid) -> Text:
     meters = sorted({cell.energy_meter for cell in found.cells if cell.energy_meter})
     if not meters:
-        return Text("Energy: this machine tells nobody (no NVML, no Jetson sensor, no readable RAPL).")
+        return Text(
+            "Energy: not measured, this machine has no sensor to read (no NVML, no Jetson sensor, no readable RAPL)."
+        )
     return Text(f"Energy by {', '.join(meters)}: all that the chip or board took meanwhile, idle share included.")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.bundle import golden_inputs
 from mma_edge.engines.machine import instruction_sets
 from mma_edge.errors import BackendError, BundleError, DependencyError, UsageError
@@ -22,7 +23,7 @@ RUNNERS = (*BACKEND_CHOICES, *TORCH_RUNNERS)
 TORCH_PRECISIONS = ("fp32", "fp16", "bf16")
 INPUT_SEED = 1
 GOLDEN_TOLERANCE = 1e-2
-"""Of a logit between a bundle's golden output and its checkpoint in PyTorch: the right model or another one."""
+"""Largest logit difference between a bundle's golden output and its own checkpoint in PyTorch."""
 
 Call = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """frames uint8 (N, 16, S, S, 3), mel float32 (N, 512, 128) -> logits (N, C); arrays of the processor."""
@@ -98,7 +99,7 @@ def _open_torch(runner: str, precision: str, bundle: str | None, checkpoint: str
     flops = count_flops(model.config)
     dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     if device.type == "cpu" and precision != "fp32":
-        # oneDNN emulates a format that the processor lacks at a thousandth of its speed, which tells nobody anything.
+        # oneDNN emulates a format that the processor lacks at a thousandth of its speed, a figure of no use.
         _need_native(torch, precision)
     call = _torch_call(model, device, dtype, compiled=runner in (COMPILED, COMPILED_CUDA))
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
@@ -124,7 +125,7 @@ def _torch_call(model, device, dtype, compiled: bool) -> Call:
 
     module = Cast().eval()
     if compiled:
-        # CUDA graphs: what is left of eager's launch overhead is gone, as in an engine.
+        # CUDA graphs take away eager's launch overhead, as an engine does.
         module = torch.compile(module, mode="reduce-overhead" if device.type == "cuda" else "default")
 
     def call(frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
@@ -146,7 +147,7 @@ def _need_native(torch, precision: str) -> None:
 
 
 def _check_same_model(model, bundle: str | None, checkpoint: str) -> None:
-    """A ratio to another model would be worth nothing."""
+    """Refuse the checkpoint of another model: a ratio to that would mean nothing."""
     import torch
 
     from mma_edge.bundle import read_bundle
@@ -182,7 +183,7 @@ def count_flops(config) -> int:
         model = ContractModel(MMADFER(config)).eval()
         size = config.image_size
         frames = torch.empty((1, config.num_frames, size, size, 3), dtype=torch.uint8)
-        mel = torch.empty((1, 512, 128))
+        mel = torch.empty((1, NUM_MEL_FRAMES, NUM_MEL_BINS))
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(frames, mel)
     return int(counter.get_total_flops())

@@ -25,7 +25,7 @@ SENSOR_S = 1.0
 RAPL = Path("/sys/class/powercap")
 HWMON = Path("/sys/class/hwmon")
 WHOLE_BOARD = ("VDD_IN", "VIN_SYS_5V0", "SYS_5V", "VDD_TOTAL", "POM_5V_IN")
-"""Rails of Jetson boards that carry everything, the newest boards first."""
+"""Rails that supply a whole Jetson board, the newest boards first."""
 
 
 @dataclass
@@ -88,7 +88,7 @@ Meter = CounterMeter | PowerMeter
 def find_meter(device: str) -> Meter | None:
     """The meter for work on "cpu" or "cuda"; None where nothing can be read."""
     board = jetson_meter()
-    if board is not None:  # one chip holds both, and its rails are the board's
+    if board is not None:  # processor and GPU share one chip, and its sensor measures the whole board
         return board
     return nvml_meter() or smi_meter() if device == "cuda" else rapl_meter()
 

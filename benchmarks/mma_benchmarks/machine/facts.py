@@ -42,7 +42,7 @@ def describe_machine() -> Machine:
 
 
 def machine_name(model: str) -> str:
-    """A file name's worth of the processor: "Intel(R) Core(TM) i7-8700 CPU @ 3.20GHz" -> "intel-core-i7-8700"."""
+    """The processor's name for file names: "Intel(R) Core(TM) i7-8700 CPU @ 3.20GHz" -> "intel-core-i7-8700"."""
     model = re.sub(r"\((R|TM|C)\)|\bCPU\b|@.*$", " ", model, flags=re.IGNORECASE)
     return slug(model)
 

@@ -25,7 +25,7 @@ class MatmulPeak:
 
         self._torch, self._device = torch, torch.device(device)
         if device == "cuda" and torch.cuda.is_available():
-            # The eager model computes in whatever torch chooses; the peak is that of the same choice.
+            # torch chooses the arithmetic of the eager model; the peak is that of the same choice.
             self.details = torch.cuda.get_device_name(0)
         else:
             self.details = f"{torch.get_num_threads()} threads"
@@ -36,7 +36,11 @@ class MatmulPeak:
                 try:
                     product = self._product(precision, size)
                     took_s = min(self._time(product) for _ in range(2))
-                except (RuntimeError, AttributeError, NotImplementedError):  # torch's words for "not on this device"
+                except (
+                    RuntimeError,
+                    AttributeError,
+                    NotImplementedError,
+                ):  # what torch raises where a device cannot do it
                     break
                 self._note(precision, size, took_s)
                 self._products[precision] = (product, size)
@@ -64,7 +68,7 @@ class MatmulPeak:
             left, right = (
                 torch.randint(-128, 128, (size, size), dtype=torch.int8, device=self._device) for _ in range(2)
             )
-            right = right.t()  # both rows along the sum, as a layer's weights lie
+            right = right.t()  # both operands contiguous along the sum, as a layer's weights are
             return lambda: torch._int_mm(left, right)
         dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
         left, right = (torch.randn(size, size, device=self._device).to(dtype) for _ in range(2))

@@ -61,7 +61,7 @@ class TimedClips:
 
 
 def random_clips(count: int, image_size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """frames uint8 (N, 16, S, S, 3) and mel float32 (N, 512, 128), at about the loudness of speech."""
+    """frames uint8 (N, 16, S, S, 3) and mel float32 (N, 512, 128), of about the mean and spread of log-mels."""
     shape = (count, NUM_FRAMES, image_size, image_size, 3)
     frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     return frames, torch.randn(count, NUM_MEL_FRAMES, NUM_MEL_BINS, generator=generator) * 4 - 4

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 from mma_benchmarks.machine.facts import describe_machine
 from mma_benchmarks.result import Model, Result, utc_now
-from mma_benchmarks.schema import Training, TrainingRun, TrainingSettings, summarise
+from mma_benchmarks.schema import Summary, Training, TrainingRun, TrainingSettings, summarise
 from mma_edge.child import Child, ChildDiedError, ChildTimeoutError
 from mma_edge.errors import BackendError, DependencyError, MMAEdgeError, UsageError
 from mma_trainer.architectures import ARCHITECTURES
@@ -168,19 +168,23 @@ def run_child(setting: Setting, options: TrainingOptions, device: str) -> dict:
 
 def _figures(setting: Setting, reports: list[dict], plain: list[dict], batch_size: int) -> TrainingRun:
     """All rounds of a setting together, beside those of the plain loop."""
-    step_s, cpu_s, plain_step_s = (
-        summarise([value for report in of for value in report[key]])
-        for of, key in ((reports, "step_s"), (reports, "cpu_s"), (plain, "step_s"))
-    )
-    peak_mib, plain_peak_mib = (max(report["peak_memory_mib"] for report in of) for of in (reports, plain))
+    step_s, peak_mib = _durations(reports, "step_s"), _peak_mib(reports)
     return TrainingRun(
         name=setting.name,
         description=setting.describe(),
         step_s=step_s,
-        cpu_s=cpu_s,
+        cpu_s=_durations(reports, "cpu_s"),
         clips_per_s=batch_size / step_s.p50,
-        speedup=plain_step_s.p50 / step_s.p50,
+        speedup=_durations(plain, "step_s").p50 / step_s.p50,
         peak_memory_mib=peak_mib,
-        memory_ratio=peak_mib / plain_peak_mib,
+        memory_ratio=peak_mib / _peak_mib(plain),
         loss=reports[0]["loss"],
     )
+
+
+def _durations(reports: list[dict], key: str) -> Summary:
+    return summarise([value for report in reports for value in report[key]])
+
+
+def _peak_mib(reports: list[dict]) -> float:
+    return max(report["peak_memory_mib"] for report in reports)
