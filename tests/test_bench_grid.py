@@ -15,10 +15,10 @@ from conftest import TINY, one_line
 from mma_benchmarks.cli import build_parser, main
 from mma_benchmarks.commands.latency import is_grid
 from mma_benchmarks.grid import child
-from mma_benchmarks.grid.child import Worker
+from mma_benchmarks.grid.child import Worker, open_runner
 from mma_benchmarks.grid.options import GridOptions, plan_cells, references
-from mma_benchmarks.grid.runners import count_flops
 from mma_benchmarks.grid.subjects import Subject
+from mma_benchmarks.grid.torch_model import count_flops
 from mma_benchmarks.machine.matmul import MatmulPeak
 from mma_benchmarks.result import read_result
 from mma_edge.errors import BackendError, UsageError
@@ -194,7 +194,6 @@ def test_a_process_that_dies_in_its_turn_says_how(tmp_path: Path, monkeypatch: p
 
 
 def test_a_checkpoint_of_another_model_gives_no_ratio(tiny_bundle: Path, tmp_path: Path, tiny_model) -> None:
-    from mma_benchmarks.grid.runners import open_runner
     from mma_edge.errors import BundleError
     from mma_trainer.weights.checkpoint import Checkpoint, save_checkpoint
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mma_benchmarks.cli import main
-from mma_benchmarks.report import save
+from mma_benchmarks.report import KINDS, save
 from mma_benchmarks.result import Machine, Model, Result, default_folder, from_dict, read_result, to_json
 from mma_benchmarks.schema import RESULTS, summarise
 
@@ -113,6 +113,10 @@ def test_several_results_become_one_page(tmp_path: Path) -> None:
     assert output.read_text().count("<svg") == 1 + 2 + 3 + 2
 
 
+def test_every_kind_of_result_has_a_page() -> None:
+    assert list(KINDS) == list(RESULTS)
+
+
 def test_an_existing_page_stays_unless_told_otherwise(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     file = str(save(latency_result(), tmp_path)[0])
     page = tmp_path / "page.md"
@@ -153,6 +157,11 @@ def _changed(path: str, value: object, result: Result) -> str:
         (_changed("results.surprise", 1, latency_result()), "results lacks or does not know ['surprise']"),
         (_changed("results.runs", [], latency_result()), "no runs"),
         (_changed("results.predict_ms.p50", "fast", latency_result()), "results.predict_ms.p50 is 'fast'"),
+        (_changed("results.predict_ms.p50", True, latency_result()), "results.predict_ms.p50 is True"),
+        (_changed("results.source.width", 480.0, latency_result()), "results.source.width is 480.0"),
+        (_changed("results.stages.decode.share", None, latency_result()), "results.stages.decode.share is None"),
+        (_changed("results.runs", {}, latency_result()), "results.runs is a dict"),
+        (_changed("machine.gpus", [1], latency_result()), "machine.gpus[0] is 1"),
         (_changed("results.age_ms.p50", float("nan"), latency_result()), "NaN is not JSON"),
         (_changed("results.conditions.0.recall", [0.5], accuracy_result()), "not about 2 classes"),
         (_changed("results.conditions", [], accuracy_result()), "conditions is empty"),

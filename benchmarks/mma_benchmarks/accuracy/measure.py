@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import mma_edge
+from mma_benchmarks.grid.options import check_known
 from mma_benchmarks.grid.subjects import model_of, subject_of_bundle
 from mma_benchmarks.latency.measure import describe_model
 from mma_benchmarks.machine.facts import describe_machine
@@ -81,9 +82,7 @@ def measure_accuracy(options: AccuracyOptions, command: str, advance: Advance = 
     """Run the benchmark.
 
     Args:
-        options: see `AccuracyOptions`.
-        command: the command line, for the record.
-        advance: told of every batch.
+        command: the command line, for the record. advance: told of every batch.
 
     Raises:
         MMAEdgeError: of a single cell: as `mma_edge.load` and the sets raise it; DataError where labels do not fit
@@ -95,12 +94,8 @@ def measure_accuracy(options: AccuracyOptions, command: str, advance: Advance = 
         (folder,), (backend,), precision = options.bundles, options.backends, next(iter(options.precisions), None)
         model, conditions = measure_cell(folder, backend, precision, options, advance)
         return Result("accuracy", utc_now(), command, machine, model, Accuracy(settings, conditions))
-    for option, given, known in (
-        ("--backend", options.backends, BACKENDS),
-        ("--precision", options.precisions, PRECISIONS),
-    ):
-        if unknown := [name for name in given if name not in known]:
-            raise UsageError(f"{option} {unknown[0]}", f"one of {', '.join(known)}")
+    check_known("--backend", options.backends, BACKENDS)
+    check_known("--precision", options.precisions, PRECISIONS)
     subjects = [subject_of_bundle(folder, None) for folder in options.bundles]
     cells, refused = [], []
     for subject in subjects:

@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import mma_edge
+from mma_benchmarks.grid.runners import GPU_BACKENDS, TORCH_RUNNERS, Opened, inputs_of
 from mma_benchmarks.machine.facts import peak_memory_mib
 from mma_benchmarks.machine.matmul import MatmulPeak
 from mma_edge.child import DONE, Child, ChildDiedError, ChildTimeoutError, Message, Tell, orders, serve
@@ -87,13 +89,34 @@ def cache_environment(folder: Path) -> dict[str, str]:
     return {name: str(folder / part) for name, part in names.items()}
 
 
+def open_runner(runner: str, precision: str | None, bundle: str | None, checkpoint: str | None) -> Opened:
+    """Load a model for timing.
+
+    Args:
+        runner: one of RUNNERS. precision: as the bundle names it; None takes the backend's best.
+        bundle: folder, None for the embedded default. checkpoint: file for the torch runners.
+
+    Raises:
+        MMAEdgeError: it cannot run here, in one line.
+    """
+    if runner in TORCH_RUNNERS:
+        try:
+            from mma_benchmarks.grid.torch_model import open_torch
+        except ImportError as error:
+            raise DependencyError("torch is not installed", hint='pip install "mma-edge[train]"') from error
+        return open_torch(runner, precision or "fp32", bundle, checkpoint)
+    recognizer = mma_edge.load(bundle, runner, precision)
+    device = "cuda" if recognizer.backend in GPU_BACKENDS else "cpu"
+    details = recognizer.engine.details
+    if recognizer.bundle.failed(recognizer.precision, recognizer.backend):
+        details += f" ({recognizer.precision} missed its export gate)"
+    return Opened(recognizer.engine, device, recognizer.image_size, details, recognizer.backend, recognizer.precision)
+
+
 class Cell:
     """A runner and the clips it is timed on."""
 
     def __init__(self, asked: Message) -> None:
-        # Here, because the time of these imports is part of loading.
-        from mma_benchmarks.grid.runners import inputs_of, open_runner
-
         self._opened = open_runner(asked["runner"], asked["precision"], asked["bundle"], asked["checkpoint"])
         self._inputs = inputs_of(self._opened.image_size, asked["batch"])
         names = ("device", "details", "runner", "precision", "flops_per_clip")

@@ -157,11 +157,8 @@ class GridRun:
         return GridCell(
             subject=asked.subject.name,
             # "auto" and an unstated precision have become something definite.
-            runner=facts["runner"],
-            precision=facts["precision"],
+            **{name: facts[name] for name in ("runner", "precision", "device", "details")},
             batch=asked.batch,
-            device=facts["device"],
-            details=facts["details"],
             call_ms=summary,
             clips_per_s=1000 * asked.batch / summary.mean,
             load_cold_s=run.load_cold_s,
@@ -251,9 +248,7 @@ def measure_grid(options: GridOptions, command: str, advance: Callable[[str], No
     """Run the benchmark.
 
     Args:
-        options: see `GridOptions`.
-        command: the command line, for the record.
-        advance: called before each step with its name.
+        command: the command line, for the record. advance: called before each step with its name.
 
     Raises:
         MMAEdgeError: a model cannot be read or exported. What cannot run on this machine is a row, not an error.

@@ -47,7 +47,11 @@ class GridOptions:
     eager: bool = True
 
     def __post_init__(self) -> None:
-        self._check_names()
+        check_known("--backend", self.backends, RUNNERS)
+        check_known("--precision", self.precisions, PRECISIONS)
+        check_known("--model", (self.model,) if self.model else (), tuple(ARCHITECTURES))
+        if wrong := [size for size in self.image_sizes if size < 1]:
+            raise UsageError(f"--image-size {wrong[0]}", "pixels, e.g. 112, 160 or 224")
         if wrong := [batch for batch in self.batches if not 1 <= batch <= LARGEST_BATCH]:
             raise UsageError(f"--batch {wrong[0]}", f"1 to {LARGEST_BATCH}")
         if self.rounds < 1:
@@ -65,16 +69,10 @@ class GridOptions:
         if self.checkpoint and len(self.bundles) > 1:
             raise UsageError("--checkpoint beside several bundles", "one bundle", "measure them one after the other")
 
-    def _check_names(self) -> None:
-        for option, given, known in (
-            ("--backend", self.backends, RUNNERS),
-            ("--precision", self.precisions, PRECISIONS),
-            ("--model", (self.model,) if self.model else (), tuple(ARCHITECTURES)),
-        ):
-            if unknown := [name for name in given if name not in known]:
-                raise UsageError(f"{option} {unknown[0]}", f"one of {', '.join(known)}")
-        if wrong := [size for size in self.image_sizes if size < 1]:
-            raise UsageError(f"--image-size {wrong[0]}", "pixels, e.g. 112, 160 or 224")
+
+def check_known(option: str, given: Sequence[str], known: Sequence[str]) -> None:
+    if unknown := [name for name in given if name not in known]:
+        raise UsageError(f"{option} {unknown[0]}", f"one of {', '.join(known)}")
 
 
 def prepare_subjects(options: GridOptions, folder: Path, advance: Callable[[str], None]) -> list[Subject]:

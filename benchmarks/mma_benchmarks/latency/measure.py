@@ -96,13 +96,10 @@ def measure_latency(
     command: str,
     advance: Callable[[str], None] = lambda step: None,
 ) -> Result:
-    """Run the benchmark.
+    """Run the benchmark on a bundle's folder, None for the embedded default model.
 
     Args:
-        bundle: folder of a bundle, None for the embedded default model.
-        options: see `LatencyOptions`.
-        command: the command line, for the record.
-        advance: called before each step with its name.
+        command: the command line, for the record. advance: called before each step with its name.
 
     Raises:
         MMAEdgeError: as `mma_edge.load` and the pipeline raise it.

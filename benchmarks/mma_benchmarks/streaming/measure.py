@@ -103,13 +103,10 @@ def measure_streaming(
     command: str,
     advance: Callable[[str], None] = lambda step: None,
 ) -> Result:
-    """Run the benchmark.
+    """Run the benchmark on the folder of a bundle with streaming graphs, None for the embedded default model.
 
     Args:
-        bundle: folder of a bundle with streaming graphs, None for the embedded default model.
-        options: see `StreamingOptions`.
-        command: the command line, for the record.
-        advance: called before each step with its name.
+        command: the command line, for the record. advance: called before each step with its name.
 
     Raises:
         MMAEdgeError: as `mma_edge.load`, `open_graphs` and the pipeline raise it; SourceError where no face was seen

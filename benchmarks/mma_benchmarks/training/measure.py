@@ -117,29 +117,19 @@ def measure_training(
             reports[setting.name].append(run_child(setting, options, device))
     facts = reports[PLAIN][0]
     runs = [_figures(setting, reports[setting.name], reports[PLAIN], options.batch_size) for setting in settings]
-    size, device_name = facts["image_size"], facts["device"]
-    measured = TrainingSettings(
-        model=options.model,
-        image_size=size,
-        batch_size=options.batch_size,
-        steps=options.steps,
-        warmup=options.warmup,
-        rounds=options.rounds,
-        threads=facts["threads"],
-        device=device_name,
-        parameters=facts["parameters"],
-        trainable=facts["trainable"],
-    )
+    asked = {name: getattr(options, name) for name in ("model", "batch_size", "steps", "warmup", "rounds")}
+    found = {name: facts[name] for name in ("image_size", "threads", "device", "parameters", "trainable")}
     model = Model(
-        name=f"{options.model} {size} px",
+        name=f"{options.model} {facts['image_size']} px",
         manifest_sha256="",  # there is no bundle: the weights are random
         labels=facts["labels"],
-        image_size=size,
+        image_size=facts["image_size"],
         precision="see the settings",
-        backend=device_name,
+        backend=facts["device"],
         engine=f"PyTorch {facts['torch']}",
     )
-    return Result("training", utc_now(), command, machine, model, Training(measured, runs))
+    results = Training(TrainingSettings(**asked, **found), runs)
+    return Result("training", utc_now(), command, machine, model, results)
 
 
 def default_settings(device: str, torch) -> tuple[str, ...]:
