@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from test_bench_accuracy import make_bundle, make_data
+from test_bench_grid import stand_in
 from test_bench_report import accuracy_result, latency_result, result_of, summary
 
 from mma_benchmarks.cli import main
@@ -157,6 +158,15 @@ def test_accuracy_is_measured_over_a_grid(tmp_path: Path) -> None:
     assert found.runner == "cpu" and found.conditions[0].war == pytest.approx(14 / 15)
     (refused,) = read_result(path).results.refused
     assert refused.runner == "cuda" and "cuda" in refused.why.lower()
+
+
+def test_a_cell_that_dies_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy, data = make_bundle(tmp_path / "toy"), make_data(tmp_path / "data")
+    stand_in(tmp_path, monkeypatch, "kill -9 $$")
+    argv = ["accuracy", str(toy), "--data", str(data), "--backend", "cpu", "openvino", "--set", "faces"]
+    assert main([*argv, "--output", str(tmp_path / "results")]) == 6
+    (path,) = (tmp_path / "results").glob("*.json")
+    assert [("SIGKILL" in row.why) for row in read_result(path).results.refused] == [True, True]
 
 
 def test_where_nothing_could_be_measured_the_rows_say_why(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
