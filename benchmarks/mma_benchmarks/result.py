@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from mma_benchmarks.schema import RESULTS
+from mma_benchmarks.schema import RESULTS, AccuracyCell, Condition
 from mma_edge import files
 from mma_edge.errors import DataError, OutputError
 
@@ -53,6 +53,11 @@ class Model:
     precision: str
     backend: str
     engine: str
+
+    def accuracy_cell(self, subject: str, conditions: list[Condition]) -> AccuracyCell:
+        """What an accuracy grid says of it."""
+        ran = (self.backend, self.precision, self.engine)
+        return AccuracyCell(subject, self.manifest_sha256, self.labels, *ran, conditions)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import numpy as np
 
 import mma_edge
 from mma_benchmarks.grid.options import check_known
-from mma_benchmarks.grid.subjects import model_of, subject_of_bundle
+from mma_benchmarks.grid.subjects import Subject, model_of, subject_of_bundle
 from mma_benchmarks.latency.measure import describe_model
 from mma_benchmarks.machine.facts import describe_machine
 from mma_benchmarks.result import Model, Result, from_dict, utc_now
@@ -100,14 +99,10 @@ def measure_accuracy(options: AccuracyOptions, command: str, advance: Advance = 
     cells, refused = [], []
     for subject in subjects:
         for runner, precision in product(options.backends, options.precisions or subject.bundles):
-            step = partial(_advance_cell, advance, f"{subject.name}, {runner} {precision}")
             try:
-                model, conditions = _measure_in_child(subject.any_bundle, runner, precision, options, step)
+                cells.append(_measure_in_child(subject, runner, precision, options, advance))
             except (MMAEdgeError, ChildDiedError) as error:
                 refused.append(Refused(subject.name, runner, precision, options.batch, str(error)[:MAX_WHY]))
-                continue
-            facts = (model.manifest_sha256, model.labels, model.backend, model.precision, model.engine)
-            cells.append(AccuracyCell(subject.name, *facts, conditions))
     results = AccuracyGrid(settings, cells, refused)
     return Result("accuracy-grid", utc_now(), command, machine, model_of(subjects), results)
 
@@ -168,22 +163,23 @@ def _evaluate(
 
 
 def _measure_in_child(
-    folder: Path, backend: str, precision: str, options: AccuracyOptions, advance: Advance
-) -> tuple[Model, list[Condition]]:
+    subject: Subject, runner: str, precision: str, options: AccuracyOptions, advance: Advance
+) -> AccuracyCell:
     """`measure_cell` in a process of its own.
 
     Raises:
         MMAEdgeError: as it. ChildDiedError: for want of memory, or by a fault of a library.
     """
     chosen = {"data": str(options.data), "sets": options.sets, "limit": options.limit, "batch": options.batch}
-    request = {"cell": (str(folder), backend, precision), "options": chosen}
+    request = {"cell": (str(subject.any_bundle), runner, precision), "options": chosen}
+
+    def follow(message: Message) -> None:
+        name, done, total = message["step"]
+        advance(f"{subject.name}, {runner} {precision}: {name}", done, total)
+
     with Child(("-m", "mma_benchmarks.accuracy.measure"), request) as child:
-        model, conditions = child.result(lambda message: advance(*message["step"]))
-    return from_dict(Model, model), from_dict(list[Condition], conditions)
-
-
-def _advance_cell(advance: Advance, cell: str, name: str, done: int, total: int) -> None:
-    advance(f"{cell}: {name}", done, total)
+        facts, conditions = child.result(follow)
+    return from_dict(Model, facts).accuracy_cell(subject.name, from_dict(list[Condition], conditions))
 
 
 def _work(asked: Message, tell: Tell) -> tuple:

@@ -28,9 +28,7 @@ def cells_of(result: Result) -> list[AccuracyCell]:
     """Those of a grid, or the one that the whole result is about."""
     if isinstance(result.results, AccuracyGrid):
         return result.results.cells
-    model = result.bundle
-    facts = (model.manifest_sha256, model.labels, model.backend, model.precision, model.engine)
-    return [AccuracyCell(model.name, *facts, result.results.conditions)]
+    return [result.bundle.accuracy_cell(result.bundle.name, result.results.conditions)]
 
 
 def key_table(results: Sequence[Result]) -> Table:
