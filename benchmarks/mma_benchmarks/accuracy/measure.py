@@ -22,10 +22,9 @@ from mma_benchmarks.latency.measure import describe_model
 from mma_benchmarks.machine.facts import describe_machine
 from mma_benchmarks.result import Model, Result, from_dict, utc_now
 from mma_benchmarks.schema import Accuracy, AccuracyCell, AccuracyGrid, AccuracySettings, Condition, Refused
-from mma_edge.bundle.manifest import PRECISIONS
 from mma_edge.child import Child, ChildDiedError, Message, Tell, serve
-from mma_edge.engines import BACKENDS
 from mma_edge.errors import DataError, MMAEdgeError, UsageError
+from mma_edge.precisions import BACKEND_CHOICES, PRECISIONS
 from mma_edge.recognizer import Recognizer
 from mma_trainer.evaluation.calibration import expected_calibration_error
 from mma_trainer.evaluation.predict import collect
@@ -93,7 +92,7 @@ def measure_accuracy(options: AccuracyOptions, command: str, advance: Advance = 
         (folder,), (backend,), precision = options.bundles, options.backends, next(iter(options.precisions), None)
         model, conditions = measure_cell(folder, backend, precision, options, advance)
         return Result("accuracy", utc_now(), command, machine, model, Accuracy(settings, conditions))
-    check_known("--backend", options.backends, BACKENDS)
+    check_known("--backend", options.backends, BACKEND_CHOICES)
     check_known("--precision", options.precisions, PRECISIONS)
     subjects = [subject_of_bundle(folder, None) for folder in options.bundles]
     cells, refused = [], []

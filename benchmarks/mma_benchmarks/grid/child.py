@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mma_edge
-from mma_benchmarks.grid.runners import GPU_BACKENDS, TORCH_RUNNERS, Opened, inputs_of
+from mma_benchmarks.grid.runners import TORCH_RUNNERS, Opened, inputs_of
 from mma_benchmarks.machine.facts import peak_memory_mib
 from mma_benchmarks.machine.matmul import MatmulPeak
 from mma_edge.child import DONE, Child, ChildDiedError, ChildTimeoutError, Message, Tell, orders, serve
 from mma_edge.engines.cache import CACHE_VARIABLE
 from mma_edge.errors import BackendError, DependencyError, MMAEdgeError
+from mma_edge.precisions import GPU_BACKENDS
 
 PEAK = "peak"
 UNCOUNTED_CALLS = 1
