@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, make_model, one_line
+from whole_lists import clips_of
 
 from mma_edge.errors import DataError
 from mma_export.bundle import UNSTATED, write_bundle
 from mma_trainer.commands.evaluate import main
-from mma_trainer.data.lists import load_clips, read_list
+from mma_trainer.data.entries import load_clips
 from mma_trainer.evaluation.predict import bundle_predictor, checkpoint_predictor, collect, evaluate
 from mma_trainer.evaluation.robustness import spoiled
 from mma_trainer.evaluation.sets import EvalSet, faces_set, open_list, open_set, pseudo_set, voices_set
@@ -113,7 +114,7 @@ def test_two_clips_of_a_video_are_two_answers_and_their_mean(
         (found[clips],) = json.loads((tmp_path / str(clips) / "metrics.json").read_text())["sets"]
         assert found[clips]["clips_per_item"] == clips and found[clips]["num_clips"] == 3
     assert "mean of 2 clips each" in capsys.readouterr().out
-    entries = read_list(dfew / "test.txt", dfew, None, 7)
+    entries = clips_of(dfew / "test.txt", dfew, None, 7)
     predict = checkpoint_predictor(seven[0]).predict
     for clips, entry in found.items():
         answers = [predict(*load_clips(entries[index], 16, clips)).mean(axis=0) for index in range(3)]

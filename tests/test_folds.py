@@ -192,7 +192,9 @@ def test_two_clips_are_measured_on_the_folds_own_test_list(
     arguments: argparse.Namespace, five_folds: Path, tmp_path: Path
 ) -> None:
     """The mean of the probabilities of two clips of each video, computed here a second time by hand."""
-    from mma_trainer.data.lists import load_clips, read_list
+    from whole_lists import clips_of
+
+    from mma_trainer.data.entries import load_clips
 
     model = make_model(SEVEN, 3)
     arguments.data, arguments.skip_bad = five_folds, True
@@ -204,7 +206,7 @@ def test_two_clips_are_measured_on_the_folds_own_test_list(
     assert run_folds(arguments, quiet(), train) == 0
     found = read_fold(arguments.run / "fold4" / "fold.json")
     predict = checkpoint_predictor(arguments.run / "fold4" / "model.pt").predict
-    entries = read_list(five_folds / "annotation/DFEW_set_4_test.txt", five_folds, five_folds / "raw_wav", 7)
+    entries = clips_of(five_folds / "annotation/DFEW_set_4_test.txt", five_folds, five_folds / "raw_wav", 7)
     assert [entry.wav is None for entry in entries] == [True, False]
     answers = []
     for index in range(2):

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from conftest import one_line
 from square_videos import ONE_RED, Squares, failures, listed, make_video, run
+from whole_lists import clips_of
 
 from mma_edge.errors import DataError
 from mma_trainer.commands import prepare as prepare_cli
-from mma_trainer.data.lists import read_list
 from mma_trainer.data.preparation import cut as prepare
 from mma_trainer.data.preparation.layouts import Layout, Video, clip_name, csv_table, split_folds
 from mma_trainer.data.protocols import find_fold
@@ -59,7 +59,7 @@ def test_raw_videos_of_mafw_follow_the_authors_lists(videos: Path, tmp_path: Pat
     # It is a folder of MAFW now, and a prepared data set.
     by_name, prepared = find_fold("mafw", 4, out), find_fold("prepared", 4, out)
     assert by_name.labels == prepared.labels and len(by_name.labels) == 11
-    assert read_list(by_name.train_list, by_name.frames_root, by_name.audio_root, 11)[0].wav is not None
+    assert clips_of(by_name.train_list, by_name.frames_root, by_name.audio_root, 11)[0].wav is not None
 
 
 def test_help_shows_the_layouts(capsys: pytest.CaptureFixture) -> None:

@@ -13,12 +13,13 @@ import soundfile
 import torch
 from conftest import RATE_HZ, make_frames, one_line, tone
 from PIL import Image
+from whole_lists import clips_of
 
 from mma_edge.errors import DataError, OutputError, UsageError
-from mma_trainer.data import lists
+from mma_trainer.data import entries as clips
 from mma_trainer.data.batch import Batch, Shard
 from mma_trainer.data.cache import ClipCache
-from mma_trainer.data.lists import ClipEntry, read_list
+from mma_trainer.data.entries import ClipEntry
 from mma_trainer.data.loader import ListTask
 from mma_trainer.training.recipe import Recipe
 
@@ -40,7 +41,7 @@ def entries(tmp_path: Path) -> list[ClipEntry]:
             soundfile.write(tmp_path / "wav" / f"{clip:03d}.wav", tone(0.3, 100 * clip), RATE_HZ, subtype="FLOAT")
         lines.append(f"{clip:03d} {17 + clip} {clip % 3}")
     (tmp_path / "list.txt").write_text("\n".join(lines))
-    return read_list(tmp_path / "list.txt", tmp_path / "frames", tmp_path / "wav", 3)
+    return clips_of(tmp_path / "list.txt", tmp_path / "frames", tmp_path / "wav", 3)
 
 
 def task(entries: list[ClipEntry], workers: int = 0, cache: ClipCache | None = None, size: int = 4) -> ListTask:
@@ -109,8 +110,8 @@ def test_shards_of_a_batch_are_its_consecutive_parts(entries: list[ClipEntry], w
 
 
 def test_a_shard_decodes_its_own_clips_only(entries: list[ClipEntry], monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, read = [], lists.read_images
-    monkeypatch.setattr(lists, "read_images", lambda entry, indices: seen.append(entry.name) or read(entry, indices))
+    seen, read = [], clips.read_images
+    monkeypatch.setattr(clips, "read_images", lambda entry, indices: seen.append(entry.name) or read(entry, indices))
     batches = list(task(entries).train_batches(0, Shard(1, 2)))
     assert seen == [name for batch in batches for name in batch.names] and len(seen) == 4
 
@@ -224,7 +225,7 @@ def test_nothing_is_pinned_without_a_cuda_device(entries: list[ClipEntry], monke
 def test_frames_keep_their_order_by_number_in_the_cache(tmp_path: Path) -> None:
     make_frames(tmp_path / "clip", list(range(1, 31)), name="{}.jpg")
     (tmp_path / "list.txt").write_text("clip 30 0")
-    entries = read_list(tmp_path / "list.txt", tmp_path, None, 1)
+    entries = clips_of(tmp_path / "list.txt", tmp_path, None, 1)
     cache = ClipCache(tmp_path / "cache", entries, 1.0)
     for _ in range(2):
         images = cache.images(entries[0], [29, 0, 9, 9])

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 from square_videos import BLUE, ONE_RED, RATE_HZ, RED, Squares, failures, listed, make_video, run, square_or_die
+from whole_lists import clips_of
 
 from mma_edge.errors import DataError, OutputError
 from mma_edge.pipeline import Pipeline, StreamOptions
 from mma_edge.sources import sample_path
 from mma_edge.types import Clip
-from mma_trainer.data.lists import load_clip, read_list
+from mma_trainer.data.entries import load_clip
 from mma_trainer.data.preparation import cut as prepare
 from mma_trainer.data.preparation import pool
 from mma_trainer.data.protocols import find_fold
@@ -74,7 +75,7 @@ def test_what_is_prepared_is_trained_on_by_its_own_labels_and_folds(videos: Path
     fold = find_fold("prepared", 2, out)
     assert fold.labels == ("wild", "calm")
     for path in (fold.train_list, fold.val_list):
-        for clip in read_list(path, fold.frames_root, fold.audio_root, 2):
+        for clip in clips_of(path, fold.frames_root, fold.audio_root, 2):
             assert clip.label == (0 if clip.name.startswith("wild") else 1)
             assert len(clip.frames) == 20 and (clip.wav is None) == (clip.name in ("wild__silent", "wild__click"))
 
@@ -96,7 +97,7 @@ def test_of_several_faces_the_longest_seen_is_taken_then_the_largest(squares: No
         (clip,) = [
             clip
             for split in ("train", "test")
-            for clip in read_list(tmp_path / "out" / "annotation" / f"set_1_{split}.txt", tmp_path / "out", None, 1)
+            for clip in clips_of(tmp_path / "out" / "annotation" / f"set_1_{split}.txt", tmp_path / "out", None, 1)
             if clip.name == name
         ]
         assert len(clip.frames) == count
@@ -190,7 +191,7 @@ def test_training_sees_to_the_bit_what_the_runtime_sees_and_hears_the_same(tmp_p
         assert list(pipeline) == []
     (seen,) = clips
     assert run("--classes", tmp_path / "v", "--output", tmp_path / "out", "--format", "png") == 0
-    (clip,) = read_list(tmp_path / "out" / "annotation" / "set_1_train.txt", tmp_path / "out", None, 1)
+    (clip,) = clips_of(tmp_path / "out" / "annotation" / "set_1_train.txt", tmp_path / "out", None, 1)
     frames, mel = load_clip(clip, 48, None)
     assert len(clip.frames) > 16 and frames.std() > 10 and mel.std() > 1
     np.testing.assert_array_equal(frames, seen.frames)

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import soundfile
 from conftest import RATE_HZ, TINY, make_frames, one_line, tone
+from whole_lists import clips_of
 
 from mma_edge.errors import DataError, MMAEdgeError, UsageError
 from mma_trainer.commands import data_options as cli_data
 from mma_trainer.commands import train as cli
-from mma_trainer.data.lists import read_list, scan_list
+from mma_trainer.data.lists import scan_list
 from mma_trainer.data.protocols import find_fold
 from mma_trainer.model import DFEW_LABELS, MAFW_LABELS
 from mma_trainer.training.recipe import Recipe
@@ -42,7 +43,7 @@ def test_dfew_is_found_as_the_authors_keep_it(tmp_path: Path, place: str, frames
         put(root / f"{place}DFEW_set_4_{split}.txt", line)
     fold = find_fold("dfew", 4, root)
     assert fold.labels == DFEW_LABELS
-    (entry,) = read_list(fold.val_list, fold.frames_root, fold.audio_root, 7)
+    (entry,) = clips_of(fold.val_list, fold.frames_root, fold.audio_root, 7)
     assert (entry.name, entry.label, len(entry.frames)) == ("00012", 6, 3)
     assert entry.wav == root / "raw_wav" / "12.wav"
 
@@ -81,7 +82,7 @@ def test_mafw_is_found_by_the_authors_lists_and_by_its_own(tmp_path: Path) -> No
         put(tmp_path / "annotation" / f"MAFW_set_3_{split}_faces.txt", "/scratch/mfaw/clips_faces/00025 2 10\n")
     fold = find_fold("mafw", 3, tmp_path)
     assert fold.train_list.name == "MAFW_set_3_train_faces.txt" and len(fold.labels) == 11
-    (entry,) = read_list(fold.train_list, fold.frames_root, fold.audio_root, 11)
+    (entry,) = clips_of(fold.train_list, fold.frames_root, fold.audio_root, 11)
     assert len(entry.frames) == 2  # as many as the list says
 
 

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import RATE_HZ, make_frames, one_line, tone
+from whole_lists import clips_of
 
 from mma_edge.audio import log_mel
 from mma_edge.clip import frame_indices
 from mma_edge.errors import DataError
-from mma_trainer.data.lists import load_clip, load_clips, read_list
+from mma_trainer.data.check import settle
+from mma_trainer.data.entries import load_clip, load_clips
+from mma_trainer.data.lists import scan_list
 from mma_trainer.data.public import load_voices
 from mma_trainer.data.sampling import augment_clip, clip_indices, random_sized_crop, train_indices
 from mma_trainer.model import DFEW_LABELS
@@ -75,7 +78,7 @@ def test_a_picture_no_crop_fits_into_gives_its_central_square() -> None:
 
 
 def test_dfews_wav_lies_in_the_parallel_tree_and_a_missing_one_is_zeros(dfew: Path) -> None:
-    entries = read_list(dfew / "train.txt", dfew, None, 7)
+    entries = clips_of(dfew / "train.txt", dfew, None, 7)
     assert [entry.label for entry in entries] == [clip % 7 for clip in range(1, 13)]
     assert entries[-1].wav == dfew / "raw_wav" / "12.wav"
     assert all(entry.wav is None for entry in entries[:-1])
@@ -89,17 +92,17 @@ def test_mafws_naming_and_an_explicit_audio_root_are_found_too(tmp_path: Path) -
         (tmp_path / wav).parent.mkdir()
         soundfile.write(tmp_path / wav, tone(0.1, 440), RATE_HZ)
     (tmp_path / "list.txt").write_text(f"{tmp_path}/clips_faces/00003 1 0\n")
-    assert read_list(tmp_path / "list.txt", None, None, 7)[0].wav == tmp_path / "clips_wav" / "00003.wav"
+    assert clips_of(tmp_path / "list.txt", None, None, 7)[0].wav == tmp_path / "clips_wav" / "00003.wav"
     # The lists as published hold folders of the authors' machine: the last part counts.
     (tmp_path / "list.txt").write_text("/home/authors/elsewhere/00003 1 0\n")
-    (entry,) = read_list(tmp_path / "list.txt", tmp_path / "elsewhere", tmp_path / "sound", 7)
+    (entry,) = clips_of(tmp_path / "list.txt", tmp_path / "elsewhere", tmp_path / "sound", 7)
     assert entry.wav == tmp_path / "sound" / "3.wav"
 
 
 def test_frames_follow_each_other_by_number_and_the_list_says_how_many(tmp_path: Path) -> None:
     make_frames(tmp_path / "clip", list(range(1, 121)), name="frame_{}.jpg")  # 10 sorts before 9 as text
     (tmp_path / "list.txt").write_text("clip 100 3")
-    (entry,) = read_list(tmp_path / "list.txt", tmp_path, None, 7)
+    (entry,) = clips_of(tmp_path / "list.txt", tmp_path, None, 7)
     frames, _ = load_clip(entry, 16, None)
     assert frames.shape == (16, 16, 16, 3)
     np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), 2 * (frame_indices(100) + 1), atol=2)
@@ -121,7 +124,7 @@ def test_one_test_clip_is_the_runtimes_and_two_share_no_frame(tmp_path: Path) ->
     make_frames(tmp_path / "clip", list(range(1, 101)))
     soundfile.write(tmp_path / "clip.wav", tone(1.0, 440), RATE_HZ)
     (tmp_path / "list.txt").write_text("clip 100 3")
-    entries = read_list(tmp_path / "list.txt", tmp_path, tmp_path, 7)
+    entries = clips_of(tmp_path / "list.txt", tmp_path, tmp_path, 7)
     frames, mel = load_clips(entries[0], 16, 2)
     assert frames.shape == (2, 16, 16, 16, 3) and mel.shape == (2, 512, 128)
     np.testing.assert_allclose(frames.mean(axis=(2, 3, 4)), 2 * (clip_indices(100, 2) + 1), atol=2)
@@ -153,24 +156,26 @@ def test_all_bad_lines_of_a_list_are_named_at_once(dfew: Path) -> None:
         7: ("nothing", ""),
     }
     (dfew / "bad.txt").write_text("\n".join(line for line, _ in bad.values()) + "\nclip_224x224/00001 20 0\n")
+    entries, problems = scan_list(dfew / "bad.txt", dfew, None, DFEW_LABELS)
+    assert [entry.where for entry in entries] == ["bad.txt line 8"]
+    said: list[str] = []
     with pytest.raises(DataError) as error:
-        read_list(dfew / "bad.txt", dfew, None, 7)
-    text = one_line(error.value)
-    for number in range(1, 6):
-        assert f"line {number}: " in text and bad[number][1] in text
-    assert "and 2 more; in all: 3 unreadable line, 3 missing frames, 1 label out of range" in text
+        settle(problems, False, notify=said.append)
+    for number in bad:
+        assert f"line {number}: " in said[number - 1] and bad[number][1] in said[number - 1]
+    assert "7 problems in the data: 3 unreadable line, 3 missing frames, 1 label" in one_line(error.value)
 
 
 def test_an_empty_or_missing_list_is_refused(dfew: Path) -> None:
     (dfew / "empty.txt").write_text("\n\n")
     with pytest.raises(DataError, match="empty"):
-        read_list(dfew / "empty.txt", dfew, None, 7)
+        clips_of(dfew / "empty.txt", dfew, None, 7)
     with pytest.raises(DataError, match="cannot be read"):
-        read_list(dfew / "none.txt", dfew, None, 7)
+        clips_of(dfew / "none.txt", dfew, None, 7)
 
 
 def test_a_damaged_picture_or_wav_is_named(dfew: Path) -> None:
-    entries = read_list(dfew / "train.txt", dfew, None, 7)  # the headers were right when the lists were read
+    entries = clips_of(dfew / "train.txt", dfew, None, 7)  # the headers were right when the lists were read
     (dfew / "raw_wav" / "12.wav").write_bytes(b"no sound")
     with pytest.raises(DataError, match=r"12\.wav cannot be read"):
         load_clip(entries[-1], 16, None)

@@ -9,7 +9,8 @@ from mma_edge.errors import UsageError
 from mma_trainer.data import check
 from mma_trainer.data.batch import Task
 from mma_trainer.data.cache import ClipCache
-from mma_trainer.data.lists import ClipEntry, scan_fold
+from mma_trainer.data.entries import ClipEntry
+from mma_trainer.data.lists import scan_fold
 from mma_trainer.data.loader import ListTask
 from mma_trainer.data.protocols import NO_AUDIO, PROTOCOLS, Fold, describe, find_fold
 from mma_trainer.data.public import load_faces, load_voices

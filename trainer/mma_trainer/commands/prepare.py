@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mma_edge.commands.support import HelpFormatter, run_cli
 from mma_edge.errors import DataError, OutputError, UsageError
+from mma_edge.files import replaced
 from mma_trainer.data.preparation.cut import CRASHED, FACES, WORK, CropOptions, Outcome, finished, prepare_video
 from mma_trainer.data.preparation.layouts import (
     TEST,
@@ -263,9 +264,8 @@ def _write_description(args: argparse.Namespace, layout: Layout, clips: int) -> 
         "crop_size": args.crop_size,
         "centre_fallback": args.centre_fallback,
     }
-    aside = args.output / (DESCRIPTION + ".part")
-    aside.write_text(json.dumps(description, indent=2) + "\n")
-    os.replace(aside, args.output / DESCRIPTION)
+    with replaced(args.output / DESCRIPTION) as aside:
+        aside.write_text(json.dumps(description, indent=2) + "\n")
 
 
 def _progress(console: Console) -> Progress:

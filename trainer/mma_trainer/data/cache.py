@@ -17,7 +17,8 @@ import numpy as np
 
 from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.errors import OutputError, UsageError
-from mma_trainer.data.lists import ClipEntry, read_images, read_mel
+from mma_edge.files import replaced
+from mma_trainer.data.entries import ClipEntry, read_images, read_mel
 
 VERSION = "1"
 """Part of every key: to be raised when what is stored changes, the log-mel for instance."""
@@ -28,7 +29,7 @@ HEADER_BYTES = 4096
 
 
 class ClipCache:
-    """A bounded store of clips in a folder; see `mma_trainer.data.lists.load_clip`.
+    """A bounded store of clips in a folder; see `mma_trainer.data.entries.load_clip`.
 
     Which clips fit is settled here, log-mels first, then frames in the order of `entries`, so that
     worker processes need not agree on anything. What the folder holds already counts.
@@ -149,14 +150,11 @@ def _open_frames(path: Path, count: int) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _write(path: Path, save: Callable[[object], None]) -> None:
-    """Aside, then renamed: a reader never sees half a file."""
-    aside = path.with_name(f"{path.stem}.{os.getpid()}.part")
+    """Whole or not at all: a reader never sees half a file."""
     try:
-        with aside.open("wb") as file:
+        with replaced(path) as aside, aside.open("wb") as file:
             save(file)
-        os.replace(aside, path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise OutputError(
             f"cache {path.parent} cannot be written ({error})",
             "free disk space",

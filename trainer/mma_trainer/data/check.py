@@ -8,12 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mma_edge.errors import DataError
-
-if TYPE_CHECKING:
-    from mma_trainer.data.lists import ClipEntry
+from mma_trainer.data.entries import ClipEntry
 
 BAD_CLIPS = "bad_clips.csv"
 MAX_SHOWN = 50
@@ -104,30 +101,25 @@ def _write(problems: Sequence[Problem], folder: Path) -> Path:
     return path
 
 
-def without_doubles(entries: list[ClipEntry]) -> tuple[list[ClipEntry], list[Problem]]:
-    """One clip per name: of equal lines the first stays; of names that mean two things none does."""
+def without_doubles(entries: Sequence[ClipEntry]) -> tuple[list[ClipEntry], list[Problem]]:
+    """One clip per name: of equal lines the first stays; of a name that stands for two things no clip stays."""
     first: dict[str, ClipEntry] = {}
     problems, dropped = [], set()
-    kept: list[ClipEntry] = []
     for entry in entries:
         other = first.setdefault(entry.name, entry)
         if other is entry:
-            kept.append(entry)
             continue
-        same = entry.folder == other.folder and entry.label == other.label
         if entry.folder != other.folder:
             kind, text = ONE_NAME, f"{entry.folder} and {other.folder} ({other.where}) have one name"
-        elif not same:
-            kind, text = (
-                LISTED_TWICE,
-                f"clip {entry.name} as class {entry.label}, and as {other.label} in {other.where}",
-            )
+        elif entry.label != other.label:
+            text = f"clip {entry.name} as class {entry.label}, and as {other.label} in {other.where}"
+            kind = LISTED_TWICE
         else:
             kind, text = LISTED_TWICE, f"clip {entry.name} is listed in {other.where} already"
         problems.append(Problem(kind, entry.where, entry.name, text))
-        if not same:
+        if (entry.folder, entry.label) != (other.folder, other.label):
             dropped.add(entry.name)
-    return [entry for entry in kept if entry.name not in dropped], problems
+    return [entry for name, entry in first.items() if name not in dropped], problems
 
 
 def without_tested(train: Sequence[ClipEntry], val: Sequence[ClipEntry]) -> tuple[list[ClipEntry], list[Problem]]:

@@ -1,4 +1,4 @@
-"""Annotation lists: what clips they name, where those lie on disk, and how a clip is read.
+"""Annotation lists: which clips they name, and where those lie on disk.
 
 The authors' format is one line `<folder of frames> <number of frames> <class>` per clip. The
 lists that come with the data sets are read too: DFEW's `video_name,label` (classes from 1) and
@@ -15,79 +15,26 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Protocol
 
-import numpy as np
 import soundfile
 from PIL import Image
 
-from mma_edge.audio import log_mel
-from mma_edge.audio.logmel import MIN_SAMPLE_RATE_HZ, NUM_MEL_BINS, NUM_MEL_FRAMES
-from mma_edge.clip import frame_indices
-from mma_edge.errors import DataError, UsageError
-from mma_edge.faces import resize
+from mma_edge.audio.logmel import MIN_SAMPLE_RATE_HZ
+from mma_edge.errors import DataError
 from mma_trainer.data import check
 from mma_trainer.data.check import Problem
-from mma_trainer.data.sampling import augment_clip, clip_indices, train_indices
+from mma_trainer.data.entries import ClipEntry
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
 PARALLEL_TREES = {"clip_224x224": "raw_wav", "clips_faces": "clips_wav"}
 # MAFW's own words for the classes that MAFW_LABELS names otherwise.
 SYNONYMS = {"happiness": "happy", "sadness": "sad", "anger": "angry"}
-MAX_NAMED = 5
 READERS = 8  # threads that look clips up: most of that time is spent waiting for the disk
-
-
-@dataclass(frozen=True)
-class ClipEntry:
-    """One line of a list, found on disk: its frames in order, its wav (None: silent) and its class.
-
-    Attributes:
-        name: last part of the folder.
-        folder, files: the folder and the names of its frames, in order; `frames` are the whole paths.
-        where: list and line, for messages.
-        frame_bytes: decoded size of its frames, guessed generously from three of them.
-    """
-
-    name: str
-    folder: Path
-    files: tuple[str, ...]
-    wav: Path | None
-    label: int
-    where: str = ""
-    frame_bytes: int = 0
-
-    @property
-    def frames(self) -> tuple[Path, ...]:
-        return tuple(self.folder / name for name in self.files)
 
 
 class BadClipError(Exception):
     """A line that cannot be used: kind of problem, name of the clip, what was found."""
-
-
-class Cache(Protocol):
-    """What `load_clip` needs of a store; see `mma_trainer.data.cache`."""
-
-    def images(self, entry: ClipEntry, indices: Sequence[int]) -> list[np.ndarray]: ...
-
-    def mel(self, entry: ClipEntry) -> np.ndarray: ...
-
-
-def read_list(path: Path, frames_root: Path | None, audio_root: Path | None, num_classes: int) -> list[ClipEntry]:
-    """Read a list and look every clip up; one DataError names the first problems and counts all of them."""
-    entries, problems = scan_list(path, frames_root, audio_root, tuple(map(str, range(num_classes))))
-    if problems:
-        shown = "; ".join(str(problem).removeprefix(f"{path.name} ") for problem in problems[:MAX_NAMED])
-        more = f" (and {len(problems) - MAX_NAMED} more; in all: {check.counts(problems)})"
-        raise DataError(
-            f"{path}: {shown}{more if len(problems) > MAX_NAMED else ''}",
-            "'<folder of frames> <number of frames> <class>' per line",
-            "check --frames-root",
-        )
-    return entries
 
 
 def scan_list(
@@ -239,70 +186,3 @@ def scan_fold(
         *check.absent_classes(val, labels, val_list.name),
     ]
     return train, val, [*problems, *more, *shared, *absent]
-
-
-def load_clip(
-    entry: ClipEntry, image_size: int, rng: np.random.Generator | None, cache: Cache | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """frames uint8 (16, S, S, 3) and log-mel (512, 128); augmented when `rng` is given."""
-    count = len(entry.files)
-    indices = frame_indices(count) if rng is None else train_indices(count, rng)
-    images = cache.images(entry, indices) if cache else read_images(entry, indices)
-    if rng is None:
-        clip = np.stack([resize(image, image_size) for image in images])
-    else:
-        clip = augment_clip(images, image_size, rng)
-    return clip, cache.mel(entry) if cache else read_mel(entry)
-
-
-def load_clips(
-    entry: ClipEntry, image_size: int, num_clips: int, cache: Cache | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """`num_clips` uniformly sampled test clips: frames uint8 (k, 16, S, S, 3) and log-mel (k, 512, 128).
-
-    Which frames they have says `sampling.clip_indices`; one clip is `load_clip` without `rng`. The
-    sound is the same in all of them: the model hears the first 5.12 s whatever it sees.
-    """
-    chosen = clip_indices(len(entry.files), num_clips)
-    flat = chosen.ravel()
-    images = cache.images(entry, flat) if cache else read_images(entry, flat)
-    frames = np.stack([resize(image, image_size) for image in images])
-    mel = cache.mel(entry) if cache else read_mel(entry)
-    return frames.reshape(*chosen.shape, *frames.shape[1:]), np.repeat(mel[None], num_clips, axis=0)
-
-
-def read_images(entry: ClipEntry, indices: Sequence[int]) -> list[np.ndarray]:
-    """The frames at `indices`, as stored: uint8 (h, w, 3) RGB each; one asked for twice is one object."""
-    images: dict[int, np.ndarray] = {}
-    try:
-        for index in map(int, indices):
-            if index not in images:
-                with Image.open(entry.folder / entry.files[index]) as image:
-                    images[index] = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of them
-        raise DataError(
-            f"clip {entry.name}: a frame cannot be read ({error})", "a picture", "prepare it again, or --skip-bad"
-        ) from error
-    return [images[int(index)] for index in indices]
-
-
-def read_wave(entry: ClipEntry) -> tuple[np.ndarray, int] | None:
-    """Sound as stored: float32 (channels, n) in [-1, 1] and its rate in Hz; None for a clip without a wav."""
-    if entry.wav is None:
-        return None
-    try:
-        wave, rate = soundfile.read(entry.wav, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise DataError(f"clip {entry.name}: {entry.wav} cannot be read ({error})", "a wav file") from error
-    return wave.T, rate
-
-
-def read_mel(entry: ClipEntry) -> np.ndarray:
-    """Log-mel float32 (512, 128) of a clip's sound; zeros where it has none."""
-    sound = read_wave(entry)
-    if sound is None:
-        return np.zeros((NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32)
-    try:
-        return log_mel(*sound)
-    except UsageError as error:  # NaN, or a rate that no log-mel can be made of
-        raise DataError(f"clip {entry.name}: {entry.wav}: {error.what}", error.expected, error.hint) from error

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mma_edge.errors import DataError, MMAEdgeError, UsageError
 from mma_trainer.data.batch import WHOLE, Batch, Shard
-from mma_trainer.data.lists import Cache, ClipEntry, load_clip
+from mma_trainer.data.entries import Cache, ClipEntry, load_clip
 from mma_trainer.training.recipe import Recipe
 
 PREFETCH = 4

@@ -14,7 +14,8 @@ from mma_edge.clip import NUM_FRAMES, evenly, frame_indices
 from mma_edge.errors import DataError, UsageError
 from mma_edge.faces import resize
 from mma_trainer.data.check import settle
-from mma_trainer.data.lists import ClipEntry, load_clips, read_images, read_wave, scan_list
+from mma_trainer.data.entries import ClipEntry, load_clips, read_images, read_wave
+from mma_trainer.data.lists import scan_list
 from mma_trainer.data.public import Faces, check_pairs, load_faces, load_voices
 
 BATCH = 32

@@ -24,6 +24,7 @@ from mma_edge.errors import OutputError, SourceError
 from mma_edge.faces import centre_crop, crop_face, resize
 from mma_edge.faces.detect import MTCNNDetector
 from mma_edge.faces.track import FaceTracker
+from mma_edge.files import replaced
 from mma_edge.sources import FileSource
 from mma_edge.types import Frame
 from mma_trainer.data.preparation.layouts import Video
@@ -86,16 +87,16 @@ class Outcome:
 
 def finished(output: Path, video: Video, options: CropOptions) -> Outcome | None:
     """The outcome of an earlier run, where source and options are the same and the files are there."""
+    faces, _, marker = _places(output, video.name)
     try:
-        found = json.loads((output / DONE / f"{video.name}.json").read_text())
+        found = json.loads(marker.read_text())
         for part in ("failure", "note", "source"):
             found[part] = tuple(found[part]) if found[part] is not None else None
         outcome = Outcome(**found)
-        if outcome.source != _source(video.path) or outcome.options != asdict(options):
-            return None
+        same = outcome.source == _source(video.path) and outcome.options == asdict(options)
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return outcome if outcome.failure or (output / FACES / video.name).is_dir() else None
+    return outcome if same and (outcome.failure or faces.is_dir()) else None
 
 
 def prepare_video(video: Video, output: Path, options: CropOptions) -> Outcome:
@@ -107,8 +108,8 @@ def prepare_video(video: Video, output: Path, options: CropOptions) -> Outcome:
     try:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        outcome = _cut(video, work, options)
-        _move(outcome, work, output)
+        outcome, sound = _cut(video, work, options)
+        _move(outcome, sound, work, output)
         return outcome
     except OSError as error:
         raise OutputError(
@@ -118,7 +119,8 @@ def prepare_video(video: Video, output: Path, options: CropOptions) -> Outcome:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _cut(video: Video, work: Path, options: CropOptions) -> Outcome:
+def _cut(video: Video, work: Path, options: CropOptions) -> tuple[Outcome, Sound | None]:
+    """The crops in `work`/frames, and the sound if the clip has any."""
     said: list[str] = []
     tracks, sound, frames = Tracks(work, options), Sound(), 0
     failure = note = None
@@ -144,43 +146,37 @@ def _cut(video: Video, work: Path, options: CropOptions) -> Outcome:
             note = (NO_SOUND, "; ".join(said))
         elif has_audio and sound.samples < frame_length_samples(sound.rate_hz):
             note = (SHORT_SOUND, f"{sound.samples} samples at {sound.rate_hz} Hz")
-    count = 0
-    if failure is None:
-        count = tracks.choose(work / "frames")
-        if sound.samples and note is None:
-            sound.write(work / "sound.wav")
-    return Outcome(
-        video.name,
-        count,
-        round(sound.samples / sound.rate_hz, 3) if sound.samples and note is None else 0.0,
-        len(tracks.counts),
-        failure,
-        note,
-        _source(video.path),
-        asdict(options),
-    )
+    count = tracks.choose(work / "frames") if failure is None else 0
+    heard = sound if sound.samples and note is None else None
+    sound_s = round(sound.samples / sound.rate_hz, 3) if heard else 0.0
+    source, plain = _source(video.path), asdict(options)
+    return Outcome(video.name, count, sound_s, len(tracks.counts), failure, note, source, plain), heard
 
 
-def _source(path: Path | None) -> tuple[str, int, int]:
+def _source(path: Path) -> tuple[str, int, int]:
     status = path.stat()
     return (os.fspath(path.absolute()), status.st_size, status.st_mtime_ns)
 
 
-def _move(outcome: Outcome, work: Path, output: Path) -> None:
+def _move(outcome: Outcome, sound: Sound | None, work: Path, output: Path) -> None:
     """Put the clip into its place; the marker comes last, so that an interruption leaves none behind."""
     for folder in (FACES, WAVS, DONE):
         (output / folder).mkdir(parents=True, exist_ok=True)
-    marker = output / DONE / f"{outcome.name}.json"
+    faces, wav, marker = _places(output, outcome.name)
     marker.unlink(missing_ok=True)
-    shutil.rmtree(output / FACES / outcome.name, ignore_errors=True)
-    wav = output / WAVS / f"{outcome.name}.wav"
     wav.unlink(missing_ok=True)
+    if sound and outcome.failure is None:
+        sound.write(wav)
+    shutil.rmtree(faces, ignore_errors=True)
     if outcome.failure is None:
-        os.replace(work / "frames", output / FACES / outcome.name)
-        if (work / "sound.wav").exists():
-            os.replace(work / "sound.wav", wav)
-    (work / "done.json").write_text(json.dumps(asdict(outcome)))
-    os.replace(work / "done.json", marker)
+        os.replace(work / "frames", faces)
+    with replaced(marker) as aside:
+        aside.write_text(json.dumps(asdict(outcome)))
+
+
+def _places(output: Path, name: str) -> tuple[Path, Path, Path]:
+    """Folder of the crops, wav and marker of a clip."""
+    return output / FACES / name, output / WAVS / f"{name}.wav", output / DONE / f"{name}.json"
 
 
 class Tracks:

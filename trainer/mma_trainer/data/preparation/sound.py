@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import av
@@ -13,6 +12,7 @@ from mma_edge.audio.logmel import frame_length_samples
 from mma_edge.audio.ring import GAP_TOLERANCE_S
 from mma_edge.clip import LONGEST_SOUND_S
 from mma_edge.errors import OutputError
+from mma_edge.files import replaced
 from mma_edge.sources.base import SourceStats
 from mma_edge.sources.tracks import AudioTrack
 from mma_edge.types import AudioChunk
@@ -47,7 +47,12 @@ class Sound:
         self.samples += len(samples)
 
     def write(self, path: Path) -> None:
-        soundfile.write(path, np.concatenate(self._parts), self.rate_hz, subtype="FLOAT")
+        """A wav, whole or not at all; OSError where it cannot be written."""
+        try:
+            with replaced(path) as aside:
+                soundfile.write(aside, np.concatenate(self._parts), self.rate_hz, format="WAV", subtype="FLOAT")
+        except soundfile.LibsndfileError as error:
+            raise OSError(str(error)) from error
 
 
 def extract_sound(job: tuple[Path, Path]) -> str | None:
@@ -71,14 +76,10 @@ def extract_sound(job: tuple[Path, Path]) -> str | None:
         return f"cannot be read ({type(error).__name__}: {error})"
     if sound.samples < frame_length_samples(sound.rate_hz):
         return f"sound of {sound.samples} samples, less than a window of the log-mel"
-    aside = wav.with_name(f"{wav.stem}.{os.getpid()}.part.wav")
     try:
-        sound.write(aside)
-        os.replace(aside, wav)
-    except (OSError, soundfile.LibsndfileError) as error:
+        sound.write(wav)
+    except OSError as error:
         raise OutputError(
             f"{wav} cannot be written ({error})", "free disk space", "repeat the command to go on"
         ) from error
-    finally:
-        aside.unlink(missing_ok=True)
     return None
