@@ -32,10 +32,10 @@ from mma_trainer.evaluation.calibration import (
     halves,
     negative_log_likelihood,
 )
-from mma_trainer.evaluation.figures import store_calibration
-from mma_trainer.evaluation.predict import bundle_predictor, checkpoint_predictor
+from mma_trainer.evaluation.predict import bundle_predictor
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from mma_trainer.weights.predictor import calibrate_checkpoint, checkpoint_predictor
 
 SEVEN = TINY.replace(labels=DFEW_LABELS)
 THREE_TEMPERATURES = {"both": 0.5, "video": 2.0, "audio": 5.0}
@@ -235,5 +235,5 @@ def test_the_authors_file_is_not_rewritten(reference_dir: Path, tmp_path: Path) 
     path = save_as_the_authors(tmp_path / "authors.pth", state)
     before = path.read_bytes()
     with pytest.raises(UsageError) as error:
-        store_calibration(path, {"temperature": THREE_TEMPERATURES})
+        calibrate_checkpoint(path, {"temperature": THREE_TEMPERATURES})
     assert "mma-export" in one_line(error.value) and path.read_bytes() == before

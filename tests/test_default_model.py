@@ -13,7 +13,7 @@ from mma_export.bundle import DEFAULT_NAME, default_source
 from mma_export.parity import reference_logits
 from mma_trainer.architectures import DEFAULT
 from mma_trainer.evaluation.calibration import expected_calibration_error
-from mma_trainer.evaluation.predict import bundle_predictor, collect, evaluate
+from mma_trainer.evaluation.predict import answers_of, bundle_predictor
 from mma_trainer.evaluation.sets import faces_set, pseudo_set, voices_set
 from mma_trainer.model import config_of
 from mma_trainer.weights.checkpoint import load_checkpoint
@@ -60,21 +60,21 @@ def data(shared_dir: Path) -> Path:
 
 def test_faces_alone_are_recognised(data: Path) -> None:
     predict, labels, size, _ = bundle_predictor(None)
-    metrics = evaluate(predict, faces_set(data, size).first(350), len(labels))
+    metrics = answers_of(predict, faces_set(data, size).first(350), len(labels)).metrics
     assert metrics.war >= 0.58, f"WAR {metrics.war:.3f}"
 
 
 def test_voices_alone_are_recognised(data: Path) -> None:
     predict, labels, _, _ = bundle_predictor(None)
-    metrics = evaluate(predict, voices_set(data), len(labels))
+    metrics = answers_of(predict, voices_set(data), len(labels)).metrics
     assert metrics.uar >= 0.52, f"UAR {metrics.uar:.3f}"
 
 
 def test_both_together_are_better_than_either_alone_and_honest(data: Path) -> None:
     predict, labels, size, _ = bundle_predictor(None)
     clips = pseudo_set(data, size).first(350)
-    both = collect(predict, clips, len(labels))
-    alone = max(evaluate(predict, clips.without(name), len(labels)).uar for name in ("audio", "video"))
+    both = answers_of(predict, clips, len(labels))
+    alone = max(answers_of(predict, clips.without(name), len(labels)).metrics.uar for name in ("audio", "video"))
     assert both.metrics.uar >= max(0.7, alone), f"UAR {both.metrics.uar:.3f}, alone {alone:.3f}"
     # 350 clips alone make an error of a few points out of nothing; the card has that of all.
     assert expected_calibration_error(both.probabilities, clips.labels) <= 0.09

@@ -16,12 +16,13 @@ from mma_edge.errors import DataError
 from mma_export.bundle import UNSTATED, write_bundle
 from mma_trainer.commands.evaluate import main
 from mma_trainer.data.entries import load_clips
-from mma_trainer.evaluation.predict import bundle_predictor, checkpoint_predictor, collect, evaluate
+from mma_trainer.evaluation.predict import answers_of, bundle_predictor
 from mma_trainer.evaluation.robustness import spoiled
 from mma_trainer.evaluation.sets import EvalSet, faces_set, open_list, open_set, pseudo_set, voices_set
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.weights.checkpoint import Checkpoint, save_checkpoint
+from mma_trainer.weights.predictor import checkpoint_predictor
 
 SEVEN = TINY.replace(labels=DFEW_LABELS)
 
@@ -56,14 +57,14 @@ def test_checkpoint_and_bundle_agree_on_every_set(seven: tuple[Path, Path], publ
     assert (labels, size) == (bundle_labels, bundle_size) == (DFEW_LABELS, 16)
     for name, available in (("faces", 1), ("voices", 2), ("pseudo", 0)):
         clips = open_set(name, public, size)
-        a, b = collect(predict, clips, 7), collect(predict_bundle, clips, 7, batch=3)
+        a, b = answers_of(predict, clips, 7), answers_of(predict_bundle, clips, 7, batch=3)
         assert len(a.probabilities) == len(clips.labels) > 0
         np.testing.assert_allclose(a.probabilities, b.probabilities, atol=1e-4)
         assert set(a.available) == set(b.available) == {available}
         np.testing.assert_array_equal(a.metrics.confusion, b.metrics.confusion)
         assert (a.metrics.uar, a.metrics.war) == (b.metrics.uar, b.metrics.war)
         assert a.metrics.loss == pytest.approx(b.metrics.loss, abs=1e-4)
-        assert evaluate(predict, clips, 7).loss == a.metrics.loss
+        assert answers_of(predict, clips, 7).metrics.loss == a.metrics.loss
 
 
 def test_they_agree_on_clips_that_are_answered_differently(seven: tuple[Path, Path]) -> None:
@@ -72,7 +73,9 @@ def test_they_agree_on_clips_that_are_answered_differently(seven: tuple[Path, Pa
         return (None if index % 3 == 1 else frames), (None if index % 3 == 2 else mel)
 
     clips = EvalSet("varied", "", np.arange(30) % 7, load)
-    a, b = (collect(model.predict, clips, 7) for model in (checkpoint_predictor(seven[0]), bundle_predictor(seven[1])))
+    a, b = (
+        answers_of(model.predict, clips, 7) for model in (checkpoint_predictor(seven[0]), bundle_predictor(seven[1]))
+    )
     assert len(set(a.probabilities.argmax(axis=1))) > 1 and np.ptp(a.probabilities, axis=0).max() > 0.1
     np.testing.assert_allclose(a.probabilities, b.probabilities, atol=1e-4)
     np.testing.assert_array_equal(a.metrics.confusion, b.metrics.confusion)
@@ -159,7 +162,7 @@ def test_the_runtime_shows_a_still_as_it_is(public: Path) -> None:
 def test_a_class_that_the_model_lacks_is_refused() -> None:
     clips = EvalSet("made-up", "", np.array([0, 9]), lambda index: (None, np.zeros((512, 128), np.float32)))
     with pytest.raises(DataError) as caught:
-        evaluate(lambda frames, mel: np.zeros((len(mel), 7)), clips, 7)
+        answers_of(lambda frames, mel: np.zeros((len(mel), 7)), clips, 7)
     assert "class 9" in str(caught.value)
 
 

@@ -18,7 +18,6 @@ from mma_edge.errors import CheckpointError, DataError, UsageError
 from mma_trainer.commands.data_options import make_task
 from mma_trainer.commands.train import build_parser
 from mma_trainer.evaluation.metrics import Metrics, confusion_matrix
-from mma_trainer.evaluation.predict import checkpoint_predictor
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.report.folds import spread
@@ -27,6 +26,7 @@ from mma_trainer.training.loop import Run
 from mma_trainer.training.recipe import Recipe
 from mma_trainer.training.sweep import num_folds, read_fold, run_folds
 from mma_trainer.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mma_trainer.weights.predictor import checkpoint_predictor
 
 SEVEN = TINY.replace(labels=DFEW_LABELS)
 

@@ -27,7 +27,7 @@ from mma_edge.errors import DataError, MMAEdgeError, UsageError
 from mma_edge.precisions import BACKEND_CHOICES, PRECISIONS
 from mma_edge.recognizer import Recognizer
 from mma_trainer.evaluation.calibration import expected_calibration_error
-from mma_trainer.evaluation.predict import collect
+from mma_trainer.evaluation.predict import answers_of
 from mma_trainer.evaluation.sets import SETS, EvalSet, open_set
 from mma_trainer.labels import DFEW_LABELS
 
@@ -145,7 +145,7 @@ def _evaluate(
     """The figures of one condition; NaN, such as the recall of a class without clips, becomes None for JSON."""
     total = len(clips.labels)
     advance(clips.name, 0, total)
-    answers = collect(
+    answers = answers_of(
         recognizer.predict, clips, len(recognizer.labels), batch, lambda done: advance(clips.name, done, total)
     )
     metrics = answers.metrics

@@ -20,14 +20,14 @@ from mma_trainer.evaluation.calibration import ECE_BINS, Calibration
 from mma_trainer.evaluation.figures import (
     Evaluated,
     Progress,
+    calibrate_bundle,
     calibration_record,
     evaluate_set,
     figures_of,
     fit_calibration,
-    store_calibration,
 )
-from mma_trainer.evaluation.predict import Predictor, bundle_predictor, checkpoint_predictor
-from mma_trainer.evaluation.sets import SETS, EvalSet, open_set
+from mma_trainer.evaluation.predict import Predictor, bundle_predictor
+from mma_trainer.evaluation.sets import SETS, EvalSet, open_list, open_set
 
 EXAMPLES = """\
 examples:
@@ -113,7 +113,7 @@ def evaluate_command(args: argparse.Namespace, console: Console) -> int:
             found = fit_calibration(model, results, progress)
         record = calibration_record(model, found)
         _print_calibration(console, found, model)
-        store_calibration(args.model, record)
+        _store(args.model, record)
         console.print(f"temperature written into {args.model}", highlight=False, soft_wrap=True)
     if args.output:
         from mma_trainer.report.evaluation import write_eval_report
@@ -151,13 +151,23 @@ def _check(args: argparse.Namespace) -> None:
 
 def _open_model(args: argparse.Namespace) -> Predictor:
     if args.model is not None and args.model.is_file():
+        # Imported here: a bundle is evaluated without torch.
+        from mma_trainer.weights.predictor import checkpoint_predictor
+
         return checkpoint_predictor(args.model, args.device)
     return bundle_predictor(args.model, args.backend, args.precision)
 
 
-def _open_list(args: argparse.Namespace, model: Predictor) -> EvalSet:
-    from mma_trainer.evaluation.sets import open_list
+def _store(model: Path, record: dict) -> None:
+    if model.is_dir():
+        calibrate_bundle(model, record)
+        return
+    from mma_trainer.weights.predictor import calibrate_checkpoint
 
+    calibrate_checkpoint(model, record)
+
+
+def _open_list(args: argparse.Namespace, model: Predictor) -> EvalSet:
     roots = (args.frames_root, args.audio_root)
     return open_list(args.val_list, *roots, model.labels, model.image_size, args.clips, args.skip_bad)
 

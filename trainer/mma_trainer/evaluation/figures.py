@@ -10,10 +10,10 @@ import numpy as np
 
 from mma_edge.bundle import read_bundle, write_temperatures
 from mma_edge.bundle.manifest import MODALITIES
-from mma_edge.errors import DataError, OutputError, UsageError
+from mma_edge.errors import DataError, OutputError
 from mma_trainer.evaluation.calibration import ECE_BINS, Calibration, abstention, calibrate, expected_calibration_error
-from mma_trainer.evaluation.metrics import Metrics, recall_intervals, uar_interval, war_interval
-from mma_trainer.evaluation.predict import Answers, Predictor, collect
+from mma_trainer.evaluation.metrics import Metrics, finite, recall_intervals, uar_interval, war_interval
+from mma_trainer.evaluation.predict import Answers, Predictor, answers_of
 from mma_trainer.evaluation.robustness import spoiled
 from mma_trainer.evaluation.sets import EvalSet
 
@@ -33,17 +33,15 @@ class Evaluated:
 
 def evaluate_set(model: Predictor, clips: EvalSet, robustness: bool, progress: Progress) -> Evaluated:
     """Run a set, under every condition if `robustness`."""
-
-    def run(subset: EvalSet) -> Answers:
-        total = len(subset.labels)
-        return collect(
-            model.predict, subset, len(model.labels), progress=lambda done: progress(subset.name, done, total)
-        )
-
     if not robustness:
-        return Evaluated(clips, run(clips), {})
-    conditions = {condition.name: run(subset) for condition, subset in spoiled(clips)}
+        return Evaluated(clips, _answers(model, clips, progress), {})
+    conditions = {condition.name: _answers(model, subset, progress) for condition, subset in spoiled(clips)}
     return Evaluated(clips, conditions["clean"], conditions)
+
+
+def _answers(model: Predictor, clips: EvalSet, progress: Progress) -> Answers:
+    total = len(clips.labels)
+    return answers_of(model.predict, clips, len(model.labels), progress=lambda done: progress(clips.name, done, total))
 
 
 def figures_of(result: Evaluated, labels: Sequence[str], thresholds: Sequence[float]) -> dict:
@@ -66,10 +64,10 @@ def figures_of(result: Evaluated, labels: Sequence[str], thresholds: Sequence[fl
         "robustness": [
             {
                 "condition": name,
-                "uar": number(a.metrics.uar),
-                "war": number(a.metrics.war),
-                "uar_difference": number(a.metrics.uar - metrics.uar),
-                "war_difference": number(a.metrics.war - metrics.war),
+                "uar": finite(a.metrics.uar),
+                "war": finite(a.metrics.war),
+                "uar_difference": finite(a.metrics.uar - metrics.uar),
+                "war_difference": finite(a.metrics.war - metrics.war),
                 "ece": expected_calibration_error(a.probabilities, a.labels),
             }
             for name, a in result.conditions.items()
@@ -82,19 +80,15 @@ def metric_figures(metrics: Metrics, labels: Sequence[str]) -> dict:
     return {
         "num_clips": metrics.num_clips,
         "labels": list(labels),
-        "uar": number(metrics.uar),
+        "uar": finite(metrics.uar),
         "uar_interval": list(uar_interval(metrics)),
-        "war": number(metrics.war),
+        "war": finite(metrics.war),
         "war_interval": list(war_interval(metrics)),
-        "loss": number(metrics.loss),
-        "recall": [number(value) for value in metrics.recall],
+        "loss": finite(metrics.loss),
+        "recall": [finite(value) for value in metrics.recall],
         "recall_intervals": [list(interval) for interval in recall_intervals(metrics)],
         "confusion": metrics.confusion.tolist(),
     }
-
-
-def number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def fit_calibration(model: Predictor, results: Sequence[Evaluated], progress: Progress) -> dict[str, Calibration]:
@@ -109,18 +103,7 @@ def fit_calibration(model: Predictor, results: Sequence[Evaluated], progress: Pr
         if not chosen and modality != "both":
             other = "audio" if modality == "video" else "video"
             lacking = [r.clips.without(other) for r in results if (r.answers.available == 0).any()]
-            chosen = [
-                (
-                    clips,
-                    collect(
-                        model.predict,
-                        clips,
-                        len(model.labels),
-                        progress=lambda done, c=clips: progress(c.name, done, len(c.labels)),
-                    ),
-                )
-                for clips in lacking
-            ]
+            chosen = [(clips, _answers(model, clips, progress)) for clips in lacking]
         if rows := [_rows(clips, answers, index) for clips, answers in chosen if (answers.available == index).any()]:
             logits, labels = (np.concatenate([row[key] for row in rows]) for key in ("scores", "labels"))
             # Speakers of two sets are two: their places in the list of sets keep them apart.
@@ -150,31 +133,9 @@ def calibration_record(model: Predictor, found: dict[str, Calibration]) -> dict:
     }
 
 
-def store_calibration(path: Path, record: dict) -> None:
-    """Write a calibration where it belongs: the provenance of a checkpoint, the manifest of a bundle.
-
-    Raises:
-        UsageError: the file is the authors' own and would have to be rewritten in another format.
-        OutputError: it cannot be written; what was there stays as it was.
-    """
-    if path.is_dir():
-        try:
-            write_temperatures(read_bundle(path), record["temperature"], record)
-        except OSError as error:
-            raise OutputError(f"{path} cannot be calibrated ({error.strerror})", "a bundle of yours") from error
-        return
-    from dataclasses import replace
-
-    from mma_trainer.weights.checkpoint import read_checkpoint, save_checkpoint
-
-    checkpoint = read_checkpoint(path)
-    if "layout" in str(checkpoint.provenance.get("origin", "")):
-        raise UsageError(
-            f"{path} is in the authors' format, which has no place for a temperature",
-            "a checkpoint of mma-train or a bundle",
-            "mma-export it and calibrate the bundle",
-        )
-    floats = [tensor for tensor in checkpoint.state_dict.values() if tensor.is_floating_point()]
-    half = all((tensor.half().float() == tensor).all() for tensor in floats)  # stored so: nothing is lost again
-    provenance = {**checkpoint.provenance, "calibration": record}
-    save_checkpoint(path, replace(checkpoint, provenance=provenance), half=half)
+def calibrate_bundle(folder: Path, record: dict) -> None:
+    """Write a calibration into the manifest of a bundle; OutputError leaves what was there as it was."""
+    try:
+        write_temperatures(read_bundle(folder), record["temperature"], record)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be calibrated ({error.strerror})", "a bundle of yours") from error

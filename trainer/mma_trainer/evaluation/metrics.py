@@ -42,6 +42,11 @@ class Metrics:
         return int(self.confusion.sum())
 
 
+def finite(value: float) -> float | None:
+    """None for NaN, the recall of a class without clips: JSON has no NaN."""
+    return float(value) if np.isfinite(value) else None
+
+
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
     """Counts (C, C): rows true, columns predicted."""
     flat = np.asarray(labels) * num_classes + np.asarray(predictions)

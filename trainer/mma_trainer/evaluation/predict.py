@@ -1,4 +1,4 @@
-"""The one loop that runs labelled clips through a checkpoint or a bundle, on the same inputs."""
+"""The one loop that runs labelled clips through a model; a checkpoint and a bundle get the same inputs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
-from mma_edge.bundle.manifest import MODALITIES, read_temperatures
-from mma_edge.clip import NUM_FRAMES
-from mma_edge.errors import CheckpointError, DataError, UsageError
-from mma_edge.predictor import cool, modalities, softmax
+import mma_edge
+from mma_edge.bundle.manifest import MODALITIES
+from mma_edge.errors import DataError
+from mma_edge.predictor import modalities
 from mma_edge.recognizer import Recognizer
 from mma_trainer.evaluation.metrics import Metrics, metrics_of
 from mma_trainer.evaluation.sets import BATCH, EvalSet
@@ -39,7 +38,7 @@ class Answers:
     Attributes:
         labels: int64 (N,) true classes.
         probabilities: float32 (N, C).
-        available: int (N,), what there was of each clip: an index into MODALITIES.
+        available: int (N,), which modalities each clip had: an index into MODALITIES.
         predict_s: time spent inside the model.
     """
 
@@ -58,7 +57,7 @@ class Answers:
         return metrics_of(self.labels, self.log_probabilities)
 
 
-def collect(
+def answers_of(
     predict: Predict,
     clips: EvalSet,
     num_classes: int,
@@ -87,60 +86,14 @@ def collect(
     return Answers(clips.labels, np.concatenate(found), np.concatenate(available), predict_s)
 
 
-def evaluate(
-    predict: Predict, clips: EvalSet, num_classes: int, progress: Callable[[int], None] = lambda done: None
-) -> Metrics:
-    """UAR, WAR, loss and confusion of a set."""
-    return collect(predict, clips, num_classes, progress=progress).metrics
-
-
 def _available(frames: np.ndarray | None, mel: np.ndarray | None) -> np.ndarray:
     if frames is None or mel is None:
         return np.full(len(mel if frames is None else frames), MODALITIES.index("audio" if frames is None else "video"))
     return modalities(frames, mel)
 
 
-def checkpoint_predictor(path: Path, device: str = "cpu") -> Predictor:
-    """A checkpoint on PyTorch; a missing modality is fed and calibrated as the runtime does it."""
-    import torch
-
-    from mma_trainer.model.inputs import ContractModel
-    from mma_trainer.weights.checkpoint import build_model, read_checkpoint
-
-    checkpoint = read_checkpoint(path)
-    try:
-        temperatures = read_temperatures(checkpoint.provenance.get("calibration", {}).get("temperature", 1.0))
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: {error}", hint="calibrate it again with mma-eval --calibrate") from error
-    model = ContractModel(build_model(checkpoint, path)).to(_device(device))
-    S = checkpoint.config.image_size
-
-    def predict(frames: np.ndarray | None, mel: np.ndarray | None) -> np.ndarray:
-        count = len(frames) if frames is not None else len(mel)
-        frames = np.zeros((count, NUM_FRAMES, S, S, 3), np.uint8) if frames is None else frames
-        mel = np.zeros((count, NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32) if mel is None else mel
-        with torch.inference_mode():
-            inputs = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in (frames, mel))
-            logits = model(*inputs).float().cpu().numpy()
-        return softmax(cool(logits, frames, mel, temperatures))
-
-    return Predictor(predict, checkpoint.config.labels, S, temperatures)
-
-
-def _device(name: str) -> str:
-    import torch
-
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {name} cannot be used", "cpu or a CUDA device of this machine") from error
-    return name
-
-
 def bundle_predictor(folder: Path | None, backend: str = "auto", precision: str | None = None) -> Predictor:
     """A bundle on the runtime's own `Recognizer.predict`; None is the embedded one."""
-    import mma_edge
-
     return recognizer_predictor(mma_edge.load(folder, backend, precision))
 
 

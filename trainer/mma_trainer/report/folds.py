@@ -11,8 +11,7 @@ from rich.console import Console
 
 from mma_edge.errors import OutputError
 from mma_edge.files import to_json, write_text
-from mma_trainer.evaluation.figures import number
-from mma_trainer.evaluation.metrics import Metrics
+from mma_trainer.evaluation.metrics import Metrics, finite
 from mma_trainer.report.figures import plot_confusion
 from mma_trainer.report.page import Block, Heading, Matrix, Page, Table, Text, Tiles, to_html, to_markdown, to_rich
 from mma_trainer.report.paper import PUBLISHED
@@ -63,19 +62,19 @@ def to_dict(summary: FoldSummary) -> dict:
                 {
                     "fold": index,
                     "num_clips": metrics.num_clips,
-                    "uar": number(metrics.uar),
-                    "war": number(metrics.war),
-                    "recall": [number(value) for value in metrics.recall],
+                    "uar": finite(metrics.uar),
+                    "war": finite(metrics.war),
+                    "recall": [finite(value) for value in metrics.recall],
                     "confusion": metrics.confusion.tolist(),
                 }
                 for index, metrics in enumerate(folds, 1)
             ],
-            "recall_mean": [number(spread(column)[0]) for column in recalls.T],
+            "recall_mean": [finite(spread(column)[0]) for column in recalls.T],
             "confusion_sum": summary.confusion(name).confusion.tolist(),
         }
         for key in ("uar", "war"):
             mean, deviation = spread([getattr(metrics, key) for metrics in folds])
-            entry |= {f"{key}_mean": number(mean), f"{key}_deviation": number(deviation)}
+            entry |= {f"{key}_mean": finite(mean), f"{key}_deviation": finite(deviation)}
         protocols[name.replace(" ", "_")] = entry
     published = [vars(row) for row in PUBLISHED.get(summary.dataset, ())]
     labels = list(summary.labels)

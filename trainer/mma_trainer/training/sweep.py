@@ -16,13 +16,13 @@ from mma_edge.errors import CheckpointError, DataError, UsageError
 from mma_edge.files import to_json, write_text
 from mma_trainer.data.lists import scan_list
 from mma_trainer.data.protocols import PROTOCOLS, describe, find_fold
-from mma_trainer.evaluation.figures import number
-from mma_trainer.evaluation.metrics import Metrics
-from mma_trainer.evaluation.predict import checkpoint_predictor, evaluate
+from mma_trainer.evaluation.metrics import Metrics, finite
+from mma_trainer.evaluation.predict import answers_of
 from mma_trainer.evaluation.sets import list_set
 from mma_trainer.report.folds import FoldSummary, print_summary, write_summary
 from mma_trainer.training.loop import LAST
 from mma_trainer.training.processes import Processes
+from mma_trainer.weights.predictor import checkpoint_predictor
 
 FINISHED = "fold.json"
 MODEL = "model.pt"
@@ -49,7 +49,7 @@ class FoldResult:
 
     def to_dict(self) -> dict:
         metrics = {"one_clip": self.one_clip, "two_clips": self.two_clips}
-        plain = {key: m and {"confusion": m.confusion.tolist(), "loss": number(m.loss)} for key, m in metrics.items()}
+        plain = {key: m and {"confusion": m.confusion.tolist(), "loss": finite(m.loss)} for key, m in metrics.items()}
         return {"schema": SCHEMA, "fold": self.fold, "labels": list(self.labels), **plain, "options": self.options}
 
 
@@ -147,7 +147,7 @@ def measure_two_clips(args: argparse.Namespace, model: Path) -> Metrics:
     # What is bad was named, and left out or refused, before training.
     entries, _ = scan_list(fold.val_list, fold.frames_root, fold.audio_root, fold.labels)
     clips = list_set(fold.val_list.stem, fold.val_list.name, entries, predictor.image_size, views=2)
-    return evaluate(predictor.predict, clips, len(predictor.labels))
+    return answers_of(predictor.predict, clips, len(predictor.labels)).metrics
 
 
 def _folder(args: argparse.Namespace, fold: int) -> Path:
