@@ -229,7 +229,7 @@ def test_real_training_stopped_in_a_fold_goes_on_to_the_same_summary(five_folds:
         run = Run(network, SEVEN, recipe, task, args.run, {"dataset": "dfew"}, console, torch.device("cpu"))
         metrics = run.fit(args.resume)
         save_checkpoint(args.run / "model.pt", Checkpoint(SEVEN, network.model.state_dict()))
-        write_run_report(args.run, metrics, SEVEN, run.provenance)
+        write_run_report(args.run, metrics, SEVEN.to_dict(), run.provenance)
         return metrics
 
     def stopped(args: argparse.Namespace, console: Console) -> Metrics:

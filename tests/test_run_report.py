@@ -72,7 +72,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "dfew1"
     folder.mkdir()
     (folder / "log.csv").write_text(LOG)
-    write_run_report(folder, METRICS, TINY, PROVENANCE, {"training clips": 9364, "validation clips": 14})
+    write_run_report(folder, METRICS, TINY.to_dict(), PROVENANCE, {"training clips": 9364, "validation clips": 14})
     return folder
 
 
@@ -98,7 +98,7 @@ def test_the_figures_beside_the_page_are_those_of_the_metrics(run: Path) -> None
 
 
 def test_a_run_without_a_log_still_has_a_page(tmp_path: Path) -> None:
-    path = write_run_report(tmp_path, METRICS, TINY, {})
+    path = write_run_report(tmp_path, METRICS, TINY.to_dict(), {})
     html = path.read_text()
     needs_nothing_else(html)
     assert "<svg" not in html and "Recall per class" in html
@@ -115,7 +115,7 @@ def test_columns_that_are_no_numbers_are_left_out_of_the_curves(run: Path, tmp_p
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError) as error:
-        write_run_report(tmp_path / "file", METRICS, TINY, {})
+        write_run_report(tmp_path / "file", METRICS, TINY.to_dict(), {})
     assert "cannot write" in one_line(error.value)
 
 

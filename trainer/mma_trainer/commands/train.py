@@ -113,7 +113,7 @@ def _finish(run: Run, metrics: Metrics, half: bool) -> None:
         "training clips per epoch": run.task.num_batches * run.recipe.batch_size,
         "validation clips": metrics.num_clips,
     }
-    page = write_run_report(run.folder, metrics, run.config, run.provenance, clips)
+    page = write_run_report(run.folder, metrics, run.config.to_dict(), run.provenance, clips)
     run.console.print(
         f"UAR {metrics.uar:.4f}  WAR {metrics.war:.4f}  on {metrics.num_clips} clips; report in {page}", soft_wrap=True
     )

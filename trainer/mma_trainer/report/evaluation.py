@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mma_edge.errors import OutputError
-from mma_edge.files import make_folder, to_json, write_text
+from mma_edge.files import make_folder
 from mma_trainer.evaluation.calibration import ECE_BINS, reliability
 from mma_trainer.evaluation.figures import Evaluated
 from mma_trainer.evaluation.predict import Predictor
+from mma_trainer.report.blocks import INTERVAL_NOTE, headline, recall_and_confusion, value_table, write_report
 from mma_trainer.report.figures import abstention_curve, difference_bars, plot_confusion, reliability_diagram
-from mma_trainer.report.page import Block, Figure, Gallery, Heading, Page, Table, Text, Tiles, to_html
-from mma_trainer.report.run import (
-    INTERVAL_NOTE,
-    METRICS,
-    REPORT,
-    confusion_matrix,
-    headline,
-    percent,
-    recall_bars,
-)
+from mma_trainer.report.page import Block, Figure, Gallery, Heading, Page, Table, Text, number, percent
 
 HONESTY_NOTE = (
     f"Expected calibration error (ECE): answers sorted by confidence into {ECE_BINS} equal-width bins; the distance "
@@ -32,6 +23,11 @@ ROBUSTNESS_NOTE = (
     "shifted against the frames, what leaves the clip is lost and silence takes its place; a dropped frame shows the "
     "last one that came through. On stills, shifts only test a missing beginning or end of the sound, and dropped "
     "frames make no difference. All of it is the same in every run."
+)
+CALIBRATION_NOTE = (
+    "Temperature scaling fitted by negative log-likelihood, one temperature for each combination of modalities. "
+    "'Now' is cross-fitted: each half of the clips at the temperature of the other half. The figures of the sets "
+    "below are those before this calibration."
 )
 THRESHOLDS_SHOWN = tuple(round(0.1 * step, 1) for step in range(10))
 
@@ -55,80 +51,66 @@ def write_eval_report(
         OutputError: something cannot be written.
     """
     make_folder(folder)
-    temperatures = ", ".join(f"{key} {value:.3f}" for key, value in model.temperatures.items())
-    facts = (("model", name), ("classes", ", ".join(model.labels)), ("faces", f"{model.image_size} px"))
-    facts = (*facts, ("temperatures in use", temperatures), ("sets", ", ".join(entry["set"] for entry in figures)))
-    blocks: list[Block] = [Table("What was evaluated", ("", "value"), facts, (1,)), Text(INTERVAL_NOTE)]
+    facts = {
+        "model": name,
+        "classes": model.labels,
+        "faces": f"{model.image_size} px",
+        "temperatures in use": {key: number(value, 3) for key, value in model.temperatures.items()},
+        "sets": [entry["set"] for entry in figures],
+    }
+    blocks: list[Block] = [value_table("What was evaluated", facts), Text(INTERVAL_NOTE)]
     if calibration:
         blocks += _calibration(calibration)
     for result, entry in zip(results, figures, strict=True):
         blocks += _set_blocks(result, entry)
-        path = folder / f"confusion_{result.clips.name}.png"
-        try:
-            plot_confusion(result.answers.metrics, model.labels, path)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}", hint="choose another --output") from error
+        plot_confusion(result.answers.metrics, model.labels, folder / f"confusion_{result.clips.name}.png")
     values = {"model": name, "temperatures": model.temperatures, "sets": list(figures), "calibration": calibration}
-    write_text(folder / METRICS, to_json(values))
-    page = folder / REPORT
-    write_text(page, to_html(Page(f"Evaluation of {Path(name).name}", blocks)))
-    return page
+    return write_report(folder, Page(f"Evaluation of {Path(name).name}", blocks), values)
 
 
 def _set_blocks(result: Evaluated, entry: Mapping) -> list[Block]:
-    (tiles,) = headline(entry)
-    honesty = [("ECE", percent(entry["ece"]), ""), ("AURC", f"{entry['abstention']['aurc']:.3f}", "lower is better")]
+    aurc = number(entry["abstention"]["aurc"], 3)
     answers = result.answers
-    blocks: list[Block] = [
+    reliability_figure = Figure(
+        reliability_diagram(reliability(answers.probabilities, answers.labels)),
+        "Right answers by stated confidence; area of a dot: its share of the answers",
+    )
+    abstention_figure = Figure(
+        abstention_curve(entry["abstention"]["curve"]),
+        "Right answers among those given, when the least confident are withheld",
+    )
+    return [
         Heading(entry["set"]),
         Text(entry["description"] + ".", note=entry["set"] == "pseudo"),
-        Tiles([*tiles.tiles[:2], *honesty, *tiles.tiles[2:]]),
-        Heading("Recall per class", 3),
-        recall_bars(entry),
-        Heading("Confusion", 3),
-        confusion_matrix(entry),
+        headline(entry, [("ECE", percent(entry["ece"], 2, " %"), ""), ("AURC", aurc, "lower is better")]),
+        *recall_and_confusion(entry, level=3),
         Heading("Confidence", 3),
         Text(HONESTY_NOTE),
-        Gallery(
-            [
-                Figure(
-                    reliability_diagram(reliability(answers.probabilities, answers.labels)),
-                    "Right answers by stated confidence; area of a dot: its share of the answers",
-                ),
-                Figure(
-                    abstention_curve(entry["abstention"]["curve"]),
-                    "Right answers among those given, when the least confident are withheld",
-                ),
-            ]
-        ),
+        Gallery([reliability_figure, abstention_figure]),
         _thresholds(entry),
+        *(_robustness(entry["robustness"]) if entry["robustness"] else ()),
     ]
-    if entry["robustness"]:
-        blocks += _robustness(entry)
-    return blocks
 
 
 def _thresholds(entry: Mapping) -> Table:
     wanted = {row["threshold"]: row for row in entry["abstention"]["table"] if row["threshold"] in THRESHOLDS_SHOWN}
     wanted |= {row["threshold"]: row for row in entry["abstention"]["at"]}
     rows = [
-        (f"{threshold:g}", percent(row["coverage"]), percent(row["accuracy"]))
+        (f"{threshold:g}", percent(row["coverage"], 2, " %"), percent(row["accuracy"], 2, " %"))
         for threshold, row in sorted(wanted.items())
     ]
-    return Table(
-        "Answering only at this confidence and above", ("confidence", "clips answered", "of these right"), rows
-    )
+    header = ("confidence", "clips answered", "of these right")
+    return Table("Answering only at this confidence and above", header, rows)
 
 
-def _robustness(entry: Mapping) -> list[Block]:
-    rows = entry["robustness"]
+def _robustness(rows: Sequence[Mapping]) -> list[Block]:
     clean, *others = rows
     figure = difference_bars([row["condition"] for row in others], clean["uar"], [row["uar"] for row in others])
-    signed = [(row, *(f"{100 * row[f'{key}_difference']:+.2f}" for key in ("uar", "war"))) for row in rows]
-    cells = [
-        (row["condition"], percent(row["uar"]), uar, percent(row["war"]), war, percent(row["ece"]))
-        for row, uar, war in signed
-    ]
+    cells = []
+    for row in rows:
+        uar, war, ece = (percent(row[key], 2, " %") for key in ("uar", "war", "ece"))
+        uar_difference, war_difference = (f"{100 * row[f'{key}_difference']:+.2f}" for key in ("uar", "war"))
+        cells.append((row["condition"], uar, uar_difference, war, war_difference, ece))
     header = ("condition", "UAR", "to clean", "WAR", "to clean", "ECE")
     return [
         Heading("Robustness", 3),
@@ -144,18 +126,12 @@ def _calibration(record: Mapping) -> list[Block]:
             name,
             fit["source"],
             f"{fit['num_clips']:,}",
-            f"{fit['temperature_before']:.3f}",
-            f"{fit['temperature']:.3f}",
-            *(percent(fit[key]) for key in ("ece_raw", "ece_before", "ece_after")),
-            f"{fit['nll_before']:.3f}",
-            f"{fit['nll_after']:.3f}",
+            *(number(fit[key], 3) for key in ("temperature_before", "temperature")),
+            *(percent(fit[key], 2, " %") for key in ("ece_raw", "ece_before", "ece_after")),
+            *(number(fit[key], 3) for key in ("nll_before", "nll_after")),
         )
         for name, fit in record["fits"].items()
     ]
     header = ("clips with", "from", "clips", "T was", "T", "ECE at T = 1", "ECE was", "ECE now", "NLL was", "NLL now")
-    note = (
-        "Temperature scaling fitted by negative log-likelihood, one temperature for each combination of modalities. "
-        "'Now' is cross-fitted: each half of the clips at the temperature of the other half. The figures of the sets "
-        "below are those before this calibration."
-    )
-    return [Heading("Calibration"), Text(note), Table("Expected calibration error and likelihood", header, rows, (1,))]
+    table = Table("Expected calibration error and likelihood", header, rows, (1,))
+    return [Heading("Calibration"), Text(CALIBRATION_NOTE), table]

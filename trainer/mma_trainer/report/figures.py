@@ -1,9 +1,9 @@
-"""Figures of the reports as SVG text that takes the ink of the page around it, in light and dark; some as PNG files."""
+"""Figures in one style: SVG text that takes the ink of the page around it, in light and dark, and PNG files."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -15,11 +15,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mma_edge.errors import OutputError
+from mma_edge.files import replaced
 from mma_trainer.evaluation.calibration import Bin
 from mma_trainer.evaluation.metrics import Metrics
 
 BLUE, ORANGE, GREEN = "#4a8bd3", "#d9822b", "#3fa06b"
-INK = "#0a0b0c"  # stands for the page's own ink
+INK = "#0a0b0c"  # replaced by the page's own ink in an SVG
 WIDTH_IN = 9.0
 HALF_IN = 4.6
 # Glyphs as outlines: the reader's machine need not have our font. A fixed salt: the same figures, the same file.
@@ -44,94 +46,83 @@ SHARE_LINES = {
 }
 
 
-def training_curves(epochs: Sequence[float], columns: dict[str, Sequence[float]]) -> str:
-    """Loss on the left; UAR and WAR in percent on the right. Columns that are not there are not drawn."""
-    with matplotlib.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH_IN, 3.4), layout="constrained")
-        for axes, lines, scale in ((left, LOSS_LINES, 1), (right, SHARE_LINES, 100)):
-            for key, (label, colour) in lines.items():
-                if key in columns:
-                    values = [scale * value for value in columns[key]]
-                    axes.plot(epochs, values, color=colour, label=label, marker="o" if len(epochs) < 40 else "", ms=3)
-            axes.set_xlabel("epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            if axes.lines:
-                axes.legend()
-            _plain(axes)
-        left.set_ylabel("cross-entropy, nats")
-        right.set(ylabel="percent", ylim=(0, 100))
-        return svg_text(figure)
+@matplotlib.rc_context(STYLE)
+def training_curves(columns: Mapping[str, Sequence[float]]) -> str:
+    """Loss on the left; UAR and WAR in percent on the right, over the column "epoch"; absent columns are not drawn."""
+    return svg_text(_curves(columns))
 
 
+@matplotlib.rc_context(STYLE)
+def plot_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
+    """The training curves of a run's log as a picture; OutputError where it cannot be written."""
+    _write_png(_curves({key: [row[key] for row in rows] for key in ("epoch", *LOSS_LINES, *SHARE_LINES)}), path)
+
+
+def _curves(columns: Mapping[str, Sequence[float]]) -> Figure:
+    epochs = columns["epoch"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH_IN, 3.4), layout="constrained")
+    for axes, lines, scale in ((left, LOSS_LINES, 1), (right, SHARE_LINES, 100)):
+        for key, (label, colour) in lines.items():
+            if key in columns:
+                values = [scale * value for value in columns[key]]
+                axes.plot(epochs, values, color=colour, label=label, marker="o" if len(epochs) < 40 else "", ms=3)
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if axes.lines:
+            axes.legend()
+        _plain(axes)
+    left.set_ylabel("cross-entropy, nats")
+    right.set(ylabel="percent", ylim=(0, 100))
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
 def reliability_diagram(bins: Sequence[Bin]) -> str:
     """Accuracy against confidence, the area of a dot its share of the answers; the diagonal is honest."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(HALF_IN, 3.4), layout="constrained")
-        axes.plot([0, 100], [0, 100], color=INK, linewidth=1, linestyle="--", alpha=0.6)
-        confidence, accuracy = ([100 * getattr(b, key) for b in bins] for key in ("confidence", "accuracy"))
-        axes.plot(confidence, accuracy, color=BLUE, linewidth=1.2)
-        axes.scatter(confidence, accuracy, s=[8 + 400 * b.share for b in bins], color=BLUE, alpha=0.7, linewidths=0)
-        axes.set(xlabel="stated confidence, percent", ylabel="right answers, percent", xlim=(0, 103), ylim=(0, 103))
-        _plain(axes)
-        return svg_text(figure)
+    figure, axes = _right_answers("stated confidence, percent")
+    axes.plot([0, 100], [0, 100], color=INK, linewidth=1, linestyle="--", alpha=0.6)
+    confidence, accuracy = ([100 * getattr(b, key) for b in bins] for key in ("confidence", "accuracy"))
+    axes.plot(confidence, accuracy, color=BLUE, linewidth=1.2)
+    axes.scatter(confidence, accuracy, s=[8 + 400 * b.share for b in bins], color=BLUE, alpha=0.7, linewidths=0)
+    return svg_text(figure)
 
 
+@matplotlib.rc_context(STYLE)
 def abstention_curve(curve: Sequence[dict]) -> str:
     """Accuracy of the answers given, against the share of clips that get one."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(HALF_IN, 3.4), layout="constrained")
-        coverage, accuracy = ([100 * row[key] for row in curve] for key in ("coverage", "accuracy"))
-        axes.plot(coverage, accuracy, color=BLUE)
-        axes.set(xlabel="clips answered, percent", ylabel="right answers, percent", xlim=(0, 103), ylim=(0, 103))
-        _plain(axes)
-        return svg_text(figure)
+    figure, axes = _right_answers("clips answered, percent")
+    axes.plot(*([100 * row[key] for row in curve] for key in ("coverage", "accuracy")), color=BLUE)
+    return svg_text(figure)
 
 
+def _right_answers(xlabel: str) -> tuple[Figure, Axes]:
+    figure, axes = plt.subplots(figsize=(HALF_IN, 3.4), layout="constrained")
+    axes.set(xlabel=xlabel, ylabel="right answers, percent", xlim=(0, 103), ylim=(0, 103))
+    _plain(axes)
+    return figure, axes
+
+
+@matplotlib.rc_context(STYLE)
 def difference_bars(names: Sequence[str], clean: float, values: Sequence[float]) -> str:
     """UAR of each condition in percent; the dashed line is the clean one."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(WIDTH_IN, 0.8 + 0.3 * len(names)), layout="constrained")
-        bars = axes.barh(list(names), [100 * value for value in values], color=BLUE, height=0.68)
-        axes.bar_label(bars, [f"{100 * v:.1f} ({100 * (v - clean):+.1f})" for v in values], padding=4, fontsize=9)
-        axes.axvline(100 * clean, color=ORANGE, linestyle="--", linewidth=1.2, zorder=0)
-        axes.set(xlabel="UAR, percent (difference to clean)", xlim=(0, max(100 * max(values) * 1.22, 1)))
-        axes.invert_yaxis()
-        _plain(axes)
-        axes.grid(visible=False, axis="y")
-        return svg_text(figure)
+    figure, axes = plt.subplots(figsize=(WIDTH_IN, 0.8 + 0.3 * len(names)), layout="constrained")
+    bars = axes.barh(list(names), [100 * value for value in values], color=BLUE, height=0.68)
+    axes.bar_label(bars, [f"{100 * v:.1f} ({100 * (v - clean):+.1f})" for v in values], padding=4, fontsize=9)
+    axes.axvline(100 * clean, color=ORANGE, linestyle="--", linewidth=1.2, zorder=0)
+    axes.set(xlabel="UAR, percent (difference to clean)", xlim=(0, max(100 * max(values) * 1.22, 1)))
+    axes.invert_yaxis()
+    _plain(axes)
+    axes.grid(visible=False, axis="y")
+    return svg_text(figure)
 
 
-def _plain(axes: Axes) -> None:
-    axes.grid(alpha=0.15)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def svg_text(figure: Figure) -> str:
-    """The figure's <svg> element; prolog and metadata, which name addresses of the web, left out."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    plt.close(figure)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :].strip().replace(INK, "currentColor")
-
-
-def plot_curves(rows: list[dict], path: Path) -> None:
-    """Loss, UAR and WAR per epoch."""
-    epochs = [row["epoch"] for row in rows]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axes, lines in (
-        (left, {"train_loss": "training", "val_loss": "validation"}),
-        (right, {"train_war": "training WAR", "val_war": "validation WAR", "val_uar": "validation UAR"}),
-    ):
-        for key, label in lines.items():
-            axes.plot(epochs, [row[key] for row in rows], marker=".", label=label)
-    left.set(xlabel="epoch", ylabel="cross-entropy (nats)")
-    right.set(xlabel="epoch", ylabel="recall", ylim=(0, 1))
-    for axes in (left, right):
-        axes.legend()
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+@matplotlib.rc_context(STYLE)
+def plot_confusion(metrics: Metrics, labels: tuple[str, ...], path: Path) -> None:
+    """The confusion matrix as a picture of its own; OutputError where it cannot be written."""
+    side = 2.5 + 0.45 * len(labels)
+    figure, axes = plt.subplots(figsize=(side + 1, side), layout="constrained")
+    draw_confusion(axes, metrics, labels, f"UAR {100 * metrics.uar:.2f} %   WAR {100 * metrics.war:.2f} %")
+    _write_png(figure, path)
 
 
 def draw_confusion(axes: Axes, metrics: Metrics, labels: tuple[str, ...], title: str) -> None:
@@ -150,10 +141,25 @@ def draw_confusion(axes: Axes, metrics: Metrics, labels: tuple[str, ...], title:
             )
 
 
-def plot_confusion(metrics: Metrics, labels: tuple[str, ...], path: Path) -> None:
-    """The confusion matrix as a picture of its own."""
-    side = 2.5 + 0.45 * len(labels)
-    figure, axes = plt.subplots(figsize=(side + 1, side), layout="constrained")
-    draw_confusion(axes, metrics, labels, f"UAR {100 * metrics.uar:.2f} %   WAR {100 * metrics.war:.2f} %")
-    figure.savefig(path, dpi=110)
+def _plain(axes: Axes) -> None:
+    axes.grid(alpha=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def svg_text(figure: Figure) -> str:
+    """The figure's <svg> element, without prolog and metadata: these name addresses of the web."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     plt.close(figure)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :].strip().replace(INK, "currentColor")
+
+
+def _write_png(figure: Figure, path: Path) -> None:
+    try:
+        with replaced(path) as aside:
+            figure.savefig(aside, format="png", dpi=110, transparent=False, facecolor="white")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}", hint="choose another folder") from error
+    finally:
+        plt.close(figure)

@@ -9,12 +9,24 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from mma_edge.errors import OutputError
 from mma_edge.files import to_json, write_text
 from mma_trainer.evaluation.metrics import Metrics, finite
+from mma_trainer.report.blocks import value_table
 from mma_trainer.report.figures import plot_confusion
-from mma_trainer.report.page import Block, Heading, Matrix, Page, Table, Text, Tiles, to_html, to_markdown, to_rich
-from mma_trainer.report.paper import PUBLISHED
+from mma_trainer.report.page import (
+    Block,
+    Heading,
+    Matrix,
+    Page,
+    Table,
+    Text,
+    Tiles,
+    percent,
+    to_html,
+    to_markdown,
+    to_rich,
+)
+from mma_trainer.report.paper import PUBLISHED, Published
 
 ONE, TWO = "one clip", "mean of two clips"
 PICTURE = "confusion.png"
@@ -39,6 +51,19 @@ class FoldSummary:
     @property
     def protocols(self) -> dict[str, Sequence[Metrics]]:
         return {ONE: self.one_clip, TWO: self.two_clips}
+
+    @property
+    def columns(self) -> dict[str, list[float]]:
+        """Every fold's value by name: "UAR, one clip", "WAR, one clip" ..."""
+        return {
+            f"{key.upper()}, {name}": [getattr(metrics, key) for metrics in folds]
+            for name, folds in self.protocols.items()
+            for key in ("uar", "war")
+        }
+
+    @property
+    def published(self) -> tuple[Published, ...]:
+        return PUBLISHED.get(self.dataset, ())
 
     def confusion(self, protocol: str) -> Metrics:
         """The folds' matrices added up: every video of the data set once."""
@@ -73,74 +98,68 @@ def to_dict(summary: FoldSummary) -> dict:
             "confusion_sum": summary.confusion(name).confusion.tolist(),
         }
         for key in ("uar", "war"):
-            mean, deviation = spread([getattr(metrics, key) for metrics in folds])
+            mean, deviation = spread(summary.columns[f"{key.upper()}, {name}"])
             entry |= {f"{key}_mean": finite(mean), f"{key}_deviation": finite(deviation)}
         protocols[name.replace(" ", "_")] = entry
-    published = [vars(row) for row in PUBLISHED.get(summary.dataset, ())]
-    labels = list(summary.labels)
     return {
         "dataset": summary.dataset,
-        "labels": labels,
+        "labels": list(summary.labels),
         **protocols,
-        "published_percent": published,
+        "published_percent": [vars(row) for row in summary.published],
         "options": summary.options,
     }
 
 
 def fold_table(summary: FoldSummary) -> Table:
     """UAR and WAR per fold, their mean and spread."""
-    header = ("fold", "test clips", *(f"{key}, {name}" for name in summary.protocols for key in ("UAR", "WAR")))
-    columns = [[getattr(m, key) for m in folds] for folds in summary.protocols.values() for key in ("uar", "war")]
+    clips = [metrics.num_clips for metrics in summary.one_clip]
+    columns = summary.columns.values()
     rows = [
-        (str(index + 1), f"{metrics.num_clips:,}", *(_percent(column[index]) for column in columns))
-        for index, metrics in enumerate(summary.one_clip)
+        (str(index + 1), f"{count:,}", *(percent(column[index], 2) for column in columns))
+        for index, count in enumerate(clips)
     ]
-    spreads = [spread(column) for column in columns]
-    total = f"{sum(metrics.num_clips for metrics in summary.one_clip):,}"
-    rows.append(("mean", total, *(_percent(mean) for mean, _ in spreads)))
-    rows.append(("deviation", "", *(_percent(deviation) for _, deviation in spreads)))
+    means, deviations = zip(*map(spread, columns), strict=True)
+    rows.append(("mean", f"{sum(clips):,}", *(percent(mean, 2) for mean in means)))
+    rows.append(("deviation", "", *(percent(deviation, 2) for deviation in deviations)))
+    header = ("fold", "test clips", *summary.columns)
     return Table("Per fold, percent; deviation: standard deviation between the folds", header, rows)
 
 
 def recall_table(summary: FoldSummary) -> Table:
     """Recall of every class, mean over the folds, and per fold with one clip."""
-    folds = [f"fold {index}" for index in range(1, len(summary.one_clip) + 1)]
-    ones, twos = (np.array([m.recall for m in folds_]) for folds_ in (summary.one_clip, summary.two_clips))
+    ones, twos = (np.array([m.recall for m in folds]).T for folds in summary.protocols.values())
     rows = [
-        (
-            label,
-            _percent(spread(ones[:, place])[0]),
-            _percent(spread(twos[:, place])[0]),
-            *(_percent(value) for value in ones[:, place]),
-        )
-        for place, label in enumerate(summary.labels)
+        (label, *(percent(value, 2) for value in (spread(one)[0], spread(two)[0], *one)))
+        for label, one, two in zip(summary.labels, ones, twos, strict=True)
     ]
+    folds = [f"fold {index}" for index in range(1, len(summary.one_clip) + 1)]
     return Table("Recall per class, percent", ("class", f"mean, {ONE}", f"mean, {TWO}", *folds), rows)
 
 
 def paper_table(summary: FoldSummary) -> Table:
     """This run beside what is published for the data set, percent."""
-    rows = [(row.method, row.modalities, f"{row.uar:.2f}", f"{row.war:.2f}", row.source) for row in _published(summary)]
+    rows = [(row.method, row.modalities, f"{row.uar:.2f}", f"{row.war:.2f}", row.source) for row in summary.published]
     for name, folds in summary.protocols.items():
-        means = (_percent(spread([getattr(metrics, key) for metrics in folds])[0]) for key in ("uar", "war"))
+        means = (percent(spread(summary.columns[f"{key}, {name}"])[0], 2) for key in ("UAR", "WAR"))
         rows.append((f"this run, {name}", "", *means, f"mean of {len(folds)} folds"))
     return Table("Beside published figures, percent", ("method", "modalities", "UAR", "WAR", "source"), rows, (1, 4))
 
 
-def _published(summary: FoldSummary) -> tuple:
-    return PUBLISHED.get(summary.dataset, ())
-
-
 def summary_page(summary: FoldSummary) -> Page:
-    count = len(summary.one_clip)
-    tiles = []
-    for name, folds in summary.protocols.items():
-        for key in ("uar", "war"):
-            mean, deviation = spread([getattr(metrics, key) for metrics in folds])
-            between = f"± {_percent(deviation)} between folds"
-            tiles.append((f"{key.upper()}, {name}", f"{_percent(mean)} %", between))
+    spreads = {name: spread(column) for name, column in summary.columns.items()}
+    caption = "{}: rows true, percent of the row, below it clips"
+    matrices = [
+        Matrix(caption.format(name), summary.labels, summary.confusion(name).confusion.tolist())
+        for name in summary.protocols
+    ]
+    options = {key: str(value) for key, value in summary.options.items() if value is not None}
     blocks: list[Block] = [
-        Tiles(tiles),
+        Tiles(
+            [
+                (name, f"{percent(mean, 2)} %", f"± {percent(deviation, 2)} between folds")
+                for name, (mean, deviation) in spreads.items()
+            ]
+        ),
         Text(
             "UAR: mean of the per-class recall. WAR: share of right answers. Of each video one clip of 16 frames, or "
             "the mean of the probabilities of two uniformly sampled ones. The last epoch of each fold counts; none is "
@@ -152,37 +171,24 @@ def summary_page(summary: FoldSummary) -> Page:
         Heading("Recall per class"),
         recall_table(summary),
         Heading("Confusion, all folds added up"),
-    ]
-    for name in summary.protocols:
-        counts = summary.confusion(name).confusion.tolist()
-        blocks.append(Matrix(f"{name}: rows true, percent of the row, below it clips", summary.labels, counts))
-    options = [(key.replace("_", " "), str(value)) for key, value in summary.options.items() if value is not None]
-    blocks += [
+        *matrices,
         Heading("Options"),
-        Table("As given; the recipe's defaults are the paper's", ("", "value"), options, (1,)),
+        value_table("As given; the recipe's defaults are the paper's", options),
     ]
-    return Page(f"{summary.dataset.upper()}, {count} folds", blocks)
+    return Page(f"{summary.dataset.upper()}, {len(summary.one_clip)} folds", blocks)
 
 
 def write_summary(summary: FoldSummary, folder: Path) -> list[Path]:
     """summary.json, .md and .html, and the summed confusion matrix as a picture (one clip)."""
     page = summary_page(summary)
-    texts = {".json": to_json(to_dict(summary)), ".md": to_markdown(page), ".html": to_html(page)}
-    paths = [folder / f"summary{suffix}" for suffix in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
+    texts = {"json": to_json(to_dict(summary)), "md": to_markdown(page), "html": to_html(page)}
+    paths = {folder / f"summary.{suffix}": text for suffix, text in texts.items()}
+    for path, text in paths.items():
         write_text(path, text)
-    picture = folder / PICTURE
-    try:
-        plot_confusion(summary.confusion(ONE), summary.labels, picture)
-    except OSError as error:
-        raise OutputError(f"cannot write {picture}: {error.strerror}", hint="choose another --run") from error
-    return [*paths, picture]
+    plot_confusion(summary.confusion(ONE), summary.labels, folder / PICTURE)
+    return [*paths, folder / PICTURE]
 
 
 def print_summary(summary: FoldSummary, console: Console) -> None:
     for table in (fold_table(summary), recall_table(summary), paper_table(summary)):
         console.print(to_rich(table), highlight=False)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}" if np.isfinite(value) else "-"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -166,6 +167,16 @@ def to_rich(table: Table) -> RichTable:
     return rich_table
 
 
+def number(value: float | None, digits: int) -> str:
+    """A figure with fixed digits; "-" where there is none (None or NaN)."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def percent(value: float | None, digits: int = 1, unit: str = "") -> str:
+    """A share from 0 to 1 in percent; " %" as its `unit` where neither column nor caption says so."""
+    return "-" if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f}{unit}"
+
+
 def _html(block: Block) -> str:
     if isinstance(block, Heading):
         return f"<h{block.level}>{html.escape(block.text)}</h{block.level}>"
@@ -216,8 +227,8 @@ def _html_matrix(block: Matrix) -> str:
         for count in counts:
             share = count / total if total else 0.0
             ink = ' class="full"' if share >= DARK_CELL else ""
-            percent = f"{100 * share:.0f}" if total else "-"
-            cells.append(f'<td{ink} style="--share: {share:.3f}">{percent}<small>{count}</small></td>')
+            text = percent(share if total else None, 0)
+            cells.append(f'<td{ink} style="--share: {share:.3f}">{text}<small>{count}</small></td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return (
         f'<div class="wide"><table class="matrix"><caption>{html.escape(block.caption)}</caption>'
@@ -240,7 +251,7 @@ def _html_bars(block: Bars) -> str:
 
 
 def _share(share: float | None, low: float, high: float) -> str:
-    return "-" if share is None else f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+    return "-" if share is None else f"{percent(share)} % ({percent(low)} to {percent(high)})"
 
 
 def _markdown(block: Block) -> str:

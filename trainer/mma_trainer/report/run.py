@@ -4,46 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mma_edge.files import to_json, write_text
 from mma_trainer.evaluation.figures import metric_figures
 from mma_trainer.evaluation.metrics import Metrics
+from mma_trainer.report.blocks import INTERVAL_NOTE, headline, recall_and_confusion, value_table, write_report
 from mma_trainer.report.figures import training_curves
-from mma_trainer.report.page import (
-    Bars,
-    Block,
-    Code,
-    Figure,
-    Folded,
-    Heading,
-    Matrix,
-    Page,
-    Table,
-    Text,
-    Tiles,
-    to_html,
-)
+from mma_trainer.report.page import Block, Code, Figure, Folded, Heading, Page, Table, Text
 
-if TYPE_CHECKING:
-    from mma_trainer.model import MMADFERConfig
-
-REPORT = "report.html"
-METRICS = "metrics.json"
-INTERVAL_NOTE = (
-    "UAR: mean of the per-class recall, over the classes that occur. WAR: share of right answers. Loss: mean "
-    "cross-entropy in nats. Intervals are 95 %: Wilson's for shares, for UAR a bootstrap over the clips of each class. "
-    "They take the clips as independent; many clips of few speakers are not, and deserve wider ones."
-)
 MAX_EPOCH_ROWS = 60
 
 
 def write_run_report(
     folder: Path,
     metrics: Metrics,
-    config: MMADFERConfig,
+    config: Mapping,
     provenance: Mapping[str, object],
     data: Mapping[str, object] | None = None,
 ) -> Path:
@@ -52,7 +28,7 @@ def write_run_report(
     Args:
         folder: of the run; its `log.csv` gives the curves and is read as it is found.
         metrics: of the result on the validation clips.
-        config: of the model; its labels name the classes.
+        config: of the model, as plain values (`MMADFERConfig.to_dict`); its `labels` name the classes.
         provenance: as the checkpoint carries it: command, dataset, recipe, where the first weights come from.
         data: counts of the data, e.g. {"training clips": 9364, "validation clips": 2341}.
 
@@ -62,85 +38,28 @@ def write_run_report(
     Raises:
         OutputError: it cannot be written.
     """
-    figures = metric_figures(metrics, config.labels)
-    log = read_log(folder / "log.csv")
-    name = provenance.get("dataset", "")
-    blocks: list[Block] = [
-        *headline(figures),
-        Text(INTERVAL_NOTE),
-        *_origin(provenance, data),
-        Heading("Recall per class"),
-        recall_bars(figures),
-        Heading("Confusion"),
-        confusion_matrix(figures),
-    ]
-    if log:
-        blocks += [Heading("Curves"), Figure(_curves(log), "Loss, UAR and WAR per epoch")]
-        blocks.append(Folded("The log, epoch by epoch", [_epochs(log)]))
-    recipe = provenance.get("recipe")
-    if isinstance(recipe, Mapping):
-        blocks += [Heading("Recipe"), _values("Hyper-parameters", recipe)]
-    blocks += [Heading("Model"), Folded("Every number of the architecture", [_values("Config", config.to_dict())])]
-    rest = {key: value for key, value in provenance.items() if key not in ("recipe", "command", "dataset")}
-    blocks += [
-        Heading("Provenance"),
-        Folded("As the checkpoint carries it", [Code(json.dumps(rest, indent=2, default=str))]),
-    ]
-    title = f"Training run {folder.name}" + (f": {name}" if name else "")
-    page = folder / REPORT
-    write_text(folder / METRICS, to_json({**figures, "data": dict(data or {})}))
-    write_text(page, to_html(Page(title, blocks)))
-    return page
-
-
-def headline(figures: Mapping) -> list[Block]:
-    """The figures to be seen first."""
-    tiles = [(key.upper(), percent(figures[key]), interval(figures[f"{key}_interval"])) for key in ("uar", "war")]
-    loss = "-" if figures["loss"] is None else f"{figures['loss']:.3f}"
-    return [Tiles([*tiles, ("Loss", loss, "nats"), ("Clips", f"{figures['num_clips']:,}", "evaluated")])]
-
-
-def recall_bars(figures: Mapping) -> Bars:
-    """Recall of each class with Wilson's interval."""
-    totals = [sum(row) for row in figures["confusion"]]
-    columns = (figures["labels"], figures["recall"], figures["recall_intervals"], totals)
-    rows = [(label, recall, *bounds, f"{total:,} clips") for label, recall, bounds, total in zip(*columns, strict=True)]
-    return Bars("Recall, percent, with 95 % intervals", rows)
-
-
-def confusion_matrix(figures: Mapping, caption: str = "") -> Matrix:
-    caption = caption or "Rows true, columns predicted: percent of the row, below it clips"
-    return Matrix(caption, tuple(figures["labels"]), figures["confusion"])
-
-
-def percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f} %"
-
-
-def interval(bounds: Sequence[float]) -> str:
-    return f"95 %: {100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}"
-
-
-def _origin(provenance: Mapping[str, object], data: Mapping[str, object] | None) -> list[Block]:
-    blocks: list[Block] = []
+    figures = metric_figures(metrics, config["labels"])
+    blocks: list[Block] = [headline(figures), Text(INTERVAL_NOTE)]
     if command := provenance.get("command"):
         blocks.append(Code(str(command)))
     if data:
-        blocks.append(_values("Data", data))
-    return blocks
-
-
-def _values(caption: str, values: Mapping[str, object]) -> Table:
-    rows = [(key.replace("_", " "), _value(value)) for key, value in values.items()]
-    return Table(caption, ("", "value"), rows, prose=(1,))
-
-
-def _value(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_value(item)}" for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_value, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        blocks.append(value_table("Data", data))
+    blocks += recall_and_confusion(figures, level=2)
+    if log := read_log(folder / "log.csv"):
+        blocks += [Heading("Curves"), Figure(training_curves(log), "Loss, UAR and WAR per epoch")]
+        blocks.append(Folded("The log, epoch by epoch", [_epochs(log)]))
+    if isinstance(recipe := provenance.get("recipe"), Mapping):
+        blocks += [Heading("Recipe"), value_table("Hyper-parameters", recipe)]
+    rest = {key: value for key, value in provenance.items() if key not in ("recipe", "command", "dataset")}
+    blocks += [
+        Heading("Model"),
+        Folded("Every number of the architecture", [value_table("Config", config)]),
+        Heading("Provenance"),
+        Folded("As the checkpoint carries it", [Code(json.dumps(rest, indent=2, default=str))]),
+    ]
+    name = provenance.get("dataset", "")
+    page = Page(f"Training run {folder.name}" + (f": {name}" if name else ""), blocks)
+    return write_report(folder, page, {**figures, "data": dict(data or {})})
 
 
 def read_log(path: Path) -> dict[str, list[float]]:
@@ -157,10 +76,6 @@ def read_log(path: Path) -> dict[str, list[float]]:
         except (TypeError, ValueError):
             continue  # empty in some rows, or text
     return columns if "epoch" in columns else {}
-
-
-def _curves(log: dict[str, list[float]]) -> str:
-    return training_curves(log["epoch"], {key: values for key, values in log.items() if key != "epoch"})
 
 
 def _epochs(log: dict[str, list[float]]) -> Table:
