@@ -95,11 +95,10 @@ def place_mel(rows: Tensor, rng: Generator | None, shortest: int = 200) -> Tenso
     A live window starts anywhere in a sentence and holds silence before or after it.
     """
     mel = torch.zeros(NUM_MEL_FRAMES, NUM_MEL_BINS)
-    if rng is None:
-        count = min(len(rows), NUM_MEL_FRAMES)
-        mel[:count] = rows[:count]
-        return mel
     length = min(len(rows), NUM_MEL_FRAMES)
+    if rng is None:
+        mel[:length] = rows[:length]
+        return mel
     if length > shortest and torch.rand((), generator=rng) < 0.5:
         length = int(torch.randint(shortest, length + 1, (), generator=rng))
     start = int(torch.randint(0, len(rows) - length + 1, (), generator=rng))
@@ -135,16 +134,11 @@ def augment_mel(mels: Tensor, rng: Generator) -> Tensor:
     floor = loud - DB_TO_LOG * uniform((B, 1, 1), *SNR_DB, rng) + 0.8 * torch.randn(mels.shape, generator=rng)
     noisy = torch.rand((B, 1, 1), generator=rng) < NOISY_SHARE
     mels = torch.where(noisy, torch.logaddexp(mels, floor), mels)
-    for axis, size, widest in (
-        (1, mels.shape[1], 32),
-        (1, mels.shape[1], 32),
-        (2, NUM_MEL_BINS, 12),
-        (2, NUM_MEL_BINS, 12),
-    ):
+    for axis, widest in ((1, 32), (1, 32), (2, 12), (2, 12)):
+        size = mels.shape[axis]
         width = torch.randint(0, widest, (B, 1), generator=rng)
         start = (torch.rand((B, 1), generator=rng) * (size - width)).long()
         place = torch.arange(size)
         masked = (place >= start) & (place < start + width)
-        masked = masked.unsqueeze(2) if axis == 1 else masked.unsqueeze(1)
-        mels = torch.where(masked, mels.mean(dim=(1, 2), keepdim=True), mels)
+        mels = torch.where(masked.unsqueeze(3 - axis), mels.mean(dim=(1, 2), keepdim=True), mels)
     return torch.where(padding, torch.zeros(()), mels)

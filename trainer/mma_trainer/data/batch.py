@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from mma_edge.errors import UsageError
 
@@ -41,9 +41,18 @@ class Shard:
         size = batch_size // self.world
         return slice(self.rank * size, (self.rank + 1) * size)
 
+    def slices(self, count: int, size: int) -> list[slice]:
+        """This process's batches of at most `size` of `count` validation clips."""
+        return [slice(start, min(start + size, count)) for start in range(0, count, size)[self.rank :: self.world]]
+
 
 WHOLE = Shard()
 """All of it: a single process."""
+
+
+def epoch_generator(seed: int, epoch: int) -> Generator:
+    """Randomness of one epoch, a function of (seed, epoch) alone."""
+    return Generator().manual_seed(seed * 1_000_003 + epoch)
 
 
 def share(batch: Batch, shard: Shard) -> Batch:

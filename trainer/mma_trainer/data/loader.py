@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from mma_edge.errors import DataError, MMAEdgeError, UsageError
-from mma_trainer.data.batch import WHOLE, Batch, Shard
+from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator
 from mma_trainer.data.entries import Cache, ClipEntry, load_clip
 from mma_trainer.training.recipe import Recipe
 
@@ -46,30 +46,17 @@ class ListDataset(Dataset):
         return torch.from_numpy(frames), torch.from_numpy(mel), entry.label, entry.name
 
 
-class Order(Sampler):
-    """Which (epoch, index) each batch has; `batches` is set before every pass.
+class ListLoader:
+    """A DataLoader that outlives the epochs: workers, pinned memory and batches ahead stay in place.
 
-    Workers live for the whole run, so the epoch has to travel with the index.
+    Because the workers live for the whole run, the epoch travels to them with every index.
     """
 
-    def __init__(self) -> None:
-        self.batches: list[list[tuple[int | None, int]]] = []
-
-    def __iter__(self) -> Iterator[list[tuple[int | None, int]]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-class ListLoader:
-    """A DataLoader that outlives the epochs: workers, pinned memory and batches ahead stay in place."""
-
     def __init__(self, dataset: ListDataset, workers: int, pin_memory: bool) -> None:
-        self._order = Order()
+        self._asked: list[list[tuple[int | None, int]]] = []  # the batches of the next pass
         self._loader = DataLoader(
             dataset,
-            batch_sampler=self._order,
+            batch_sampler=self._asked,
             num_workers=workers,
             collate_fn=collate,
             pin_memory=pin_memory,
@@ -81,7 +68,7 @@ class ListLoader:
         )
 
     def batches(self, epoch: int | None, indices: Sequence[Sequence[int]]) -> Iterator[Batch]:
-        self._order.batches = [[(epoch, int(index)) for index in batch] for batch in indices]
+        self._asked[:] = [[(epoch, int(index)) for index in batch] for batch in indices]
         for batch in self._loader:
             if isinstance(batch, MMAEdgeError):
                 raise batch
@@ -151,9 +138,8 @@ class ListTask:
     def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         size = self.recipe.batch_size
         part = shard.part(size)
-        shuffle = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self.train), generator=shuffle)[: self.num_batches * size]
-        mine = order.reshape(-1, size)[:, part]
+        order = torch.randperm(len(self.train), generator=epoch_generator(self.recipe.seed, epoch))
+        mine = order[: self.num_batches * size].reshape(-1, size)[:, part]
         yield from self._train_loader.batches(epoch, mine.tolist())
 
     def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,11 +93,7 @@ PROTOCOLS = {
 
 
 def find_fold(
-    dataset: str,
-    fold: int,
-    data: Path | None,
-    frames_root: Path | None = None,
-    audio_root: Path | None = None,
+    dataset: str, fold: int, data: Path | None, frames_root: Path | None = None, audio_root: Path | None = None
 ) -> Fold:
     """Lists and folders of a fold of "dfew", "mafw" or "prepared".
 
@@ -115,15 +112,15 @@ def find_fold(
     root = find_root(protocol, data)
     train, val = (find_list(protocol, root, fold, split) for split in ("train", "test"))
     if frames_root is None:
-        frames_root = _find(root, protocol.frames, f"{protocol.name}'s folder of frames", "--frames-root DIR")
+        places = [root / name for name in protocol.frames]
+        frames_root = _find(places, f"{protocol.name}'s folder of frames", hint="give --frames-root DIR")
     if audio_root is None:
-        audio_root = _find(
-            root,
-            protocol.audio,
-            f"{protocol.name}'s folder of wavs",
-            "--audio-root DIR (mma-train prepare --sound-only makes one), or --audio-root none for no sound",
-            more=[frames_root.parent / name for name in ("raw_wav", "clips_wav")],
-        )
+        places = [
+            *(root / name for name in protocol.audio),
+            *(frames_root.parent / n for n in ("raw_wav", "clips_wav")),
+        ]
+        hint = "give --audio-root DIR (mma-train prepare --sound-only makes one), or --audio-root none for no sound"
+        audio_root = _find(places, f"{protocol.name}'s folder of wavs", hint=hint)
     return Fold(train, val, frames_root, audio_root, protocol.labels)
 
 
@@ -139,14 +136,8 @@ def find_root(protocol: Protocol, data: Path | None) -> Path:
     if given := os.environ.get(protocol.variable):
         return _existing(Path(given), protocol.variable, f"the folder of {protocol.name}")
     places = [Path(top) / name for top in ("data", ".") for name in (protocol.name, protocol.name.lower())]
-    for place in places:
-        if place.is_dir():
-            return place
-    raise DataError(
-        f"{protocol.name} was not found: looked for {_listed(places)}",
-        f"{protocol.name}, which its makers give on request",
-        f"give --data DIR, or set {protocol.variable}",
-    )
+    expected = f"{protocol.name}, which its makers give on request"
+    return _find(places, protocol.name, expected, f"give --data DIR, or set {protocol.variable}")
 
 
 def find_list(protocol: Protocol, root: Path, fold: int, split: str) -> Path:
@@ -204,13 +195,10 @@ def _existing(folder: Path | None, option: str, what: str) -> Path:
     return folder
 
 
-def _find(root: Path, names: tuple[str, ...], what: str, hint: str, more: list[Path] | None = None) -> Path:
-    places = [root / name for name in names] + (more or [])
+def _find(places: Sequence[Path], what: str, expected: str = "", hint: str = "") -> Path:
+    """The first of `places` that is a folder."""
     for place in places:
         if place.is_dir():
             return place
-    raise DataError(f"{what} was not found: looked for {_listed(places)}", hint=f"give {hint}")
-
-
-def _listed(places: list[Path]) -> str:
-    return ", ".join(dict.fromkeys(str(place) for place in places))
+    listed = ", ".join(dict.fromkeys(map(str, places)))
+    raise DataError(f"{what} was not found: looked for {listed}", expected, hint)

@@ -11,11 +11,12 @@ from torch import Generator, Tensor
 
 from mma_edge.clip import NUM_FRAMES
 from mma_trainer.data.augment import augment_mel, augment_stills, loudest_part, place_mel, stills_to_clips, uniform
-from mma_trainer.data.batch import WHOLE, Batch, Shard, share
+from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator, share
 from mma_trainer.data.public import Faces, Voices, check_pairs, mel_rows, resample
 from mma_trainer.model.inputs import prepare_mel
 
 EVAL_BATCH = 64
+EVAL_STILLS = 256  # a batch of single pictures
 # Rates a voice is heard at: its own, and what cameras and video files have. The features follow
 # the file's own rate, so the same voice looks different at each of them.
 RATES_HZ = (16_000, 44_100)
@@ -25,11 +26,6 @@ SPEEDS = (0.92, 1.0, 1.09)
 FACE_BALANCE = 0.5
 SHORT_FRAMES = 256
 VAL_STRIDE = 4  # every n-th pair is looked at after an epoch
-
-
-def epoch_generator(seed: int, epoch: int) -> Generator:
-    """Randomness of one epoch, a function of (seed, epoch) alone."""
-    return Generator().manual_seed(seed * 1_000_003 + epoch)
 
 
 def balanced_order(labels: np.ndarray, power: float, count: int, rng: Generator) -> np.ndarray:
@@ -64,9 +60,9 @@ class FaceTask:
             yield share(Batch((images.expand(-1, 3, -1, -1),), torch.from_numpy(self.train.labels[chosen])), shard)
 
     def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
-        for start in range(0, len(self.val.labels), 256)[shard.rank :: shard.world]:
-            images = resize_stills(self.val.images[start : start + 256], self.image_size)
-            yield Batch((images.expand(-1, 3, -1, -1),), torch.from_numpy(self.val.labels[start : start + 256]))
+        for part in shard.slices(len(self.val.labels), EVAL_STILLS):
+            images = resize_stills(self.val.images[part], self.image_size)
+            yield Batch((images.expand(-1, 3, -1, -1),), torch.from_numpy(self.val.labels[part]))
 
 
 class VoiceBank:
@@ -86,7 +82,7 @@ class VoiceBank:
 
     def clean(self, index: int) -> Tensor:
         """The voice as a file's log-mel (512, 128): first rate and speed, no augmentation."""
-        return place_mel(self._rows[index][0].float(), None)
+        return place_mel(self._version(index, 0), None)
 
     def random(self, index: int, rng: Generator) -> Tensor:
         """An excerpt of the voice at any rate and speed."""
@@ -142,10 +138,9 @@ class VoiceTask:
             yield share(Batch(inputs, torch.from_numpy(self.train.labels[chosen])), shard)
 
     def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
-        for start in range(0, len(self.val.labels), EVAL_BATCH)[shard.rank :: shard.world]:
-            chosen = range(start, min(start + EVAL_BATCH, len(self.val.labels)))
-            mels = torch.stack([self.val.clean(index) for index in chosen])
-            yield Batch((prepare_mel(mels),), torch.from_numpy(self.val.labels[list(chosen)]))
+        for part in shard.slices(len(self.val.labels), EVAL_BATCH):
+            mels = torch.stack([self.val.clean(index) for index in range(part.start, part.stop)])
+            yield Batch((prepare_mel(mels),), torch.from_numpy(self.val.labels[part]))
 
 
 class PseudoPairTask:
@@ -206,9 +201,9 @@ class PseudoPairTask:
         chosen = np.arange(0, len(self.val_faces.labels), VAL_STRIDE)
         labels = self.val_faces.labels[chosen]
         voices = match_labels(labels, self.val_voices.labels, rng)
-        for start in range(0, len(chosen), EVAL_BATCH)[shard.rank :: shard.world]:
-            part = slice(start, start + EVAL_BATCH)
-            frames = still_clips(self.val_faces.images[chosen[part]], self.image_size)
+        for part in shard.slices(len(chosen), EVAL_BATCH):
+            faces = resize_stills(self.val_faces.images[chosen[part]], self.image_size)
+            frames = to_uint8_rgb(faces.unsqueeze(1).expand(-1, NUM_FRAMES, -1, -1, -1))
             mels = torch.stack([self.val_voices.clean(index) for index in voices[part]])
             yield Batch((frames, mels), torch.from_numpy(labels[part]))
 
@@ -218,20 +213,11 @@ def to_uint8_rgb(clips: Tensor) -> Tensor:
     return (clips * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).expand(-1, -1, -1, -1, 3)
 
 
-def still_clips(images: np.ndarray, size: int) -> Tensor:
-    """Stills uint8 (B, H, W) shown for 16 frames: uint8 (B, 16, S, S, 3)."""
-    faces = resize_stills(images, size).unsqueeze(1).expand(-1, NUM_FRAMES, -1, -1, -1)
-    return to_uint8_rgb(faces)
-
-
 def match_labels(wanted: np.ndarray, available: np.ndarray, rng: Generator) -> np.ndarray:
     """For each wanted label the index of a random clip that has it."""
-    return np.array([pool[int(torch.randint(len(pool), (), generator=rng))] for pool in _pools(wanted, available)])
-
-
-def _pools(wanted: np.ndarray, available: np.ndarray) -> list[np.ndarray]:
-    by_label = {label: np.flatnonzero(available == label) for label in np.unique(wanted)}
-    return [by_label[label] for label in wanted]
+    with_label = {label: np.flatnonzero(available == label) for label in np.unique(wanted)}
+    pools = [with_label[label] for label in wanted]
+    return np.array([pool[int(torch.randint(len(pool), (), generator=rng))] for pool in pools])
 
 
 def draw_modalities(count: int, probability: float, rng: Generator) -> Tensor:
