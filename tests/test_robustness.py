@@ -62,7 +62,7 @@ def test_silence_and_no_samples_stay_what_they_are() -> None:
 def test_sound_is_shifted_by_just_so_many_samples_and_its_length_kept(shift_ms: int) -> None:
     wave = np.arange(1, 2 * RATE_HZ + 1, dtype=np.float32)
     for given in (wave, np.stack([wave, -wave])):  # mono, stereo
-        after = shifted(RawClip(None, given, RATE_HZ), shift_ms).wave
+        after = shifted(RawClip(None, given, RATE_HZ), generator(), shift_ms).wave
         assert after.shape == given.shape
         first = after if given.ndim == 1 else after[0]
         samples = shift_ms * RATE_HZ // 1000

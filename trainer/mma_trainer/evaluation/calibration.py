@@ -76,7 +76,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The temperature of least negative log-likelihood, by golden section over log T.
 
     The likelihood is convex in 1/T, so it has one minimum. Accuracy does not change: the order of the
-    classes stays.
+    classes stays. By hand: scipy, which has such a search, is otherwise needed by nothing here.
 
     Args:
         logits: (N, C), or logarithms of probabilities. labels: (N,).
@@ -86,17 +86,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     def cost(log_temperature: float) -> float:
         return negative_log_likelihood(logits, labels, math.exp(log_temperature))
 
-    a, b = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-    cost_a, cost_b = cost(a), cost(b)
     while high - low > TOLERANCE:
-        if cost_a <= cost_b:
-            high, b, cost_b = b, a, cost_a
-            a = high - GOLDEN * (high - low)
-            cost_a = cost(a)
-        else:
-            low, a, cost_a = a, b, cost_b
-            b = low + GOLDEN * (high - low)
-            cost_b = cost(b)
+        a, b = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+        low, high = (low, b) if cost(a) <= cost(b) else (a, high)
     return math.exp((low + high) / 2)
 
 
@@ -191,17 +183,18 @@ class Abstention:
         return float(self.coverage[answered - 1]), float(self.accuracy[answered - 1])
 
     def rows(self, thresholds: Sequence[float]) -> list[dict]:
-        found = [(threshold, *self.at(threshold)) for threshold in thresholds]
-        return [{"threshold": t, "coverage": coverage, "accuracy": accuracy} for t, coverage, accuracy in found]
+        """`at` for each threshold, as plain values."""
+        return [_row(threshold, *self.at(threshold)) for threshold in thresholds]
 
     def curve(self, points: int = CURVE_POINTS) -> list[dict]:
         """At most `points` of the curve, evenly over its thresholds: for a picture."""
         chosen = np.unique(np.linspace(0, len(self.thresholds) - 1, points).round().astype(int))
-        columns = (self.thresholds[chosen], self.coverage[chosen], self.accuracy[chosen])
-        return [
-            {"threshold": float(t), "coverage": float(c), "accuracy": float(a)}
-            for t, c, a in zip(*columns, strict=True)
-        ]
+        columns = (column[chosen].tolist() for column in (self.thresholds, self.coverage, self.accuracy))
+        return [_row(*values) for values in zip(*columns, strict=True)]
+
+
+def _row(threshold: float, coverage: float, accuracy: float | None) -> dict:
+    return {"threshold": threshold, "coverage": coverage, "accuracy": accuracy}
 
 
 def abstention(probabilities: np.ndarray, labels: np.ndarray) -> Abstention:

@@ -21,6 +21,7 @@ import dataclasses
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -32,7 +33,7 @@ SNRS_DB = (20, 10, 0)
 BLUR_SIGMA_SHARE = 0.05
 DARK_FACTOR = 0.3
 LOW_RESOLUTION_PX = 16
-SHIFTS_MS = (100, 200, 500, 1000)
+SHIFTS_MS = (100, -100, 200, -200, 500, -500, 1000, -1000)
 DROP_SHARES = (0.25, 0.5, 0.75)
 
 Change = Callable[[RawClip, np.random.Generator], RawClip]
@@ -57,7 +58,7 @@ def noisy(clip: RawClip, rng: np.random.Generator, snr_db: float) -> RawClip:
     return dataclasses.replace(clip, wave=(clip.wave + noise).astype(np.float32))
 
 
-def shifted(clip: RawClip, shift_ms: float) -> RawClip:
+def shifted(clip: RawClip, _: np.random.Generator, shift_ms: float) -> RawClip:
     """Sound later (positive) or earlier against the frames, its length kept."""
     length = clip.wave.shape[-1]
     samples = min(round(abs(shift_ms) / 1000 * clip.sample_rate_hz), length)
@@ -69,7 +70,7 @@ def shifted(clip: RawClip, shift_ms: float) -> RawClip:
     return dataclasses.replace(clip, wave=wave)
 
 
-def _with_images(clip: RawClip, change: Callable[[np.ndarray], np.ndarray]) -> RawClip:
+def with_images(clip: RawClip, _: np.random.Generator, change: Callable[[np.ndarray], np.ndarray]) -> RawClip:
     return dataclasses.replace(clip, images=tuple(each_once(clip.images, change)))
 
 
@@ -89,7 +90,7 @@ def low_resolution(image: np.ndarray) -> np.ndarray:
 
 
 def dropped(clip: RawClip, rng: np.random.Generator, share: float) -> RawClip:
-    """A share of the frames lost, never the first; the last one that came through stays in its place."""
+    """A share of the frames lost, never the first; in its place the last one that came through is shown again."""
     count = len(clip.images)
     lost = set((1 + rng.permutation(count - 1)[: round(share * count)]).tolist())
     images = list(clip.images)
@@ -98,31 +99,18 @@ def dropped(clip: RawClip, rng: np.random.Generator, share: float) -> RawClip:
     return dataclasses.replace(clip, images=tuple(images))
 
 
-def _conditions() -> Iterator[Condition]:
-    yield Condition("clean", ())
-    yield Condition("audio only", ("video", "audio"), only="audio")
-    yield Condition("video only", ("video", "audio"), only="video")
-    for snr_db in SNRS_DB:
-        yield Condition(
-            f"noise, SNR {snr_db} dB", ("audio",), lambda clip, rng, snr_db=snr_db: noisy(clip, rng, snr_db)
-        )
-    for name, change in (
-        ("faces blurred", blurred),
-        ("faces dark", darkened),
-        (f"faces of {LOW_RESOLUTION_PX} px", low_resolution),
-    ):
-        yield Condition(name, ("video",), lambda clip, rng, change=change: _with_images(clip, change))
-    for size_ms in (0, *SHIFTS_MS):
-        for shift_ms in (size_ms, -size_ms) if size_ms else (0,):
-            name = f"audio {shift_ms:+d} ms" if shift_ms else "audio 0 ms"
-            yield Condition(name, ("audio",), lambda clip, rng, shift_ms=shift_ms: shifted(clip, shift_ms))
-    for share in DROP_SHARES:
-        yield Condition(
-            f"{share:.0%} of frames dropped", ("video",), lambda clip, rng, share=share: dropped(clip, rng, share)
-        )
-
-
-CONDITIONS = tuple(_conditions())
+CONDITIONS = (
+    Condition("clean", ()),
+    Condition("audio only", ("video", "audio"), only="audio"),
+    Condition("video only", ("video", "audio"), only="video"),
+    *(Condition(f"noise, SNR {snr_db} dB", ("audio",), partial(noisy, snr_db=snr_db)) for snr_db in SNRS_DB),
+    Condition("faces blurred", ("video",), partial(with_images, change=blurred)),
+    Condition("faces dark", ("video",), partial(with_images, change=darkened)),
+    Condition(f"faces of {LOW_RESOLUTION_PX} px", ("video",), partial(with_images, change=low_resolution)),
+    Condition("audio 0 ms", ("audio",), partial(shifted, shift_ms=0)),
+    *(Condition(f"audio {ms:+d} ms", ("audio",), partial(shifted, shift_ms=ms)) for ms in SHIFTS_MS),
+    *(Condition(f"{part:.0%} of frames dropped", ("video",), partial(dropped, share=part)) for part in DROP_SHARES),
+)
 
 
 def spoiled(clips: EvalSet) -> Iterator[tuple[Condition, EvalSet]]:
