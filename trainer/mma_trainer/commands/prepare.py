@@ -13,7 +13,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -33,7 +32,7 @@ from mma_trainer.data.preparation.layouts import (
     class_folders,
     csv_table,
     split_folds,
-    without_doubles,
+    with_unique_names,
 )
 from mma_trainer.data.preparation.pool import run_all
 from mma_trainer.data.preparation.sound import extract_sound
@@ -101,7 +100,7 @@ def prepare(args: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"--crop-size {args.crop_size}", "a side in pixels, or 0 for crops as they are cut")
     if args.sound_only:
         return _prepare_sound(args, console)
-    layout = without_doubles(_layout(args))
+    layout = with_unique_names(_layout(args))
     if layout.folds == 0:
         layout = split_folds(layout, args.folds, args.val_share, args.seed)
     options = CropOptions(args.format, args.crop_size, args.centre_fallback)
@@ -190,7 +189,7 @@ def _make_folder(output: Path) -> None:
 
 def _crashed(video: Video, options: CropOptions) -> Outcome:
     details = "its process died: a defect of the decoder, or memory used up"
-    return Outcome(video.name, 0, 0.0, 0, (CRASHED, details), None, ("", 0, 0), asdict(options))
+    return Outcome.failed(video.name, CRASHED, details, options)
 
 
 def _conclude(args: argparse.Namespace, layout: Layout, outcomes: dict[str, Outcome], console: Console) -> int:

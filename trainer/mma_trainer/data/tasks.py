@@ -71,7 +71,7 @@ class VoiceBank:
     def __init__(
         self, voices: Voices, rates_hz: tuple[int, ...] = RATES_HZ, speeds: tuple[float, ...] = SPEEDS
     ) -> None:
-        self.labels, self.own_rate_hz = voices.labels, voices.sample_rate_hz
+        self.labels = voices.labels
         self._rows: list[list[Tensor]] = []
         for wave in voices.waves:
             versions = []

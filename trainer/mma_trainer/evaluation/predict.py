@@ -14,7 +14,6 @@ import mma_edge
 from mma_edge.bundle.manifest import MODALITIES
 from mma_edge.errors import DataError
 from mma_edge.predictor import modalities
-from mma_edge.recognizer import Recognizer
 from mma_trainer.evaluation.metrics import Metrics, metrics_of
 from mma_trainer.evaluation.sets import BATCH, EvalSet
 
@@ -94,8 +93,5 @@ def _available(frames: np.ndarray | None, mel: np.ndarray | None) -> np.ndarray:
 
 def bundle_predictor(folder: Path | None, backend: str = "auto", precision: str | None = None) -> Predictor:
     """A bundle on the runtime's own `Recognizer.predict`; None is the embedded one."""
-    return recognizer_predictor(mma_edge.load(folder, backend, precision))
-
-
-def recognizer_predictor(recognizer: Recognizer) -> Predictor:
+    recognizer = mma_edge.load(folder, backend, precision)
     return Predictor(recognizer.predict, recognizer.labels, recognizer.image_size, dict(recognizer.bundle.temperatures))

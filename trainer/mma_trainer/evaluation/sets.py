@@ -153,33 +153,26 @@ def faces_set(data: Path, image_size: int) -> EvalSet:
     """FER2013's validation faces, each shown for 16 frames, without sound."""
     faces = load_faces(data, "val")
     description = f"FER2013 validation, {len(faces.labels)} stills shown for 16 frames, no sound"
-    return raw_set(
-        "faces",
-        description,
-        faces.labels,
-        lambda index: RawClip(still(faces, index), None),
-        image_size,
-        modalities=("video",),
-    )
+
+    def raw(index: int) -> RawClip:
+        return RawClip(still(faces, index), None)
+
+    return raw_set("faces", description, faces.labels, raw, image_size, modalities=("video",))
 
 
 def voices_set(data: Path) -> EvalSet:
     """RAVDESS speech of the validation actors at its own rate, without faces."""
     voices = load_voices(data, "val")
     description = f"RAVDESS speech, actors 17-20, {len(voices.labels)} clips at {voices.sample_rate_hz} Hz, no faces"
-    return raw_set(
-        "voices",
-        description,
-        voices.labels,
-        lambda index: RawClip(None, voices.waves[index], voices.sample_rate_hz),
-        0,
-        modalities=("audio",),
-        groups=voices.actors,
-    )
+
+    def raw(index: int) -> RawClip:
+        return RawClip(None, voices.waves[index], voices.sample_rate_hz)
+
+    return raw_set("voices", description, voices.labels, raw, 0, modalities=("audio",), groups=voices.actors)
 
 
 def pseudo_set(data: Path, image_size: int) -> EvalSet:
-    """Validation faces with validation voices of the same label: exercises fusion, is no audio-visual accuracy."""
+    """Validation faces with validation voices of the same label: shows fusion at work, not audio-visual accuracy."""
     faces, voices = load_faces(data, "val"), load_voices(data, "val")
     check_pairs(faces, voices)
     rng = np.random.default_rng(PAIRING_SEED)
@@ -188,14 +181,11 @@ def pseudo_set(data: Path, image_size: int) -> EvalSet:
         f"pseudo audio-visual: {len(faces.labels)} FER2013 faces paired with RAVDESS voices of the same label; "
         "given the label both are independent, so the gain from fusion is overstated"
     )
-    return raw_set(
-        "pseudo",
-        description,
-        faces.labels,
-        lambda index: RawClip(still(faces, index), voices.waves[partner[index]], voices.sample_rate_hz),
-        image_size,
-        groups=voices.actors[partner],
-    )
+
+    def raw(index: int) -> RawClip:
+        return RawClip(still(faces, index), voices.waves[partner[index]], voices.sample_rate_hz)
+
+    return raw_set("pseudo", description, faces.labels, raw, image_size, groups=voices.actors[partner])
 
 
 def still(faces: Faces, index: int) -> tuple[np.ndarray, ...]:
@@ -210,9 +200,9 @@ def open_set(name: str, data: Path, image_size: int) -> EvalSet:
     """One of SETS from the folder of the public data."""
     if name not in SETS:
         raise UsageError(f"set {name!r}", f"one of {', '.join(SETS)}")
-    if name == "faces":
-        return faces_set(data, image_size)
-    return voices_set(data) if name == "voices" else pseudo_set(data, image_size)
+    if name == "voices":
+        return voices_set(data)
+    return (faces_set if name == "faces" else pseudo_set)(data, image_size)
 
 
 def open_list(

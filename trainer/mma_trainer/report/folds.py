@@ -13,19 +13,7 @@ from mma_edge.files import to_json, write_text
 from mma_trainer.evaluation.metrics import Metrics, finite
 from mma_trainer.report.blocks import value_table
 from mma_trainer.report.figures import plot_confusion
-from mma_trainer.report.page import (
-    Block,
-    Heading,
-    Matrix,
-    Page,
-    Table,
-    Text,
-    Tiles,
-    percent,
-    to_html,
-    to_markdown,
-    to_rich,
-)
+from mma_trainer.report.page import Heading, Matrix, Page, Table, Text, Tiles, percent, to_html, to_markdown, to_rich
 from mma_trainer.report.paper import PUBLISHED, Published
 
 ONE, TWO = "one clip", "mean of two clips"
@@ -146,20 +134,18 @@ def paper_table(summary: FoldSummary) -> Table:
 
 
 def summary_page(summary: FoldSummary) -> Page:
-    spreads = {name: spread(column) for name, column in summary.columns.items()}
+    tiles = []
+    for name, column in summary.columns.items():
+        mean, deviation = (percent(value, 2) for value in spread(column))
+        tiles.append((name, f"{mean} %", f"± {deviation} between folds"))
     caption = "{}: rows true, percent of the row, below it clips"
     matrices = [
         Matrix(caption.format(name), summary.labels, summary.confusion(name).confusion.tolist())
         for name in summary.protocols
     ]
     options = {key: str(value) for key, value in summary.options.items() if value is not None}
-    blocks: list[Block] = [
-        Tiles(
-            [
-                (name, f"{percent(mean, 2)} %", f"± {percent(deviation, 2)} between folds")
-                for name, (mean, deviation) in spreads.items()
-            ]
-        ),
+    blocks = [
+        Tiles(tiles),
         Text(
             "UAR: mean of the per-class recall. WAR: share of right answers. Of each video one clip of 16 frames, or "
             "the mean of the probabilities of two uniformly sampled ones. The last epoch of each fold counts; none is "

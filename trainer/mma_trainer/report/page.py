@@ -212,10 +212,8 @@ def _html_table(block: Table) -> str:
         "<tr>" + "".join(f"<td{k}>{html.escape(cell)}</td>" for cell, k in zip(row, kinds, strict=True)) + "</tr>"
         for row in block.rows
     )
-    return (
-        f'<div class="wide"><table>\n<caption>{html.escape(block.caption)}</caption>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
-    )
+    body = f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n"
+    return _wide(f"<table>\n<caption>{html.escape(block.caption)}</caption>\n{body}</table>")
 
 
 def _html_matrix(block: Matrix) -> str:
@@ -230,24 +228,28 @@ def _html_matrix(block: Matrix) -> str:
             text = percent(share if total else None, 0)
             cells.append(f'<td{ink} style="--share: {share:.3f}">{text}<small>{count}</small></td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    return (
-        f'<div class="wide"><table class="matrix"><caption>{html.escape(block.caption)}</caption>'
-        f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    body = f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return _wide(f'<table class="matrix"><caption>{html.escape(block.caption)}</caption>{body}</table>')
 
 
 def _html_bars(block: Bars) -> str:
     rows = []
     for name, share, low, high, remark in block.rows:
-        bar = "" if share is None else f'<i style="width: {100 * share:.1f}%"></i>'
-        whisker = f'<u style="left: {100 * low:.1f}%; width: {100 * (high - low):.1f}%"></u>' if bar else ""
-        value = _share(share, low, high)
+        bar = ""
+        if share is not None:
+            bar = f'<i style="width: {100 * share:.1f}%"></i>'
+            bar += f'<u style="left: {100 * low:.1f}%; width: {100 * (high - low):.1f}%"></u>'
         rows.append(
-            f'<tr><td>{html.escape(name)}</td><td><div class="bar">{bar}{whisker}</div></td>'
-            f'<td class="number">{value}</td><td class="number">{html.escape(remark)}</td></tr>'
+            f'<tr><td>{html.escape(name)}</td><td><div class="bar">{bar}</div></td>'
+            f'<td class="number">{_share(share, low, high)}</td><td class="number">{html.escape(remark)}</td></tr>'
         )
     body = f"<caption>{html.escape(block.caption)}</caption><tbody>{''.join(rows)}</tbody>"
-    return f'<div class="wide"><table class="bars">{body}</table></div>'
+    return _wide(f'<table class="bars">{body}</table>')
+
+
+def _wide(table: str) -> str:
+    """A table that scrolls by itself where the window is narrower."""
+    return f'<div class="wide">{table}</div>'
 
 
 def _share(share: float | None, low: float, high: float) -> str:

@@ -80,6 +80,11 @@ class Outcome:
     source: tuple[str, int, int]
     options: dict
 
+    @classmethod
+    def failed(cls, name: str, kind: str, details: str, options: CropOptions) -> Outcome:
+        """Of a video that could not be opened at all."""
+        return cls(name, 0, 0.0, 0, (kind, details), None, ("", 0, 0), asdict(options))
+
     @property
     def problem(self) -> tuple[str, str] | None:
         return self.failure or self.note
@@ -103,7 +108,7 @@ def prepare_video(video: Video, output: Path, options: CropOptions) -> Outcome:
     """Make one clip, whole or not at all; failures of the video are an outcome, those of the disk an OutputError."""
     if video.path is None or not video.path.is_file():
         details = f"{video.path} does not exist" if video.path else "no file of this name among the videos"
-        return Outcome(video.name, 0, 0.0, 0, (NOT_FOUND, details), None, ("", 0, 0), asdict(options))
+        return Outcome.failed(video.name, NOT_FOUND, details, options)
     work = output / WORK / video.name
     try:
         shutil.rmtree(work, ignore_errors=True)

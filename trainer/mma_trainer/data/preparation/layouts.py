@@ -105,17 +105,11 @@ def csv_table(path: Path, root: Path | None, labels: Sequence[str] | None) -> La
     folds, base = _folds([row["fold"] for row in rows], path), root or path.parent
     videos, complaints = [], []
     for number, row in enumerate(rows, 2):
-        name = (
-            clip_name(row["path"].lstrip("/"))
-            if not Path(row["path"]).is_absolute()
-            else _absolute_name(row["path"], base)
-        )
         label = int(row["label"]) if numbered else names.index(row["label"]) if row["label"] in names else len(names)
         if label >= len(names):
             complaints.append((f"{path.name} line {number}", f"label {row['label']!r} is none of {', '.join(names)}"))
             continue
-        file = base / row["path"]
-        videos.append(Video(name, file, label, *folds[number - 2]))
+        videos.append(Video(_name(row["path"], base), base / row["path"], label, *folds[number - 2]))
     count = max((fold for tests, trains in folds for fold in (*tests, *(trains or ()))), default=0)
     return Layout(tuple(videos), names, count, tuple(complaints))
 
@@ -134,10 +128,12 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return [{"fold": "", **row} for row in rows if row["path"]]
 
 
-def _absolute_name(path: str, base: Path) -> str:
-    file = Path(path)
-    inside = file.is_relative_to(base.absolute())
-    return clip_name(os.fspath(file.relative_to(base.absolute()) if inside else Path(file.parent.name) / file.name))
+def _name(path: str, base: Path) -> str:
+    """Of a path as a CSV has it: relative to `base`, or absolute anywhere."""
+    file, root = Path(path), base.absolute()
+    if file.is_absolute():
+        file = file.relative_to(root) if file.is_relative_to(root) else Path(file.parent.name) / file.name
+    return clip_name(os.fspath(file))
 
 
 def _folds(values: Sequence[str], path: Path) -> list[tuple[tuple[int, ...], tuple[int, ...] | None]]:
@@ -179,23 +175,20 @@ def annotated(protocol: Protocol, lists: Path, videos: Path) -> Layout:
             for number, line in enumerate(path.read_text().splitlines(), 1):
                 if not line.strip() or (path.suffix == ".csv" and number == 1):
                     continue
+                where = f"{path.name} line {number}"
                 try:
                     folder, _, label = parse_line(line, protocol.labels)
                 except BadClipError as error:
-                    complaints.append((f"{path.name} line {number}", error.args[2]))
+                    complaints.append((where, error.args[2]))
                     continue
                 name = Path(folder.replace("\\", "/")).name
                 found = files.get(name) or files.get(name.lstrip("0") or "0")
                 video = known.setdefault(name, Video(name, found, label, (), ()))
                 if video.label != label:
-                    complaints.append(
-                        (f"{path.name} line {number}", f"clip {name} as class {label}, and as {video.label} before")
-                    )
+                    complaints.append((where, f"clip {name} as class {label}, and as {video.label} before"))
                     continue
-                if split == TEST:
-                    known[name] = replace(video, tests=(*video.tests, fold))
-                else:
-                    known[name] = replace(video, trains=(*video.trains, fold))
+                folds = "tests" if split == TEST else "trains"
+                known[name] = replace(video, **{folds: (*getattr(video, folds), fold)})
     return Layout(tuple(known.values()), protocol.labels, protocol.folds, tuple(complaints))
 
 
@@ -224,15 +217,13 @@ def split_folds(layout: Layout, folds: int, val_share: float, seed: int) -> Layo
     return replace(layout, videos=tuple(replace(v, tests=tests[v.name]) for v in layout.videos), folds=folds)
 
 
-def without_doubles(layout: Layout) -> Layout:
+def with_unique_names(layout: Layout) -> Layout:
     """Of videos that would make clips of one name only the first is kept; the others become complaints."""
     kept: dict[str, Video] = {}
     complaints = list(layout.complaints)
     for video in layout.videos:
-        if video.name not in kept:
-            kept[video.name] = video
-        else:
-            complaints.append(
-                (video.name, f"{video.path} and {kept[video.name].path} have one name: only the second is used")
-            )
+        first = kept.setdefault(video.name, video)
+        if first is not video:
+            text = f"{video.path} and {first.path} have one name: only the second is used"
+            complaints.append((video.name, text))
     return replace(layout, videos=tuple(kept.values()), complaints=tuple(complaints))
