@@ -11,7 +11,6 @@ import csv
 import functools
 import json
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,17 +20,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mma_edge.commands.support import HelpFormatter, run_cli
 from mma_edge.errors import DataError, OutputError, UsageError
 from mma_edge.files import replaced
+from mma_trainer.data.check import counts
 from mma_trainer.data.preparation.cut import CRASHED, FACES, WORK, CropOptions, Outcome, finished, prepare_video
 from mma_trainer.data.preparation.layouts import (
     TEST,
     TRAIN,
-    VIDEO_SUFFIXES,
     Layout,
     Video,
     annotated,
     class_folders,
     csv_table,
     split_folds,
+    videos_in,
     with_unique_names,
 )
 from mma_trainer.data.preparation.pool import run_all
@@ -126,7 +126,7 @@ def _prepare_sound(args: argparse.Namespace, console: Console) -> int:
     """`--sound-only`: a flat folder of wavs, as DFEW's `raw_wav`; a wav that is there is done."""
     if args.videos is None or args.classes or args.csv or args.dataset:
         raise UsageError("--sound-only", "--videos DIR and --output DIR alone", "see mma-train prepare --help")
-    files = {path.stem: path for path in sorted(args.videos.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES}
+    files = {path.stem: path for path in videos_in(args.videos)}
     if not files:
         raise DataError(f"no videos in {args.videos}", "files such as 00001.mp4", "check --videos")
     _make_folder(args.output)
@@ -217,7 +217,7 @@ def _conclude(args: argparse.Namespace, layout: Layout, outcomes: dict[str, Outc
     for text in absent:
         console.print(text, highlight=False, soft_wrap=True, markup=False)
     failed = [failure for failure in failures if failure[3] == "yes"]
-    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(row[0] for row in failures).most_common())
+    kinds = counts(row[0] for row in failures)
     summary = f"{len(usable)} clips of {len(layout.videos)} videos in {args.output}"
     reported = f"; {kinds}: see {args.output / FAILURES}" if failures else ""
     if not usable:

@@ -22,8 +22,9 @@ from mma_trainer.data.entries import ClipEntry, read_images, read_mel
 
 VERSION = "1"
 """Part of every key: to be raised when what is stored changes, the log-mel for instance."""
-MEL_BYTES = 4 * NUM_MEL_FRAMES * NUM_MEL_BINS + 128
-"""Of one log-mel's file, header included."""
+NPY_HEADER_BYTES = 128
+MEL_BYTES = 4 * NUM_MEL_FRAMES * NUM_MEL_BINS + NPY_HEADER_BYTES
+"""Of one log-mel's file."""
 HEADER_BYTES = 4096
 """Room for the headers and the table of sizes of a clip's frames."""
 

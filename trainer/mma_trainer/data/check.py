@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class Problem:
     Attributes:
         kind: one of the kinds above.
         where: list and line, "set_1_train.txt line 3".
-        clip: name of the clip, empty when the problem is none of a single clip.
+        clip: name of the clip; empty when the problem is not that of a single clip.
         text: what was found and what was expected.
     """
 
@@ -53,9 +53,9 @@ def say_on_stderr(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def counts(problems: Sequence[Problem]) -> str:
+def counts(kinds: Iterable[str]) -> str:
     """ "3 missing frames, 1 zero-length wav": most frequent kind first."""
-    return ", ".join(f"{count} {kind}" for kind, count in Counter(problem.kind for problem in problems).most_common())
+    return ", ".join(f"{count} {kind}" for kind, count in Counter(kinds).most_common())
 
 
 def settle(
@@ -82,7 +82,8 @@ def settle(
     if len(problems) > MAX_SHOWN:
         notify(f"bad: and {len(problems) - MAX_SHOWN} more")
     written = f", all in {_write(problems, folder)}" if folder is not None else ""
-    summary = f"{len(problems)} problem{'s' * (len(problems) > 1)} in the data: {counts(problems)}{written}"
+    kinds = counts(problem.kind for problem in problems)
+    summary = f"{len(problems)} problem{'s' * (len(problems) > 1)} in the data: {kinds}{written}"
     if not skip_bad:
         raise DataError(summary, hint="repair them, or go on without these clips: --skip-bad")
     notify(f"going on (--skip-bad) with {summary}")

@@ -54,32 +54,35 @@ def scan_list(
     Raises:
         DataError: the file cannot be read or is empty.
     """
+    lines = read_lines(path)
+    if not lines:
+        raise DataError(f"{path}: it is empty", "one clip per line", "check --train-list and --val-list")
+
+    def look_up(where: str, line: str) -> ClipEntry | Problem:
+        try:
+            return _find_clip(line, where, frames_root, audio_root, labels)
+        except BadClipError as error:
+            kind, clip, text = error.args
+            return Problem(kind, where, clip, text)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        found = list(pool.map(look_up, *zip(*lines, strict=True)))
+    entries = [item for item in found if isinstance(item, ClipEntry)]
+    problems = [item for item in found if isinstance(item, Problem)]
+    entries, twice = check.without_doubles(entries)
+    return entries, problems + twice
+
+
+def read_lines(path: Path) -> list[tuple[str, str]]:
+    """("set_1_train.txt line 3", the line) of every line that names a clip; DataError for an unreadable file."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"list {path} cannot be read ({error})", "a text file", "check --train-list and --val-list"
         ) from error
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if path.suffix.lower() == ".csv":
-        numbered = numbered[1:]  # video_name,label
-    if not numbered:
-        raise DataError(f"{path}: it is empty", "one clip per line", "check --train-list and --val-list")
-
-    def look_up(line: tuple[int, str]) -> ClipEntry | Problem:
-        where = f"{path.name} line {line[0]}"
-        try:
-            return _find_clip(line[1], where, frames_root, audio_root, labels)
-        except BadClipError as error:
-            kind, clip, text = error.args
-            return Problem(kind, where, clip, text)
-
-    with ThreadPoolExecutor(READERS) as pool:
-        found = list(pool.map(look_up, numbered))
-    entries = [item for item in found if isinstance(item, ClipEntry)]
-    problems = [item for item in found if isinstance(item, Problem)]
-    entries, twice = check.without_doubles(entries)
-    return entries, problems + twice
+    numbered = [(f"{path.name} line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    return numbered[1:] if path.suffix.lower() == ".csv" else numbered  # a CSV begins with video_name,label
 
 
 def parse_line(line: str, labels: Sequence[str]) -> tuple[str, int | None, int]:
@@ -97,9 +100,8 @@ def parse_line(line: str, labels: Sequence[str]) -> tuple[str, int | None, int]:
     else:
         raise BadClipError(check.BAD_LINE, "", f"cannot be parsed: {line[:60]!r}")
     if not 0 <= label < len(labels):
-        raise BadClipError(
-            check.BAD_LABEL, _last_part(folder), f"clip {_last_part(folder)}: class {label} of {len(labels)}"
-        )
+        name = last_part(folder)
+        raise BadClipError(check.BAD_LABEL, name, f"clip {name}: class {label} of {len(labels)}")
     return folder, count, label
 
 
@@ -107,7 +109,7 @@ def _find_clip(
     line: str, where: str, frames_root: Path | None, audio_root: Path | None, labels: Sequence[str]
 ) -> ClipEntry:
     listed, count, label = parse_line(line, labels)
-    name = _last_part(listed)
+    name = last_part(listed)
     places = [Path(listed)] if frames_root is None else [frames_root / listed, frames_root / name]
     folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
@@ -128,7 +130,8 @@ def _find_clip(
     return ClipEntry(folder.name, folder, tuple(files), wav, label, where, frame_bytes)
 
 
-def _last_part(listed: str) -> str:
+def last_part(listed: str) -> str:
+    """Name of a clip whose folder is given as on any machine."""
     return PureWindowsPath(listed).name if "\\" in listed else PurePosixPath(listed).name
 
 
@@ -181,8 +184,5 @@ def scan_fold(
     train, problems = scan_list(train_list, frames_root, audio_root, labels)
     val, more = scan_list(val_list, frames_root, audio_root, labels)
     train, shared = check.without_tested(train, val)
-    absent = [
-        *check.absent_classes(train, labels, train_list.name),
-        *check.absent_classes(val, labels, val_list.name),
-    ]
+    absent = check.absent_classes(train, labels, train_list.name) + check.absent_classes(val, labels, val_list.name)
     return train, val, [*problems, *more, *shared, *absent]

@@ -152,7 +152,7 @@ def raw_set(
 def faces_set(data: Path, image_size: int) -> EvalSet:
     """FER2013's validation faces, each shown for 16 frames, without sound."""
     faces = load_faces(data, "val")
-    description = f"FER2013 validation, {len(faces.labels)} stills shown for 16 frames, no sound"
+    description = f"FER2013 validation, {len(faces.labels)} stills shown for {NUM_FRAMES} frames, no sound"
 
     def raw(index: int) -> RawClip:
         return RawClip(still(faces, index), None)

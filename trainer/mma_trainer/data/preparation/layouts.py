@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mma_edge.errors import DataError, UsageError
-from mma_trainer.data.lists import BadClipError, parse_line
+from mma_trainer.data.lists import BadClipError, last_part, parse_line, read_lines
 from mma_trainer.data.protocols import Protocol, find_list
 
 VIDEO_SUFFIXES = {
@@ -57,6 +57,11 @@ class Layout:
     complaints: tuple[tuple[str, str], ...] = ()  # (name or path, what is wrong with it)
 
 
+def videos_in(folder: Path) -> list[Path]:
+    """The video files anywhere below a folder, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+
+
 def clip_name(relative: str) -> str:
     """A flat name of a video: its path without suffix, whatever is awkward in a file name replaced."""
     return re.sub(r"[^\w.-]+", "_", "__".join(Path(relative).with_suffix("").parts)).strip("._") or "clip"
@@ -78,8 +83,7 @@ def class_folders(root: Path, labels: Sequence[str] | None) -> Layout:
     complaints = [(name, "folder is none of --labels: left out") for name in folders if name not in names]
     videos = []
     for label, name in enumerate(names):
-        found = sorted(path for path in (root / name).rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-        videos += [Video(clip_name(os.fspath(path.relative_to(root))), path, label) for path in found]
+        videos += [Video(clip_name(os.fspath(path.relative_to(root))), path, label) for path in videos_in(root / name)]
     if not videos:
         raise DataError(f"no videos in the folders of {root}", f"files such as {root / names[0] / 'clip.mp4'}")
     return Layout(tuple(videos), names, 0, tuple(complaints))
@@ -161,27 +165,22 @@ def annotated(protocol: Protocol, lists: Path, videos: Path) -> Layout:
     Clip `00012` is made of `00012.mp4` or `12.mp4`, anywhere below `videos`.
     """
     files: dict[str, Path] = {}
-    for path in sorted(videos.rglob("*")):
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            files.setdefault(path.stem, path)
-            files.setdefault(path.stem.lstrip("0") or "0", path)
+    for path in videos_in(videos):
+        files.setdefault(path.stem, path)
+        files.setdefault(path.stem.lstrip("0") or "0", path)
     if not files:
         raise DataError(f"no videos in {videos}", f"{protocol.name}'s raw videos", "check --videos")
     known: dict[str, Video] = {}
     complaints = []
     for fold in range(1, protocol.folds + 1):
         for split in (TRAIN, TEST):
-            path = find_list(protocol, lists, fold, split)
-            for number, line in enumerate(path.read_text().splitlines(), 1):
-                if not line.strip() or (path.suffix == ".csv" and number == 1):
-                    continue
-                where = f"{path.name} line {number}"
+            for where, line in read_lines(find_list(protocol, lists, fold, split)):
                 try:
                     folder, _, label = parse_line(line, protocol.labels)
                 except BadClipError as error:
                     complaints.append((where, error.args[2]))
                     continue
-                name = Path(folder.replace("\\", "/")).name
+                name = last_part(folder)
                 found = files.get(name) or files.get(name.lstrip("0") or "0")
                 video = known.setdefault(name, Video(name, found, label, (), ()))
                 if video.label != label:
