@@ -140,7 +140,7 @@ def test_less_than_a_batch_is_refused(entries: list[ClipEntry]) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_clip_that_fails_in_a_worker_is_one_line_without_a_traceback(entries: list[ClipEntry], workers: int) -> None:
-    entries[3].frames[8].write_bytes(b"no picture")
+    (entries[3].folder / entries[3].files[8]).write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"^clip 004: a frame cannot be read") as error:
         list(task(entries, workers).val_batches())
     assert "Traceback" not in one_line(error.value)
@@ -170,7 +170,7 @@ def test_a_changed_file_is_not_served_from_the_cache(entries: list[ClipEntry], t
     folder = tmp_path / "cache"
     list(task(entries, cache=ClipCache(folder, entries, 1.0)).val_batches())
     soundfile.write(entries[0].wav, tone(0.3, 999), RATE_HZ, subtype="FLOAT")
-    Image.new("RGB", (24, 20), (9, 9, 9)).save(entries[1].frames[-1])
+    Image.new("RGB", (24, 20), (9, 9, 9)).save(entries[1].folder / entries[1].files[-1])
     fresh = list(task(entries).val_batches())
     assert same(list(task(entries, cache=ClipCache(folder, entries, 1.0)).val_batches()), fresh)
 

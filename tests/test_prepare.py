@@ -77,7 +77,7 @@ def test_what_is_prepared_is_trained_on_by_its_own_labels_and_folds(videos: Path
     for path in (fold.train_list, fold.val_list):
         for clip in clips_of(path, fold.frames_root, fold.audio_root, 2):
             assert clip.label == (0 if clip.name.startswith("wild") else 1)
-            assert len(clip.frames) == 20 and (clip.wav is None) == (clip.name in ("wild__silent", "wild__click"))
+            assert len(clip.files) == 20 and (clip.wav is None) == (clip.name in ("wild__silent", "wild__click"))
 
 
 def test_the_division_into_folds_depends_on_names_and_seed_alone(videos: Path, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_of_several_faces_the_longest_seen_is_taken_then_the_largest(squares: No
             for clip in clips_of(tmp_path / "out" / "annotation" / f"set_1_{split}.txt", tmp_path / "out", None, 1)
             if clip.name == name
         ]
-        assert len(clip.frames) == count
+        assert len(clip.files) == count
         assert load_clip(clip, 16, None)[0][..., channel].mean() > 150
 
 
@@ -193,7 +193,7 @@ def test_training_sees_to_the_bit_what_the_runtime_sees_and_hears_the_same(tmp_p
     assert run("--classes", tmp_path / "v", "--output", tmp_path / "out", "--format", "png") == 0
     (clip,) = clips_of(tmp_path / "out" / "annotation" / "set_1_train.txt", tmp_path / "out", None, 1)
     frames, mel = load_clip(clip, 48, None)
-    assert len(clip.frames) > 16 and frames.std() > 10 and mel.std() > 1
+    assert len(clip.files) > 16 and frames.std() > 10 and mel.std() > 1
     np.testing.assert_array_equal(frames, seen.frames)
     # Training subtracts the mean of the whole wave, which a stream cannot know: rounding, where it is quiet.
     np.testing.assert_allclose(mel, seen.mel, atol=1e-3)

@@ -44,7 +44,7 @@ def test_dfew_is_found_as_the_authors_keep_it(tmp_path: Path, place: str, frames
     fold = find_fold("dfew", 4, root)
     assert fold.labels == DFEW_LABELS
     (entry,) = clips_of(fold.val_list, fold.frames_root, fold.audio_root, 7)
-    assert (entry.name, entry.label, len(entry.frames)) == ("00012", 6, 3)
+    assert (entry.name, entry.label, len(entry.files)) == ("00012", 6, 3)
     assert entry.wav == root / "raw_wav" / "12.wav"
 
 
@@ -58,7 +58,7 @@ def test_the_split_that_dfew_comes_with_counts_classes_from_1_and_frames_not_at_
     ]
     assert [problems for _, problems in found] == [[], []]
     ((train,), (test,)) = (entries for entries, _ in found)
-    assert (train.name, train.label, len(train.frames)) == ("00001", DFEW_LABELS.index("fear"), 3)
+    assert (train.name, train.label, len(train.files)) == ("00001", DFEW_LABELS.index("fear"), 3)
     assert (test.name, test.label) == ("00012", DFEW_LABELS.index("happy"))
 
 
@@ -83,7 +83,7 @@ def test_mafw_is_found_by_the_authors_lists_and_by_its_own(tmp_path: Path) -> No
     fold = find_fold("mafw", 3, tmp_path)
     assert fold.train_list.name == "MAFW_set_3_train_faces.txt" and len(fold.labels) == 11
     (entry,) = clips_of(fold.train_list, fold.frames_root, fold.audio_root, 11)
-    assert len(entry.frames) == 2  # as many as the list says
+    assert len(entry.files) == 2  # as many as the list says
 
 
 def test_the_folder_is_the_option_then_the_environment_then_the_usual_one(

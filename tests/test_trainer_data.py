@@ -179,7 +179,7 @@ def test_a_damaged_picture_or_wav_is_named(dfew: Path) -> None:
     (dfew / "raw_wav" / "12.wav").write_bytes(b"no sound")
     with pytest.raises(DataError, match=r"12\.wav cannot be read"):
         load_clip(entries[-1], 16, None)
-    entries[0].frames[3].write_bytes(b"no picture")
+    (entries[0].folder / entries[0].files[3]).write_bytes(b"no picture")
     with pytest.raises(DataError, match="clip 00001"):
         load_clip(entries[0], 16, None)
 

@@ -24,7 +24,7 @@ class ClipEntry:
 
     Attributes:
         name: last part of the folder.
-        folder, files: the folder and the names of its frames, in order; `frames` are the whole paths.
+        folder, files: the folder and the names of its frames, in order.
         where: list and line, for messages.
         frame_bytes: decoded size of its frames, guessed generously from three of them.
     """
@@ -36,10 +36,6 @@ class ClipEntry:
     label: int
     where: str = ""
     frame_bytes: int = 0
-
-    @property
-    def frames(self) -> tuple[Path, ...]:
-        return tuple(self.folder / name for name in self.files)
 
 
 class Cache(Protocol):

@@ -31,9 +31,6 @@ class ListDataset(Dataset):
     def __init__(self, entries: Sequence[ClipEntry], image_size: int, seed: int, cache: Cache | None = None) -> None:
         self.entries, self.image_size, self.seed, self.cache = entries, image_size, seed, cache
 
-    def __len__(self) -> int:
-        return len(self.entries)
-
     def __getitem__(self, asked: tuple[int | None, int]) -> Item | MMAEdgeError:
         epoch, index = asked
         entry = self.entries[index]

@@ -36,8 +36,6 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
 class Bin:
     """One bin of a reliability diagram: share of all answers, their mean confidence and accuracy."""
 
-    lower: float
-    upper: float
     share: float
     confidence: float
     accuracy: float
@@ -50,8 +48,6 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_B
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     return [
         Bin(
-            lower=index / bins,
-            upper=(index + 1) / bins,
             share=float(np.mean(which == index)),
             confidence=float(confidence[which == index].mean()),
             accuracy=float(right[which == index].mean()),

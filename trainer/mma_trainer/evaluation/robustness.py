@@ -1,18 +1,8 @@
 """What spoils a clip on its way to the model, at fixed strengths: noise, bad light, lost frames, lost modalities.
 
 Sound is spoiled as a waveform and faces before the runtime's own resize, where a microphone and a camera
-do it. Everything random is a function of (condition, index of the clip): the same table every time.
-
-    audio only, video only   the other modality is missing (fed as the runtime feeds it)
-    noise 20/10/0 dB         white Gaussian noise, signal-to-noise ratio over the whole waveform
-    blurred                  Gaussian, sigma 5 % of the shorter side of the face
-    dark                     brightness x 0.3
-    low resolution           shrunk to 16 pixels and back to its size (Pillow's BILINEAR both times)
-    audio +N ms, -N ms       the sound comes N ms later or earlier; what leaves the clip is lost, digital
-                             silence takes its place. A still has no motion to be out of step with: on stills
-                             only the missing beginning or end is tested
-    frames dropped           25/50/75 % of the 16 frames at random, never the first; each shows the last one
-                             that came through. No difference to a still
+do it. Everything random is a function of (condition, index of the clip): the same table every time. A
+missing modality is fed as the runtime feeds it.
 """
 
 from __future__ import annotations
@@ -50,7 +40,7 @@ class Condition:
 
 
 def noisy(clip: RawClip, rng: np.random.Generator, snr_db: float) -> RawClip:
-    """White noise at a signal-to-noise ratio; a silent clip stays silent."""
+    """White Gaussian noise, the signal-to-noise ratio taken over the whole waveform; a silent clip stays silent."""
     if not clip.wave.size:
         return clip
     power = float(np.mean(np.square(clip.wave, dtype=np.float64)))
@@ -59,7 +49,11 @@ def noisy(clip: RawClip, rng: np.random.Generator, snr_db: float) -> RawClip:
 
 
 def shifted(clip: RawClip, _: np.random.Generator, shift_ms: float) -> RawClip:
-    """Sound later (positive) or earlier against the frames, its length kept."""
+    """Sound later (positive) or earlier against the frames, its length kept.
+
+    What leaves the clip is lost, digital silence takes its place. A still has no motion to be out of step
+    with: on stills only the missing beginning or end is tested.
+    """
     length = clip.wave.shape[-1]
     samples = min(round(abs(shift_ms) / 1000 * clip.sample_rate_hz), length)
     wave = np.zeros_like(clip.wave)
@@ -75,6 +69,7 @@ def with_images(clip: RawClip, _: np.random.Generator, change: Callable[[np.ndar
 
 
 def blurred(image: np.ndarray) -> np.ndarray:
+    """Gaussian blur with a sigma of 5 % of the shorter side."""
     sigma = BLUR_SIGMA_SHARE * min(image.shape[:2])
     return np.array(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)))
 
@@ -84,13 +79,14 @@ def darkened(image: np.ndarray) -> np.ndarray:
 
 
 def low_resolution(image: np.ndarray) -> np.ndarray:
+    """Shrunk and brought back to its size, by Pillow's BILINEAR both times."""
     small = (LOW_RESOLUTION_PX, LOW_RESOLUTION_PX)
     picture, size = Image.fromarray(image), image.shape[1::-1]
     return np.array(picture.resize(small, Image.Resampling.BILINEAR).resize(size, Image.Resampling.BILINEAR))
 
 
 def dropped(clip: RawClip, rng: np.random.Generator, share: float) -> RawClip:
-    """A share of the frames lost, never the first; in its place the last one that came through is shown again."""
+    """A share of the frames lost, never the first; each shows the last one that came through. Stills look the same."""
     count = len(clip.images)
     lost = set((1 + rng.permutation(count - 1)[: round(share * count)]).tolist())
     images = list(clip.images)

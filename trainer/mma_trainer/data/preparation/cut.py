@@ -10,9 +10,11 @@ one that is seen in the most frames is taken; of equally many the larger one.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -189,8 +191,8 @@ class Tracks:
 
     def __init__(self, folder: Path, options: CropOptions) -> None:
         self.folder, self.options = folder, options
-        self.counts: dict[int, int] = {}
-        self._areas: dict[int, float] = {}
+        self.counts: Counter[int] = Counter()
+        self._areas: Counter[int] = Counter()
         self._tracker = FaceTracker(_detector())
 
     def add(self, frame: Frame) -> None:
@@ -202,17 +204,13 @@ class Tracks:
                 self._write(track, crop)
 
     def _write(self, track: int, crop: np.ndarray) -> None:
-        number = self.counts.get(track, 0) + 1
-        self.counts[track] = number
-        self._areas[track] = self._areas.get(track, 0.0) + crop.shape[0] * crop.shape[1]
+        self.counts[track] += 1
+        self._areas[track] += crop.shape[0] * crop.shape[1]
         folder = self.folder / f"track{track}"
         folder.mkdir(exist_ok=True)
         image = Image.fromarray(resize(crop, self.options.size) if self.options.size else np.ascontiguousarray(crop))
-        path = folder / f"{number:05d}.{self.options.format}"
-        if self.options.format == "png":
-            image.save(path, compress_level=1)
-        else:
-            image.save(path, quality=95, subsampling=0)
+        how = {"compress_level": 1} if self.options.format == "png" else {"quality": 95, "subsampling": 0}
+        image.save(folder / f"{self.counts[track]:05d}.{self.options.format}", **how)
 
     def choose(self, target: Path) -> int:
         """Rename the folder of the face that the clip is about to `target`; returns its number of frames."""
@@ -222,12 +220,7 @@ class Tracks:
         return self.counts[best]
 
 
-_shared_detector: MTCNNDetector | None = None
-
-
+@functools.cache
 def _detector() -> MTCNNDetector:
     """One per process: opening its networks takes as long as a short video."""
-    global _shared_detector
-    if _shared_detector is None:
-        _shared_detector = MTCNNDetector(num_threads=1)
-    return _shared_detector
+    return MTCNNDetector(num_threads=1)
