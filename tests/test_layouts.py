@@ -40,7 +40,7 @@ def test_a_csv_gives_labels_and_folds(videos: Path, tmp_path: Path) -> None:
     table.write_text("label,path,fold\n1,calm/0.mkv,train\n0,wild/0.mkv,test\n0,wild/1.mkv,train\n7,wild/1.mkv,train\n")
     assert run("--csv", table, "--videos", videos, "--output", out, "--labels", "wild,calm") == 0
     assert listed(out, 1, "train") == {"calm__0", "wild__1"} and listed(out, 1, "test") == {"wild__0"}
-    assert "label '7' is none of wild, calm" in (out / "failures.csv").read_text()
+    assert "label '7' is not one of wild, calm" in (out / "failures.csv").read_text()
 
 
 def test_raw_videos_of_mafw_follow_the_authors_lists(videos: Path, tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 Frames are stored as they come out of the decoder, uint8 at their own size, and mapped into memory;
 log-mels as float32. Both are what the files give, to the bit. An entry belongs to the files it was
-made of by their path, size and time; of a folder of frames the first, middle and last one are
-asked. Files are written aside and renamed, so any number of processes may share a folder.
+made of by their path, size and time; of a folder of frames the first, middle and last file are
+looked at. Files are written whole or not at all, so any number of processes may share a folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ClipCache:
     """A bounded store of clips in a folder; see `mma_trainer.data.entries.load_clip`.
 
     Which clips fit is settled here, log-mels first, then frames in the order of `entries`, so that
-    worker processes need not agree on anything. What the folder holds already counts.
+    worker processes need not agree on anything. What the folder already holds takes room, too.
 
     Args:
         folder: made when it is not there.

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, clip by clip: collected whole, said once, before any training starts."""
+"""What is wrong with a data set, clip by clip: all of it collected and said once, before any training starts."""
 
 from __future__ import annotations
 

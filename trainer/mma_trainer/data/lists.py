@@ -2,7 +2,7 @@
 
 The authors' format is one line `<folder of frames> <number of frames> <class>` per clip. The
 lists that come with the data sets are read too: DFEW's `video_name,label` (classes from 1) and
-MAFW's `00025.mp4 anger`; both leave the number of frames to the folder.
+MAFW's `00025.mp4 anger`; neither has a number of frames: all in the folder count.
 
 The wav of a clip lies in a parallel tree: DFEW has `clip_224x224/00012/` beside `raw_wav/12.wav`,
 MAFW `clips_faces/00012/` beside `clips_wav/00012.wav`. A clip without a wav is heard as zeros.
@@ -47,7 +47,7 @@ def scan_list(
 
     Args:
         path: the list; `.csv` is DFEW's own format.
-        frames_root: folder that the list's folders lie in; the last part of a listed folder counts as well.
+        frames_root: where the listed folders lie, by their whole path or by its last part alone; None: as listed.
         audio_root: folder of the wavs; None: the parallel tree.
         labels: class names in order.
 

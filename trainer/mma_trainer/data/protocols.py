@@ -144,7 +144,7 @@ def find_list(protocol: Protocol, root: Path, fold: int, split: str) -> Path:
     """The list of a fold's "train" or "test" clips."""
     names = [name.format(fold=fold, split=split) for name in protocol.lists]
     places = [root / folder / name for name in names for folder in LIST_FOLDERS]
-    # Only then outside: what lies in the folder itself fits its frames.
+    # Outside the folder only after that: lists that lie inside belong to its frames.
     places += [place / name for name in names for place in (root.absolute().parent / "annotation", Path("annotation"))]
     for place in places:
         if place.is_file():

@@ -21,7 +21,7 @@ from mma_edge.audio.logmel import NUM_MEL_BINS, LogMelStream
 from mma_edge.errors import DataError
 from mma_trainer.labels import DFEW_LABELS
 
-# RAVDESS emotion code -> DFEW class. Code 2, calm, is none of the seven: an eighth class to learn from.
+# RAVDESS emotion code -> DFEW class. Code 2, calm, is not among the seven: in training it is an eighth class.
 RAVDESS_TO_DFEW = {1: 2, 3: 0, 4: 1, 5: 3, 6: 6, 7: 5, 8: 4}
 CALM = len(DFEW_LABELS)
 TRAIN_ACTORS = range(1, 17)

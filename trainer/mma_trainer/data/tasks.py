@@ -177,8 +177,8 @@ class PseudoPairTask:
     def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         rng = epoch_generator(self.seed, epoch)
         count = self.num_batches * self.batch_size
-        # Faces keep some of their class frequencies. A voice alone is asked with all classes equally
-        # likely: otherwise it would learn to answer with the frequencies of the faces.
+        # Faces keep some of their class frequencies. Voices alone come with all classes equally likely: otherwise
+        # the model would learn to answer a voice with the frequencies of the faces.
         faces = balanced_order(self.train_faces.labels, FACE_BALANCE, count, rng)
         alone = balanced_order(self.train_voices.labels, 0.0, count, rng)
         for start in range(0, count, self.batch_size):
@@ -196,7 +196,7 @@ class PseudoPairTask:
             yield share(Batch(hide_modalities(frames, mels, present), torch.from_numpy(labels)), shard)
 
     def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
-        # A look at the run; all pairs, and each modality alone, are for mma-eval.
+        # A quick look during the run; mma-eval takes all pairs, and each modality alone.
         rng = epoch_generator(self.seed, -1)
         chosen = np.arange(0, len(self.val_faces.labels), VAL_STRIDE)
         labels = self.val_faces.labels[chosen]

@@ -12,7 +12,7 @@ from mma_trainer.evaluation.metrics import cross_entropy
 
 ECE_BINS = 15
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
-"""Where a temperature is sought; a model that is never wrong has none, and gets the lowest."""
+"""Range of the search. For a model that is never wrong the likelihood has no minimum: it gets the lowest."""
 TOLERANCE = 1e-6  # of log T
 GOLDEN = (math.sqrt(5) - 1) / 2
 CURVE_POINTS = 200
@@ -72,7 +72,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The temperature of least negative log-likelihood, by golden section over log T.
 
     The likelihood is convex in 1/T, so it has one minimum. Accuracy does not change: the order of the
-    classes stays. By hand: scipy, which has such a search, is otherwise needed by nothing here.
+    classes stays. Written by hand: nothing else here needs scipy, which has such a search.
 
     Args:
         logits: (N, C), or logarithms of probabilities. labels: (N,).
@@ -99,7 +99,7 @@ def halves(count: int, groups: np.ndarray | None) -> np.ndarray:
 def cross_fitted(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
     """Probabilities (N, C) of each half of the clips by the temperature fitted on the other half.
 
-    Fitting and measuring on the same clips flatters; this does not.
+    Fitting and measuring on the same clips would make a model look better than it is.
     """
     probabilities = np.zeros(np.shape(logits), np.float64)
     second = halves(len(labels), groups)

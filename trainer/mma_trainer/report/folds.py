@@ -1,4 +1,4 @@
-"""What the folds of a data set give together: mean and spread, beside the paper, as tables and as files."""
+"""The folds of a data set put together: mean and spread, beside the paper, as tables and as files."""
 
 from __future__ import annotations
 

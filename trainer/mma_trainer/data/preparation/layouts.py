@@ -80,7 +80,7 @@ def class_folders(root: Path, labels: Sequence[str] | None) -> Layout:
         )
     if not names:
         raise DataError(f"{root} has no folders", "one folder of videos per class", "or give --csv FILE")
-    complaints = [(name, "folder is none of --labels: left out") for name in folders if name not in names]
+    complaints = [(name, "folder is not among --labels: left out") for name in folders if name not in names]
     videos = []
     for label, name in enumerate(names):
         videos += [Video(clip_name(os.fspath(path.relative_to(root))), path, label) for path in videos_in(root / name)]
@@ -107,13 +107,14 @@ def csv_table(path: Path, root: Path | None, labels: Sequence[str] | None) -> La
     else:
         names = tuple(sorted({word for word in words if word}))
     folds, base = _folds([row["fold"] for row in rows], path), root or path.parent
+    numbers = {name: label for label, name in enumerate(names)}
     videos, complaints = [], []
-    for number, row in enumerate(rows, 2):
-        label = int(row["label"]) if numbered else names.index(row["label"]) if row["label"] in names else len(names)
-        if label >= len(names):
-            complaints.append((f"{path.name} line {number}", f"label {row['label']!r} is none of {', '.join(names)}"))
-            continue
-        videos.append(Video(_name(row["path"], base), base / row["path"], label, *folds[number - 2]))
+    for number, (row, word) in enumerate(zip(rows, words, strict=True)):
+        label = int(word) if numbered else numbers.get(word, len(names))
+        if label < len(names):
+            videos.append(Video(_name(row["path"], base), base / row["path"], label, *folds[number]))
+        else:
+            complaints.append((f"{path.name} line {number + 2}", f"label {word!r} is not one of {', '.join(names)}"))
     count = max((fold for tests, trains in folds for fold in (*tests, *(trains or ()))), default=0)
     return Layout(tuple(videos), names, count, tuple(complaints))
 
@@ -206,11 +207,11 @@ def split_folds(layout: Layout, folds: int, val_share: float, seed: int) -> Layo
         names = sorted(video.name for video in layout.videos if video.label == label)
         shuffled = [names[index] for index in np.random.default_rng((seed, label)).permutation(len(names))]
         if folds == 1:
-            # Of two videos and more, at least one in either list.
+            # From two videos on, each of the two lists gets at least one.
             count = min(max(1, round(len(names) * val_share)), len(names) - 1)
             tests.update({name: (1,) if place < count else () for place, name in enumerate(shuffled)})
         else:
-            # Each class goes on where the last one stopped, or the first folds would get all the odd clips.
+            # Each class continues where the one before stopped: else the first folds would get all surplus clips.
             start = len(tests)
             tests.update({name: ((start + place) % folds + 1,) for place, name in enumerate(shuffled)})
     return replace(layout, videos=tuple(replace(v, tests=tests[v.name]) for v in layout.videos), folds=folds)

@@ -1,4 +1,4 @@
-"""Many videos through a pool of processes; one that brings its process down costs no more than itself."""
+"""Many videos through a pool of processes; one that crashes its process costs no other video."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run_all(
                         result = future.result()
                         yield running.pop(future), result
             except BrokenProcessPool:
-                # Which of them did it is not said: each gets a process of its own.
+                # Nothing says which of them crashed it: each gets a process of its own.
                 suspects = list(running.values())
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)

@@ -47,19 +47,21 @@ class Sound:
         self.samples += len(samples)
 
     def write(self, path: Path) -> None:
-        """A wav, whole or not at all; OSError where it cannot be written."""
+        """A wav, whole or not at all; OutputError where it cannot be written."""
         try:
             with replaced(path) as aside:
                 soundfile.write(aside, np.concatenate(self._parts), self.rate_hz, format="WAV", subtype="FLOAT")
-        except soundfile.LibsndfileError as error:
-            raise OSError(str(error)) from error
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise OutputError(
+                f"{path} cannot be written ({error})", "free disk space", "repeat the command to go on"
+            ) from error
 
 
 def extract_sound(job: tuple[Path, Path]) -> str | None:
     """Write the sound of a video (job[0]) to a wav (job[1]), whole or not at all, without decoding its pictures.
 
     Returns:
-        None, or in words why there is no wav.
+        None, or the reason why there is no wav.
 
     Raises:
         OutputError: the wav cannot be written.
@@ -76,10 +78,5 @@ def extract_sound(job: tuple[Path, Path]) -> str | None:
         return f"cannot be read ({type(error).__name__}: {error})"
     if sound.samples < frame_length_samples(sound.rate_hz):
         return f"sound of {sound.samples} samples, less than a window of the log-mel"
-    try:
-        sound.write(wav)
-    except OSError as error:
-        raise OutputError(
-            f"{wav} cannot be written ({error})", "free disk space", "repeat the command to go on"
-        ) from error
+    sound.write(wav)
     return None
