@@ -16,10 +16,9 @@ from PIL import Image
 from whole_lists import clips_of
 
 from mma_edge.errors import DataError, OutputError, UsageError
-from mma_trainer.data import entries as clips
 from mma_trainer.data.batch import Batch, Shard
 from mma_trainer.data.cache import ClipCache
-from mma_trainer.data.entries import ClipEntry
+from mma_trainer.data.entries import ClipEntry, ClipFiles
 from mma_trainer.data.loader import ListTask
 from mma_trainer.training.recipe import Recipe
 
@@ -110,8 +109,8 @@ def test_shards_of_a_batch_are_its_consecutive_parts(entries: list[ClipEntry], w
 
 
 def test_a_shard_decodes_its_own_clips_only(entries: list[ClipEntry], monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, read = [], clips.read_images
-    monkeypatch.setattr(clips, "read_images", lambda entry, indices: seen.append(entry.name) or read(entry, indices))
+    seen, read = [], ClipFiles.images
+    monkeypatch.setattr(ClipFiles, "images", lambda self, entry, at: seen.append(entry.name) or read(self, entry, at))
     batches = list(task(entries).train_batches(0, Shard(1, 2)))
     assert seen == [name for batch in batches for name in batch.names] and len(seen) == 4
 

@@ -18,7 +18,7 @@ import numpy as np
 from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.errors import OutputError, UsageError
 from mma_edge.files import replaced
-from mma_trainer.data.entries import ClipEntry, read_images, read_mel
+from mma_trainer.data.entries import ClipEntry, ClipFiles
 
 VERSION = "1"
 """Part of every key: to be raised when what is stored changes, the log-mel for instance."""
@@ -29,7 +29,7 @@ HEADER_BYTES = 4096
 """Room for the headers and the table of sizes of a clip's frames."""
 
 
-class ClipCache:
+class ClipCache(ClipFiles):
     """A bounded store of clips in a folder; see `mma_trainer.data.entries.load_clip`.
 
     Which clips fit is settled here, log-mels first, then frames in the order of `entries`, so that
@@ -80,10 +80,10 @@ class ClipCache:
         """Frames at `indices`: uint8 (h, w, 3) each, read-only where they come from the store."""
         path = self._frames.get(entry.folder)
         if path is None:
-            return read_images(entry, indices)
+            return super().images(entry, indices)
         stored = _open_frames(path, len(entry.files))
         if stored is None:
-            images = read_images(entry, range(len(entry.files)))
+            images = super().images(entry, range(len(entry.files)))
             if sum(image.nbytes for image in images) <= entry.frame_bytes:
                 _write(path, lambda file: _save_frames(file, images))
             return [images[int(index)] for index in indices]
@@ -97,14 +97,14 @@ class ClipCache:
         """Log-mel float32 (512, 128)."""
         path = self._mels.get(entry.wav) if entry.wav else None
         if path is None:
-            return read_mel(entry)
+            return super().mel(entry)
         try:
             stored = np.load(path)
             if stored.shape == (NUM_MEL_FRAMES, NUM_MEL_BINS) and stored.dtype == np.float32:
                 return stored
         except (OSError, ValueError, EOFError):
             pass  # not there yet, or damaged: made again
-        mel = read_mel(entry)
+        mel = super().mel(entry)
         _write(path, lambda file: np.save(file, mel))
         return mel
 

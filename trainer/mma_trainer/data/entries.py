@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import soundfile
@@ -38,58 +37,35 @@ class ClipEntry:
     frame_bytes: int = 0
 
 
-class Cache(Protocol):
-    """What `load_clip` needs from a store; see `mma_trainer.data.cache`."""
+class ClipFiles:
+    """Reads clips from their files; `mma_trainer.data.cache.ClipCache` also keeps what it has read."""
 
-    def images(self, entry: ClipEntry, indices: Sequence[int]) -> list[np.ndarray]: ...
+    def images(self, entry: ClipEntry, indices: Sequence[int]) -> list[np.ndarray]:
+        """The frames at `indices`, as stored: uint8 (h, w, 3) RGB each; one asked for twice is one object."""
+        images: dict[int, np.ndarray] = {}
+        try:
+            for index in map(int, indices):
+                if index not in images:
+                    with Image.open(entry.folder / entry.files[index]) as image:
+                        images[index] = np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of them
+            raise DataError(
+                f"clip {entry.name}: a frame cannot be read ({error})", "a picture", "prepare it again, or --skip-bad"
+            ) from error
+        return [images[int(index)] for index in indices]
 
-    def mel(self, entry: ClipEntry) -> np.ndarray: ...
-
-
-def load_clip(
-    entry: ClipEntry, image_size: int, rng: np.random.Generator | None, cache: Cache | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """frames uint8 (16, S, S, 3) and log-mel (512, 128); augmented when `rng` is given."""
-    if rng is None:
-        frames, mel = load_clips(entry, image_size, 1, cache)
-        return frames[0], mel[0]
-    images, mel = _read(entry, train_indices(len(entry.files), rng), cache)
-    return augment_clip(images, image_size, rng), mel
-
-
-def load_clips(
-    entry: ClipEntry, image_size: int, num_clips: int, cache: Cache | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """`num_clips` uniformly sampled test clips: frames uint8 (k, 16, S, S, 3) and log-mel (k, 512, 128).
-
-    `sampling.clip_indices` says which frames they have. All of them have the same sound: the model hears the
-    first 5.12 s whatever it sees.
-    """
-    chosen = clip_indices(len(entry.files), num_clips)
-    images, mel = _read(entry, chosen.ravel(), cache)
-    frames = np.stack([resize(image, image_size) for image in images])
-    return frames.reshape(*chosen.shape, *frames.shape[1:]), np.repeat(mel[None], num_clips, axis=0)
+    def mel(self, entry: ClipEntry) -> np.ndarray:
+        """Log-mel float32 (512, 128) of a clip's sound; zeros for a clip without a wav."""
+        sound = read_wave(entry)
+        if sound is None:
+            return np.zeros((NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32)
+        try:
+            return log_mel(*sound)
+        except UsageError as error:  # NaN, or a rate that no log-mel can be made of
+            raise DataError(f"clip {entry.name}: {entry.wav}: {error.what}", error.expected, error.hint) from error
 
 
-def _read(entry: ClipEntry, indices: np.ndarray, cache: Cache | None) -> tuple[list[np.ndarray], np.ndarray]:
-    if cache:
-        return cache.images(entry, indices), cache.mel(entry)
-    return read_images(entry, indices), read_mel(entry)
-
-
-def read_images(entry: ClipEntry, indices: Sequence[int]) -> list[np.ndarray]:
-    """The frames at `indices`, as stored: uint8 (h, w, 3) RGB each; one asked for twice is one object."""
-    images: dict[int, np.ndarray] = {}
-    try:
-        for index in map(int, indices):
-            if index not in images:
-                with Image.open(entry.folder / entry.files[index]) as image:
-                    images[index] = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of them
-        raise DataError(
-            f"clip {entry.name}: a frame cannot be read ({error})", "a picture", "prepare it again, or --skip-bad"
-        ) from error
-    return [images[int(index)] for index in indices]
+FILES = ClipFiles()
 
 
 def read_wave(entry: ClipEntry) -> tuple[np.ndarray, int] | None:
@@ -103,12 +79,25 @@ def read_wave(entry: ClipEntry) -> tuple[np.ndarray, int] | None:
     return wave.T, rate
 
 
-def read_mel(entry: ClipEntry) -> np.ndarray:
-    """Log-mel float32 (512, 128) of a clip's sound; zeros for a clip without a wav."""
-    sound = read_wave(entry)
-    if sound is None:
-        return np.zeros((NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32)
-    try:
-        return log_mel(*sound)
-    except UsageError as error:  # NaN, or a rate that no log-mel can be made of
-        raise DataError(f"clip {entry.name}: {entry.wav}: {error.what}", error.expected, error.hint) from error
+def load_clip(
+    entry: ClipEntry, image_size: int, rng: np.random.Generator | None, files: ClipFiles = FILES
+) -> tuple[np.ndarray, np.ndarray]:
+    """frames uint8 (16, S, S, 3) and log-mel (512, 128); augmented when `rng` is given."""
+    if rng is None:
+        frames, mel = load_clips(entry, image_size, 1, files)
+        return frames[0], mel[0]
+    images = files.images(entry, train_indices(len(entry.files), rng))
+    return augment_clip(images, image_size, rng), files.mel(entry)
+
+
+def load_clips(
+    entry: ClipEntry, image_size: int, num_clips: int, files: ClipFiles = FILES
+) -> tuple[np.ndarray, np.ndarray]:
+    """`num_clips` uniformly sampled test clips: frames uint8 (k, 16, S, S, 3) and log-mel (k, 512, 128).
+
+    `sampling.clip_indices` says which frames they have. All of them have the same sound: the model hears the
+    first 5.12 s whatever it sees.
+    """
+    chosen = clip_indices(len(entry.files), num_clips)
+    frames = np.stack([resize(image, image_size) for image in files.images(entry, chosen.ravel())])
+    return frames.reshape(*chosen.shape, *frames.shape[1:]), np.repeat(files.mel(entry)[None], num_clips, axis=0)

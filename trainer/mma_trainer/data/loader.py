@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mma_edge.errors import DataError, MMAEdgeError, UsageError
 from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator
-from mma_trainer.data.entries import Cache, ClipEntry, load_clip
+from mma_trainer.data.entries import FILES, ClipEntry, ClipFiles, load_clip
 from mma_trainer.training.recipe import Recipe
 
 PREFETCH = 4
@@ -28,15 +28,15 @@ class ListDataset(Dataset):
     Epoch None is the test clip, neither sampled nor augmented at random.
     """
 
-    def __init__(self, entries: Sequence[ClipEntry], image_size: int, seed: int, cache: Cache | None = None) -> None:
-        self.entries, self.image_size, self.seed, self.cache = entries, image_size, seed, cache
+    def __init__(self, entries: Sequence[ClipEntry], image_size: int, seed: int, files: ClipFiles) -> None:
+        self.entries, self.image_size, self.seed, self.files = entries, image_size, seed, files
 
     def __getitem__(self, asked: tuple[int | None, int]) -> Item | MMAEdgeError:
         epoch, index = asked
         entry = self.entries[index]
         rng = None if epoch is None else np.random.default_rng((self.seed, epoch, index))
         try:
-            frames, mel = load_clip(entry, self.image_size, rng, self.cache)
+            frames, mel = load_clip(entry, self.image_size, rng, self.files)
         except MMAEdgeError as error:
             # Raised in a worker, it would reach the user with the worker's traceback for a message.
             return error
@@ -105,7 +105,7 @@ class ListTask:
         image_size: int,
         recipe: Recipe,
         workers: int,
-        cache: Cache | None = None,
+        cache: ClipFiles | None = None,
         pin_memory: bool | None = None,
     ) -> None:
         if workers < 0:
@@ -122,7 +122,7 @@ class ListTask:
             raise DataError("the test list has no usable clip", "at least one")
         pin = torch.cuda.is_available() and pin_memory is not False
         self._train_loader, self._val_loader = (
-            ListLoader(ListDataset(entries, image_size, recipe.seed, cache), workers, pin)
+            ListLoader(ListDataset(entries, image_size, recipe.seed, cache or FILES), workers, pin)
             for entries in (self.train, self.val)
         )
 

@@ -106,7 +106,10 @@ def find_fold(
         DataError: something is not there; the message has every place that was looked at.
     """
     if dataset == "prepared":
-        return _prepared_fold(fold, _existing(data, "--data", "the folder that mma-train prepare wrote"))
+        root = _existing(data, "--data", "the folder that mma-train prepare wrote")
+        found = describe(root)
+        check_fold(fold, found["folds"], str(root))
+        return Fold(*(prepared_list(root, fold, split) for split in ("train", "test")), root, None, found["labels"])
     protocol = PROTOCOLS[dataset]
     check_fold(fold, protocol.folds, protocol.name)
     root = find_root(protocol, data)
@@ -178,13 +181,6 @@ def describe(folder: Path) -> dict:
 
 def prepared_list(folder: Path, fold: int, split: str) -> Path:
     return folder / "annotation" / f"set_{fold}_{split}.txt"
-
-
-def _prepared_fold(fold: int, root: Path) -> Fold:
-    found = describe(root)
-    check_fold(fold, found["folds"], str(root))
-    lists = [prepared_list(root, fold, split) for split in ("train", "test")]
-    return Fold(*lists, root, None, found["labels"])
 
 
 def _existing(folder: Path | None, option: str, what: str) -> Path:

@@ -14,7 +14,7 @@ from mma_edge.clip import NUM_FRAMES, evenly, frame_indices
 from mma_edge.errors import DataError, UsageError
 from mma_edge.faces import resize
 from mma_trainer.data.check import settle
-from mma_trainer.data.entries import ClipEntry, load_clips, read_images, read_wave
+from mma_trainer.data.entries import FILES, ClipEntry, load_clips, read_wave
 from mma_trainer.data.lists import scan_list
 from mma_trainer.data.public import Faces, check_pairs, load_faces, load_voices
 
@@ -238,7 +238,7 @@ def list_set(name: str, where: str, entries: Sequence[ClipEntry], image_size: in
 
     def raw(index: int) -> RawClip:
         entry = entries[index]
-        images = tuple(read_images(entry, frame_indices(len(entry.files))))
+        images = tuple(FILES.images(entry, frame_indices(len(entry.files))))
         wave, rate_hz = read_wave(entry) or (None, 0)
         return RawClip(images, wave, rate_hz)
 
