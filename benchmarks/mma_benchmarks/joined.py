@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mma_benchmarks.accuracy.page import cells_of, percent
+from mma_benchmarks.accuracy.page import cells_of
 from mma_benchmarks.figures import Point, accuracy_against_latency
 from mma_benchmarks.result import Result
 from mma_benchmarks.schema import Accuracy, AccuracyCell, AccuracyGrid, Condition, Summary
-from mma_trainer.report.page import Block, Figure, Heading, Table, Text
+from mma_trainer.report.page import Block, Figure, Heading, Table, Text, percent
 from mma_trainer.report.paper import PUBLISHED
 
 BEST_KNOWN = ("pseudo", "video and audio")

@@ -9,7 +9,7 @@ from mma_benchmarks.figures import condition_bars, confusion
 from mma_benchmarks.grid.page import engine_blocks, refused_blocks, refused_table
 from mma_benchmarks.result import Result
 from mma_benchmarks.schema import AccuracyCell, AccuracyGrid
-from mma_trainer.report.page import Block, Figure, Gallery, Heading, Matrix, Table, Text
+from mma_trainer.report.page import Block, Figure, Gallery, Heading, Matrix, Table, Text, number, percent
 
 METRICS_NOTE = (
     "UAR: mean of the per-class recall, over the classes that occur in the set. WAR: share of right answers. "
@@ -113,11 +113,3 @@ def _matrices(cell: AccuracyCell) -> Gallery:
     return Gallery(
         [Matrix(f"{name}: {e.set}, {e.condition}", tuple(cell.labels), e.confusion) for e in cell.conditions]
     )
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{100 * value:.{digits}f}"
-
-
-def number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
