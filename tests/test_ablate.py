@@ -17,7 +17,8 @@ from mma_trainer.commands import ablate as ablate_cli
 from mma_trainer.commands import data_options as cli_data
 from mma_trainer.commands import model_options as cli_model
 from mma_trainer.commands import train as cli
-from mma_trainer.model import DFEW_LABELS, MMADFERConfig
+from mma_trainer.labels import DFEW_LABELS
+from mma_trainer.model import MMADFERConfig
 from mma_trainer.training.pretrain import EncoderClassifier
 from mma_trainer.training.variants import TABLES, folder_name
 from mma_trainer.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint

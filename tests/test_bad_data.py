@@ -17,7 +17,7 @@ from mma_trainer.commands import train as cli
 from mma_trainer.data import check
 from mma_trainer.data.check import Problem, settle
 from mma_trainer.data.lists import scan_fold
-from mma_trainer.model import DFEW_LABELS
+from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.weights.checkpoint import Checkpoint, save_checkpoint
 
 SEVEN = TINY.replace(labels=DFEW_LABELS)

@@ -12,6 +12,7 @@ import types
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ import torch
 from conftest import one_line, save_as_the_authors
 
 from mma_edge.errors import CheckpointError
-from mma_trainer.model import DFEW_LABELS, MAFW_LABELS, MMADFER, MMADFERConfig
+from mma_trainer.labels import DFEW_LABELS, MAFW_LABELS
+from mma_trainer.model import MMADFER, MMADFERConfig
 from mma_trainer.weights.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 
 # The published sizes -> small ones; heads stay 64 wide, for no tensor tells their number.
@@ -293,8 +295,8 @@ def test_a_failing_write_keeps_the_old_file_and_leaves_nothing_else(
     path = tmp_path / "last.pt"
     path.write_bytes(b"the old one")
 
-    def full_disk(content: object, target: Path) -> None:
-        Path(target).write_bytes(b"half of i")
+    def full_disk(content: object, target: BinaryIO) -> None:
+        target.write(b"half of i")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)

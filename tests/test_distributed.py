@@ -17,9 +17,9 @@ from loop_task import BATCH, RandomClips, make_run, random_batch
 
 from mma_edge.errors import UsageError
 from mma_trainer.data.batch import Batch, Shard, share
-from mma_trainer.training.loop import LAST
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.recipe import Recipe
+from mma_trainer.training.state import LAST
 from mma_trainer.weights.checkpoint import read_checkpoint
 
 PROGRAM = Path(__file__).with_name("distributed_run.py")
@@ -103,9 +103,12 @@ def test_shards_are_the_batch_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
         share(batch, Shard(0, 4))
 
 
-def test_a_batch_that_cannot_be_shared_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_a_batch_that_cannot_be_shared_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = make_run(tmp_path, Recipe(batch_size=BATCH), RandomClips())
-    run.processes = Processes(rank=0, world=3)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(UsageError) as error:
         run.fit(resume=False)
     assert "a batch of 4 clips cannot be shared by 3 processes" in one_line(error.value)

@@ -15,7 +15,8 @@ from conftest import RATE_HZ, TINY, make_frames, make_model, one_line, tone
 from rich.console import Console
 
 from mma_edge.errors import CheckpointError, DataError, UsageError
-from mma_trainer.commands.data_options import make_task
+from mma_trainer.commands.data_options import make_task, num_folds
+from mma_trainer.commands.folds import FoldResult, run_folds
 from mma_trainer.commands.train import build_parser
 from mma_trainer.evaluation.metrics import Metrics, confusion_matrix
 from mma_trainer.labels import DFEW_LABELS
@@ -24,7 +25,6 @@ from mma_trainer.report.folds import spread
 from mma_trainer.report.run import write_run_report
 from mma_trainer.training.loop import Run
 from mma_trainer.training.recipe import Recipe
-from mma_trainer.training.sweep import num_folds, read_fold, run_folds
 from mma_trainer.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mma_trainer.weights.predictor import checkpoint_predictor
 
@@ -154,7 +154,7 @@ def test_a_damaged_result_is_named(arguments: argparse.Namespace, train_fold: Ca
     for content in ("{", json.dumps({**json.loads(path.read_text()), "labels": ["a"]}), "[]"):
         path.write_text(content)
         with pytest.raises(DataError) as error:
-            read_fold(path)
+            FoldResult.read(path)
         assert str(path) in one_line(error.value)
 
 
@@ -204,7 +204,7 @@ def test_two_clips_are_measured_on_the_folds_own_test_list(
         return fold_metrics(args.fold)
 
     assert run_folds(arguments, quiet(), train) == 0
-    found = read_fold(arguments.run / "fold4" / "fold.json")
+    found = FoldResult.read(arguments.run / "fold4" / "fold.json")
     predict = checkpoint_predictor(arguments.run / "fold4" / "model.pt").predict
     entries = clips_of(five_folds / "annotation/DFEW_set_4_test.txt", five_folds, five_folds / "raw_wav", 7)
     assert [entry.wav is None for entry in entries] == [True, False]

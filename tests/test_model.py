@@ -15,7 +15,8 @@ from conftest import make_model, save_as_the_authors
 from torch import Tensor
 
 from mma_edge.errors import CheckpointError
-from mma_trainer.model import DFEW_LABELS, MAFW_LABELS, MMADFER, MMADFERConfig, config_of
+from mma_trainer.labels import DFEW_LABELS, MAFW_LABELS
+from mma_trainer.model import MMADFER, MMADFERConfig, config_of
 from mma_trainer.model.encoder import attend
 from mma_trainer.model.fusion import FusionBottleneck
 from mma_trainer.model.inputs import ContractModel

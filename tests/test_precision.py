@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from mma_trainer.model.encoder import part_of_batch
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.training.execution import Execution, checkpointed
 from mma_trainer.training.int8 import Int8Linear
-from mma_trainer.training.loop import LAST, Run
+from mma_trainer.training.loop import Loop, Run
 from mma_trainer.training.precision import Precision
 from mma_trainer.training.pretrain import EncoderClassifier
 from mma_trainer.training.recipe import Recipe
+from mma_trainer.training.state import LAST
 
 CPU = torch.device("cpu")
 
@@ -40,11 +42,11 @@ def gradient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., t
     def compute(execution: Execution, precision: str = "fp32") -> tuple[torch.Tensor, Run]:
         run = make_run(tmp_path, Recipe(batch_size=BATCH, precision=precision), execution=execution)
 
-        def update(at: object, batch: object, loss: object) -> None:
+        def update(loop: Loop, at: object, batch: object, loss: object) -> None:
             raise EnoughError
 
-        monkeypatch.setattr(run, "_update", update)
-        with pytest.raises(EnoughError):
+        with monkeypatch.context() as patch, pytest.raises(EnoughError):
+            patch.setattr(Loop, "_update", update)
             run.fit(resume=False)
         return torch.cat([p.grad.flatten() for p in run.model.parameters() if p.grad is not None]), run
 
@@ -121,7 +123,7 @@ def test_each_precision_is_close_to_fp32_and_leaves_the_frozen_weights_untouched
 ) -> None:
     # Scaled by 65536 to begin with, the first steps of float16 overflow and are left out.
     scaler = torch.amp.GradScaler
-    monkeypatch.setattr(torch.amp, "GradScaler", lambda device: scaler(device, init_scale=1.0))
+    monkeypatch.setattr(torch.amp, "GradScaler", functools.partial(scaler, init_scale=1.0))
     exact, _ = gradient(Execution())
     try:
         rough, run = gradient(Execution(), precision)

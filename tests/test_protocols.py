@@ -16,7 +16,7 @@ from mma_trainer.commands import data_options as cli_data
 from mma_trainer.commands import train as cli
 from mma_trainer.data.lists import scan_list
 from mma_trainer.data.protocols import find_fold
-from mma_trainer.model import DFEW_LABELS, MAFW_LABELS
+from mma_trainer.labels import DFEW_LABELS, MAFW_LABELS
 from mma_trainer.training.recipe import Recipe
 
 

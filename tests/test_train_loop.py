@@ -18,9 +18,10 @@ from torch import nn
 
 from mma_edge.errors import CheckpointError, DataError, DependencyError
 from mma_trainer.training.execution import Execution
-from mma_trainer.training.loop import FIELDS, LAST, Run
+from mma_trainer.training.log import FIELDS
+from mma_trainer.training.loop import Loop
 from mma_trainer.training.recipe import Recipe, WeightAverage, build_optimizer, build_scheduler
-from mma_trainer.training.state import recipe_differences
+from mma_trainer.training.state import LAST, recipe_differences
 from mma_trainer.weights.checkpoint import read_checkpoint
 
 CPU = torch.device("cpu")
@@ -127,16 +128,16 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
 
 def test_a_run_stopped_while_it_validates_does_so_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(tmp_path / "whole", RECIPE).fit(resume=False)
-    run, validate = make_run(tmp_path / "stopped", RECIPE), Run.validate
+    run, validate = make_run(tmp_path / "stopped", RECIPE), Loop.validate
 
-    def stopped(self: Run):
+    def stopped(self: Loop):
         os.kill(os.getpid(), signal.SIGINT)
         return validate(self)
 
-    monkeypatch.setattr(Run, "validate", stopped)
+    monkeypatch.setattr(Loop, "validate", stopped)
     with pytest.raises(KeyboardInterrupt):
         run.fit(resume=False)
-    monkeypatch.setattr(Run, "validate", validate)
+    monkeypatch.setattr(Loop, "validate", validate)
     assert read_checkpoint(tmp_path / "stopped" / LAST).training["rows"] == []
     make_run(tmp_path / "stopped", RECIPE).fit(resume=True)
     assert_same_weights(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))

@@ -22,8 +22,9 @@ from mma_trainer.data.batch import WHOLE, Batch, Shard
 from mma_trainer.data.public import load_faces, load_voices
 from mma_trainer.data.tasks import FaceTask, PseudoPairTask, VoiceTask
 from mma_trainer.evaluation.metrics import confusion_matrix, metrics_of
-from mma_trainer.model import DFEW_LABELS
-from mma_trainer.training.loop import FIELDS, Run
+from mma_trainer.labels import DFEW_LABELS
+from mma_trainer.training.log import FIELDS, RunLog
+from mma_trainer.training.loop import Run
 from mma_trainer.training.pretrain import EncoderClassifier
 from mma_trainer.training.recipe import Recipe, build_optimizer, build_scheduler
 from mma_trainer.weights.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
@@ -56,13 +57,13 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Make the next run stop after its first epoch, as Ctrl-C does."""
 
     def arm() -> None:
-        report = Run._report
+        report = RunLog.epoch
 
-        def stop(run: Run, row: dict) -> None:
-            monkeypatch.setattr(Run, "_report", report)
+        def stop(log: RunLog, row: dict, wall_s: float) -> None:
+            monkeypatch.setattr(RunLog, "epoch", report)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(Run, "_report", stop)
+        monkeypatch.setattr(RunLog, "epoch", stop)
 
     return arm
 

@@ -19,7 +19,7 @@ from mma_trainer.data.entries import load_clip, load_clips
 from mma_trainer.data.lists import scan_list
 from mma_trainer.data.public import load_voices
 from mma_trainer.data.sampling import augment_clip, clip_indices, random_sized_crop, train_indices
-from mma_trainer.model import DFEW_LABELS
+from mma_trainer.labels import DFEW_LABELS
 
 
 @pytest.mark.parametrize("count", [16, 17, 31, 32, 33, 144])

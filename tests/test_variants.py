@@ -15,7 +15,7 @@ from mma_edge.engines.cpu import OnnxCpuEngine
 from mma_edge.errors import CheckpointError
 from mma_export.graph import export_graph
 from mma_export.parity import check_parity
-from mma_trainer.model import MMADFER, MMADFERConfig, describe_difference
+from mma_trainer.model import MMADFER, MMADFERConfig, differences
 from mma_trainer.model.fusion import AddFusion, CrossAttentionFusion
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.model.temporal import FrameMean, TemporalAdaptor
@@ -285,12 +285,12 @@ def test_recomputing_layers_changes_memory_and_not_the_gradients() -> None:
 def test_what_differs_between_two_configs_is_said_in_words() -> None:
     file = MMADFERConfig(image_size=160, fusion="add", labels=("a", "b"), drop_path=0.2)
     here = MMADFERConfig(image_size=112, labels=("a", "c"), drop_path=0.2)
-    text = describe_difference(file, here)
+    text = "; ".join(differences(file.to_dict(), here.to_dict()))
     assert text == "image_size is 160 in the file, 112 here; labels is a,b in the file, a,c here; " + (
         "fusion is add in the file, bottleneck here"
     )
-    assert describe_difference(file, here, ("fusion",)) == "fusion is add in the file, bottleneck here"
-    assert describe_difference(file, file) == ""
+    assert differences(file.to_dict(), {"fusion": here.fusion}) == ["fusion is add in the file, bottleneck here"]
+    assert differences(file.to_dict(), file.to_dict()) == []
 
 
 def test_a_file_from_before_the_variants_is_the_papers_best() -> None:

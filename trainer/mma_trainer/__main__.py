@@ -1,4 +1,4 @@
-"""Entry points of mma-train and mma-eval: where torch is not installed, they say so in one line.
+"""Entry points of mma-train and mma-eval, which say in one line what is missing where torch is not installed.
 
 `python -m mma_trainer` is mma-train; so is `torchrun --nproc-per-node 2 -m -- mma_trainer`, in two processes.
 """
@@ -10,7 +10,7 @@ import sys
 
 from mma_edge.commands.support import missing_package, report
 
-# Subcommands of mma-train; without one it trains.
+# Subcommands of mma-train; without a subcommand it trains.
 COMMANDS = {"prepare": "mma_trainer.commands.prepare", "ablate": "mma_trainer.commands.ablate"}
 
 

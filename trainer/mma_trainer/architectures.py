@@ -1,5 +1,5 @@
-"""The architectures that have a name: the one place where a new one is declared. No torch, so that every command can
-list them.
+"""The named architectures: the one place where a new one is declared. Without torch, so that every command can list
+them.
 
 `mma-train --model`, `mma-bench latency --model`, `mma-bench training --model` and the exporter's tests take their
 choices from here; `mma_trainer.model.config.config_of` makes the configuration.
@@ -17,7 +17,7 @@ class Architecture:
     """One named architecture.
 
     Attributes:
-        fields: of `MMADFERConfig` that differ from its defaults, which are the paper's.
+        fields: those of `MMADFERConfig` that differ from its defaults, which are the paper's.
         training_image_size: side of the face crops that `mma-bench training` uses unless told otherwise, pixels;
             None: the architecture's own.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
 import itertools
 import json
@@ -11,29 +10,28 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mma_edge.commands.support import run_cli
+from mma_edge.commands.support import run_cli, say
 from mma_edge.errors import DataError, UsageError
 from mma_edge.files import write_text
 from mma_trainer.commands import train as cli
-from mma_trainer.commands.data_options import ALL_FOLDS, LISTS, RECIPES, set_labels
+from mma_trainer.commands.data_options import ALL_FOLDS, LISTS, RECIPES, num_folds, set_labels
 from mma_trainer.commands.model_options import given_fields, make_config
-from mma_trainer.commands.run_options import make_recipe
+from mma_trainer.commands.run_options import INCIDENTAL, job_args, make_recipe
 from mma_trainer.report.page import Table, to_rich
-from mma_trainer.training.loop import LAST
 from mma_trainer.training.processes import Processes
-from mma_trainer.training.sweep import INCIDENTAL, num_folds
+from mma_trainer.training.state import MODEL
+from mma_trainer.training.sweep import Job, Sweep
 from mma_trainer.training.variants import (
     PAPERS_BEST,
     SCORES,
     TABLES,
     Row,
+    RowResult,
     as_json,
     cells,
     markdown,
-    mean_result,
+    mean_scores,
     plan,
-    read_result,
-    write_result,
 )
 from mma_trainer.weights.checkpoint import read_checkpoint
 
@@ -78,31 +76,29 @@ def ablate(args: argparse.Namespace, console: Console) -> int:
     base = make_config(args)
     tables = {name: plan(TABLES[name], base, args.run) for name in names}
     for row in (row for rows in tables.values() for row in rows if row.problem):
-        console.print(f"{row.variant.name} does not fit this architecture: {row.problem}", highlight=False)
+        say(console, f"{row.variant.name} does not fit this architecture: {row.problem}")
     if args.dry_run:
         _show(tables, console)
         return 0
     processes = Processes.from_environment()
+    console = processes.console(console)
     rows = [row for rows in tables.values() for row in rows if row.config]
-    folds, done = _folds(args), {}
-    for row, fold in itertools.product(rows, folds):  # before the first hour: is anything in the folders another's?
-        folder = _folder(row, fold)
-        if result := read_result(folder, _identity(args, fold)):
-            done[folder] = result
-    for number, row in enumerate(rows, 1):
-        for fold in folds:
-            folder = _folder(row, fold)
-            if folder not in done:
-                processes.console(console).print(
-                    f"row {number}/{len(rows)}: {row.variant.name} in {folder}", highlight=False
-                )
-                done[folder] = _train(args, row, fold, console, processes)
+    folds = _folds(args)
+    jobs = [[Job(_folder(row, fold), _identity(args, fold)) for fold in folds] for row in rows]
+    sweep = Sweep(RowResult, itertools.chain.from_iterable(jobs), resume=True, is_writer=processes.is_writer)
+    for number, (row, own) in enumerate(zip(rows, jobs, strict=True), 1):
+        for fold, job in zip(folds, own, strict=True):
+            if not sweep.is_finished(job):
+                say(console, f"row {number}/{len(rows)}: {row.variant.name} in {job.folder}")
+                settings = [*args.set, *(f"{key}={value}" for key, value in row.variant.changes.items())]
+                cli.train(job_args(args, job, fold or args.fold, set=settings), console)
+                sweep.keep(job, _result(row, job) if processes.is_writer else None)
         if processes.is_writer:
-            row.result = mean_result([done[_folder(row, fold)] for fold in folds])
+            row.result = mean_scores([sweep.results[job.folder].scores for job in own])
             write_text(args.run / "ablation.md", markdown(tables))
             write_text(args.run / "ablation.json", as_json(tables, _identity(args, None)))
-    _show(tables, processes.console(console))
-    processes.console(console).print(f"tables and runs in {args.run}", highlight=False)
+    _show(tables, console)
+    say(console, f"tables and runs in {args.run}")
     return 0
 
 
@@ -148,24 +144,17 @@ def _identity(args: argparse.Namespace, fold: int | None) -> dict:
     return {**json.loads(json.dumps(options, default=str)), **recipe}
 
 
-def _train(args: argparse.Namespace, row: Row, fold: int | None, console: Console, processes: Processes) -> dict | None:
-    """Run mma-train for one row and fold, or finish it; its result, in the process that writes."""
-    own, folder = copy.copy(args), _folder(row, fold)
-    own.set = [*args.set, *(f"{key}={value}" for key, value in row.variant.changes.items())]
-    own.run, own.fold, own.resume = folder, fold or args.fold, (folder / LAST).exists()
-    cli.train(own, console)
-    if not processes.is_writer:
-        return None
-    found = read_checkpoint(folder / "model.pt").provenance.get("val")
+def _result(row: Row, job: Job) -> RowResult:
+    """Of a row that was trained just now, from the figures in its model."""
+    path = job.folder / MODEL
+    found = read_checkpoint(path).provenance.get("val")
     if found is None:
-        raise DataError(f"{folder / 'model.pt'} holds no validation figures", "those that mma-train writes")
-    result = {key: found[key] for key in SCORES}
-    write_result(folder, row, _identity(args, fold), result)
-    return result
+        raise DataError(f"{path} holds no validation figures", "those that mma-train writes")
+    return RowResult(row.variant.name, row.trainable, job.options, {key: found[key] for key in SCORES})
 
 
 def _show(tables: dict[str, list[Row]], console: Console) -> None:
     for name, rows in tables.items():
         headings, lines = cells(TABLES[name], rows)
         console.print(to_rich(Table(TABLES[name].title, tuple(headings), lines)), highlight=False)
-    console.print(f"({PAPERS_BEST})", highlight=False, soft_wrap=True)
+    say(console, f"({PAPERS_BEST})")

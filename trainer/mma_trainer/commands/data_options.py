@@ -1,4 +1,4 @@
-"""Options of mma-train that say what to train on, and the task they make."""
+"""Options of mma-train that say what to train on, and the task that they describe."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ from mma_trainer.model import MMADFERConfig
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.recipe import Recipe
 
-# What each dataset is trained with unless told otherwise. All that is made of lists is the paper's protocol.
+LISTS = ("lists", "dfew", "mafw", "prepared")
+"""Data sets of annotated clips; the others are the public unimodal sets."""
 RECIPES = {
-    "lists": Recipe(),
-    "dfew": Recipe(),
-    "mafw": Recipe(),
-    "prepared": Recipe(),
+    **dict.fromkeys(LISTS, Recipe()),
     "faces": Recipe(
         24, 64, 1.5e-3, 5e-2, warmup_epochs=1, label_smoothing=0.1, clip_grad=1.0, schedule="step", ema_decay=0.999
     ),
@@ -34,15 +32,13 @@ RECIPES = {
         12, 32, 1e-3, 1e-2, warmup_epochs=1, clip_grad=1.0, modality_dropout=0.25, schedule="step", ema_decay=0.98
     ),
 }
-PSEUDO_CLIPS_PER_EPOCH = 2048
-VOICE_SPLICE = 0.3
-VOICE_SHORT_SHARE = 0.7
-MISMATCH = 0.15
-
-
-LISTS = ("lists", "dfew", "mafw", "prepared")
-"""Datasets of annotated clips; the others are the public unimodal sets."""
+"""What each data set is trained with unless told otherwise: annotated clips by the paper's protocol."""
 ALL_FOLDS = "all"
+FACE_BALANCE = 0.75  # a class of n faces is drawn in proportion to n to this power
+VOICE_SPLICE = 0.3  # share of the voices that are joined from two of the same class
+VOICE_SHORT_SHARE = 0.7  # share of the epochs, the first ones, that hear the loudest part only
+PSEUDO_CLIPS_PER_EPOCH = 2048
+PSEUDO_MISMATCH = 0.15
 
 
 def parse_fold(text: str) -> int | str:
@@ -81,17 +77,25 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--cache-gb", type=float, default=50.0, metavar="GB", help="most that --cache may take")
 
 
-def labels_of(args: argparse.Namespace) -> tuple[str, ...] | None:
-    """Class names that the data set brings along; None where only the model or the user knows."""
-    if args.dataset in PROTOCOLS:
-        return PROTOCOLS[args.dataset].labels
-    return describe(args.data)["labels"] if args.dataset == "prepared" and args.data else None
-
-
 def set_labels(args: argparse.Namespace) -> None:
-    """Fill in `args.labels` from the data set, before the model's config is made, where the user gave none."""
-    if args.labels is None and (labels := labels_of(args)):
-        args.labels = ",".join(labels)
+    """Fill in `args.labels`, before the model's config is made, where the user gave none and the data set has them."""
+    if args.labels is None and args.dataset in PROTOCOLS:
+        args.labels = ",".join(PROTOCOLS[args.dataset].labels)
+    elif args.labels is None and args.dataset == "prepared" and args.data:
+        args.labels = ",".join(describe(args.data)["labels"])
+
+
+def num_folds(args: argparse.Namespace) -> int:
+    """Folds of the data set that was asked for."""
+    if args.dataset in PROTOCOLS:
+        return PROTOCOLS[args.dataset].folds
+    if args.dataset == "prepared":
+        if args.data is None:
+            raise UsageError("--fold all with --dataset prepared and no --data", "--data DIR", "see mma-train --help")
+        return describe(args.data)["folds"]
+    raise UsageError(
+        f"--fold all with --dataset {args.dataset}", f"{', '.join(PROTOCOLS)} or prepared", "name one fold"
+    )
 
 
 def open_fold(args: argparse.Namespace, config: MMADFERConfig) -> Fold:
@@ -145,7 +149,7 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
         )
     if args.dataset == "faces":
         faces = [load_faces(args.data, split) for split in ("train", "val")]
-        return FaceTask(*faces, config.image_size, recipe.batch_size, recipe.seed, balance=0.75)
+        return FaceTask(*faces, config.image_size, recipe.batch_size, recipe.seed, FACE_BALANCE)
     if args.dataset == "voices":
         voices = load_voices(args.data, "train", calm=True), load_voices(args.data, "val")
         return VoiceTask(
@@ -160,5 +164,5 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
         recipe.seed,
         PSEUDO_CLIPS_PER_EPOCH,
         recipe.modality_dropout,
-        MISMATCH,
+        PSEUDO_MISMATCH,
     )

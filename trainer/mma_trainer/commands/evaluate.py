@@ -1,4 +1,4 @@
-"""mma-eval: how right, how robust and how honest a checkpoint or a bundle is."""
+"""mma-eval: how accurate, how robust and how well calibrated a checkpoint or a bundle is."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from rich import progress as bars
 from rich.console import Console
-from rich.table import Table
+from rich.progress import TimeRemainingColumn
 
 from mma_edge.bundle.manifest import MODALITIES
-from mma_edge.commands.support import HelpFormatter, run_cli
+from mma_edge.commands.support import HelpFormatter, progress, run_cli, say
 from mma_edge.errors import UsageError
 from mma_edge.files import make_folder
 from mma_trainer.evaluation.calibration import ECE_BINS, Calibration
@@ -28,6 +27,7 @@ from mma_trainer.evaluation.figures import (
 )
 from mma_trainer.evaluation.predict import Predictor, bundle_predictor
 from mma_trainer.evaluation.sets import SETS, EvalSet, open_list, open_set
+from mma_trainer.report.page import Table, to_rich
 
 EXAMPLES = """\
 examples:
@@ -37,7 +37,7 @@ examples:
     mma-eval runs/dfew1/model.pt --val-list DFEW_set_1_test.txt --frames-root DFEW/clip_224x224 --clips 2
   a bundle on a random tenth of it, with noise, bad light and lost frames, and a report:
     mma-eval bundles/dfew1 --val-list DFEW_set_1_test.txt --limit 234 --robustness --output report
-  make the stated probabilities honest, and see what silence below 90 % would gain:
+  calibrate the probabilities, and see what is gained by no answer below 90 %:
     mma-eval bundles/nano --data DATA --set faces voices pseudo --calibrate
     mma-eval bundles/nano --data DATA --set faces --abstain-at 0.9
 """
@@ -46,11 +46,7 @@ examples:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("mma-eval", description=__doc__, epilog=EXAMPLES, formatter_class=HelpFormatter)
     parser.add_argument(
-        "model",
-        nargs="?",
-        type=Path,
-        metavar="MODEL",
-        help="checkpoint or bundle (default: the embedded one)",
+        "model", nargs="?", type=Path, metavar="MODEL", help="checkpoint or bundle (default: the embedded one)"
     )
     sets = parser.add_argument_group("clips")
     sets.add_argument("--data", type=Path, metavar="DIR", help="folder of fer2013_val.npz and ravdess_speech/")
@@ -65,12 +61,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", metavar="P", help="of a bundle (default: the backend's best)")
     parser.add_argument("--device", default="cpu", metavar="D", help="of a checkpoint: cpu, cuda, cuda:1 ...")
     parser.add_argument(
-        "--robustness", action="store_true", help="also with spoiled sound, faces and timing, and with lost modalities"
+        "--robustness",
+        action="store_true",
+        help="also with damaged sound, faces and timing, and with missing modalities",
     )
     parser.add_argument(
         "--calibrate",
         action="store_true",
-        help="fit the temperature on these clips and write it into MODEL; they have to be no training clips",
+        help="fit the temperature on these clips, which must not be training clips, and write it into MODEL",
     )
     parser.add_argument(
         "--abstain-at",
@@ -94,33 +92,33 @@ def main(argv: list[str] | None = None) -> int:
 def evaluate_command(args: argparse.Namespace, console: Console) -> int:
     _check(args)
     if args.output:
-        make_folder(args.output)  # before minutes are spent on what cannot be kept
+        make_folder(args.output)  # before minutes are spent on a report that cannot be written
     model = _open_model(args)
     sets = [open_set(name, args.data, model.image_size) for name in args.set]
     if args.val_list:
         sets.append(_open_list(args, model))
     results, figures = [], []
     for clips in sets:
-        with _progress(console) as progress:
-            results.append(
-                evaluate_set(model, clips.first(args.limit) if args.limit else clips, args.robustness, progress)
-            )
+        chosen = clips.first(args.limit) if args.limit else clips
+        with _bar(console) as show:
+            results.append(evaluate_set(model, chosen, args.robustness, show))
         figures.append(figures_of(results[-1], model.labels, args.abstain_at))
         _print(console, results[-1], figures[-1], model.labels)
     record = None
     if args.calibrate:
-        with _progress(console) as progress:
-            found = fit_calibration(model, results, progress)
+        with _bar(console) as show:
+            found = fit_calibration(model, results, show)
         record = calibration_record(model, found)
         _print_calibration(console, found, model)
         _store(args.model, record)
-        console.print(f"temperature written into {args.model}", highlight=False, soft_wrap=True)
+        say(console, f"temperature written into {args.model}")
     if args.output:
+        # Imported here: it draws, and matplotlib takes a second to load.
         from mma_trainer.report.evaluation import write_eval_report
 
         name = "embedded default model" if args.model is None else str(args.model)
         path = write_eval_report(args.output, name, model, results, figures, record)
-        console.print(f"report: {path}", highlight=False, soft_wrap=True)
+        say(console, f"report: {path}")
     return 0
 
 
@@ -173,74 +171,55 @@ def _open_list(args: argparse.Namespace, model: Predictor) -> EvalSet:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Progress]:
-    """A bar per set or condition, gone when done."""
-    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn())
-    with bars.Progress(*columns, bars.TimeRemainingColumn(), console=console, transient=True) as progress:
-        bar = progress.add_task("")
-        yield lambda name, done, total: progress.update(bar, description=name, completed=done, total=total)
+def _bar(console: Console) -> Iterator[Progress]:
+    """A bar per set or condition, removed when done."""
+    with progress(console, TimeRemainingColumn()) as bars:
+        bar = bars.add_task("")
+        yield lambda name, done, total: bars.update(bar, description=name, completed=done, total=total)
 
 
 def _print(console: Console, result: Evaluated, figures: dict, labels: Sequence[str]) -> None:
     metrics = result.answers.metrics
-    console.print(f"{result.clips.name}: {result.clips.description}", highlight=False, soft_wrap=True)
-    console.print(
+    say(console, f"{result.clips.name}: {result.clips.description}")
+    say(
+        console,
         f"  UAR {metrics.uar:.4f}  WAR {metrics.war:.4f}  loss {metrics.loss:.3f}  ECE {figures['ece']:.4f}  "
         f"AURC {figures['abstention']['aurc']:.4f}  on {metrics.num_clips} clips",
-        highlight=False,
-        soft_wrap=True,
     )
-    table = Table(title="confusion (rows true, columns predicted)", title_justify="left", box=None)
-    for heading in ("", *labels, "recall"):
-        table.add_column(heading, justify="right")
-    for label, row, recall in zip(labels, metrics.confusion, metrics.recall, strict=True):
-        table.add_row(label, *(str(count) for count in row), "-" if np.isnan(recall) else f"{recall:.3f}")
-    console.print(table, highlight=False)
+    rows = [
+        (label, *map(str, counts), "-" if np.isnan(recall) else f"{recall:.3f}")
+        for label, counts, recall in zip(labels, metrics.confusion, metrics.recall, strict=True)
+    ]
+    _show(console, "confusion (rows true, columns predicted)", ("", *labels, "recall"), rows)
     for row in figures["abstention"]["at"]:
         accuracy = "no answer" if row["accuracy"] is None else f"accuracy {100 * row['accuracy']:.1f} %"
         coverage = f"coverage {100 * row['coverage']:.1f} %"
-        text = f"  answers at confidence {row['threshold']:g} and above: {coverage}, {accuracy}"
-        console.print(text, highlight=False, soft_wrap=True)
+        say(console, f"  answers at confidence {row['threshold']:g} and above: {coverage}, {accuracy}")
     if figures["robustness"]:
-        console.print(_robustness_table(figures), highlight=False)
-
-
-def _robustness_table(figures: dict) -> Table:
-    table = Table(title=f"robustness, {figures['set']} (percent)", title_justify="left", box=None)
-    for heading in ("condition", "UAR", "to clean", "WAR", "to clean", "ECE"):
-        table.add_column(heading, justify="left" if heading == "condition" else "right")
-    for row in figures["robustness"]:
-        keys = (("uar", ".1f"), ("uar_difference", "+.1f"), ("war", ".1f"), ("war_difference", "+.1f"), ("ece", ".1f"))
-        table.add_row(row["condition"], *(f"{100 * row[key]:{form}}" for key, form in keys))
-    return table
+        forms = {"uar": ".1f", "uar_difference": "+.1f", "war": ".1f", "war_difference": "+.1f", "ece": ".1f"}
+        rows = [
+            (row["condition"], *(f"{100 * row[key]:{form}}" for key, form in forms.items()))
+            for row in figures["robustness"]
+        ]
+        header = ("condition", "UAR", "to clean", "WAR", "to clean", "ECE")
+        _show(console, f"robustness, {figures['set']} (percent)", header, rows)
 
 
 def _print_calibration(console: Console, found: dict[str, Calibration], model: Predictor) -> None:
     """Expected calibration error in percent: at T = 1, as it was, and cross-fitted."""
-    table = Table(title=f"calibration (ECE in percent, {ECE_BINS} equal-width bins)", title_justify="left", box=None)
-    for heading in (
-        "clips with",
-        "from",
-        "clips",
-        "T was",
-        "T",
-        "ECE at T=1",
-        "ECE was",
-        "ECE now",
-        "NLL was",
-        "NLL now",
-    ):
-        table.add_column(heading, justify="left" if heading in ("clips with", "from") else "right")
+    header = "clips with", "from", "clips", "T was", "T", "ECE at T=1", "ECE was", "ECE now", "NLL was", "NLL now"
+    rows = []
     for name, c in found.items():
-        percent = (f"{100 * value:.1f}" for value in (c.ece_raw, c.ece_before, c.ece_after))
-        temperatures = (f"{c.temperature_before:.3f}", f"{c.temperature:.3f}")
-        row = (name, c.source, str(c.num_clips), *temperatures, *percent, f"{c.nll_before:.3f}", f"{c.nll_after:.3f}")
-        table.add_row(*row)
-    console.print(table, highlight=False)
-    console.print(
-        "  'now' is cross-fitted: each half of the clips at the temperature of the other half", highlight=False
-    )
+        temperatures, losses = (c.temperature_before, c.temperature), (c.nll_before, c.nll_after)
+        errors = (f"{100 * value:.1f}" for value in (c.ece_raw, c.ece_before, c.ece_after))
+        figures = (*(f"{value:.3f}" for value in temperatures), *errors, *(f"{value:.3f}" for value in losses))
+        rows.append((name, c.source, str(c.num_clips), *figures))
+    _show(console, f"calibration (ECE in percent, {ECE_BINS} equal-width bins)", header, rows, prose=(1,))
+    say(console, "  'now' is cross-fitted: each half of the clips at the temperature of the other half")
     for name in MODALITIES:
         if name not in found:
-            kept = model.temperatures[name]
-            console.print(f"  no clips with {name}: its temperature stays {kept:.3f}", highlight=False, soft_wrap=True)
+            say(console, f"  no clips with {name}: its temperature stays {model.temperatures[name]:.3f}")
+
+
+def _show(console: Console, caption: str, header: tuple[str, ...], rows: list, prose: tuple[int, ...] = ()) -> None:
+    console.print(to_rich(Table(caption, header, rows, prose)), highlight=False)

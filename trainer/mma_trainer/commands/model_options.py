@@ -1,4 +1,4 @@
-"""Options of mma-train that say which model to train, and the model they make."""
+"""Options of mma-train that say which model to train, and the model that they describe."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from torch import nn
 
 from mma_edge.errors import UsageError
 from mma_trainer.architectures import ARCHITECTURES, PAPER
-from mma_trainer.model import MMADFERConfig, config_of, describe_difference
+from mma_trainer.model import MMADFERConfig, config_of, differences
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.training.pretrain import EncoderClassifier, at_image_size, model_from_encoders
 from mma_trainer.weights.checkpoint import build_model, read_checkpoint
 from mma_trainer.weights.encoders import read_encoder
 
 VOICE_PATCH_DROPOUT = 0.3
+VOICE_EXTRA_CLASSES = 1  # RAVDESS's calm voices, in training only
 CHANGEABLE = ("image_size", "color", "drop_path")
-"""What a model may be fine-tuned with other than it was trained: no tensor but the positions depends on them."""
+"""Fields that may change between training and fine-tuning: of all tensors, only the positions depend on them."""
 
 
 class _Architecture(argparse.Action):
-    """Stores --model, and that it was given: only then does it have to agree with --init's file."""
+    """Stores --model and that it was given, because only then it has to agree with --init's file."""
 
     def __call__(self, parser, namespace, value, option_string=None) -> None:
         namespace.model, namespace.model_given = value, True
@@ -54,7 +55,7 @@ def given_fields(args: argparse.Namespace) -> dict[str, object]:
     """The fields of the config that the command line sets, by name.
 
     Raises:
-        UsageError: a field that there is not, a value that is none of its kind, or a field set to two values.
+        UsageError: an unknown field, a value of the wrong kind, or a field set to two values.
     """
     given = [_parse_setting(text) for text in getattr(args, "set", [])]
     if args.image_size is not None:
@@ -99,7 +100,7 @@ def make_model(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Modu
 
     Raises:
         UsageError: options that contradict each other, or the file of --init (what differs, in words).
-        CheckpointError: a file that is none, or does not fit.
+        CheckpointError: a file that is not a checkpoint, or does not fit.
     """
     if args.dataset in ("faces", "voices"):
         return _encoder(args, config)
@@ -114,7 +115,7 @@ def make_model(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Modu
             "MMA-DFER adapts frozen pre-trained encoders: give MAE-Face's and AudioMAE's files, "
             "or pre-train your own with --dataset faces and --dataset voices",
         )
-    # A file for a modality that this variant leaves out is not read: one command serves every row of a table.
+    # The file of a modality that this variant does not use is not read, so one command serves every row of a table.
     weights = {name: read_encoder(files[name], name, config) for name in needed}
     origin = {f"{name}_encoder": read.provenance for name, read in weights.items()}
     model = model_from_encoders(config, weights.get("image"), weights.get("audio"))
@@ -122,7 +123,7 @@ def make_model(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Modu
 
 
 def _encoder(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Module, MMADFERConfig, dict]:
-    """An encoder to pre-train: from random weights, or further from those of a file."""
+    """An encoder to pre-train, from random weights or from those of a file."""
     name, other = ("image", "audio") if args.dataset == "faces" else ("audio", "image")
     file = getattr(args, f"{name}_encoder")
     if args.init or getattr(args, f"{other}_encoder"):
@@ -134,7 +135,7 @@ def _encoder(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Module
     if name == "image":
         model = EncoderClassifier(config, name)
     else:
-        model = EncoderClassifier(config, name, VOICE_PATCH_DROPOUT, extra_classes=1, early_head=True)  # calm
+        model = EncoderClassifier(config, name, VOICE_PATCH_DROPOUT, VOICE_EXTRA_CLASSES, early_head=True)
     if file is None:
         return model, config, {}
     weights = read_encoder(file, name, config)
@@ -143,20 +144,19 @@ def _encoder(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Module
 
 
 def _from_checkpoint(args: argparse.Namespace) -> tuple[nn.Module, MMADFERConfig, dict]:
-    """The model of --init, with what may be changed changed; anything else that was asked for must be so already."""
+    """The model of --init with CHANGEABLE fields as given; every other given option must agree with the file."""
     if args.image_encoder or args.audio_encoder:
         raise UsageError("--init together with encoders", "one or the other", "--init brings its own encoders")
     start, given = read_checkpoint(args.init), given_fields(args)
     wanted = dict(given)
     if getattr(args, "model_given", False):
         named = config_of(args.model).to_dict()
-        wanted = {key: value for key, value in named.items() if key not in ("labels", *CHANGEABLE)} | given
-    fixed = tuple(key for key in wanted if key not in CHANGEABLE)
-    # Not through replace(): what is wanted and what the file has need not make a valid config together.
-    here = argparse.Namespace(**{**start.config.to_dict(), **wanted})
-    if fixed and (text := describe_difference(start.config, here, fixed)):
+        del named["labels"]
+        wanted = named | given
+    fixed = {key: value for key, value in wanted.items() if key not in CHANGEABLE}
+    if changed := differences(start.config.to_dict(), fixed):
         raise UsageError(
-            f"--init {args.init} is of another model: {text}",
+            f"--init {args.init} is of another model: {'; '.join(changed)}",
             "the file's own, or another " + ", ".join(CHANGEABLE),
             "leave these options out, or train that model from --image-encoder and --audio-encoder",
         )

@@ -1,6 +1,6 @@
 """mma-train prepare: raw videos to face crops, wavs and annotation lists that mma-train trains on.
 
-Faces are found, followed and cut as the runtime does it. A clip that is done stays done: repeat
+Faces are found, followed and cut as the runtime does it. Finished clips are kept: repeat
 the command after an interruption and it goes on where it stopped.
 """
 
@@ -9,17 +9,17 @@ from __future__ import annotations
 import argparse
 import csv
 import functools
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TextColumn, TimeRemainingColumn
 
-from mma_edge.commands.support import HelpFormatter, run_cli
+from mma_edge.commands.support import HelpFormatter, progress, run_cli, say
 from mma_edge.errors import DataError, OutputError, UsageError
-from mma_edge.files import replaced
+from mma_edge.files import replaced, to_json
 from mma_trainer.data.check import counts
 from mma_trainer.data.preparation.cut import CRASHED, FACES, WORK, CropOptions, Outcome, finished, prepare_video
 from mma_trainer.data.preparation.layouts import (
@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument("--data", type=Path, metavar="DIR", help="where annotation/ lies, with --dataset")
     source.add_argument("--videos", type=Path, metavar="DIR", help="raw videos, with --dataset or --csv")
     source.add_argument("--labels", metavar="A,B,...", help="class names in order (default: sorted)")
-    split = parser.add_argument_group("folds (where the videos come without)")
+    split = parser.add_argument_group("folds (unless the videos come with folds)")
     split.add_argument("--folds", type=int, default=1, metavar="K", help="cross-validation in K parts")
     split.add_argument(
         "--val-share", type=float, default=0.2, metavar="X", help="tested part of each class, of one fold"
@@ -76,15 +76,15 @@ def build_parser() -> argparse.ArgumentParser:
     split.add_argument("--seed", type=int, default=1, metavar="N", help="of the division into folds")
     clips = parser.add_argument_group("clips")
     clips.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the prepared data set")
-    clips.add_argument("--format", choices=("jpg", "png"), default="jpg", help="png: what the runtime sees, to the bit")
+    clips.add_argument("--format", choices=("jpg", "png"), default="jpg", help="png: exactly what the runtime sees")
     clips.add_argument("--crop-size", type=int, default=0, metavar="S", help="resize crops to S pixels (0: as cut)")
     clips.add_argument(
         "--centre-fallback", action="store_true", help="the centre of the picture where a video shows no face"
     )
     clips.add_argument("--sound-only", action="store_true", help="only write <name>.wav of every file in --videos")
     clips.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
-    clips.add_argument("--overwrite", action="store_true", help="make clips again that are done")
-    clips.add_argument("--strict", action="store_true", help="leave with an error when any video failed")
+    clips.add_argument("--overwrite", action="store_true", help="make finished clips again")
+    clips.add_argument("--strict", action="store_true", help="end with an error when any video failed")
     return parser
 
 
@@ -107,23 +107,19 @@ def prepare(args: argparse.Namespace, console: Console) -> int:
     outcomes = {} if args.overwrite else _finished(layout.videos, args.output, options)
     waiting = [video for video in layout.videos if video.name not in outcomes]
     if outcomes:
-        console.print(f"{len(outcomes)} of {len(layout.videos)} videos are done already")
+        say(console, f"{len(outcomes)} of {len(layout.videos)} videos are done already")
     _make_folder(args.output)
     work = functools.partial(prepare_video, output=args.output, options=options)
-    with _progress(console) as progress:
-        bar = progress.add_task("preparing", total=len(layout.videos), completed=len(outcomes), failed="")
-        results = run_all(
-            work, waiting, min(args.workers, len(waiting) or 1), functools.partial(_crashed, options=options)
-        )
-        for video, outcome in results:
+    crashed = functools.partial(_crashed, options=options)
+    with _bar(console, "preparing", len(layout.videos), len(outcomes)) as advance:
+        for video, outcome in run_all(work, waiting, min(args.workers, len(waiting) or 1), crashed):
             outcomes[video.name] = outcome
-            failed = sum(outcome.failure is not None for outcome in outcomes.values())
-            progress.update(bar, advance=1, failed=f"{failed} failed" if failed else "")
+            advance(sum(outcome.failure is not None for outcome in outcomes.values()))
     return _conclude(args, layout, outcomes, console)
 
 
 def _prepare_sound(args: argparse.Namespace, console: Console) -> int:
-    """`--sound-only`: a flat folder of wavs, as DFEW's `raw_wav`; a wav that is there is done."""
+    """`--sound-only`: a flat folder of wavs, like DFEW's `raw_wav`; wavs that are there are not made again."""
     if args.videos is None or args.classes or args.csv or args.dataset:
         raise UsageError("--sound-only", "--videos DIR and --output DIR alone", "see mma-train prepare --help")
     files = {path.stem: path for path in videos_in(args.videos)}
@@ -133,23 +129,29 @@ def _prepare_sound(args: argparse.Namespace, console: Console) -> int:
     jobs = [(path, args.output / f"{name}.wav") for name, path in files.items()]
     waiting = [job for job in jobs if args.overwrite or not job[1].exists()]
     failures = []
-    with _progress(console) as progress:
-        bar = progress.add_task("extracting", total=len(jobs), completed=len(jobs) - len(waiting), failed="")
-        for (path, _), failure in run_all(
-            extract_sound, waiting, min(args.workers, len(waiting) or 1), lambda job: CRASHED
-        ):
+    with _bar(console, "extracting", len(jobs), len(jobs) - len(waiting)) as advance:
+        results = run_all(extract_sound, waiting, min(args.workers, len(waiting) or 1), lambda job: CRASHED)
+        for (path, _), failure in results:
             if failure:
                 failures.append((failure, path.stem, str(path), "yes", ""))
-            progress.update(bar, advance=1, failed=f"{len(failures)} failed" if failures else "")
+            advance(len(failures))
     _write_failures(args.output, failures)
     for failure, name, *_ in failures[:MAX_SHOWN]:
-        console.print(f"{name}: {failure}", highlight=False, soft_wrap=True, markup=False)
+        say(console, f"{name}: {failure}")
     summary = f"{len(jobs) - len(failures)} wavs of {len(jobs)} videos in {args.output}"
     summary += f"; {len(failures)} failed: see {args.output / FAILURES}" if failures else ""
     if len(failures) == len(jobs) or (failures and args.strict):
         raise DataError(summary, "no failures (--strict)" if args.strict else "at least one video with sound")
-    console.print(summary, highlight=False, soft_wrap=True, markup=False)
+    say(console, summary)
     return 0
+
+
+@contextmanager
+def _bar(console: Console, title: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+    """A bar of which `done` of `total` are over; the function moves it on by one and shows how many failed so far."""
+    with progress(console, TextColumn("{task.fields[failed]}"), TimeRemainingColumn()) as bars:
+        bar = bars.add_task(title, total=total, completed=done, failed="")
+        yield lambda failed: bars.update(bar, advance=1, failed=f"{failed} failed" if failed else "")
 
 
 def _layout(args: argparse.Namespace) -> Layout:
@@ -182,7 +184,7 @@ def _finished(videos: Sequence[Video], output: Path, options: CropOptions) -> di
 def _make_folder(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
-        (output / DESCRIPTION).unlink(missing_ok=True)  # until it is whole again
+        (output / DESCRIPTION).unlink(missing_ok=True)  # until the data set is complete again
     except OSError as error:
         raise OutputError(f"{output} cannot be written ({error})", hint="choose another --output") from error
 
@@ -193,7 +195,7 @@ def _crashed(video: Video, options: CropOptions) -> Outcome:
 
 
 def _conclude(args: argparse.Namespace, layout: Layout, outcomes: dict[str, Outcome], console: Console) -> int:
-    """Write lists, failures and description; say what came out."""
+    """Write lists, failures and description; print the result."""
     usable = [video for video in layout.videos if outcomes[video.name].failure is None]
     failures = [(BAD_ENTRY, name, "", "yes", text) for name, text in layout.complaints]
     for video in layout.videos:
@@ -211,11 +213,11 @@ def _conclude(args: argparse.Namespace, layout: Layout, outcomes: dict[str, Outc
         raise OutputError(f"{args.output} cannot be written ({error})", hint="free disk space, then repeat") from error
     for kind, name, _, left_out, text in failures[:MAX_SHOWN]:
         end = "" if left_out == "yes" else " (kept, heard as silence)"
-        console.print(f"{kind}: {name}: {text}{end}", highlight=False, soft_wrap=True, markup=False)
+        say(console, f"{kind}: {name}: {text}{end}")
     if len(failures) > MAX_SHOWN:
-        console.print(f"and {len(failures) - MAX_SHOWN} more")
+        say(console, f"and {len(failures) - MAX_SHOWN} more")
     for text in absent:
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
+        say(console, text)
     failed = [failure for failure in failures if failure[3] == "yes"]
     kinds = counts(row[0] for row in failures)
     summary = f"{len(usable)} clips of {len(layout.videos)} videos in {args.output}"
@@ -224,7 +226,7 @@ def _conclude(args: argparse.Namespace, layout: Layout, outcomes: dict[str, Outc
         raise DataError(f"{summary}{reported}", "at least one usable video")
     if failed and args.strict:
         raise DataError(f"{summary}{reported}", "no failures (--strict)", "repair the videos and repeat the command")
-    console.print(f"{summary}{reported}", highlight=False, soft_wrap=True, markup=False)
+    say(console, f"{summary}{reported}")
     return 0
 
 
@@ -264,17 +266,4 @@ def _write_description(args: argparse.Namespace, layout: Layout, clips: int) -> 
         "centre_fallback": args.centre_fallback,
     }
     with replaced(args.output / DESCRIPTION) as aside:
-        aside.write_text(json.dumps(description, indent=2) + "\n")
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[failed]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
+        aside.write_text(to_json(description))

@@ -1,4 +1,4 @@
-"""Options of mma-train that say how to train and where the run lies."""
+"""Options of mma-train that say how to train, on which device and in which folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from mma_trainer.training.execution import Execution
 from mma_trainer.training.precision import PRECISIONS
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.recipe import Recipe
+from mma_trainer.training.sweep import Job
 
+EXECUTION = tuple(field.name for field in dataclasses.fields(Execution))
+INCIDENTAL = {"run", "resume", "fold", "device", "workers", "cache", "cache_gb", "model_given", *EXECUTION}
+"""Options that change where or how fast a run is trained, but not its result."""
 CHOICES = {"precision": PRECISIONS, "schedule": ("epoch", "step")}
 
 
@@ -40,7 +44,14 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--resume", action="store_true", help="go on from DIR/last.pt")
     run.add_argument("--half", action="store_true", help="store the finished model.pt in float16")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    run.add_argument("--save-every", type=float, default=10.0, metavar="MINUTES", help="of last.pt within an epoch")
+    run.add_argument(
+        "--save-every",
+        dest="save_every_minutes",
+        type=float,
+        default=10.0,
+        metavar="MINUTES",
+        help="how often last.pt is written within an epoch",
+    )
     run.add_argument("--tensorboard", action="store_true", help="write event files to DIR/events")
     speed = parser.add_argument_group("speed and memory (the result stays the same)")
     speed.add_argument("--micro-batch", type=int, default=0, metavar="N", help="clips per forward pass; 0: the batch")
@@ -53,19 +64,19 @@ def make_recipe(args: argparse.Namespace, default: Recipe) -> Recipe:
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name) is not None}
     epochs = given.get("epochs", default.epochs)
     if "warmup_epochs" not in given and 0 < epochs <= default.warmup_epochs:
-        given["warmup_epochs"] = epochs - 1  # a default that is too long for a run this short
+        given["warmup_epochs"] = epochs - 1  # the default warm-up is longer than this run
     return dataclasses.replace(default, **given)
 
 
+def job_args(args: argparse.Namespace, job: Job, fold: int | str, **changes: object) -> argparse.Namespace:
+    """The options of one run of a sweep; a run that was begun goes on."""
+    own = {"run": job.folder, "resume": job.is_begun, "fold": fold, **changes}
+    return argparse.Namespace(**{**vars(args), **own})
+
+
 def make_execution(args: argparse.Namespace) -> Execution:
-    """How this machine does it."""
-    return Execution(
-        micro_batch=args.micro_batch,
-        activation_checkpointing=args.activation_checkpointing,
-        deterministic=args.deterministic,
-        save_every_minutes=args.save_every,
-        tensorboard=args.tensorboard,
-    )
+    """How this machine runs it."""
+    return Execution(**{name: getattr(args, name) for name in EXECUTION})
 
 
 def open_device(name: str) -> torch.device:

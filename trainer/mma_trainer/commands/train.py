@@ -9,8 +9,9 @@ import sys
 import torch
 from rich.console import Console
 
-from mma_edge.commands.support import HelpFormatter, run_cli
+from mma_edge.commands.support import HelpFormatter, run_cli, say
 from mma_trainer.commands.data_options import ALL_FOLDS, RECIPES, add_data_options, make_task, set_labels
+from mma_trainer.commands.folds import run_folds
 from mma_trainer.commands.model_options import add_model_options, make_config, make_model
 from mma_trainer.commands.run_options import add_run_options, make_execution, make_recipe, open_device
 from mma_trainer.evaluation.metrics import Metrics
@@ -19,7 +20,7 @@ from mma_trainer.report.figures import plot_confusion
 from mma_trainer.report.run import write_run_report
 from mma_trainer.training.loop import Run
 from mma_trainer.training.processes import Processes
-from mma_trainer.training.sweep import run_folds
+from mma_trainer.training.state import MODEL
 from mma_trainer.weights.checkpoint import Checkpoint, build_model, save_checkpoint
 
 EXAMPLES = """\
@@ -81,10 +82,10 @@ def train_one(args: argparse.Namespace, console: Console) -> Metrics:
     task = make_task(args, config, recipe)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     device = open_device(args.device)
-    console.print(
+    say(
+        console,
         f"{args.dataset}: {trainable:,} trainable of {sum(p.numel() for p in model.parameters()):,} parameters, "
         f"{task.num_batches} batches of {recipe.batch_size} per epoch, {device}, {recipe.precision}",
-        soft_wrap=True,
     )
     provenance = {
         "command": "mma-train " + " ".join(sys.argv[1:]),
@@ -93,8 +94,7 @@ def train_one(args: argparse.Namespace, console: Console) -> Metrics:
         **origin,
         "torch": str(torch.__version__),  # its own class would make the file unreadable by our safe loader
     }
-    execution = make_execution(args)
-    run = Run(model, config, recipe, task, args.run, provenance, console, device, execution, processes)
+    run = Run(model, config, recipe, task, args.run, provenance, console, device, make_execution(args))
     metrics = run.fit(args.resume)
     if processes.is_writer:
         _finish(run, metrics, args.half)
@@ -108,12 +108,11 @@ def _finish(run: Run, metrics: Metrics, half: bool) -> None:
     if isinstance(run.model, ContractModel):
         released = Checkpoint(run.config, run.model.model.state_dict(), run.provenance)
         build_model(released, run.folder)  # what is written can be read
-        save_checkpoint(run.folder / "model.pt", released, half=half)
+        save_checkpoint(run.folder / MODEL, released, half=half)
     clips = {
         "training clips per epoch": run.task.num_batches * run.recipe.batch_size,
         "validation clips": metrics.num_clips,
     }
     page = write_run_report(run.folder, metrics, run.config.to_dict(), run.provenance, clips)
-    run.console.print(
-        f"UAR {metrics.uar:.4f}  WAR {metrics.war:.4f}  on {metrics.num_clips} clips; report in {page}", soft_wrap=True
-    )
+    figures = f"UAR {metrics.uar:.4f}  WAR {metrics.war:.4f}"
+    say(run.console, f"{figures}  on {metrics.num_clips} clips; report in {page}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
@@ -17,7 +18,7 @@ VARIANTS = {
     "temporal": ("mtt", "ita", "both", "mean"),
     "modalities": ("both", "audio", "vision"),
 }
-"""What the paper's tables vary, and its rows."""
+"""The fields that the paper's tables vary, and their values."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,16 @@ class MMADFERConfig:
         image_stem_blocks, audio_stem_blocks: residual blocks of two 3x3 convolutions after each of the
             stem's (He et al. 2016); one number per convolution, or () for none.
         prompts: "progressive" as the paper's best, "static" (not updated with depth) or "none".
-        num_prompts: prompt tokens per modality (unless there are none).
+        num_prompts: prompt tokens per modality, unless `prompts` is "none".
         prompts_per_update: rows renewed by one progressive step; there are num_prompts / prompts_per_update
-            steps: 2 in the paper's best, and 4, 6 or 12 with 12, 18 or 36 prompts.
+            steps: 2 in the paper's best; 12, 18 and 36 prompts make 4, 6 and 12.
         fusion: "bottleneck" as the paper's best, "none", "add", "mult" or "mult-concat": see fusion.py.
-            With one modality there is nothing to fuse, whatever it says.
+            Without effect where there is one modality only.
         bottleneck_width: d of the fusion bottleneck, and of mult's two cross-attentions.
         temporal: "mtt" as the paper's best (multimodal temporal transformer), "ita" (intermediate
             temporal adaptors), "both" or "mean" (plain averaging): see temporal.py.
-        ita_width: d of the temporal adaptors. adaptor_heads: heads of theirs and of mult's attention.
-        modalities: "both", or "audio" or "vision" alone. The inputs stay two; the other one has no effect.
+        ita_width: d of the temporal adaptors. adaptor_heads: attention heads of the adaptors and of mult.
+        modalities: "both", or "audio" or "vision" alone. The model still takes both inputs and ignores the other one.
         temporal_*: the multimodal temporal transformer.
         drop_path: stochastic depth of the last encoder block; linear from 0 at the first.
     """
@@ -85,19 +86,29 @@ class MMADFERConfig:
         problems = [f"{key} is {n!r}" for key, n in numbers.items() if type(n) is not int or n < 1]
         if problems:  # the rules below divide by them
             raise CheckpointError("model config: " + ", ".join(problems), "whole numbers from 1", "correct them")
-        for patch, stem in ((self.image_patch, self.image_stem), (self.audio_patch, self.audio_stem)):
+        image = self.image_patch, self.image_stem, self.image_stem_blocks
+        for patch, stem, blocks in (image, (self.audio_patch, self.audio_stem, self.audio_stem_blocks)):
             if patch % 2 ** len(stem):
                 problems.append(f"a patch of {patch} cannot be halved by each of the stem's {len(stem)} convolutions")
-        for stem, blocks in ((self.image_stem, self.image_stem_blocks), (self.audio_stem, self.audio_stem_blocks)):
             if blocks and len(blocks) != len(stem):
                 problems.append(f"{len(blocks)} numbers of residual blocks for a stem of {len(stem)} convolutions")
         if not 0 <= self.drop_path < 1:
             problems.append(f"drop_path {self.drop_path} is no probability below 1")
-        if self.image_size % self.image_patch:
-            problems.append(f"image_size {self.image_size} is no multiple of image_patch {self.image_patch}")
-        if self.width % self.num_heads:
-            problems.append(f"width {self.width} is no multiple of num_heads {self.num_heads}")
-        problems += self._variant_problems()
+        problems += [
+            f"{key} {getattr(self, key)!r} is none of {', '.join(choices)}"
+            for key, choices in VARIANTS.items()
+            if getattr(self, key) not in choices
+        ]
+        problems += [
+            f"{key} {getattr(self, key)} is no multiple of {part} {getattr(self, part)}"
+            for key, part in self._multiples()
+            if getattr(self, key) % getattr(self, part)
+        ]
+        whole_updates = self.prompts == "progressive" and self.num_prompts % self.prompts_per_update == 0
+        if whole_updates and self.depth % self.num_updates:
+            problems.append(f"depth {self.depth} is no multiple of the {self.num_updates} prompt updates")
+        if self.temporal in ("ita", "both") and self.modalities == "audio":
+            problems.append(f"temporal {self.temporal} adapts the frames, which modalities audio has not")
         if NUM_MEL_FRAMES % self.audio_patch or NUM_MEL_BINS % self.audio_patch:
             problems.append(f"audio_patch {self.audio_patch} does not tile {NUM_MEL_FRAMES}x{NUM_MEL_BINS}")
         if self.color not in ("rgb", "grey"):
@@ -107,28 +118,12 @@ class MMADFERConfig:
         if problems:
             raise CheckpointError("model config: " + ", ".join(problems), hint="correct these numbers")
 
-    def _variant_problems(self) -> list[str]:
-        problems = [
-            f"{key} {getattr(self, key)!r} is none of {', '.join(choices)}"
-            for key, choices in VARIANTS.items()
-            if getattr(self, key) not in choices
-        ]
-        if self.prompts == "progressive" and self.num_prompts % self.prompts_per_update:
-            problems.append(
-                f"num_prompts {self.num_prompts} is no multiple of prompts_per_update {self.prompts_per_update}"
-            )
-        elif self.prompts == "progressive" and self.depth % self.num_updates:
-            problems.append(f"depth {self.depth} is no multiple of the {self.num_updates} prompt updates")
-        if self.fusion in ("mult", "mult-concat") and self.bottleneck_width % self.adaptor_heads:
-            problems.append(
-                f"bottleneck_width {self.bottleneck_width} is no multiple of adaptor_heads {self.adaptor_heads}"
-            )
-        if self.temporal in ("ita", "both"):
-            if self.ita_width % self.adaptor_heads:
-                problems.append(f"ita_width {self.ita_width} is no multiple of adaptor_heads {self.adaptor_heads}")
-            if self.modalities == "audio":
-                problems.append(f"temporal {self.temporal} adapts the frames, which modalities audio has not")
-        return problems
+    def _multiples(self) -> list[tuple[str, str]]:
+        """Fields of which the first has to be a multiple of the second."""
+        pairs = [("image_size", "image_patch"), ("width", "num_heads")]
+        pairs += [("num_prompts", "prompts_per_update")] if self.prompts == "progressive" else []
+        pairs += [("bottleneck_width", "adaptor_heads")] if self.fusion in ("mult", "mult-concat") else []
+        return pairs + ([("ita_width", "adaptor_heads")] if self.temporal in ("ita", "both") else [])
 
     @property
     def num_classes(self) -> int:
@@ -180,9 +175,9 @@ class MMADFERConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> MMADFERConfig:
-        """The inverse of `to_dict`; an unknown key is refused, for it would silently change the model.
+        """The inverse of `to_dict`; an unknown key is refused, because ignoring it would silently change the model.
 
-        Keys that a file of an earlier version lacks have their defaults: they came with variants that it is not.
+        Keys that a file of an earlier version lacks get their defaults: they came with variants that it does not use.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
@@ -192,23 +187,18 @@ class MMADFERConfig:
         return cls(**values)
 
 
-def describe_difference(file: MMADFERConfig, here: MMADFERConfig, fields: tuple[str, ...] = ()) -> str:
-    """What differs between two configs, in words: "image_size is 160 in the file, 112 here; fusion is ...".
-
-    Args:
-        fields: only these, or () for all. The text is empty where nothing differs.
-    """
+def differences(file: Mapping[str, object], here: Mapping[str, object]) -> list[str]:
+    """For each key of `here` that is another in the file, in words: "image_size is 160 in the file, 112 here"."""
 
     def show(value: object) -> str:
         return (",".join(map(str, value)) or "empty") if isinstance(value, tuple) else str(value)
 
-    names = fields or tuple(field.name for field in dataclasses.fields(MMADFERConfig))
-    pairs = [(name, getattr(file, name), getattr(here, name)) for name in names]
-    return "; ".join(f"{name} is {show(a)} in the file, {show(b)} here" for name, a, b in pairs if a != b)
+    pairs = ((key, file[key], value) for key, value in here.items())
+    return [f"{key} is {show(a)} in the file, {show(b)} here" for key, a, b in pairs if a != b]
 
 
 def default_labels(num_classes: int) -> tuple[str, ...]:
-    """Class names of a checkpoint that carries none: DFEW's 7, MAFW's 11, else numbers."""
+    """Class names of a checkpoint without names: DFEW's 7, MAFW's 11, else numbers."""
     named = {len(DFEW_LABELS): DFEW_LABELS, len(MAFW_LABELS): MAFW_LABELS}
     return named.get(num_classes, tuple(f"class {index}" for index in range(num_classes)))
 

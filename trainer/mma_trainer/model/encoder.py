@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 LAYER_NORM_EPS = 1e-6  # of MAE's encoders; the fusion's own norms keep PyTorch's 1e-5
 
@@ -21,13 +22,13 @@ class _Part:
 
 
 _part: _Part | None = None
-"""A batch may be shared by processes, and each share computed in parts. Stochastic depth must not notice: every part
-draws for the whole batch from the same state of the generator and keeps its own rows."""
+"""A batch may be shared by processes, and each share computed in parts, without an effect on stochastic depth: every
+part draws for the whole batch from the same state of the generator and keeps its own rows."""
 
 
 @contextlib.contextmanager
 def part_of_batch(start: int, count: int, whole: int, seed: int) -> Iterator[None]:
-    """Forward and backward inside are of the clips [start, start + count) of `whole`; `seed` is the batch's."""
+    """The block computes the clips [start, start + count) of a batch of `whole` clips; `seed` is the batch's."""
     global _part
     torch.manual_seed(seed)
     _part = _Part(start, count, whole)
@@ -38,7 +39,7 @@ def part_of_batch(start: int, count: int, whole: int, seed: int) -> Iterator[Non
 
 
 def rand_per_row(rows: int, device: torch.device) -> Tensor:
-    """Uniform numbers (rows,) in [0, 1); a clip has rows / count of them, e.g. one per frame."""
+    """Uniform numbers (rows,) in [0, 1); each clip of the part has equally many, e.g. one per frame."""
     if _part is None:
         return torch.rand(rows, device=device)
     per_clip = rows // _part.count
@@ -150,7 +151,12 @@ class Encoder(nn.Module):
     Args:
         grid: patches down and across.
         num_prompts: prompt tokens that follow the patches; the position embedding covers them too.
+
+    Attributes:
+        recompute_layers: activation checkpointing in `encode`: see `MMADFER`.
     """
+
+    recompute_layers = False
 
     def __init__(
         self,
@@ -190,6 +196,7 @@ class Encoder(nn.Module):
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Tokens (B, T, width) through all blocks -> normalised [CLS] (B, width)."""
+        recompute = self.recompute_layers and self.training and torch.is_grad_enabled()
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = checkpoint(block, tokens, use_reentrant=False) if recompute else block(tokens)
         return self.norm(tokens[:, 0])

@@ -1,9 +1,9 @@
 """How the modalities meet inside the encoders: the paper's fusion bottleneck (section 3.3) and its rivals.
 
-The paper's table of fusions names its rows, and of mult says two cross-attentions, 2 heads, 128 wide. How
-they enter the encoders is open, and the published code has the bottleneck only. All rows here are
-therefore one family: after every layer, over all tokens, each modality is nudged by what it learns of
-the other, through a tanh gate that starts at zero. Only the summary differs:
+The paper's table of fusions names its rows, and says of mult: two cross-attentions, 2 heads, 128 wide. It does not
+say how they enter the encoders, and the published code has the bottleneck only. All rows here are
+therefore one family: after every layer, a summary of the other modality is added to all tokens of each,
+through a tanh gate that starts at zero. Only the summary differs:
 
     none         no exchange; the modalities meet in the joint projection after the encoders
     add          v + tanh(alpha) mean(a): the bottleneck's exchange without the bottleneck
@@ -42,8 +42,8 @@ class FusionBottleneck(nn.Module):
     def forward(self, image: Tensor, audio: Tensor, num_frames: int, cls_only: bool = False) -> tuple[Tensor, Tensor]:
         """image (N * num_frames, Tv, W), audio (N, Ta, W) -> the same shapes, or their first tokens alone.
 
-        After the last layer nothing but [CLS] is read, so a graph need not compute more; the means still are over
-        all tokens.
+        After the last layer only [CLS] is read, so an exported graph computes no more than that; the means are still
+        over all tokens.
         """
         N = audio.shape[0]
         v = self.image_norm(self.image_down(image))  # (N*F, Tv, d)
@@ -61,7 +61,7 @@ class FusionBottleneck(nn.Module):
 
 
 class AddFusion(nn.Module):
-    """Each modality plus the other's mean token; two gates are all there is to learn.
+    """Each modality plus the other's mean token; only the two gates are learnt.
 
     v <- v + tanh(alpha_v) mean_tokens a
     a <- a + tanh(alpha_a) mean_frames,tokens v
@@ -135,7 +135,7 @@ class CrossAttentionFusion(nn.Module):
 
 
 def build_fusion(config: MMADFERConfig) -> nn.ModuleList:
-    """One exchange per layer; empty where there is none, or only one modality."""
+    """One exchange per layer; empty for fusion "none" or a single modality."""
     c = config
     if c.fusion == "none" or c.modalities != "both":
         return nn.ModuleList()

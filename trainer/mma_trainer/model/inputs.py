@@ -1,4 +1,4 @@
-"""From the contract's inputs (uint8 frames, raw log-mel) to the paper's; lives inside the exported graph."""
+"""From the bundle's inputs (uint8 frames, raw log-mel) to the paper's, as a part of the exported graph."""
 
 from __future__ import annotations
 

@@ -22,11 +22,11 @@ from mma_trainer.model.temporal import build_adaptors, build_temporal
 class MMADFER(nn.Module):
     """The model. Its encoders are frozen from construction on, save for their position embeddings.
 
-    With one modality the other's encoder and prompts are None: nothing of it is built.
+    With one modality the other's encoder and prompts are None.
 
     Attributes:
-        recompute_layers: activation checkpointing: in training, keep each layer's input only and compute
-            its inside again on the way back. Less memory, a forward pass more; the same gradients.
+        recompute_layers: activation checkpointing: in training, keep only the input of each layer and compute the
+            layer again on the way back. Less memory, one more forward pass; the same gradients.
     """
 
     recompute_layers = False
@@ -71,15 +71,17 @@ class MMADFER(nn.Module):
         return self.head(image, audio)
 
     def embed(self, frames: Tensor, mel: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Image tokens (N*T, 1+P+K, W) and audio tokens (N, 1+P'+K, W); None for a modality that is not there."""
-        image = audio = None
-        if self.image_encoder is not None:
-            prompts = None if self.image_prompts is None else self.image_prompts.init
-            image = self.image_encoder.embed(frames.flatten(0, 1), prompts)
-        if self.audio_encoder is not None:
-            prompts = None if self.audio_prompts is None else self.audio_prompts.init
-            audio = self.audio_encoder.embed(mel, prompts)
-        return image, audio
+        """Image tokens (N*T, 1+P+K, W) and audio tokens (N, 1+P'+K, W); None for a modality that is not used."""
+        image = self.embed_image(frames.flatten(0, 1)) if self.config.uses_image else None
+        return image, self.embed_audio(mel) if self.config.uses_audio else None
+
+    def embed_image(self, images: Tensor) -> Tensor:
+        """(M, 3, S, S) -> tokens (M, 1+P+K, W) before layer 0."""
+        return self.image_encoder.embed(images, None if self.image_prompts is None else self.image_prompts.init)
+
+    def embed_audio(self, mel: Tensor) -> Tensor:
+        """(N, 1, 512, 128) -> tokens (N, 1+P'+K, W) before layer 0."""
+        return self.audio_encoder.embed(mel, None if self.audio_prompts is None else self.audio_prompts.init)
 
     def layer(self, layer: int, image: Tensor | None, audio: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """One layer of both encoders and what joins them; shapes as from `embed`."""
@@ -93,6 +95,12 @@ class MMADFER(nn.Module):
             return self.fusion[layer](image, audio, self.config.num_frames, cls_only=True)
         if self.fusion:
             image, audio = self.fusion[layer](image, audio, self.config.num_frames)
+        return self.renew_prompts(layer, image, audio)
+
+    def renew_prompts(
+        self, layer: int, image: Tensor | None, audio: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The progressive step of each modality after `layer`, where there is one."""
         if self.image_prompts is not None:
             image = self.image_prompts.update(image, layer)
         if self.audio_prompts is not None:
@@ -100,9 +108,9 @@ class MMADFER(nn.Module):
         return image, audio
 
     def _is_last_of_graph(self, layer: int) -> bool:
-        """Whether all that is read of this layer's result is [CLS], and what is made is a graph.
+        """Whether a graph is being exported, and only [CLS] of this layer's result is read.
 
-        In training everything is computed, so that every parameter has a gradient, be it zero.
+        In training everything is computed, so that every parameter has a gradient, even if it is zero.
         """
         is_last = layer == self.config.depth - 1 and self.config.fusion == "bottleneck"
         return is_last and torch.compiler.is_exporting()

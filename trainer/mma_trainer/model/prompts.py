@@ -29,7 +29,7 @@ class ProgressivePrompts(StaticPrompts):
         width: of a token. num_prompts: tokens in all. per_update: rows renewed by one step.
         depth: encoder layers. With K = num_prompts / per_update steps, step j follows layer j * depth / K.
             With as many steps as layers the last one follows the last layer, where only [CLS] is
-            read: it is counted, as in the authors' scheme, and has no effect and no gradient.
+            read: it exists, as in the authors' scheme, but has no effect and no gradient.
     """
 
     def __init__(self, width: int, num_prompts: int, per_update: int, depth: int) -> None:
@@ -50,7 +50,7 @@ class ProgressivePrompts(StaticPrompts):
 
 
 def build_prompts(config: MMADFERConfig) -> StaticPrompts | None:
-    """The prompts of one modality; None where there are none."""
+    """The prompts of one modality; None for prompts "none"."""
     c = config
     if c.prompts == "none":
         return None

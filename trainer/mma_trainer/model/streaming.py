@@ -1,16 +1,15 @@
-"""The model in parts, for a stream whose windows overlap: what a frame needs once, and what every window needs.
+"""The model in parts, for a stream whose windows overlap: what is computed once per frame, and what for every window.
 
-The weights are the model's own; nothing is copied. Three cuts, `v` a frame's tokens, `a` the sound's:
+The parts share the model's weights; nothing is copied. Three parts, `v` a frame's tokens, `a` the sound's:
 
     FrameStem   a frame -> v after layer 0's image block. No sound has been seen yet, so this can be kept for
                 as long as the frame lasts, exactly.
     Window      v of 16 frames and the sound -> logits: all that is left of the whole model, exactly.
     Rolling     v of the new frames, summaries of the older ones and the sound -> logits, and the new summaries.
 
-Of a frame the sound sees no more than its mean token in each layer's exchange (v^ of the fusion bottleneck, see
-fusion.py), and the head no more than its last [CLS]. A summary holds these: depth * d + width numbers. It was
-computed with the sound of an earlier window, which is what makes Rolling an approximation. Without an exchange
-(fusion "none") it is exact.
+The sound sees only the mean token of a frame in each layer's exchange (v^ of the fusion bottleneck, see fusion.py), and
+the head only its last [CLS]. A summary holds these: depth * d + width numbers. It was computed with the sound of an
+earlier window, so Rolling is an approximation. Without an exchange (fusion "none") it is exact.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ TEMPORALS = ("mtt", "mean")
 
 
 def check_streamable(config: MMADFERConfig) -> None:
-    """CheckpointError, one line, for a variant whose frames depend on each other or on the sound from layer 0 on."""
+    """CheckpointError for a variant whose frames depend on each other, or on the sound, from layer 0 on."""
     problems = [
         f"{key} {getattr(config, key)}"
         for key, choices in (("fusion", FUSIONS), ("temporal", TEMPORALS), ("modalities", ("both",)))
@@ -54,51 +53,43 @@ def summary_width(config: MMADFERConfig) -> int:
     return config.depth * exchange_width(config) + config.width
 
 
-class FrameStem(nn.Module):
-    """A frame through patch embedding, prompts, positions and the first image block."""
+class _Part(nn.Module):
+    """A part of a model that can be streamed; CheckpointError for any other model."""
 
     def __init__(self, model: MMADFER) -> None:
         super().__init__()
         check_streamable(model.config)
         self.model = model
+
+
+class FrameStem(_Part):
+    """A frame through patch embedding, prompts, positions and the first image block."""
 
     def forward(self, frames: Tensor) -> Tensor:
         """frames uint8 (M, S, S, 3) RGB -> tokens (M, T, W)."""
-        model = self.model
-        images = prepare_frames(frames.unsqueeze(1), model.config.color).squeeze(1)
-        prompts = None if model.image_prompts is None else model.image_prompts.init
-        return model.image_encoder.blocks[0](model.image_encoder.embed(images, prompts))
+        images = prepare_frames(frames.unsqueeze(1), self.model.config.color).squeeze(1)
+        return self.model.image_encoder.blocks[0](self.model.embed_image(images))
 
 
-class Window(nn.Module):
+class Window(_Part):
     """The rest of the whole model, given what `FrameStem` makes of each frame."""
-
-    def __init__(self, model: MMADFER) -> None:
-        super().__init__()
-        check_streamable(model.config)
-        self.model = model
 
     def forward(self, tokens: Tensor, mel: Tensor) -> Tensor:
         """tokens (N, 16, T, W), mel (N, 512, 128) before normalisation -> logits (N, C)."""
         model = self.model
-        image, audio = tokens.flatten(0, 1), embed_sound(model, mel)
+        image, audio = tokens.flatten(0, 1), model.embed_audio(prepare_mel(mel))
         for layer in range(model.config.depth):
             audio = model.audio_encoder.blocks[layer](audio)
             if layer > 0:
                 image = model.image_encoder.blocks[layer](image)
             if model.fusion:
                 image, audio = model.fusion[layer](image, audio, model.config.num_frames)
-            image, audio = renew_prompts(model, layer, image, audio)
+            image, audio = model.renew_prompts(layer, image, audio)
         return model.head(image, audio)
 
 
-class Rolling(nn.Module):
-    """One clip whose older frames are there as summaries only."""
-
-    def __init__(self, model: MMADFER) -> None:
-        super().__init__()
-        check_streamable(model.config)
-        self.model = model
+class Rolling(_Part):
+    """One clip whose older frames are given as summaries only."""
 
     def forward(self, tokens: Tensor, past: Tensor, order: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
         """One window of one face.
@@ -115,7 +106,7 @@ class Rolling(nn.Module):
         """
         model, c = self.model, self.model.config
         d = exchange_width(c)
-        image, audio = tokens, embed_sound(model, mel)
+        image, audio = tokens, model.embed_audio(prepare_mel(mel))
         means = []
         for layer in range(c.depth):
             audio = model.audio_encoder.blocks[layer](audio)
@@ -125,7 +116,7 @@ class Rolling(nn.Module):
                 older = past[:, layer * d : (layer + 1) * d]
                 image, audio, new = exchange(model.fusion[layer], image, audio, older, order)
                 means.append(new)
-            image, audio = renew_prompts(model, layer, image, audio)
+            image, audio = model.renew_prompts(layer, image, audio)
         image_cls = model.image_encoder.norm(image[:, 0])  # (M, W)
         everyone = torch.cat([image_cls, past[:, c.depth * d :]]).index_select(0, order)  # (16, W)
         audio_cls = model.audio_encoder.norm(audio[:, :1])  # (1, 1, W)
@@ -136,7 +127,7 @@ class Rolling(nn.Module):
 def exchange(
     fusion: FusionBottleneck | AddFusion, image: Tensor, audio: Tensor, older: Tensor, order: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One layer's exchange, with older frames present as the means that the sound sees of them.
+    """One layer's exchange, with older frames given as the means that the sound sees of them.
 
     Args:
         image: (M, Tv, W) of the new frames. audio: (1, Ta, W).
@@ -159,17 +150,3 @@ def exchange(
     image = image + torch.tanh(fusion.image_gate) * F.gelu(fusion.image_up(v + a.mean(dim=1, keepdim=True)))
     audio = audio + torch.tanh(fusion.audio_gate) * F.gelu(fusion.audio_up(a + seen))
     return image, audio, means
-
-
-def embed_sound(model: MMADFER, mel: Tensor) -> Tensor:
-    """log-mel (N, 512, 128) before normalisation -> audio tokens (N, Ta, W) before layer 0."""
-    prompts = None if model.audio_prompts is None else model.audio_prompts.init
-    return model.audio_encoder.embed(prepare_mel(mel), prompts)
-
-
-def renew_prompts(model: MMADFER, layer: int, image: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-    """The progressive step of both modalities after `layer`, where there is one."""
-    if model.image_prompts is not None:
-        image = model.image_prompts.update(image, layer)
-        audio = model.audio_prompts.update(audio, layer)
-    return image, audio

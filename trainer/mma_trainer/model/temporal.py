@@ -6,8 +6,8 @@
     both   the adaptors, then the transformer
     mean   plain averaging of the frames
 
-The paper does not describe its adaptors further and the published code has none. Ours
-are the bottleneck's sibling: see `TemporalAdaptor`.
+The paper does not describe its adaptors further, and the published code has none. Ours are made like the fusion
+bottleneck: see `TemporalAdaptor`.
 
 Trainable parameters of the temporal part at ViT-B (M), beside the paper's:
 
@@ -72,7 +72,7 @@ class TemporalBlock(nn.Module):
 
 
 class TemporalTransformer(nn.Module):
-    """A [CLS] token looks over the fused frames: (N, T, W) -> (N, W)."""
+    """A [CLS] token attends to the fused frames: (N, T, W) -> (N, W)."""
 
     def __init__(self, width: int, num_frames: int, depth: int, num_heads: int, head_dim: int, mlp: int) -> None:
         super().__init__()
@@ -100,8 +100,8 @@ class TemporalAdaptor(nn.Module):
     c^ = LN(W [CLS] + b) per frame, plus a learned position per frame
     v <- v + tanh(alpha) GELU(F(c^ + attention over the frames(c^)))    for all tokens of the frame
 
-    Our definition (the paper names width and place only): a summary of each frame, its [CLS], goes down,
-    looks at the other frames' and comes back to its frame's tokens as the fusion bottleneck's nudge does.
+    Our definition (the paper names width and place only): the [CLS] of each frame is projected down, attends to those
+    of the other frames, and is added to its frame's tokens as in the fusion bottleneck.
     """
 
     def __init__(self, width: int, inner: int, num_frames: int, num_heads: int) -> None:
@@ -136,7 +136,7 @@ def build_temporal(config: MMADFERConfig) -> nn.Module:
 
 
 def build_adaptors(config: MMADFERConfig) -> nn.ModuleList:
-    """The image encoder's temporal adaptors, one per layer; empty where there are none."""
+    """The image encoder's temporal adaptors, one per layer; empty for a `temporal` without them."""
     c = config
     if c.temporal not in ("ita", "both"):
         return nn.ModuleList()

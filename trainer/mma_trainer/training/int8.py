@@ -1,12 +1,12 @@
 """Linear layers with frozen weights, computed in 8 bits forward and backward.
 
 The scheme of SwitchBack (Wortsman et al. 2023, "Stable and low-precision training for large-scale
-vision-language models"): every row of the activations, and of the gradient, has a scale of its own; the
-weights have one per channel that is left after the product. Its third product, the gradient of the
+vision-language models"): every row of the activations, and of the gradient, has its own scale; the
+weights have one scale per channel that remains after the product. Its third product, the gradient of the
 weights, is not needed here: they are frozen. Accumulation is exact in int32.
 
-Products are computed in chunks of rows, so that what is between quantising and scaling stays in the
-cache: at four times the speed of float32 products, the passes over memory are what takes time.
+Products are computed in chunks of rows, so that everything between quantising and scaling stays in the
+cache: the products are four times as fast as in float32, so the passes over memory take most of the time.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LARGEST = 127.0
-CHUNK = 450  # rows at most: 5 MiB of the widest activations of ViT-B
-TINY = 1e-30  # a row of zeros has some scale, too
+LARGEST_CHUNK = 450  # rows: 5 MiB of the widest activations of ViT-B
+SMALLEST_SCALE = 1e-30  # of a row of zeros: nothing is divided by zero
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """x (M, K) -> int8 (M, K) and the scale of each row (M, 1)."""
     # Two reductions read x; an absolute value would write a copy of it first.
-    scale = torch.maximum(x.amax(1, keepdim=True), -x.amin(1, keepdim=True)).clamp_(min=TINY).div_(LARGEST)
+    scale = torch.maximum(x.amax(1, keepdim=True), -x.amin(1, keepdim=True)).clamp_(min=SMALLEST_SCALE).div_(LARGEST)
     return (x * scale.reciprocal()).round_().to(torch.int8), scale
 
 
@@ -66,7 +66,7 @@ class _Mlp(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
         (middle,), (first, second) = ctx.saved_tensors, ctx.layers
         out = grad.new_empty(len(grad), first.in_features)
-        wide = grad.new_empty(CHUNK, first.out_features)
+        wide = grad.new_empty(LARGEST_CHUNK, first.out_features)
         for rows in _chunks(grad):
             part = wide[: len(grad[rows])]
             second.multiply_back(grad[rows], part)
@@ -75,8 +75,8 @@ class _Mlp(torch.autograd.Function):
 
 
 def _chunks(x: Tensor) -> Iterator[slice]:
-    """Rows in parts of one size, as few as CHUNK allows."""
-    size = math.ceil(len(x) / math.ceil(len(x) / CHUNK))
+    """Rows in parts of equal size, as few as LARGEST_CHUNK allows."""
+    size = math.ceil(len(x) / math.ceil(len(x) / LARGEST_CHUNK))
     return (slice(start, start + size) for start in range(0, len(x), size))
 
 
@@ -88,9 +88,9 @@ def _multiply(x: Tensor, weight: Tensor, scale: Tensor, out: Tensor) -> Tensor:
 
 
 class Int8Linear(nn.Linear):
-    """Stands in for a frozen `nn.Linear` while it is trained around: the same parameters under the same names.
+    """Takes the place of a frozen `nn.Linear` during training: the same parameters under the same names.
 
-    In eval mode it is the float32 layer: what is measured and kept is not rounded.
+    In eval mode it computes the float32 layer, so that nothing measured or stored is rounded.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -126,7 +126,7 @@ class Int8Linear(nn.Linear):
 
 
 class Int8Mlp(nn.Sequential):
-    """Stands in for Sequential(Linear, GELU, Linear) with frozen weights, as `Int8Linear` for one layer."""
+    """Takes the place of Sequential(Linear, GELU, Linear) with frozen weights, as `Int8Linear` of one layer."""
 
     def __init__(self, mlp: nn.Sequential) -> None:
         super().__init__(Int8Linear(mlp[0]), mlp[1], Int8Linear(mlp[2]))
@@ -139,7 +139,7 @@ class Int8Mlp(nn.Sequential):
 
 
 def is_frozen_mlp(module: nn.Module) -> bool:
-    """Whether `Int8Mlp` can stand in for it."""
+    """Whether `Int8Mlp` can take its place."""
     return (
         isinstance(module, nn.Sequential)
         and len(module) == 3
@@ -151,7 +151,7 @@ def is_frozen_mlp(module: nn.Module) -> bool:
 
 
 def to_int8(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
-    """Replace what is frozen in place; returns (parent, name, what was there) to undo it with."""
+    """Replace the frozen layers in place; returns (parent, name, the layer that was there), to undo it with."""
     replaced = []
     for name, child in list(model.named_children()):
         if is_frozen_mlp(child):

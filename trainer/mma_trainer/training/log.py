@@ -1,4 +1,4 @@
-"""What a run tells about itself while it runs: progress bars, log.csv, TensorBoard."""
+"""What a run reports while it runs: progress bars, a line per epoch, log.csv, TensorBoard."""
 
 from __future__ import annotations
 
@@ -7,53 +7,50 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import TextColumn, TimeRemainingColumn
 
+from mma_edge.commands.support import progress
 from mma_edge.errors import DependencyError
+from mma_edge.files import replaced
+from mma_trainer.training.state import Position
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from mma_trainer.training.loop import Run
-    from mma_trainer.training.state import Position
 
 FIELDS = ("epoch", "lr", "train_loss", "train_war", "val_loss", "val_uar", "val_war", "seconds", "clips_per_second")
 SPEED_PERIOD_S = 600.0
-"""Bars estimate the time left from so many seconds: a step of a large model may take half a minute."""
+"""The bars estimate the time left from this many seconds: a step of a large model may take half a minute."""
 
 
 def write_csv(rows: list[dict], folder: Path) -> None:
-    with (folder / "log.csv").open("w", newline="") as file:
+    with replaced(folder / "log.csv") as aside, aside.open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         writer.writerows(rows)
 
 
 class RunLog:
-    """Bars for the run and for its epoch; event files where they are wanted. Only the writer's says anything.
+    """Bars for the run and for its epoch; event files if asked for.
+
+    Args:
+        epochs, batches: of the whole run, and of each epoch.
+        at: where the run begins or goes on.
+        console: quiet in every process but the writer.
+        events: folder of TensorBoard's event files; None: none are written.
 
     Raises:
         DependencyError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, run: Run, at: Position) -> None:
-        self._epochs, self._batches = run.recipe.epochs, run.task.num_batches
-        wanted = run.execution.tensorboard and run.processes.is_writer
-        self._events = _open_events(run.folder, at, self._batches) if wanted else None
+    def __init__(self, epochs: int, batches: int, at: Position, console: Console, events: Path | None) -> None:
+        self._epochs, self._batches, self.console = epochs, batches, console
+        done = at.epoch * batches + at.batch
+        self._events = _open_events(events, done) if events else None
         self._wall_s: list[float] = []
-        self._left_epochs = self._epochs - at.epoch
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=run.console,
-            transient=True,
-            speed_estimate_period=SPEED_PERIOD_S,
-        )
-        done = at.epoch * self._batches + at.batch
+        self._progress = progress(console, TextColumn("{task.fields[loss]}"), TimeRemainingColumn())
+        self._progress.speed_estimate_period = SPEED_PERIOD_S
         self._whole = self._progress.add_task("run", total=self._epochs * self._batches, completed=done, loss="")
         self._part = self._progress.add_task("epoch", total=self._batches, completed=at.batch, loss="")
 
@@ -78,27 +75,30 @@ class RunLog:
     def epoch(self, row: dict, wall_s: float) -> None:
         """After an epoch with its validation, which took `wall_s` in this process."""
         self._wall_s.append(wall_s)
-        self._left_epochs = self._epochs - row["epoch"]
         if self._events:
             for name in FIELDS[1:]:
                 self._events.add_scalar(f"epoch/{name}", row[name], row["epoch"])
             self._events.flush()
+        self.console.print(
+            f"epoch {row['epoch']}/{self._epochs}  lr {row['lr']:.2e}  train loss {row['train_loss']:.3f} "
+            f"WAR {row['train_war']:.3f}  val loss {row['val_loss']:.3f} UAR {row['val_uar']:.4f} "
+            f"WAR {row['val_war']:.4f}  {row['clips_per_second']:.1f} clips/s{self._left(row['epoch'])}"
+        )
 
-    def left(self) -> str:
-        """Time to the end of the run, validation included; nothing to say after the last epoch."""
-        if not self._left_epochs or not self._wall_s:
+    def _left(self, epoch: int) -> str:
+        """Time from the end of `epoch` to that of the run, validation included; empty after the last epoch."""
+        if epoch == self._epochs:
             return ""
-        seconds = self._left_epochs * sum(self._wall_s) / len(self._wall_s)
+        seconds = (self._epochs - epoch) * sum(self._wall_s) / len(self._wall_s)
         return f"  {timedelta(seconds=round(seconds))} left"
 
 
-def _open_events(folder: Path, at: Position, batches: int) -> SummaryWriter:
+def _open_events(folder: Path, done: int) -> SummaryWriter:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise DependencyError(
             "--tensorboard needs TensorBoard, which is not installed", hint="pip install tensorboard"
         ) from error
-    done = at.epoch * batches + at.batch
-    # What a stopped run wrote after its last save happens again.
-    return SummaryWriter(str(folder / "events"), purge_step=done + 1 if done else None)
+    # The steps that a stopped run wrote after its last save are run again.
+    return SummaryWriter(str(folder), purge_step=done + 1 if done else None)

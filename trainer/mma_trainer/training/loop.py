@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,20 +15,18 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from mma_edge.errors import CheckpointError, DataError, UsageError
+from mma_edge.errors import DataError, UsageError
 from mma_trainer.data.batch import Batch, Task
 from mma_trainer.evaluation.metrics import Metrics, metrics_of
 from mma_trainer.model import MMADFERConfig
 from mma_trainer.model.encoder import part_of_batch
 from mma_trainer.report.figures import plot_curves
 from mma_trainer.training.execution import Execution, checkpointed, deterministic
-from mma_trainer.training.log import FIELDS, RunLog, write_csv
+from mma_trainer.training.log import RunLog, write_csv
 from mma_trainer.training.precision import MIN_SCALE, Precision
 from mma_trainer.training.processes import Processes, has_batch_statistics
-from mma_trainer.training.recipe import Recipe, WeightAverage, build_optimizer, build_scheduler, training_loss
-from mma_trainer.training.state import LAST, Position, State, StopRequest
-
-__all__ = ["FIELDS", "LAST", "Run"]
+from mma_trainer.training.recipe import Recipe, training_loss
+from mma_trainer.training.state import LAST, Position, State, StopRequest, refuse_used
 
 MAX_NAMED = 8
 
@@ -40,7 +38,6 @@ class Run:
     Attributes:
         model: on any device; float32. After `fit` it holds the result.
         recipe, execution: what is learnt how, and how this machine does it.
-        processes: those that share the run; None: as torchrun's environment says.
     """
 
     model: nn.Module
@@ -52,32 +49,45 @@ class Run:
     console: Console
     device: torch.device
     execution: Execution = field(default_factory=Execution)
-    processes: Processes | None = None
 
     def fit(self, resume: bool) -> Metrics:
         """Train to the last epoch, whose metrics are the result (no selection by validation).
 
+        Under torchrun this is one of the processes that share the run.
+
         Raises:
-            DataError: too few clips, or a loss that is no number, with the clips that made it.
+            DataError: too few clips, or a loss that is not a number, with the clips that made it.
             CheckpointError: the folder holds another run, or none to resume.
             KeyboardInterrupt, SystemExit: stopped by a signal, after the step was saved.
         """
-        self.processes = self.processes or Processes.from_environment()
-        self.console = self.processes.console(self.console)
-        self._precision = Precision(self.recipe.precision, self.device)
-        self._check(resume)
+        processes = Processes.from_environment()
+        precision = Precision(self.recipe.precision, self.device)
+        self._check(processes, resume)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.model.to(self.device)
-        self._stop = StopRequest(insist=self.processes.world == 1)
+        stop, console = StopRequest(insist=processes.world == 1), processes.console(self.console)
         with (
-            self.processes.joined(self.device),
-            self._stop.listening(),
+            processes.joined(self.device),
+            stop.listening(),
             deterministic(self.execution.deterministic),
             checkpointed(self.model, self.execution.activation_checkpointing),
         ):
-            return self._fit(resume)
+            fingerprint, num_batches = getattr(self.task, "fingerprint", ""), self.task.num_batches
+            state = State(self.folder / LAST, self.model, self.config, self.recipe, precision, num_batches, fingerprint)
+            at = state.load() if resume else Position()
+            if resume:
+                console.print(f"resumed {self.folder} {at.describe()}")
+            # Every process that computes starts from the same weights and the same file.
+            processes.gather(at.epoch)
+            events = self.folder / "events" if self.execution.tensorboard and processes.is_writer else None
+            with (
+                precision.applied(self.model),
+                RunLog(self.recipe.epochs, num_batches, at, console, events) as log,
+            ):
+                return Loop(self, processes, precision, state, stop, log).train(at)
 
-    def _check(self, resume: bool) -> None:
-        part = self.processes.shard.part(self.recipe.batch_size)
+    def _check(self, processes: Processes, resume: bool) -> None:
+        part = processes.shard.part(self.recipe.batch_size)
         if self.task.num_batches < 1:
             raise DataError(
                 "the training set is smaller than a batch",
@@ -88,55 +98,50 @@ class Run:
             raise UsageError(
                 f"--micro-batch {self.execution.micro_batch} with batch normalisation in training",
                 "whole batches: its statistics are of what is computed at once",
-                "leave --micro-batch away",
+                "leave --micro-batch out",
             )
-        if not resume and (self.folder / LAST).exists():
-            raise CheckpointError(
-                f"{self.folder} holds a run already",
-                "an empty folder",
-                "add --resume to go on, or choose another --run",
-            )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            refuse_used(self.folder)
 
-    def _fit(self, resume: bool) -> Metrics:
-        self._optimizer = build_optimizer(self.model, self.recipe)
-        self._scheduler = build_scheduler(self._optimizer, self.recipe, self.task.num_batches)
-        self._average = WeightAverage(self.model, self.recipe.ema_decay) if self.recipe.ema_decay else None
-        self._trainable = [p for p in self.model.parameters() if p.requires_grad]
-        self._state = State(self.folder / LAST, self.config, self.recipe, getattr(self.task, "fingerprint", ""))
-        self._parts = {
-            "optimizer": self._optimizer,
-            "scheduler": self._scheduler,
-            "ema": self._average,
-            "scaler": self._precision.scaler,
-        }
-        at = Position()
-        if resume:
-            at = self._state.load(self.model, self._parts)
-            self.console.print(f"resumed {self.folder} {at.describe()}")
-        # Whoever computes starts from the same weights and the same file.
-        self.processes.gather(at.epoch)
+
+@dataclass
+class Loop:
+    """What exists only while a run trains; made once its files are read and its precision is applied."""
+
+    run: Run
+    processes: Processes
+    precision: Precision
+    state: State
+    stop: StopRequest
+    log: RunLog
+
+    def __post_init__(self) -> None:
+        if self.processes.world > 1 and self.run.device.type == "cpu" and has_batch_statistics(self.run.model):
+            self.log.console.print("note: batch statistics are of each process's share of a batch")
+        self.recipe = self.run.recipe
+        self.parallel = self.processes.wrap(self.run.model, self.run.device)
+        self.saved_at_s = time.monotonic()
+
+    def train(self, at: Position) -> Metrics:
+        """From `at` to the end of the run; `at` moves along."""
         metrics = None
-        with self._precision.applied(self.model), RunLog(self, at) as self._log:
-            if self.processes.world > 1 and self.device.type == "cpu" and has_batch_statistics(self.model):
-                self.console.print("note: batch statistics are of each process's share of a batch")
-            self._parallel = self.processes.wrap(self.model, self.device)
-            self._saved_at = time.monotonic()
-            while at.epoch < self.recipe.epochs:
-                metrics = self._epoch(at)
-            metrics = metrics or self._validate_average()
-        if self._average:
-            self._average.adopt()
+        while at.epoch < self.recipe.epochs:
+            metrics = self._epoch(at)
+        metrics = metrics or self.validate()
+        if self.state.average:
+            self.state.average.adopt()
         return metrics
 
     def _epoch(self, at: Position) -> Metrics:
         """From `at` to the end of its epoch, and validation; `at` moves along."""
         if at.batch == 0:
-            at.lr = self._optimizer.param_groups[0]["lr"]
-        self.model.train()
-        start = time.monotonic()
-        # Everything random of a batch depends on its number: those already learnt from are passed over.
-        batches = itertools.islice(self._train_batches(at), at.batch, None)
+            at.lr = self.state.optimizer.param_groups[0]["lr"]
+        self.run.model.train()
+        start_s = time.monotonic()
+        batches: Iterable[Batch] = ()
+        if at.batch < self.run.task.num_batches:  # else it was stopped while it was validated
+            # Everything random of a batch depends on its number: those already learnt from are passed over.
+            batches = itertools.islice(self.run.task.train_batches(at.epoch, self.processes.shard), at.batch, None)
         # Sums of this process alone; those from before a resumption count once.
         sums = at.sums if self.processes.is_writer else [0.0] * len(at.sums)
         for batch in batches:
@@ -144,17 +149,17 @@ class Run:
             clips = len(batch.labels)
             sums = [sums[0] + loss * clips, sums[1] + correct, sums[2] + clips]
             at.batch += 1
-            self._log.step(at, sums[0] / sums[2], loss)
-            stop, due = self.processes.any([self._stop.made, self._save_is_due()])
-            if stop or (due and at.batch < self.task.num_batches):
-                now = at.seconds + time.monotonic() - start
-                self._save(replace(at, sums=self.processes.sum(sums), seconds=now))
+            self.log.step(at, sums[0] / sums[2], loss)
+            stop, due = self.processes.any([self.stop.made, self._save_is_due()])
+            if stop or (due and at.batch < self.run.task.num_batches):
+                now_s = at.seconds + time.monotonic() - start_s
+                self._save(replace(at, sums=self.processes.sum(sums), seconds=now_s))
             if stop:
                 self._leave(at)
         losses, correct, seen = sums = self.processes.sum(sums)
-        seconds = at.seconds + time.monotonic() - start
-        metrics = self._validate_average()
-        if self._stop.made and self.processes.world == 1:  # in the middle of the validation
+        seconds = at.seconds + time.monotonic() - start_s
+        metrics = self.validate()
+        if self.stop.made and self.processes.world == 1:  # in the middle of the validation
             self._save(replace(at, sums=sums, seconds=seconds))
             self._leave(at)
         row = {
@@ -169,126 +174,101 @@ class Run:
             "clips_per_second": seen / seconds,
         }
         if self.recipe.schedule == "epoch":
-            self._scheduler.step()
+            self.state.scheduler.step()
         at.next_epoch(row)
         self._save(at)
         if self.processes.is_writer:
-            write_csv(at.rows, self.folder)
-            plot_curves(at.rows, self.folder / "curves.png")
-        self._log.epoch(row, time.monotonic() - start)
-        self._report(row)
-        if self.processes.any([self._stop.made])[0]:
+            write_csv(at.rows, self.run.folder)
+            plot_curves(at.rows, self.run.folder / "curves.png")
+        self.log.epoch(row, time.monotonic() - start_s)
+        if self.processes.any([self.stop.made])[0]:
             self._leave(at)
         return metrics
 
-    def _train_batches(self, at: Position) -> Iterable[Batch]:
-        if at.batch == self.task.num_batches:  # stopped while it was validated
-            return ()
-        return self.task.train_batches(at.epoch, self.processes.shard)
-
     def _step(self, at: Position, batch: Batch) -> tuple[float, int]:
-        """One step of the optimiser; the share's mean loss and number of right answers."""
-        inputs = [tensor.to(self.device, non_blocking=True) for tensor in batch.inputs]
-        labels = batch.labels.to(self.device, non_blocking=True)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss, correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        for part, is_last in self._parts_of(len(labels)):
-            last = contextlib.nullcontext() if is_last or self.processes.world == 1 else self._parallel.no_sync()
-            with last, self._part(at, part, len(labels)):
-                with self._precision.autocast():
-                    outputs = self._parallel(*(tensor[part] for tensor in inputs))
-                part_loss, logits = training_loss(outputs, labels[part], self.recipe.label_smoothing)
-                part_loss = part_loss * (len(logits) / len(labels))
-                scaled = self._precision.scaler.scale(part_loss) if self._precision.scaler else part_loss
-                scaled.backward()
+        """One step of the optimiser; mean loss and number of right answers of this process's clips."""
+        device = self.run.device
+        rank, world, clips = self.processes.rank, self.processes.world, len(batch.labels)
+        inputs = [tensor.to(device, non_blocking=True) for tensor in batch.inputs]
+        labels = batch.labels.to(device, non_blocking=True)
+        # Randomness of a batch is a function of its number, whichever process computes which part of it.
+        seed = (self.recipe.seed * 100_003 + at.epoch) * 1_000_003 + at.batch
+        loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+        self.state.optimizer.zero_grad(set_to_none=True)
+        size = self.run.execution.micro_batch or clips
+        for start in range(0, clips, size):
+            end = min(start + size, clips)
+            # Gradients are averaged over the processes once, on the way back of the last part.
+            is_local = world > 1 and end < clips
+            with (
+                self.parallel.no_sync() if is_local else contextlib.nullcontext(),
+                part_of_batch(rank * clips + start, end - start, clips * world, seed),
+            ):
+                with self.precision.autocast():
+                    outputs = self.parallel(*(tensor[start:end] for tensor in inputs))
+                part_loss, logits = training_loss(outputs, labels[start:end], self.recipe.label_smoothing)
+                part_loss = part_loss * (len(logits) / clips)
+                self.precision.scaler.scale(part_loss).backward()
             loss += part_loss.detach()
-            correct += (logits.detach().argmax(dim=1) == labels[part]).sum()
+            correct += (logits.detach().argmax(dim=1) == labels[start:end]).sum()
         self._update(at, batch, loss)
         return loss.item(), int(correct)
 
     def _update(self, at: Position, batch: Batch, loss: Tensor) -> None:
-        scaler = self._precision.scaler
-        if scaler:
-            scaler.unscale_(self._optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self._trainable, self.recipe.clip_grad or torch.inf)
+        scaler, optimizer = self.precision.scaler, self.state.optimizer
+        scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], self.recipe.clip_grad or torch.inf)
+        self._check_finite(at, batch, loss, norm)
+        scaler.step(optimizer)
+        scaler.update()
+        if self.state.average:
+            self.state.average.update()
+        if self.recipe.schedule == "step":
+            self.state.scheduler.step()
+
+    def _check_finite(self, at: Position, batch: Batch, loss: Tensor, norm: Tensor) -> None:
+        """DataError, with the clips to blame, where a step of any process would put a NaN into the weights."""
         finite_loss, finite_norm = torch.stack([loss.isfinite(), norm.isfinite()]).tolist()
-        if scaler and scaler.get_scale() > MIN_SCALE:
+        if self.precision.scaler.get_scale() > MIN_SCALE:
             finite_norm = True  # an overflow of float16: this step is left out and the scale lowered
         bad_loss, bad_norm = self.processes.any([not finite_loss, not finite_norm])
-        if bad_loss or bad_norm:
-            self._give_up(at, batch, loss.item() if bad_loss else norm.item(), "loss" if bad_loss else "gradient")
-        if scaler:
-            scaler.step(self._optimizer)
-            scaler.update()
-        else:
-            self._optimizer.step()
-        if self._average:
-            self._average.update()
-        if self.recipe.schedule == "step":
-            self._scheduler.step()
-
-    def _parts_of(self, clips: int) -> Iterator[tuple[slice, bool]]:
-        """The passes that a share of the batch is computed in, and whether each is the last."""
-        size = self.execution.micro_batch or clips
-        for start in range(0, clips, size):
-            yield slice(start, min(start + size, clips)), start + size >= clips
-
-    def _part(self, at: Position, part: slice, share: int) -> contextlib.AbstractContextManager:
-        """Randomness of a batch is a function of its number, whoever computes which part of it."""
-        seed = (self.recipe.seed * 100_003 + at.epoch) * 1_000_003 + at.batch
-        start = self.processes.rank * share + part.start
-        return part_of_batch(start, part.stop - part.start, share * self.processes.world, seed)
+        if not (bad_loss or bad_norm):
+            return
+        value, what = (loss.item(), "loss") if bad_loss else (norm.item(), "gradient")
+        gathered = self.processes.gather((value, blame(self.run.model, batch, self.run.device, self.precision)))
+        value = next((value for value, _ in gathered if not math.isfinite(value)), value)
+        names = [name for _, part in gathered for name in part]
+        who = f": {', '.join(names)}" if names else "; each of its clips alone is finite"
+        where = f"the {what} became {value} in epoch {at.epoch + 1}, batch {at.batch + 1}"
+        kept = "the last state saved is kept" if self.state.path.exists() else "nothing was saved yet"
+        raise DataError(f"{where}{who}", hint=f"look at these clips, lower --lr, or try --precision fp32 ({kept})")
 
     def validate(self) -> Metrics:
-        """Metrics on the validation batches of all processes, in eval mode."""
-        self.model.eval()
+        """Metrics on the validation batches of all processes, in eval mode, of the average where there is one."""
+        model = self.run.model.eval()
         logits, labels = [], []
-        with torch.inference_mode(), self._precision.autocast():
-            for inputs, batch_labels, _ in self.task.val_batches(self.processes.shard):
-                logits.append(self.model(*(tensor.to(self.device) for tensor in inputs)).float().cpu().numpy())
+        with self.state.averaged(), torch.inference_mode(), self.precision.autocast():
+            for inputs, batch_labels, _ in self.run.task.val_batches(self.processes.shard):
+                logits.append(model(*(tensor.to(self.run.device) for tensor in inputs)).float().cpu().numpy())
                 labels.append(batch_labels.numpy())
-                if self._stop.made and self.processes.world == 1:
+                if self.stop.made and self.processes.world == 1:
                     break
         gathered = self.processes.gather((labels, logits))
         labels, logits = ([array for parts in gathered for array in parts[key]] for key in (0, 1))
         return metrics_of(np.concatenate(labels), np.concatenate(logits))
 
-    def _validate_average(self) -> Metrics:
-        with self._average.applied() if self._average else contextlib.nullcontext():
-            return self.validate()
-
     def _save_is_due(self) -> bool:
-        minutes = self.execution.save_every_minutes
-        return bool(minutes) and time.monotonic() - self._saved_at >= 60 * minutes
+        minutes = self.run.execution.save_every_minutes
+        return bool(minutes) and time.monotonic() - self.saved_at_s >= 60 * minutes
 
     def _save(self, at: Position) -> None:
-        self._saved_at = time.monotonic()
-        if not self.processes.is_writer:
-            return
-        states = {name: part.state_dict() if part else {} for name, part in self._parts.items()}
-        with self._average.applied() if self._average else contextlib.nullcontext():
-            self._state.save(at, self._precision.state_dict(self.model), states, self.provenance)
+        self.saved_at_s = time.monotonic()
+        if self.processes.is_writer:
+            self.state.save(at, self.run.provenance)
 
     def _leave(self, at: Position) -> None:
-        self.console.print(f"stopped {at.describe()}; {self.folder / LAST} holds it: repeat the command with --resume")
-        self._stop.leave()
-
-    def _give_up(self, at: Position, batch: Batch, value: float, what: str) -> None:
-        found = (value, blame(self.model, batch, self.device, self._precision))
-        gathered = self.processes.gather(found)
-        value = next((value for value, _ in gathered if not math.isfinite(value)), value)
-        names = [name for _, part in gathered for name in part]
-        who = f": {', '.join(names)}" if names else "; each of its clips alone is finite"
-        where = f"the {what} became {value} in epoch {at.epoch + 1}, batch {at.batch + 1}"
-        kept = "the last state saved is kept" if (self.folder / LAST).exists() else "nothing was saved yet"
-        raise DataError(f"{where}{who}", hint=f"look at these clips, lower --lr, or try --precision fp32 ({kept})")
-
-    def _report(self, row: dict) -> None:
-        self.console.print(
-            f"epoch {row['epoch']}/{self.recipe.epochs}  lr {row['lr']:.2e}  train loss {row['train_loss']:.3f} "
-            f"WAR {row['train_war']:.3f}  val loss {row['val_loss']:.3f} UAR {row['val_uar']:.4f} "
-            f"WAR {row['val_war']:.4f}  {row['clips_per_second']:.1f} clips/s{self._log.left()}"
-        )
+        self.log.console.print(f"stopped {at.describe()}; {self.state.path} holds it: repeat the command with --resume")
+        self.stop.leave()
 
 
 def blame(model: nn.Module, batch: Batch, device: torch.device, precision: Precision) -> list[str]:
@@ -296,8 +276,8 @@ def blame(model: nn.Module, batch: Batch, device: torch.device, precision: Preci
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()  # batch statistics would mix the clips
+    found = []
     try:
-        found = []
         for index in range(len(batch.labels)):
             inputs = tuple(tensor[index : index + 1] for tensor in batch.inputs)
             if fault := _fault(model, inputs, batch.labels[index : index + 1], device, precision):

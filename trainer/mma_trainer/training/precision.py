@@ -1,13 +1,13 @@
-"""In which number format the products of training are computed.
+"""In which number format the matrix products of training are computed.
 
 Trainable weights, their gradients and the optimiser's state are float32 in every setting, and so are
-the stored files. What changes is the matrix products:
+the stored files. Only the matrix products differ:
 
     fp32   as the paper
-    bf16   autocast; frozen weights are held in bfloat16, the rounding that autocast makes anyway
+    bf16   autocast; frozen weights are kept in bfloat16, to which autocast would round them anyway
     fp16   the same in float16, with a scaled loss
     int8   products with frozen weights in 8 bits, forward and for the gradient that passes through them;
-           all else in float32. For processors with VNNI but without fast bf16.
+           everything else in float32. For CPUs with VNNI but without fast bf16.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from mma_trainer.training.int8 import to_int8
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# What autocast rounds its weights of; norms stay float32 in it.
+# Layers whose weights autocast rounds; norms stay float32.
 _ROUNDED = (nn.Linear, nn.Conv2d)
 MIN_SCALE = 1.0
-"""Loss scale below which a gradient that is no number is no mere overflow of float16."""
+"""Above this loss scale, a gradient that is not finite is an overflow of float16, which a lower scale ends."""
 
 
 class Precision:
     """One of PRECISIONS on a device, applied to a model for as long as it is trained.
 
     Raises:
-        BackendError: this device cannot.
+        BackendError: the device cannot compute in it.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
@@ -42,7 +42,8 @@ class Precision:
             raise BackendError(f"--precision int8 on {device}", "a processor with VNNI", "use bf16 or fp32")
         if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
             raise BackendError(f"--precision bf16 on {device}", "compute capability 8.0 or above", "use fp16")
-        self.scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
+        # Where it is not enabled, it passes losses and steps through.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
         self._originals: dict[str, Tensor] = {}
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -52,7 +53,7 @@ class Precision:
 
     @contextlib.contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Frozen weights in the format of the products; as they were afterwards."""
+        """Frozen weights in the format of the products inside the block; as they were after it."""
         if self.name == "int8":
             replaced = to_int8(model)
         elif self.name in _HALF:
@@ -76,6 +77,6 @@ class Precision:
         for prefix, module in model.named_modules():
             for name, parameter in module.named_parameters(prefix, recurse=False):
                 if isinstance(module, _ROUNDED) and not parameter.requires_grad:
-                    # The host has room: on a GPU this frees half of what the frozen encoders take.
+                    # Kept in the host's memory: on a GPU this frees half of what the frozen encoders take.
                     self._originals[name] = parameter.data.cpu()
                     parameter.data = parameter.data.to(_HALF[self.name])

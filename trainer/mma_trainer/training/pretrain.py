@@ -21,11 +21,11 @@ class EncoderClassifier(nn.Module):
     Args:
         patch_dropout: share of the patches left out of each training batch (Liu et al. 2022): less to
             compute and less to memorise.
-        extra_classes: classes to be told apart in training only, after the config's.
-        early_head: what few clips need to get a stem and transformer blocks going from random weights.
-            A second head on the patches is taught the same in training (deep supervision, Lee et al. 2015);
+        extra_classes: classes that occur in training only, numbered after the config's.
+        early_head: what a stem and transformer blocks need to learn from random weights with few clips.
+            A second head, on the patches, is trained on the same labels (deep supervision, Lee et al. 2015);
             the patch embedding starts with zero mean and unit variance on the first batch (Mishkin and
-            Matas 2016), and the positions as strong as half of that, for a sound's frequency matters.
+            Matas 2016), and the positions with half of that deviation, because the frequency of a sound matters.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class EncoderClassifier(nn.Module):
         self.head = nn.Linear(config.width, classes)
         self.early_head = None
         if early_head:
-            # The mean over time, each band on its own.
+            # It sees the mean over time of each frequency band.
             features = self.encoder.grid[1] * config.width
             self.early_head = nn.Sequential(nn.BatchNorm1d(features), nn.Dropout(0.2), nn.Linear(features, classes))
             self.register_buffer("standardised", torch.tensor(False))
@@ -73,7 +73,7 @@ class EncoderClassifier(nn.Module):
         return logits, self.early_head(patches.reshape(B, -1, columns, W).mean(dim=1).flatten(1))
 
     def start_from(self, weights: EncoderWeights, path: str) -> None:
-        """Go on from an encoder that is trained already; the heads are new. See `initialise_encoder`."""
+        """Start from a trained encoder; the heads stay random. See `initialise_encoder`."""
         initialise_encoder(self.encoder, weights, path)
         if self.early_head is not None:
             self.standardised.fill_(True)
@@ -120,7 +120,7 @@ def resize_positions(positions: Tensor, old_grid: tuple[int, int], new_grid: tup
 
 
 def model_from_encoders(config: MMADFERConfig, image: EncoderWeights | None, audio: EncoderWeights | None) -> MMADFER:
-    """MMA-DFER around pre-trained encoders, of other image sizes and sound lengths if need be.
+    """MMA-DFER around pre-trained encoders, which may be of other image sizes and sound lengths.
 
     A modality that the config does not use may be None.
     """

@@ -1,11 +1,11 @@
-"""Several processes, one run: who they are, what they tell each other, and who writes.
+"""Several processes that share one run: which one this is, what they tell each other, and which one writes.
 
 Start them with torchrun, which sets RANK, WORLD_SIZE and LOCAL_RANK:
 
     torchrun --nproc-per-node 2 -m -- mma_trainer --batch-size 8 ...
 
-with mma-train's options; without the "--", torchrun takes some of them for its own. The batch size is
-that of all processes together.
+followed by mma-train's options; without the "--", torchrun takes some of them for its own. The batch size is that of
+all processes together.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from mma_trainer.model import MMADFER
 TIMEOUT = timedelta(minutes=15)
 """How long a process waits for the others: longer than a checkpoint takes to write, not forever."""
 RELEASE_S = 10.0
+"""How long to wait for gloo's thread to release a tensor; see `_reduced`."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that share a run; alone unless started by torchrun."""
+    """This process among those that share a run; the only one unless torchrun started it."""
 
     rank: int = 0
     world: int = 1
@@ -43,7 +44,7 @@ class Processes:
 
     @classmethod
     def from_environment(cls) -> Processes:
-        """As torchrun says."""
+        """As torchrun set it; UsageError where it is not numbers."""
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
         values = [os.environ.get(name) for name in names]
         if values[0] is None or values[1] is None:
@@ -56,7 +57,7 @@ class Processes:
 
     @property
     def is_writer(self) -> bool:
-        """One process writes files and speaks."""
+        """Only one process writes files and prints."""
         return self.rank == 0
 
     @property
@@ -68,7 +69,7 @@ class Processes:
 
     @contextlib.contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
-        """Connected with the others: NCCL between CUDA devices, gloo between processors.
+        """Connected with the other processes: NCCL between CUDA devices, gloo between CPUs.
 
         Raises:
             BackendError: the others cannot be found, or one of them went away.
@@ -84,7 +85,7 @@ class Processes:
             if device.type == "cuda":
                 torch.cuda.set_device(device)
             yield
-            self.any([False])  # nobody leaves while another still needs it
+            self.any([False])  # no process leaves while another still needs it
         except (dist.DistError, RuntimeError) as error:
             if not _is_lost_peer(error):
                 raise
@@ -116,7 +117,7 @@ class Processes:
             )
 
     def any(self, flags: list[bool]) -> list[bool]:
-        """Of each flag: whether it is up in any process."""
+        """For each flag: whether it is set in any process."""
         if self.world == 1:
             return flags
         return [bool(value) for value in _reduced(torch.tensor(flags, dtype=torch.int32), dist.ReduceOp.MAX)]
@@ -135,21 +136,18 @@ class Processes:
         return gathered
 
 
-ALONE = Processes()
-
-
 def has_batch_statistics(model: nn.Module) -> bool:
-    """Whether training changes batch statistics, which a part of a batch has others of."""
+    """Whether training changes batch statistics: those of a part of a batch are not those of the whole."""
     model.train()
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in model.modules())
 
 
 def _reduced(tensor: Tensor, how: dist.ReduceOp.RedOpType) -> list:
-    """Reduced over all processes, and let go of by gloo's thread.
+    """Reduced over all processes; returns once gloo's thread has released the tensor.
 
-    That thread lets go a moment after the collective is done, and needs the interpreter for it. It outlives the group
-    (DistributedDataParallel holds it): in an interpreter that is ending it aborts the process, as seen on busy
-    machines where a run ended right after a collective.
+    That thread releases it a moment after the collective is done, and needs the interpreter for it. It outlives the
+    group (DistributedDataParallel holds it): if the interpreter is ending by then, it aborts the process, as seen on
+    busy machines where a run ended right after a collective.
     """
     before = tensor._use_count()
     dist.all_reduce(tensor, how)

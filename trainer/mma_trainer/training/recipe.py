@@ -27,7 +27,7 @@ class Recipe:
         epochs, batch_size, lr, weight_decay, seed: as named; the paper's values.
         warmup_epochs: linear warm-up before the cosine (0 in the paper; used to pre-train encoders).
         label_smoothing: of the cross-entropy (0 in the paper).
-        clip_grad: largest gradient norm, 0 for no limit (the paper has none).
+        clip_grad: largest gradient norm; 0, as in the paper: no limit.
         precision: of the matrix products, see precision.py; "fp32" in the paper.
         modality_dropout: probability of losing each modality of a training clip, never both (0 in the paper).
         schedule: the learning rate changes after each "epoch" as in the paper, or after each "step".
@@ -69,7 +69,7 @@ class Recipe:
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> AdamW:
-    """AdamW over what is trainable; frozen parts hold no state."""
+    """AdamW over the trainable parameters; frozen ones take no memory in it."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
 
@@ -92,7 +92,7 @@ def training_loss(
 ) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy, and the logits (B, C) in float32.
 
-    A model may answer with several heads while it trains; all are taught, the first is the answer.
+    A model may have several heads while it trains: the losses are added, the logits are those of the first.
     """
     heads = [head.float() for head in (outputs if isinstance(outputs, tuple) else (outputs,))]
     losses = [F.cross_entropy(head, labels, label_smoothing=label_smoothing) for head in heads]
@@ -100,12 +100,12 @@ def training_loss(
 
 
 class WeightAverage:
-    """Exponential moving average of the weights: what is evaluated and kept is smoother than the last step.
+    """Exponential moving average of the weights: smoother than the last step, so it is what is evaluated and kept.
 
-    Averages of the trainable parameters; frozen ones do not move, and buffers are the model's own.
+    Only the trainable parameters are averaged: frozen ones do not change, and buffers are the model's own.
 
-    The decay of step t (from 0) is min(decay, (1 + t) / (10 + t)), so that the random first weights are
-    forgotten soon however short the run is.
+    The decay of step t (from 0) is min(decay, (1 + t) / (10 + t)), so that even a short run soon forgets the random
+    first weights.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -139,12 +139,12 @@ class WeightAverage:
             parameter.data, self.averages[name] = self.averages[name], parameter.data
 
     def state_dict(self) -> dict:
-        """What a checkpoint of the averages lacks: the weights as the optimiser left them, and the step."""
+        """What a checkpoint of the averages does not hold: the weights as the optimiser left them, and the step."""
         return {"step": self.step, "raw": {name: p.detach().cpu() for name, p in self.parameters.items()}}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:
-        """With a model that holds the averages: put the optimiser's weights back into it."""
+        """The model holds the averages: take them from it, and put the optimiser's weights back."""
         self.step = state["step"]
         for name, parameter in self.parameters.items():
             self.averages[name].copy_(parameter)

@@ -8,25 +8,34 @@ import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from mma_edge.errors import CheckpointError
-from mma_trainer.model import MMADFERConfig, describe_difference
-from mma_trainer.training.recipe import Recipe
+from mma_trainer.model import MMADFERConfig, differences
+from mma_trainer.training.precision import Precision
+from mma_trainer.training.recipe import Recipe, WeightAverage, build_optimizer, build_scheduler
 from mma_trainer.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
-LAST = "last.pt"
+LAST, MODEL = "last.pt", "model.pt"
+"""What a run goes on from, and the finished model, in its folder."""
+
+
+def refuse_used(folder: Path, *results: str) -> None:
+    """CheckpointError where `folder` holds a run already: its state, or one of the files of a finished one."""
+    if any((folder / name).exists() for name in (LAST, *results)):
+        raise CheckpointError(
+            f"{folder} holds a run already", "an empty folder", "add --resume to go on, or choose another --run"
+        )
 
 
 @dataclass
 class Position:
-    """Of a run: the epoch (from 0), how many of its batches are learnt, and what they summed up to.
+    """Where a run is: the epoch (from 0) and how many of its batches are learnt.
 
     Attributes:
         sums: loss times clips, right answers, clips; of the epoch so far.
-        lr: the epoch's first. seconds: that it has taken so far.
+        lr: at the beginning of the epoch. seconds: that the epoch has taken so far.
         rows: the log of the epochs before.
     """
 
@@ -48,33 +57,60 @@ class Position:
 
 
 class State:
-    """The checkpoint of a run, whose `training` part is laid out here.
+    """What a run changes while it trains, and the checkpoint that keeps it, whose `training` part is laid out here.
 
     training: recipe, fingerprint (of the data), position, rows (the log), and the states of optimizer,
     scheduler, ema and scaler.
+
+    `average` is that of the weights; None where the recipe has none.
     """
 
-    def __init__(self, path: Path, config: MMADFERConfig, recipe: Recipe, fingerprint: str) -> None:
-        self.path, self.config, self.recipe, self.fingerprint = path, config, recipe, fingerprint
+    def __init__(
+        self,
+        path: Path,
+        model: nn.Module,
+        config: MMADFERConfig,
+        recipe: Recipe,
+        precision: Precision,
+        num_batches: int,
+        fingerprint: str = "",
+    ) -> None:
+        self.path, self.model, self.config, self.recipe, self.precision = path, model, config, recipe, precision
+        self.fingerprint = fingerprint
+        self.optimizer = build_optimizer(model, recipe)
+        self.scheduler = build_scheduler(self.optimizer, recipe, num_batches)
+        self.average = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None
+        self._parts = {
+            "optimizer": self.optimizer,
+            "scheduler": self.scheduler,
+            "ema": self.average,
+            "scaler": precision.scaler,
+        }
 
-    def save(self, at: Position, weights: dict[str, Tensor], parts: dict[str, dict], provenance: dict) -> None:
+    def averaged(self) -> contextlib.AbstractContextManager:
+        """The average in the model's place, where there is one."""
+        return self.average.applied() if self.average else contextlib.nullcontext()
+
+    def save(self, at: Position, provenance: dict) -> None:
         position = asdict(at)
         rows = position.pop("rows")
         training = {"recipe": asdict(self.recipe), "fingerprint": self.fingerprint, "position": position, "rows": rows}
-        training.update(parts)
-        save_checkpoint(self.path, Checkpoint(self.config, weights, provenance, training))
+        training |= {name: part.state_dict() if part else {} for name, part in self._parts.items()}
+        with self.averaged():
+            weights = self.precision.state_dict(self.model)
+            save_checkpoint(self.path, Checkpoint(self.config, weights, provenance, training))
 
-    def load(self, model: nn.Module, parts: dict[str, Any]) -> Position:
-        """Put the file's state into model and parts.
+    def load(self) -> Position:
+        """Put the file's state into the model and what trains it.
 
         Raises:
-            CheckpointError: no such file, or it is of another config, recipe or data; what differs is said.
+            CheckpointError: no such file, or it is of another config, recipe or data (what differs, in words).
         """
         saved = read_checkpoint(self.path)
         training = saved.training
         self._compare(saved)
-        model.load_state_dict(saved.state_dict)
-        for name, part in parts.items():
+        self.model.load_state_dict(saved.state_dict)
+        for name, part in self._parts.items():
             if part and training.get(name):
                 part.load_state_dict(training[name])
         rows = list(training["rows"])
@@ -83,40 +119,38 @@ class State:
     def _compare(self, saved: Checkpoint) -> None:
         if "recipe" not in saved.training:
             raise CheckpointError(
-                f"{self.path} is no state of a run", "the last.pt of an unfinished run", "start from it with --init"
+                f"{self.path} is not the state of a run",
+                "the last.pt of an unfinished run",
+                "start from it with --init",
             )
-        differences = [describe_difference(saved.config, self.config)] if saved.config != self.config else []
-        differences += recipe_differences(saved.training["recipe"], self.recipe)
+        changed = differences(saved.config.to_dict(), self.config.to_dict())
+        changed += recipe_differences(saved.training["recipe"], self.recipe)
         before = saved.training.get("fingerprint", "")
         if before and self.fingerprint and before != self.fingerprint:
-            differences.append(f"the data has fingerprint {before[:12]} in the file, {self.fingerprint[:12]} here")
-        if differences:
+            changed.append(f"the data has fingerprint {before[:12]} in the file, {self.fingerprint[:12]} here")
+        if changed:
             raise CheckpointError(
-                f"{self.path} was trained with another config or recipe: {'; '.join(differences)}",
+                f"{self.path} was trained with another config or recipe: {'; '.join(changed)}",
                 "the same options as before",
                 "repeat the first command with --resume, or start in another --run folder",
             )
 
 
 def recipe_differences(file: dict, here: Recipe) -> list[str]:
-    """What differs, in words. A field that an older file lacks had its default then."""
-    defaults = {f.name: f.default for f in fields(Recipe)}
-    now = asdict(here)
-    before = {**defaults, **file}
-    words = [
-        f"{name.replace('_', ' ')} is {before[name]} in the file, {now[name]} here"
-        for name in now
-        if before[name] != now[name]
-    ]
-    return words + [f"{name} is {file[name]} in the file, unknown here" for name in file if name not in now]
+    """What differs, in words. A field that an older file does not have counts as its default."""
+    before, now = {**{f.name: f.default for f in fields(Recipe)}, **file}, asdict(here)
+    plain = ({key.replace("_", " "): value for key, value in values.items()} for values in (before, now))
+    return differences(*plain) + [f"{key} is {file[key]} in the file, unknown here" for key in file if key not in now]
 
 
 class StopRequest:
-    """Ctrl-C and SIGTERM ask the loop to stop; it finishes its step, saves, and leaves.
+    """Ctrl-C and SIGTERM ask the loop to stop; it finishes its step, saves, and ends.
 
-    Set by the first SIGINT or SIGTERM. Alone, a second Ctrl-C stops at once, without saving.
+    The first SIGINT or SIGTERM sets it.
 
-    Under torchrun a Ctrl-C arrives twice, from the terminal and from torchrun, so only the first counts.
+    Args:
+        insist: a second Ctrl-C stops at once, without saving. Not under torchrun, where each Ctrl-C arrives twice: from
+            the terminal and from torchrun.
     """
 
     def __init__(self, insist: bool) -> None:
@@ -129,7 +163,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the two signals over; only a main thread can, others leave them as they are."""
+        """Handle the two signals; only a main thread can, in others nothing changes."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -141,7 +175,7 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def leave(self) -> None:
-        """End the program as the signal asked: 130 for Ctrl-C, 143 for SIGTERM."""
+        """End the program with the signal's exit code: 130 for Ctrl-C, 143 for SIGTERM."""
         if self.signal == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)
         raise KeyboardInterrupt

@@ -1,7 +1,7 @@
 """The paper's tables of variants: their rows, what each row changes, and how a table is kept and written.
 
-Rows and the paper's parameter counts: Chumachenko et al., CVPRW 2024. Its UAR and WAR per row are not
-repeated here; only what is certain is: the best model's (paper.py).
+Rows and the paper's parameter counts: Chumachenko et al., CVPRW 2024. Of its UAR and WAR, only those of the best model
+are repeated here (report/paper.py).
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
 from mma_edge.errors import CheckpointError
-from mma_edge.files import to_json, write_text
+from mma_edge.files import to_json
 from mma_trainer.model import MMADFER, MMADFERConfig
 from mma_trainer.report.paper import OURS, PUBLISHED
 
-RESULT = "result.json"
 SCORES = ("uar", "war", "clips")
 _BEST = {name.upper(): row for name, rows in PUBLISHED.items() for row in rows if row.method == OURS}
 PAPERS_BEST = "the paper's best, mean of 5 folds at 224: " + ", ".join(
@@ -46,8 +46,8 @@ class Table:
 
     Attributes:
         title: its heading.
-        varies: the config's fields that its rows set, which the command line therefore may not.
-        part: prefixes of the parameters that its "part" column counts ("temporal blocks"), () for none;
+        varies: the config's fields that its rows set; the command line therefore may not set them.
+        part: prefixes of the parameters that its "temporal part" column counts, () for no such column;
             the paper's figures are then of that part, else of the whole model.
     """
 
@@ -118,13 +118,13 @@ TABLES = {
 
 @dataclass
 class Row:
-    """A variant on its base architecture, and its result once it has one.
+    """A variant on its base architecture, and its result once it is trained.
 
     Attributes:
-        config: None where the variant does not fit the base; `problem` then says why.
-        folder: of its run, or of its folds' runs; rows of several tables that are the same model share it.
+        config: None where the variant does not fit the base architecture; `problem` then says why.
+        folder: of its run, or of the runs of its folds; rows of several tables that are the same model share it.
         trainable, part: parameters of the model, and of the table's part of it.
-        result: UAR and WAR (fractions, mean of the folds), clips and folds; None before it has one.
+        result: UAR and WAR (fractions, mean of the folds), clips and folds; None until it is trained.
     """
 
     variant: Variant
@@ -134,6 +134,38 @@ class Row:
     part: int = 0
     problem: str = ""
     result: dict | None = field(default=None)
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """A finished row on one fold; `scores`: UAR and WAR as fractions, and the number of clips."""
+
+    FILE: ClassVar[str] = "result.json"
+    variant: str
+    trainable: int
+    options: dict
+    scores: dict
+
+    def to_dict(self) -> dict:
+        about = {"variant": self.variant, "trainable": self.trainable}
+        return {**about, "identity": self.options, "result": self.scores}
+
+    @classmethod
+    def read(cls, path: Path) -> RowResult:
+        """A `result.json`; CheckpointError for anything else."""
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            scores = {key: stored["result"][key] for key in SCORES}
+            return cls(stored["variant"], stored["trainable"], dict(stored["identity"]), scores)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} is no result of a row ({error})", hint="delete its folder") from error
+
+    @staticmethod
+    def refusal(folder: Path, changed: dict) -> CheckpointError:
+        words = "; ".join(f"{key} was {before}, is {now}" for key, (before, now) in changed.items())
+        return CheckpointError(
+            f"{folder} was run with other options: {words}", "those of before", "choose another --run"
+        )
 
 
 def plan(table: Table, base: MMADFERConfig, folder: Path) -> list[Row]:
@@ -151,7 +183,7 @@ def plan(table: Table, base: MMADFERConfig, folder: Path) -> list[Row]:
 
 
 def count_trainable(config: MMADFERConfig, part: tuple[str, ...] = ()) -> tuple[int, int]:
-    """Trainable parameters, and those of them whose names begin with one of `part`; nothing is allocated."""
+    """Number of trainable parameters, and of those whose names begin with one of `part`; no memory is allocated."""
     with torch.device("meta"):
         model = MMADFER(config)
     counts = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
@@ -164,36 +196,7 @@ def folder_name(base: MMADFERConfig, config: MMADFERConfig) -> str:
     return ",".join(f"{key}={new}" for (key, old), new in pairs if old != new) or "base"
 
 
-def read_result(folder: Path, identity: dict) -> dict | None:
-    """The stored result of a finished run; None when it is not finished.
-
-    Raises:
-        CheckpointError: it was run with other options (which, in words), or its file is damaged.
-    """
-    path = folder / RESULT
-    if not path.exists():
-        return None
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        before, result = dict(stored["identity"]), {key: stored["result"][key] for key in SCORES}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is no result of a row ({error})", hint="delete its folder") from error
-    now = json.loads(json.dumps(identity))
-    if changed := [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]:
-        words = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
-        raise CheckpointError(
-            f"{folder} was run with other options: {words}", "those of before", "choose another --run"
-        )
-    return result
-
-
-def write_result(folder: Path, row: Row, identity: dict, result: dict) -> None:
-    """Keep a result beside its run: from now on it is finished."""
-    content = {"variant": row.variant.name, "trainable": row.trainable, "identity": identity, "result": result}
-    write_text(folder / RESULT, to_json(content))
-
-
-def mean_result(results: list[dict]) -> dict:
+def mean_scores(results: list[dict]) -> dict:
     """Of the folds: mean UAR and WAR, all clips."""
     means = {key: sum(result[key] for result in results) / len(results) for key in ("uar", "war")}
     return {**means, "clips": sum(result["clips"] for result in results), "folds": len(results)}

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mma_edge.errors import CheckpointError
+from mma_edge.files import replaced
 from mma_trainer.model import MMADFER, MMADFERConfig
 from mma_trainer.weights import official
 
@@ -27,7 +28,7 @@ VERSION = 1
 
 
 class _InertRecorder:
-    """Stands in for the authors' `__main__.RecorderMeter`: holds its numbers, has no behaviour."""
+    """Takes the place of the authors' `__main__.RecorderMeter`: holds its numbers and does nothing."""
 
 
 def _numpy_constructors() -> list:
@@ -78,7 +79,7 @@ def build_model(checkpoint: Checkpoint, path: str | os.PathLike) -> MMADFER:
             "a whole MMA-DFER",
             "give it to --image-encoder or --audio-encoder",
         )
-    with torch.device("meta"):  # no time spent on random numbers that the file replaces
+    with torch.device("meta"):  # takes no time to draw random weights that the file replaces
         model = MMADFER(checkpoint.config)
     check_fit(state, model.state_dict(), path)
     model.load_state_dict(state, assign=True)
@@ -92,10 +93,9 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
         raise _not_a_checkpoint(path, f"it holds a {type(content).__name__}")
     if content.get("format") == FORMAT:
         return parse_ours(content, path)
-    state = content.get("state_dict", content)
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()) or not state:
+    state = {key.removeprefix("module."): value for key, value in state_of(content, "state_dict").items()}
+    if not state:
         raise _not_a_checkpoint(path, "it holds no state dict of tensors")
-    state = {str(key).removeprefix("module."): as_float(value) for key, value in state.items()}
     if not official.looks_official(state):
         raise _not_a_checkpoint(path, f"its keys are not MMA-DFER's (first: {next(iter(state))})")
     renamed, unknown = official.rename(state)
@@ -137,13 +137,12 @@ def save_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint, half: bool 
         "provenance": checkpoint.provenance,
         "training": checkpoint.training,
     }
-    temporary = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, temporary)
-        os.replace(temporary, path)
+        # An open file: from a path, torch would write its name, which is another in every process, into the archive.
+        with replaced(path) as aside, aside.open("wb") as file:
+            torch.save(content, file)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         raise CheckpointError(
             f"cannot write {path}: {error}", hint="free disk space or choose another folder"
         ) from error
@@ -175,6 +174,16 @@ def some(names: list[str], limit: int = 8) -> str:
     return ", ".join(names[:limit]) + rest
 
 
+def state_of(content: object, *keys: str) -> dict[str, Tensor]:
+    """The state dict under the first of `keys` that holds a dict, or in `content` itself; {} where there is none."""
+    if not isinstance(content, dict):
+        return {}
+    state = next((content[key] for key in keys if isinstance(content.get(key), dict)), content)
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        return {}
+    return {str(key): as_float(value) for key, value in state.items()}
+
+
 def as_float(value: Tensor) -> Tensor:
     return value.float() if value.is_floating_point() else value
 
@@ -189,7 +198,7 @@ def load_safely(path: Path, stand_ins: Sequence[tuple[type, str]] = ()) -> objec
     """A torch file's contents: tensors, numbers and plain containers, nothing that runs.
 
     Args:
-        stand_ins: (inert class, name of the class it stands in for): what this kind of file may hold besides.
+        stand_ins: (inert class, name of the class whose place it takes), of objects that this kind of file may hold.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
@@ -197,7 +206,7 @@ def load_safely(path: Path, stand_ins: Sequence[tuple[type, str]] = ()) -> objec
     allowed = [*_numpy_constructors(), *stand_ins]
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
-            warnings.simplefilter("ignore")  # of odd pickle protocols, when the file is no pickle at all
+            warnings.simplefilter("ignore")  # about odd pickle protocols, where the file is not a pickle at all
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "GLOBAL" in str(error):

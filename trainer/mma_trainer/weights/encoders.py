@@ -7,11 +7,11 @@ argparse.Namespace in "args") are not read. The state has timm's names; mapped h
     cls_token, pos_embed, patch_embed.proj.{w,b}, norm.{w,b}                       as they are
     blocks.N.{norm1,attn.qkv,attn.proj,norm2}.{w,b}                                as they are
     blocks.N.mlp.fc1.{w,b}, blocks.N.mlp.fc2.{w,b}                                 -> mlp.0, mlp.2
-    decoder_*, mask_token, head.*, head_dist.*                                     passed over by name
-    fc_norm.{w,b} (fine-tuned with average pooling, instead of norm)               -> norm, and said so
+    decoder_*, mask_token, head.*, head_dist.*                                     not read
+    fc_norm.{w,b} (fine-tuned with average pooling, instead of norm)               -> norm, noted in the provenance
 
-A prefix before all of them ("module.", "encoder." ...) is found by where cls_token is. Whatever else is in
-the state, or is missing from it, is an error that names it.
+A prefix of all of them ("module.", "encoder." ...) is found where cls_token is. Any other tensor, or a missing one, is
+an error that names it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from torch import Tensor
 
 from mma_edge.audio.logmel import NUM_MEL_BINS
 from mma_edge.errors import CheckpointError
-from mma_trainer.model import MMADFERConfig, describe_difference
-from mma_trainer.weights.checkpoint import FORMAT, as_float, load_safely, parse_ours, some
+from mma_trainer.model import MMADFERConfig, differences
+from mma_trainer.weights.checkpoint import FORMAT, load_safely, parse_ours, some, state_of
 
 ENCODER_FIELDS = {
     "image": ("width", "depth", "num_heads", "mlp_ratio", "image_patch", "image_stem", "image_stem_blocks", "color"),
     "audio": ("width", "depth", "num_heads", "mlp_ratio", "audio_patch", "audio_stem", "audio_stem_blocks"),
 }
-"""What an encoder's weights depend on; the rest of a config may differ from the one it was pre-trained with."""
+"""Fields of the config that an encoder's weights depend on; the others may differ from those of its pre-training."""
 
-_PASSED_OVER = re.compile(r"decoder_.*|mask_token|head\..*|head_dist\..*")
+_NOT_READ = re.compile(r"decoder_.*|mask_token|head\..*|head_dist\..*")
 _KNOWN = re.compile(
     r"cls_token|pos_embed|patch_embed\.proj\.(weight|bias)|norm\.(weight|bias)"
     r"|blocks\.\d+\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(weight|bias)"
@@ -43,7 +43,7 @@ _LAYERS = {".mlp.fc1.": ".mlp.0.", ".mlp.fc2.": ".mlp.2."}
 
 
 class _InertNamespace:
-    """Stands in for the `argparse.Namespace` of MAE's files: holds its values, has no behaviour."""
+    """Takes the place of the `argparse.Namespace` in MAE's files: holds its values and does nothing."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,14 @@ def read_encoder(path: str | os.PathLike, modality: str, config: MMADFERConfig) 
     content = load_safely(Path(path), [(_InertNamespace, "argparse.Namespace")])
     if isinstance(content, dict) and content.get("format") == FORMAT:
         return _read_ours(content, path, modality, config)
-    state = _find_state(content, path)
-    state, unknown, notes = rename(state)
+    published = state_of(content, "model", "state_dict")
+    if not published:
+        raise CheckpointError(
+            f"{path} holds no state dict of tensors",
+            "an encoder pre-trained with mma-train, or MAE-Face's or AudioMAE's file",
+            "check the path",
+        )
+    state, unknown, notes = rename(published)
     problems = [f"unknown tensors {some(unknown)}"] if unknown else []
     architecture = _read_architecture(state, path)
     problems += _differences(architecture, modality, config)
@@ -87,7 +93,7 @@ def read_encoder(path: str | os.PathLike, modality: str, config: MMADFERConfig) 
 
 
 def rename(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str], dict[str, str]]:
-    """Published names -> ours; the names that are neither an encoder's nor passed over; what is worth knowing."""
+    """Published names -> ours; also the unknown names, and notes for the provenance."""
     prefixes = [key.removesuffix("cls_token") for key in state if re.fullmatch(r"(.*\.)?cls_token", key)]
     prefix = prefixes[0] if len(prefixes) == 1 else ""
     renamed, unknown, notes = {}, [], {}
@@ -99,7 +105,7 @@ def rename(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str], dict
             # Trained on the mean of the patches; the encoder's own norm was deleted when fine-tuning began.
             notes["final_norm"] = "fc_norm of a fine-tuned model"
             name = name.removeprefix("fc_")
-        elif _PASSED_OVER.fullmatch(name) or _PASSED_OVER.fullmatch(key.removeprefix("module.")):
+        elif _NOT_READ.fullmatch(name) or _NOT_READ.fullmatch(key.removeprefix("module.")):
             continue
         if not _KNOWN.fullmatch(name) or not key.startswith(prefix):
             unknown.append(key)
@@ -110,22 +116,8 @@ def rename(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str], dict
     return renamed, unknown, notes
 
 
-def _find_state(content: object, path: str | os.PathLike) -> dict[str, Tensor]:
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(
-            f"{path} holds no state dict of tensors",
-            "an encoder pre-trained with mma-train, or MAE-Face's or AudioMAE's file",
-            "check the path",
-        )
-    return {str(key): as_float(value) for key, value in content.items()}
-
-
 def _read_architecture(state: dict[str, Tensor], path: str | os.PathLike) -> dict[str, int]:
-    """Width, depth, MLP ratio, patch and channels as the tensors tell them."""
+    """Width, depth, MLP ratio, patch and channels, read from the shapes of the tensors."""
     needed = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.0.weight")
     if missing := [key for key in needed if key not in state]:
         raise CheckpointError(
@@ -154,14 +146,14 @@ def _differences(found: dict[str, int], modality: str, config: MMADFERConfig) ->
         "mlp_ratio": config.mlp_ratio,
         "patch": config.image_patch if is_image else config.audio_patch,
     }
-    problems = [f"{key} is {found[key]} in the file, {n} here" for key, n in wanted.items() if found[key] != n]
+    problems = differences(found, wanted)
     if stem := (config.image_stem if is_image else config.audio_stem):
         problems.append(f"{modality}_stem is empty in the file, {','.join(map(str, stem))} here")
     return problems
 
 
 def _grid(patches: int, modality: str, config: MMADFERConfig, path: str | os.PathLike) -> tuple[int, int]:
-    """Patches down and across: a square face, or mel bins over the patch side wide and as long as it comes."""
+    """Patches down and across: of a square face, or of a log-mel of any length."""
     if modality == "image":
         down = across = round(max(patches, 0) ** 0.5)
     else:
@@ -186,7 +178,8 @@ def _read_ours(content: dict, path: str | os.PathLike, modality: str, config: MM
             "a whole MMA-DFER goes to --init",
         )
     found = checkpoint.config
-    problems = [text] if (text := describe_difference(found, config, ENCODER_FIELDS[modality])) else []
+    here = config.to_dict()
+    problems = differences(found.to_dict(), {key: here[key] for key in ENCODER_FIELDS[modality]})
     first = state.get("patch_embed.stem.0.weight", state.get("patch_embed.proj.weight"))
     channels, wanted = first.shape[1] if first is not None else 0, 3 if modality == "image" else 1
     if not problems and channels != wanted:

@@ -1,4 +1,4 @@
-"""The authors' checkpoint layout: its key names and the architecture read off its tensors.
+"""The authors' checkpoint layout: its key names, and the architecture that the shapes of its tensors tell.
 
 Source: the state dict published with MMA-DFER. The names are historical ("temporal_pre" is the
 image's down-projection of the fusion bottleneck), so one table maps them to ours.
@@ -13,7 +13,7 @@ from torch import Tensor
 from mma_edge.errors import CheckpointError
 from mma_trainer.model.config import MMADFERConfig, default_labels
 
-HEAD_DIM = 64  # of every attention of the published model; no tensor tells it
+HEAD_DIM = 64  # of every attention of the published model; no tensor's shape tells it
 
 # (official pattern, our pattern). {n} is a number, {wb} is weight or bias.
 _TABLE = [
@@ -59,12 +59,12 @@ _UNUSED = re.compile(r"(image_encoder|audio_model)\.head\.(weight|bias)")
 
 
 def looks_official(state: dict[str, Tensor]) -> bool:
-    """True when any key is one that only the authors' layout has."""
+    """Whether any key is one that only the authors' layout has."""
     return any(key.startswith(("our_classifier.", "temporal_net.", "audio_model.")) for key in state)
 
 
 def rename(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Official keys -> ours; also the keys that belong to neither the model nor the unused heads."""
+    """Official keys -> ours; also the unknown keys."""
     renamed, unknown = {}, []
     for key, tensor in state.items():
         if _UNUSED.fullmatch(key):
@@ -78,30 +78,34 @@ def rename(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     return renamed, unknown
 
 
+# What the shapes tell: (our tensor, axis).
+_SIZES = {
+    "positions": ("image_encoder.pos_embed", 1),
+    "width": ("image_encoder.patch_embed.proj.weight", 0),
+    "image_patch": ("image_encoder.patch_embed.proj.weight", 2),
+    "image_mlp": ("image_encoder.blocks.0.mlp.0.weight", 0),
+    "audio_patch": ("audio_encoder.patch_embed.proj.weight", 2),
+    "num_prompts": ("image_prompts.init", 0),
+    "prompts_per_update": ("image_prompts.updates.0", 0),
+    "bottleneck_width": ("fusion.0.image_down.weight", 0),
+    "temporal_width": ("joint.weight", 0),
+    "temporal_attention": ("temporal.blocks.0.attn.to_q.weight", 0),
+    "temporal_mlp": ("temporal.blocks.0.mlp.0.weight", 0),
+    "classes": ("classifier.weight", 0),
+}
+
+
 def read_config(state: dict[str, Tensor]) -> MMADFERConfig:
     """The architecture of a state dict whose keys are already ours."""
-    needed = (
-        "image_encoder.pos_embed",
-        "image_encoder.patch_embed.proj.weight",
-        "image_encoder.blocks.0.mlp.0.weight",
-        "audio_encoder.patch_embed.proj.weight",
-        "image_prompts.init",
-        "image_prompts.updates.0",
-        "fusion.0.image_down.weight",
-        "joint.weight",
-        "temporal.blocks.0.attn.to_q.weight",
-        "temporal.blocks.0.mlp.0.weight",
-        "classifier.weight",
-    )
-    if missing := [key for key in needed if key not in state]:
+    if missing := dict.fromkeys(key for key, _ in _SIZES.values() if key not in state):
         raise CheckpointError(
             f"checkpoint lacks {', '.join(missing)}",
             "a whole MMA-DFER state dict",
             "check that the download is complete",
         )
-    width, patch = state["image_encoder.patch_embed.proj.weight"].shape[0::2][:2]
-    num_prompts = state["image_prompts.init"].shape[0]
-    num_patches = state["image_encoder.pos_embed"].shape[1] - 1 - num_prompts
+    sizes = {name: state[key].shape[axis] for name, (key, axis) in _SIZES.items()}
+    mlp, attention, classes = (sizes.pop(name) for name in ("image_mlp", "temporal_attention", "classes"))
+    num_patches = sizes.pop("positions") - 1 - sizes["num_prompts"]
     side = round(max(num_patches, 0) ** 0.5)
     if side * side != num_patches:
         raise CheckpointError(
@@ -109,26 +113,18 @@ def read_config(state: dict[str, Tensor]) -> MMADFERConfig:
             "a square number",
             "check where the file comes from",
         )
-    temporal_inner = state["temporal.blocks.0.attn.to_q.weight"].shape[0]
 
     def count(pattern: str) -> int:
         return 1 + max(int(m.group(1)) for key in state if (m := re.match(pattern, key)))
 
     return MMADFERConfig(
-        image_size=side * patch,
-        labels=default_labels(state["classifier.weight"].shape[0]),
-        width=width,
+        image_size=side * sizes["image_patch"],
+        labels=default_labels(classes),
         depth=count(r"image_encoder\.blocks\.(\d+)\."),
-        num_heads=max(1, width // HEAD_DIM),
-        mlp_ratio=state["image_encoder.blocks.0.mlp.0.weight"].shape[0] // width,
-        image_patch=patch,
-        audio_patch=state["audio_encoder.patch_embed.proj.weight"].shape[2],
-        num_prompts=num_prompts,
-        prompts_per_update=state["image_prompts.updates.0"].shape[0],
-        bottleneck_width=state["fusion.0.image_down.weight"].shape[0],
-        temporal_width=state["joint.weight"].shape[0],
-        temporal_heads=max(1, temporal_inner // HEAD_DIM),
+        num_heads=max(1, sizes["width"] // HEAD_DIM),
+        mlp_ratio=mlp // sizes["width"],
+        temporal_heads=max(1, attention // HEAD_DIM),
         temporal_head_dim=HEAD_DIM,
-        temporal_mlp=state["temporal.blocks.0.mlp.0.weight"].shape[0],
         temporal_depth=count(r"temporal\.blocks\.(\d+)\."),
+        **sizes,
     )
