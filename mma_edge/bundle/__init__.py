@@ -13,7 +13,7 @@ import numpy as np
 from mma_edge.audio.logmel import MEL_MEAN, MEL_STD
 from mma_edge.bundle.manifest import MANIFEST, REEXPORT, check_manifest, read_manifest, read_temperatures
 from mma_edge.clip import input_shapes
-from mma_edge.errors import BundleError
+from mma_edge.errors import BackendError, BundleError
 from mma_edge.files import replaced
 
 ENGINES = "engines"
@@ -48,6 +48,15 @@ class Bundle:
     @property
     def precisions(self) -> tuple[str, ...]:
         return tuple(self.manifest["precisions"])
+
+    def require(self, precision: str) -> None:
+        """BackendError unless the bundle has this precision."""
+        if precision not in self.precisions:
+            raise BackendError(
+                f"bundle {self.folder} has no precision {precision}",
+                f"one of {', '.join(self.precisions)}",
+                f"export it with mma-export --precision {precision}",
+            )
 
     def graph(self, precision: str) -> Path:
         """Path of the ONNX file of a precision that the bundle has."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from mma_edge.bundle import Bundle
 from mma_edge.engines.base import Engine
-from mma_edge.engines.machine import cuda_devices
+from mma_edge.engines.machine import NO_GPU, cuda_devices
 from mma_edge.errors import BackendError, BundleError, DependencyError, MMAEdgeError
 from mma_edge.precisions import BACKEND_CHOICES, BACKENDS, BY_NAME, GPU_BACKENDS, preferred
 
@@ -25,38 +25,33 @@ MODULES = {
     usable(bundle) -> tuple         precisions of this bundle that it can open here
     open_engine(bundle, precision)  an Engine, or an error in one line
 """
-NO_GPU = "no CUDA device answers"
 
 
 def backend_module(backend: str) -> ModuleType:
-    """The module of a backend; imports no library of its."""
+    """The module of a backend; the backend's library is imported only when a function of the module needs it."""
     return importlib.import_module(MODULES[backend])
 
 
 def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = None) -> Engine:
-    """The engine asked for, self-tested against the bundle's golden output.
+    """The engine asked for, tested against the bundle's golden output.
 
     Args:
-        backend: a backend, which runs or is an error; or "auto": the first of BACKENDS that really works here.
-        precision: one of the bundle's; None takes the backend's best among those that passed the export gate
-            (int8 only where the bundle has nothing else).
+        backend: a backend, which runs or raises an error; or "auto": the first of BACKENDS that really works here.
+        precision: one of the bundle's; None: the backend's best among those that passed the export gate (int8 only
+            where the bundle has nothing else).
 
     Returns:
         An engine whose `notes` say which better backends were passed over, and why.
 
     Raises:
-        BackendError: unknown or unavailable backend, or a precision that the bundle or the hardware lacks.
+        BackendError: an unknown or unavailable backend, or a precision that the bundle or the hardware lacks.
         BundleError: the engine does not reproduce the golden output.
         DependencyError: a package is missing.
     """
     if backend not in BACKEND_CHOICES:
         raise BackendError(f"backend {backend!r}", f"one of {', '.join(BACKEND_CHOICES)}")
-    if precision is not None and precision not in bundle.precisions:
-        raise BackendError(
-            f"bundle {bundle.folder} has no precision {precision}",
-            f"one of {', '.join(bundle.precisions)}",
-            f"export it with mma-export --precision {precision}",
-        )
+    if precision is not None:
+        bundle.require(precision)
     if backend != "auto":
         if reason := why_not(backend):
             raise BackendError(f"backend {backend} cannot run here: {reason}", hint="see mma-edge doctor")
@@ -64,7 +59,7 @@ def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = N
     reasons: dict[str, str] = {}
     errors: list[MMAEdgeError] = []
     for name in BACKENDS:
-        # The CPU is the last resort: opening it says best what is missing.
+        # The CPU comes last: the error of opening it says best what is missing.
         if name != "cpu" and (reason := why_not(name)):
             reasons[name] = reason
             continue
@@ -76,7 +71,7 @@ def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = N
             continue
         engine.notes = (*_passed_over(reasons), *engine.notes)
         return engine
-    # A bundle that computes something else is worse news than a package that is missing.
+    # A bundle that computes wrong results matters more than a missing package.
     wrong = [error for error in errors if isinstance(error, BundleError)]
     raise (wrong or errors)[-1]
 
@@ -84,7 +79,7 @@ def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = N
 def why_not(backend: str) -> str | None:
     """None when a backend works on this machine, else why not, with the remedy.
 
-    What to install for a GPU is told only where there is one.
+    Packages for a GPU are named only where there is a GPU.
     """
     if backend in GPU_BACKENDS and not cuda_devices():
         return NO_GPU
@@ -92,7 +87,7 @@ def why_not(backend: str) -> str | None:
 
 
 def _passed_over(reasons: dict[str, str]) -> list[str]:
-    """One line per reason, with all the backends that it keeps from running."""
+    """One line per reason, with all the backends that it rules out."""
     backends: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         backends.setdefault(reason, []).append(name)
@@ -120,29 +115,29 @@ def preferences(bundle: Bundle, backend: str) -> list[str]:
     Raises:
         BackendError: no precision of the bundle passed its gate and is one of the backend's.
     """
-    entries = bundle.precisions
-    passed = [name for name in preferred(backend) if name in entries and not bundle.failed(name, backend)]
-    if not passed:
-        marked = [name for name in preferred(backend) if name in entries]
-        if marked:
-            raise BackendError(
-                f"every precision of bundle {bundle.folder} that this backend runs failed its export gate",
-                "one that passed",
-                f"export it again, or ask for it by name: --precision {marked[0]}",
-            )
+    best_first = preferred(backend)
+    runs = [name for name in best_first if name in bundle.precisions]
+    if not runs:
         raise BackendError(
-            f"bundle {bundle.folder} has {', '.join(entries)} only",
-            f"one of {', '.join(preferred(backend))}",
-            f"export it with mma-export --precision {preferred(backend)[0]}",
+            f"bundle {bundle.folder} has {', '.join(bundle.precisions)} only",
+            f"one of {', '.join(best_first)}",
+            f"export it with mma-export --precision {best_first[0]}",
+        )
+    passed = [name for name in runs if not bundle.failed(name, backend)]
+    if not passed:
+        raise BackendError(
+            f"every precision of bundle {bundle.folder} that this backend runs failed its export gate",
+            "one that passed",
+            f"export it again, or ask for it by name: --precision {runs[0]}",
         )
     passed = [name for name in passed if name not in BY_NAME] or passed
     usable = backend_module(backend).usable(bundle)
-    # Where nothing is usable, opening the best says why.
+    # Where none is usable, the error of opening the best one says why.
     return [name for name in passed if name in usable] or passed[:1]
 
 
 def self_test(engine: Engine, bundle: Bundle) -> float:
-    """Largest difference from the golden logits; BundleError when above the tolerance of the engine's precision."""
+    """Largest difference from the golden logits; BundleError when it exceeds the tolerance of the precision."""
     frames, mel, expected, _ = bundle.golden
     tolerance = bundle.tolerance(engine.precision)
     logits = engine(frames, mel)

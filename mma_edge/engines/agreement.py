@@ -12,8 +12,8 @@ class Agreement:
     """Answers beside those of a reference on the same clips.
 
     Attributes:
-        clips: how many.
-        finite: whether no answer holds NaN or infinity; where one does, the differences and the cosine are NaN.
+        clips: their number.
+        finite: False when an answer holds NaN or infinity; the differences and the cosine are then NaN.
         max_difference, mean_difference: of the values, absolute.
         min_cosine: smallest cosine between the two answers to a clip.
         top1: share of the clips with the same class first; an answer that is not finite agrees with nothing.
@@ -31,7 +31,7 @@ def agreement(reference: np.ndarray, values: np.ndarray, tie: float = 0.0) -> Ag
     """Compare values (N, C), logits or probabilities, with the reference's.
 
     Args:
-        tie: where the reference's best values lie closer together than this, any of them may come first.
+        tie: a class whose reference value is at most this far below the reference's best may come first as well.
     """
     difference = np.abs(values - reference)
     finite = np.isfinite(values).all(axis=1)

@@ -1,18 +1,27 @@
-"""The one interface that every engine meets, and what their constructors have in common."""
+"""The one interface of all engines, and what their modules have in common."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import numpy as np
 
-from mma_edge.errors import BackendError, BundleError, MMAEdgeError, UsageError, first_line, out_of_memory
+from mma_edge.errors import (
+    BackendError,
+    BundleError,
+    DependencyError,
+    MMAEdgeError,
+    UsageError,
+    first_line,
+    out_of_memory,
+)
 
 INPUTS = {"frames": "uint8", "mel": "float32"}
 OUTPUT = "logits"
 THREADS_VARIABLE = "MMA_EDGE_THREADS"
-"""Environment variable: threads that one inference may use on the CPU; unset lets the library take every core."""
+"""Environment variable: how many CPU threads one inference may use; unset, the library takes every core."""
 
 
 class Engine(Protocol):
@@ -22,7 +31,7 @@ class Engine(Protocol):
         backend: what really runs: "cpu", "cuda", "openvino" or "tensorrt".
         precision: of the graph: "fp32", "fp16", ...
         details: one line for people: library, version, device, threads.
-        notes: what a person should know of the choice, e.g. why a better backend was passed over; set on opening.
+        notes: what the user should know about the choice, e.g. why a better backend was not taken; set on opening.
     """
 
     backend: str
@@ -36,10 +45,10 @@ class Engine(Protocol):
 
 
 def cpu_threads() -> int:
-    """Threads per inference on the CPU: MMA_EDGE_THREADS, or 0 for what the library takes by itself.
+    """Threads per inference on the CPU: MMA_EDGE_THREADS, or 0: the library decides.
 
     Raises:
-        UsageError: the variable is no positive integer.
+        UsageError: the variable is not a positive integer.
     """
     text = os.environ.get(THREADS_VARIABLE, "")
     if not text:
@@ -49,11 +58,21 @@ def cpu_threads() -> int:
     return int(text)
 
 
-def check_names(graph: object, inputs: set[str], outputs: set[str]) -> None:
+def why_unusable(attempt: Callable[[], object]) -> str | None:
+    """None when `attempt` succeeds, else its BackendError or DependencyError with the remedy: for a `probe`."""
+    try:
+        attempt()
+    except (BackendError, DependencyError) as error:
+        return f"{error.what}: {error.hint}"
+    return None
+
+
+def check_names(graph: object, inputs: Iterable[str], outputs: Iterable[str]) -> None:
     """BundleError unless a graph has the contract's inputs and output."""
-    if (inputs, outputs) != (set(INPUTS), {OUTPUT}):
+    inputs, outputs = sorted(inputs), sorted(outputs)
+    if (inputs, outputs) != (sorted(INPUTS), [OUTPUT]):
         raise BundleError(
-            f"{graph} has inputs {sorted(inputs)} and outputs {sorted(outputs)}",
+            f"{graph} has inputs {inputs} and outputs {outputs}",
             f"inputs {sorted(INPUTS)} and output {OUTPUT}",
             "export it with mma-export",
         )

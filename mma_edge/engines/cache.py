@@ -1,7 +1,7 @@
-"""Where compiled models are kept between runs: a folder of the user's, which may be deleted at any time.
+"""Where compiled models are kept between runs: a folder of the user, which may be deleted at any time.
 
 MMA_EDGE_CACHE, else XDG_CACHE_HOME/mma-edge, else ~/.cache/mma-edge (Windows: LOCALAPPDATA/mma-edge);
-MMA_EDGE_CACHE=off goes without
+MMA_EDGE_CACHE=off keeps nothing
     openvino/<version>/<SHA-256 of the graph>/    one folder per library version and graph: nothing goes stale
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 CACHE_VARIABLE = "MMA_EDGE_CACHE"
 KEEP = 8
-"""Graphs per library version; the one used longest ago goes first. A ViT-B in fp32 takes 0.7 GB."""
+"""Graphs kept per library version; the least recently used is deleted first. A ViT-B in fp32 takes 0.7 GB."""
 
 
 def cache_root() -> Path | None:
@@ -24,19 +24,18 @@ def cache_root() -> Path | None:
     chosen = os.environ.get(CACHE_VARIABLE, "")
     if chosen:
         return None if chosen == "off" else Path(chosen)
+    variable, default = "XDG_CACHE_HOME", ".cache"
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA")
-        return Path(base, "mma-edge") if base else Path.home() / "AppData" / "Local" / "mma-edge"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return Path(base, "mma-edge") if base else Path.home() / ".cache" / "mma-edge"
+        variable, default = "LOCALAPPDATA", "AppData/Local"
+    return Path(os.environ.get(variable) or Path.home() / default) / "mma-edge"
 
 
 def cached_folder(library: str, key: str, needed_bytes: int, fill: Callable[[Path], None]) -> Path:
-    """The folder of `key`, filled by `fill` if it is new: all or nothing, whoever else fills it at the same time.
+    """The folder of `key`, filled by `fill` if it is new: complete or not there, even if others fill it too.
 
     Args:
         library: subfolder, e.g. "openvino/2026.4.1".
-        needed_bytes: that `fill` may write.
+        needed_bytes: the most that `fill` writes.
 
     Raises:
         OSError: the folder cannot be written, or the disk is too full.
@@ -47,9 +46,9 @@ def cached_folder(library: str, key: str, needed_bytes: int, fill: Callable[[Pat
     shelf = root / library
     folder = shelf / key
     if folder.is_dir():
-        os.utime(folder)  # used just now
+        os.utime(folder)  # the time of the last use
         return folder
-    # What lies here is loaded as code: nobody else may write it.
+    # These files are loaded as code: nobody else may write them.
     shelf.mkdir(parents=True, exist_ok=True, mode=0o700)
     if shutil.disk_usage(shelf).free < needed_bytes:
         raise OSError(f"less than {needed_bytes / 1e6:.0f} MB free in {shelf}")
@@ -59,7 +58,7 @@ def cached_folder(library: str, key: str, needed_bytes: int, fill: Callable[[Pat
         try:
             os.replace(work, folder)
         except OSError:
-            if not folder.is_dir():  # nobody else was quicker
+            if not folder.is_dir():  # otherwise another process was quicker
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)

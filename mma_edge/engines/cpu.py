@@ -7,23 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from mma_edge.bundle import Bundle
-from mma_edge.engines.base import OUTPUT, check_names, cpu_threads, run_failure
+from mma_edge.engines.base import OUTPUT, cpu_threads, run_failure, why_unusable
 from mma_edge.engines.machine import instruction_sets, is_x86
-from mma_edge.engines.session import import_onnxruntime, open_session
-from mma_edge.errors import DependencyError
+from mma_edge.engines.session import check_session, import_onnxruntime, open_session
 from mma_edge.precisions import preferred, require
 
 VNNI = {"avx_vnni", "avx512_vnni", "amx_int8"}
-"""Without one of them x86 adds two products of 8 bits in 16 (onnxruntime's guide to quantisation)."""
+"""Without any of these, x86 adds two 8-bit products in 16 bits (onnxruntime's guide to quantisation)."""
 
 
 def probe() -> str | None:
     """None where onnxruntime can be imported, else why not."""
-    try:
-        import_onnxruntime()
-    except DependencyError as error:
-        return f"{error.what}: {error.hint}"
-    return None
+    return why_unusable(import_onnxruntime)
 
 
 def usable(bundle: Bundle) -> tuple[str, ...]:
@@ -43,7 +38,7 @@ def open_engine(bundle: Bundle, precision: str) -> OnnxCpuEngine:
 
 
 class OnnxCpuEngine:
-    """An ONNX graph of a bundle in an onnxruntime session of the CPU provider alone."""
+    """An ONNX graph of a bundle in an onnxruntime session that uses only the CPU provider."""
 
     backend = "cpu"
 
@@ -51,19 +46,15 @@ class OnnxCpuEngine:
         self.precision, self.notes = precision, ()
         threads = cpu_threads()
         self._session, version = open_session(graph, threads)
-        self.details = f"onnxruntime {version} CPU" + (
-            f", {threads} thread{'s' if threads > 1 else ''}" if threads else ""
-        )
+        self.details = f"onnxruntime {version} CPU"
+        if threads:
+            self.details += f", {threads} thread{'s' if threads > 1 else ''}"
         if precision == "int8" and is_x86() and (has := instruction_sets()) and not VNNI.intersection(has):
             self.notes = ("int8 without VNNI: sums of products may saturate, so answers may differ from fp32's",)
         if precision == "fp16" and is_x86():
-            # Casts are put around every operator: half the file, none of the speed.
+            # onnxruntime puts casts around every operator: the file is half as large, but nothing is faster.
             self.details += ", fp16 computed in float32"
-        check_names(
-            graph,
-            {node.name for node in self._session.get_inputs()},
-            {node.name for node in self._session.get_outputs()},
-        )
+        check_session(graph, self._session)
 
     def __call__(self, frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
         try:

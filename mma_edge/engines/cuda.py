@@ -1,13 +1,12 @@
-"""onnxruntime's CUDA execution provider. It has never run on a GPU in this project: its calls are checked against the
-real onnxruntime's names and a fake's behaviour.
+"""onnxruntime's CUDA execution provider.
 
-No silent fallback, in three steps: the session lists CUDA alone and must name it first after opening; a CUDA graph is
-asked for, which onnxruntime refuses unless every computing node is on the GPU (the few nodes that compute shapes from
-the batch size may stay on the CPU, which is why `session.disable_cpu_ep_fallback` cannot be used with a free batch
-size: it refuses those too); and onnxruntime's own retry on the CPU after a failed run is switched off.
+Three steps rule out a silent fallback to the CPU: the session asks for CUDA alone, and must list it first after
+opening; it asks for a CUDA graph, which onnxruntime refuses unless every computing node is on the GPU (the few nodes
+that compute shapes from the batch size may stay on the CPU; `session.disable_cpu_ep_fallback` would refuse those too,
+so it cannot be used with a free batch size); and onnxruntime's own retry on the CPU after a failed run is switched off.
 
-Input and output live on the GPU, in buffers made once per batch size; each batch size is captured as a CUDA graph of
-its own (`gpu_graph_id`), so one session holds the weights once. TF32 is off: fp32 means fp32.
+Input and output live on the GPU, in buffers made once per batch size; each batch size is captured as its own CUDA
+graph (`gpu_graph_id`), so one session holds the weights only once. TF32 is off: fp32 means fp32.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ import numpy as np
 
 from mma_edge.bundle import Bundle
 from mma_edge.clip import input_shapes
-from mma_edge.engines.base import INPUTS, OUTPUT, check_names, run_failure
-from mma_edge.engines.machine import cuda_devices, is_jetson
-from mma_edge.engines.session import import_onnxruntime
+from mma_edge.engines.base import INPUTS, OUTPUT, run_failure
+from mma_edge.engines.machine import NO_GPU, cuda_devices, dotted, first_gpu, is_jetson
+from mma_edge.engines.session import check_session, import_onnxruntime
 from mma_edge.errors import BackendError, BundleError, DependencyError, first_line, out_of_memory
 from mma_edge.precisions import preferred, require
 
@@ -33,11 +32,11 @@ INSTALL = 'pip uninstall onnxruntime onnxruntime-gpu; pip install "mma-edge[gpu]
 LIBRARIES = 'pip install "onnxruntime-gpu[cuda,cudnn]" nvidia-cublas (CUDA 12 builds: nvidia-cublas-cu12)'
 ON_JETSON = "on a Jetson use TensorRT: mma-edge build BUNDLE (PyPI's onnxruntime-gpu has no kernels for its GPU)"
 MAX_CUDA_GRAPHS = 16
-"""Batch sizes that get a CUDA graph; further ones run without, so that memory has a bound."""
-_FREE_GRAPH_ID = "-1"  # onnxruntime's word for "capture nothing"; 0 is its own
+"""Batch sizes that get a CUDA graph; further ones run without one, so that memory is bounded."""
+_FREE_GRAPH_ID = "-1"  # means "capture nothing"; onnxruntime itself uses 0
 
-# y = x @ x + x for x float32 (2, 2), opset 13: one call of cuBLAS, and one of onnxruntime's own kernels, which finds a
-# build that has none for this GPU. Embedded, because the runtime does not import onnx.
+# y = x @ x + x for x float32 (2, 2), opset 13: one call of cuBLAS, and one of onnxruntime's own kernels, which fails in
+# a build without kernels for this GPU. Embedded, because the runtime does not import onnx.
 TINY_GRAPH = bytes.fromhex(
     "08083a500a110a01780a017812017022064d61744d756c0a0e0a01700a017812017922034164641201675a130a0178120e0a"
     "0c080112080a0208020a02080262130a0179120e0a0c080112080a0208020a02080242040a00100d"
@@ -48,7 +47,7 @@ def probe() -> str | None:
     """None when onnxruntime really computes on a CUDA device here, else why not, with the remedy. Never raises."""
     try:
         if not cuda_devices():
-            return "no CUDA device answers: check nvidia-smi and the driver"
+            return f"{NO_GPU}: check nvidia-smi and the driver"
         onnxruntime = _import()
         if PROVIDER not in onnxruntime.get_available_providers():
             remedy = ON_JETSON if is_jetson() else f"install the GPU build: {INSTALL}"
@@ -68,7 +67,7 @@ def probe() -> str | None:
 
 
 def usable(bundle: Bundle) -> tuple[str, ...]:
-    """Precisions of the bundle that this provider runs; bf16 where the GPU has it."""
+    """Precisions of the bundle that this provider runs; bf16 only where the GPU has it."""
     capability = devices[0].compute_capability if (devices := cuda_devices()) else (0, 0)
     runs = [name for name in preferred("cuda") if (require("cuda", name).needs or (0, 0)) <= capability]
     return tuple(name for name in bundle.precisions if name in runs)
@@ -78,21 +77,18 @@ def open_engine(bundle: Bundle, precision: str) -> OnnxCudaEngine:
     """The bundle's graph on the first GPU.
 
     Raises:
-        BackendError: no GPU, a precision that it lacks, an operator that would run on the CPU, or too little memory.
+        BackendError: no GPU, a GPU without this precision, an operator that would run on the CPU, or too little
+            memory.
         BundleError: the graph cannot be loaded. DependencyError: onnxruntime is not installed.
     """
-    least = require("cuda", precision).needs
-    devices = cuda_devices()
-    if not devices:
-        raise BackendError("no CUDA device answers", "an NVIDIA GPU and its driver", "see mma-edge doctor")
-    if least and devices[0].compute_capability < least:
-        have, need = (".".join(map(str, pair)) for pair in (devices[0].compute_capability, least))
+    least, gpu = require("cuda", precision).needs, first_gpu(cuda_devices())
+    if least and gpu.compute_capability < least:
         raise BackendError(
-            f"{devices[0].name} (compute capability {have}) has no {precision}",
-            f"{need} or newer",
+            f"{gpu.name} (compute capability {gpu.capability}) has no {precision}",
+            f"{dotted(least)} or newer",
             "use --precision fp16",
         )
-    return OnnxCudaEngine(bundle.graph(precision), precision, bundle.image_size, len(bundle.labels), devices[0].name)
+    return OnnxCudaEngine(bundle.graph(precision), precision, bundle.image_size, len(bundle.labels), gpu.name)
 
 
 class OnnxCudaEngine:
@@ -104,11 +100,7 @@ class OnnxCudaEngine:
         self.precision, self.notes = precision, ()
         self._onnxruntime = _import()
         self._session = _open_session(self._onnxruntime, graph, str(graph), cuda_graph=True)
-        check_names(
-            graph,
-            {node.name for node in self._session.get_inputs()},
-            {node.name for node in self._session.get_outputs()},
-        )
+        check_session(graph, self._session)
         self.details = f"onnxruntime {self._onnxruntime.__version__} CUDA on {gpu}"
         self._shapes, self._num_classes = input_shapes(image_size), num_classes
         self._batches: dict[int, _Batch] = {}
@@ -116,11 +108,12 @@ class OnnxCudaEngine:
 
     def __call__(self, frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
         # One at a time: the buffers are shared, and a session with CUDA graphs may not be run by two threads.
+        count = len(frames)
         with self._lock:
             try:
-                if len(frames) not in self._batches:
-                    self._batches[len(frames)] = self._make_batch(len(frames))
-                return self._batches[len(frames)].run(self._session, frames, mel)
+                if count not in self._batches:
+                    self._batches[count] = self._make_batch(count)
+                return self._batches[count].run(self._session, frames, mel)
             except Exception as error:  # onnxruntime's exceptions share no public base class
                 raise run_failure(error, self.details) from error
 
@@ -136,7 +129,7 @@ class OnnxCudaEngine:
 
 
 class _Batch:
-    """Buffers on the GPU for one batch size, at addresses that stay."""
+    """Buffers on the GPU for one batch size; their addresses never change, as a CUDA graph needs."""
 
     def __init__(
         self, onnxruntime: ModuleType, session: Any, inputs: dict[str, tuple], output: tuple, graph_id: str
@@ -155,39 +148,34 @@ class _Batch:
         self._inputs["frames"].update_inplace(np.ascontiguousarray(frames))
         self._inputs["mel"].update_inplace(np.ascontiguousarray(mel))
         session.run_with_iobinding(self._binding, self._options)
-        return self._logits.numpy().copy()  # the caller's own, wherever the buffer lies
+        return self._logits.numpy().copy()  # a copy for the caller: the next run overwrites the buffer
 
 
 def _import() -> ModuleType:
     onnxruntime = import_onnxruntime()
-    if hasattr(onnxruntime, "preload_dlls"):  # 1.21 and newer: finds the CUDA libraries that came by pip
+    if hasattr(onnxruntime, "preload_dlls"):  # 1.21 and newer: finds the CUDA libraries that pip installed
         onnxruntime.preload_dlls()
     return onnxruntime
 
 
 def _open_session(onnxruntime: ModuleType, graph: Path | bytes, name: str, cuda_graph: bool) -> Any:
-    """A session that computes on the GPU or an error.
-
-    Raises:
-        BackendError, BundleError: see `open_engine`.
-    """
+    """A session that computes on the GPU; else the errors of `open_engine`."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is told by the exception, in one line
+    options.log_severity_level = 4  # the exception says in one line what went wrong
     onnxruntime.set_default_logger_severity(4)
     provider = {"device_id": "0", "use_tf32": "0", "enable_cuda_graph": str(int(cuda_graph))}
     source = graph if isinstance(graph, bytes) else str(graph)
     try:
-        # Without enable_fallback=0 a failure here is answered by a session on the CPU.
+        # Without enable_fallback=0 onnxruntime answers a failure with a session on the CPU.
         session = onnxruntime.InferenceSession(source, options, providers=[(PROVIDER, provider)], enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise _open_failure(onnxruntime, error, name) from error
-    # A provider whose libraries are missing is left out without an exception.
+    # onnxruntime leaves out a provider whose libraries are missing, without an exception.
     if session.get_providers()[:1] != [PROVIDER]:
-        remedy = ON_JETSON if is_jetson() else f"install its libraries: {LIBRARIES}"
         raise BackendError(
             f"onnxruntime {onnxruntime.__version__} cannot load its CUDA provider (cuBLAS, cuDNN or another CUDA "
             f"library is missing or of another version)",
-            hint=remedy,
+            hint=ON_JETSON if is_jetson() else f"install its libraries: {LIBRARIES}",
         )
     session.disable_fallback()
     return session
@@ -197,12 +185,12 @@ def _open_failure(onnxruntime: ModuleType, error: Exception, name: str) -> Backe
     text = str(error).lower()
     if memory := out_of_memory(error, f"on the GPU to load {name}"):
         return memory
-    if "graph capture" in text or "cuda graph" in text or "execution provider" in text or "not implemented" in text:
+    if any(words in text for words in ("graph capture", "cuda graph", "execution provider", "not implemented")):
         return BackendError(
             f"onnxruntime {onnxruntime.__version__} cannot run all of {name} on the GPU: {first_line(error)}",
             hint="use another --precision, or --backend tensorrt",
         )
-    if "cuda" in text or "cublas" in text or "cudnn" in text:
+    if any(library in text for library in ("cuda", "cublas", "cudnn")):
         return BackendError(f"onnxruntime cannot use the GPU: {first_line(error)}", hint=LIBRARIES)
     return BundleError(
         f"onnxruntime {onnxruntime.__version__} cannot load {name}: {first_line(error)}",

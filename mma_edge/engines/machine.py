@@ -1,7 +1,7 @@
-"""What this machine computes with: its processor, as the kernel tells, and its GPUs, as NVIDIA's driver tells.
+"""What this machine computes with: its processor, from the kernel, and its GPUs, from NVIDIA's driver.
 
-The driver is asked through ctypes, so that no package is needed to ask. TensorRT is never asked before the driver has
-answered: without a GPU its Runtime and Builder are null inside, and the process dies where no `except` can help.
+The driver is called through ctypes, so this needs no package. TensorRT is never called before the driver has reported
+a GPU: without one its Runtime and Builder are null inside and crash the process, which no `except` can catch.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from mma_edge.errors import BackendError
+
 INSTRUCTION_SETS = (
-    # x86: what onnxruntime's and OpenVINO's kernels choose by.
+    # x86: onnxruntime and OpenVINO choose their kernels by these.
     "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",
     "amx_tile", "amx_bf16", "amx_int8", "amx_fp16",
     # ARM: half precision, dot product, 8-bit matrix product, bfloat16, scalable vectors.
@@ -23,12 +25,12 @@ X86 = ("x86_64", "amd64")
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """Those of INSTRUCTION_SETS that the kernel lists; () where it does not tell (not Linux)."""
+    """Those of INSTRUCTION_SETS that the kernel lists; () on systems other than Linux."""
     return parse_cpuinfo(read_text(Path("/proc/cpuinfo")))[1]
 
 
 def cpu_model() -> str:
-    """As the kernel states it, or the board's name where it does not (Jetson, Raspberry Pi)."""
+    """The processor's name from the kernel, or the board's name where the kernel has none (Jetson, Raspberry Pi)."""
     stated = parse_cpuinfo(read_text(Path("/proc/cpuinfo")))[0]
     board = read_text(Path("/proc/device-tree/model")).rstrip("\0 \n")
     return stated or board or platform.processor() or platform.machine() or "unknown processor"
@@ -50,7 +52,7 @@ def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def read_text(path: Path) -> str:
-    """What a file of the kernel says, "" where there is none."""
+    """The text of one of the kernel's files, "" where it does not exist."""
     try:
         return path.read_text(errors="replace")
     except OSError:
@@ -58,6 +60,7 @@ def read_text(path: Path) -> str:
 
 
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+NO_GPU = "no CUDA device answers"
 _JETSON_FILES = (Path("/etc/nv_tegra_release"), Path("/proc/device-tree/model"))
 
 
@@ -74,6 +77,23 @@ class CudaDevice:
     name: str
     compute_capability: tuple[int, int]
     memory_bytes: int
+
+    @property
+    def capability(self) -> str:
+        """Compute capability as NVIDIA writes it, e.g. "8.7"."""
+        return dotted(self.compute_capability)
+
+
+def dotted(version: tuple[int, int]) -> str:
+    """(8, 7) -> "8.7"."""
+    return ".".join(map(str, version))
+
+
+def first_gpu(devices: list[CudaDevice]) -> CudaDevice:
+    """The first of the devices; BackendError where there is none."""
+    if not devices:
+        raise BackendError(NO_GPU, "an NVIDIA GPU and its driver", "see mma-edge doctor")
+    return devices[0]
 
 
 def cuda_devices() -> list[CudaDevice]:
@@ -97,7 +117,7 @@ def cuda_devices() -> list[CudaDevice]:
 
 
 def driver_cuda_version() -> tuple[int, int] | None:
-    """The newest CUDA that the driver can run, e.g. (12, 6); None without a driver."""
+    """The newest CUDA version that the driver can run, e.g. (12, 6); None without a driver."""
     driver, version = _driver(), ctypes.c_int()
     if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)) != 0:
         return None
@@ -107,9 +127,7 @@ def driver_cuda_version() -> tuple[int, int] | None:
 def is_jetson() -> bool:
     """Whether this is one of NVIDIA's boards, whose GPU shares the processor's memory."""
     release, model = _JETSON_FILES
-    if release.is_file():
-        return True
-    return model.is_file() and b"NVIDIA" in model.read_bytes()
+    return release.is_file() or "NVIDIA" in read_text(model)
 
 
 def platform_name() -> str:

@@ -1,25 +1,27 @@
 """OpenVINO on the CPU: fp32 everywhere, bf16 where the processor has it (AMX, AVX-512 BF16), int8.
 
-Found on a two-core Xeon with AVX-512 and VNNI but without bf16 (CPU time, one thread, OpenVINO 2026.4.1):
+Measured on a two-core Xeon with AVX-512 and VNNI but without bf16 (CPU time, one thread, OpenVINO 2026.4.1):
 
-- A graph compiled for one clip takes 0.84 of the time of one with a free batch size (default model; the same for a
-  ViT-B at 224 within noise), and batches of three took as long per clip as single ones, or longer. So the graph is
-  compiled for one clip, once, and the clips of a batch follow each other; a batch size nobody has seen before
-  never has to wait for a compilation.
+- A graph compiled for one clip takes 0.84 of the time of a graph with a free batch size (default model; the same for a
+  ViT-B at 224 within noise), and a clip in a batch of three took as long as a single clip, or longer. So the graph is
+  compiled once, for one clip, and the clips of a batch run one after the other; no new batch size ever has to wait for
+  a compilation.
 - The fixed graph is kept as OpenVINO's own file beside a blob without weights: a ViT-B then loads in 0.9 s instead of
-  4 s and its weights stay pages of a file that the system may drop (0.84 GB of private memory instead of 1.5 GB).
-- OpenVINO's own pinning of threads to cores stays on: without it the median of the default model rose threefold on a
-  busy machine.
+  4 s, and its weights stay in the pages of a file, which the system may drop (0.84 GB of private memory instead of
+  1.5 GB).
+- OpenVINO's own pinning of threads to cores stays on: without it the default model's median time tripled on a busy
+  machine.
 
-bf16, and int8 with the rest in bf16, ran on a two-core AMD EPYC with AVX-512 BF16; on AMX nothing has been tried.
+bf16, and int8 with the rest in bf16, were run on a two-core AMD EPYC with AVX-512 BF16; AMX has not been tried.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,7 +30,7 @@ import numpy as np
 
 from mma_edge.bundle import Bundle
 from mma_edge.clip import input_shapes
-from mma_edge.engines.base import check_names, cpu_threads, run_failure
+from mma_edge.engines.base import check_names, cpu_threads, run_failure, why_unusable
 from mma_edge.engines.cache import cached_folder
 from mma_edge.errors import BackendError, BundleError, DependencyError, first_line, out_of_memory
 from mma_edge.precisions import preferred, require
@@ -42,7 +44,7 @@ def import_openvino() -> ModuleType:
     """The installed OpenVINO.
 
     Raises:
-        DependencyError: not installed, or it cannot be imported.
+        DependencyError: it is not installed, or cannot be imported.
     """
     try:
         import openvino
@@ -56,15 +58,16 @@ def import_openvino() -> ModuleType:
 def _core() -> Any:
     """The one `openvino.Core` of this process.
 
-    The CPU plugin of a Core gives its thread an alternate signal stack and puts the one before back when the Core is
-    destroyed. Two Cores that are not destroyed in reverse order leave a stack that no longer is: the next signal,
-    a Ctrl-C or the end of a child, then kills the process (seen with OpenVINO 2026.4.1). So there is one, kept.
+    The CPU plugin of a Core gives its thread an alternate signal stack, and restores the earlier one when the Core is
+    destroyed. If two Cores are not destroyed in reverse order, the thread is left with a stack that no longer exists:
+    the next signal, a Ctrl-C or the end of a child, then kills the process (seen with OpenVINO 2026.4.1). So one Core
+    is made and kept.
 
     Raises:
         DependencyError: OpenVINO is not installed.
     """
     openvino = import_openvino()
-    with _core_lock:  # two threads that load at once would make two
+    with _core_lock:  # two threads that load at the same time would make two
         return _only_core(openvino.Core)
 
 
@@ -74,15 +77,15 @@ def _only_core(make: Callable[[], Any]) -> Any:
 
 
 def version() -> str:
-    """Of the installed OpenVINO, e.g. "2026.4.1"."""
+    """The installed OpenVINO's version, e.g. "2026.4.1"."""
     return import_openvino().__version__.partition("-")[0]
 
 
 def capabilities() -> frozenset[str]:
-    """What OpenVINO says the processor computes natively, e.g. FP32, INT8, BF16.
+    """The number formats in which the processor computes natively, as OpenVINO says: e.g. FP32, INT8, BF16.
 
     Raises:
-        DependencyError: OpenVINO is not installed. BackendError: it finds no CPU.
+        DependencyError: OpenVINO is not installed. BackendError: OpenVINO finds no CPU.
     """
     core = _core()
     try:
@@ -95,20 +98,17 @@ def capabilities() -> frozenset[str]:
 
 def probe() -> str | None:
     """None where OpenVINO can use this processor, else why not."""
-    try:
-        capabilities()
-    except (DependencyError, BackendError) as error:
-        return f"{error.what}: {error.hint}"
-    return None
+    return why_unusable(capabilities)
 
 
 def usable(bundle: Bundle) -> tuple[str, ...]:
     """Precisions of the bundle that this processor computes natively."""
-    return tuple(name for name in bundle.precisions if name in native_precisions())
+    native = native_precisions()
+    return tuple(name for name in bundle.precisions if name in native)
 
 
 def native_precisions() -> tuple[str, ...]:
-    """Those that this processor computes natively, the best first; raises as `capabilities` does."""
+    """Precisions that this processor computes natively, the best first; raises as `capabilities` does."""
     has = capabilities()
     return tuple(name for name in preferred("openvino") if require("openvino", name).needs in has)
 
@@ -132,22 +132,18 @@ def open_engine(bundle: Bundle, precision: str) -> OpenVinoEngine:
 
 
 class OpenVinoEngine:
-    """A graph of a bundle compiled for one clip; a batch's clips follow each other."""
+    """A bundle's graph compiled for one clip; the clips of a batch run one after the other."""
 
     backend = "openvino"
 
     def __init__(self, bundle: Bundle, precision: str, has: frozenset[str]) -> None:
         self.precision, self.notes = precision, ()
-        # OpenVINO rounds to bf16 itself, and leaves what suffers from it in float32.
+        # OpenVINO rounds to bf16 itself, and keeps in float32 what rounding would harm.
         source = "fp32" if precision == "bf16" and "fp32" in bundle.precisions else precision
         graph = bundle.graph(source)
         hint = {"fp16": "f16", "bf16": "bf16", "int8": "bf16" if "BF16" in has else "f32"}.get(precision, "f32")
-        try:
+        with _loading(graph):
             compiled = self._compile(bundle, source, graph, _config(hint))
-        except (BundleError, BackendError):
-            raise
-        except Exception as error:  # openvino raises plain RuntimeErrors
-            raise _load_failure(error, graph) from error
         self._request, self._lock = compiled.create_infer_request(), threading.Lock()
         self._num_classes = len(bundle.labels)
         threads = compiled.get_property("INFERENCE_NUM_THREADS")
@@ -168,11 +164,11 @@ class OpenVinoEngine:
             )
         except (BundleError, BackendError):
             raise
-        except Exception as error:  # an unwritable, full or damaged cache is no reason not to run
+        except Exception as error:  # the engine also runs when the cache is unwritable, full or damaged
             if out_of_memory(error, ""):
                 raise
             if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)  # the next start makes it anew
+                shutil.rmtree(folder, ignore_errors=True)  # the next start makes it again
             self.notes = (f"the compiled model is not kept for the next start: {first_line(error)}",)
         return core.compile_model(_read(core, graph, bundle.image_size), "CPU", config)
 
@@ -194,29 +190,18 @@ class OpenVinoEngine:
 
 
 def _config(hint: str) -> dict[str, Any]:
-    """Of the compilation: one clip at a time as fast as possible, at exactly this precision."""
+    """Settings of the compilation: one clip at a time as fast as possible, at exactly this precision."""
     threads = cpu_threads()
-    return {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": hint,
-        **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
-    }
+    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
+    return config | {"INFERENCE_NUM_THREADS": threads} if threads else config
 
 
 def _read(core: Any, graph: Path, image_size: int) -> Any:
     """The ONNX graph with its shapes fixed for one clip."""
-    try:
+    with _loading(graph):
         model = core.read_model(str(graph))
-        check_names(
-            graph,
-            {port.get_any_name() for port in model.inputs},
-            {port.get_any_name() for port in model.outputs},
-        )
+        check_names(graph, *([port.get_any_name() for port in ports] for ports in (model.inputs, model.outputs)))
         model.reshape({name: [1, *shape] for name, shape in input_shapes(image_size).items()})
-    except BundleError:
-        raise
-    except Exception as error:  # openvino raises plain RuntimeErrors
-        raise _load_failure(error, graph) from error
     return model
 
 
@@ -224,8 +209,15 @@ def _save(core: Any, graph: Path, image_size: int, work: Path) -> None:
     import_openvino().save_model(_read(core, graph, image_size), str(work / _MODEL), compress_to_fp16=False)
 
 
-def _load_failure(error: Exception, graph: Path) -> BackendError | BundleError:
-    return out_of_memory(error, f"to load {graph}") or BundleError(
-        f"OpenVINO {version()} cannot load {graph}: {first_line(error)}",
-        hint="upgrade OpenVINO, use --backend cpu, or export the bundle again",
-    )
+@contextlib.contextmanager
+def _loading(graph: Path) -> Iterator[None]:
+    """Turns OpenVINO's failure to load a graph into a BackendError (memory) or a BundleError."""
+    try:
+        yield
+    except (BundleError, BackendError):
+        raise
+    except Exception as error:  # openvino raises plain RuntimeErrors
+        raise out_of_memory(error, f"to load {graph}") or BundleError(
+            f"OpenVINO {version()} cannot load {graph}: {first_line(error)}",
+            hint="upgrade OpenVINO, use --backend cpu, or export the bundle again",
+        ) from error

@@ -1,4 +1,4 @@
-"""Opening an onnxruntime CPU session, for the emotion model and the face detector alike."""
+"""Opens onnxruntime sessions on the CPU: the emotion model, the face detector and the streaming parts all use them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mma_edge.engines.base import check_names
 from mma_edge.errors import BundleError, DependencyError, first_line, out_of_memory
 
 
@@ -13,7 +14,7 @@ def import_onnxruntime() -> ModuleType:
     """The installed onnxruntime, CPU or GPU build.
 
     Raises:
-        DependencyError: none is installed, or it cannot be imported.
+        DependencyError: it is not installed, or cannot be imported.
     """
     try:
         import onnxruntime
@@ -26,12 +27,17 @@ def import_onnxruntime() -> ModuleType:
     return onnxruntime
 
 
+def check_session(graph: object, session: Any) -> None:
+    """BundleError unless the graph of a session has the contract's inputs and output."""
+    check_names(graph, (node.name for node in session.get_inputs()), (node.name for node in session.get_outputs()))
+
+
 def open_session(graph: Path | bytes, num_threads: int = 0) -> tuple[Any, str]:
-    """A session on the CPU provider alone, and onnxruntime's version.
+    """A session that uses only the CPU provider, and onnxruntime's version.
 
     Args:
         graph: path or bytes of an ONNX file.
-        num_threads: for one operator; 0 lets onnxruntime take every physical core.
+        num_threads: threads for one operator; 0: onnxruntime takes every physical core.
 
     Raises:
         DependencyError: onnxruntime is not installed. BundleError: it cannot load the graph.
@@ -41,11 +47,11 @@ def open_session(graph: Path | bytes, num_threads: int = 0) -> tuple[Any, str]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
-    # Threads that spin while waiting take the cores from decoding and face detection, which run in between. Measured
+    # Threads that spin while they wait take the cores from decoding and face detection, which run in between. Measured
     # on a busy two-core machine, default model, 30 ms pause between clips: 95 ms of CPU time per clip with spinning,
     # 48 ms without (45 ms on one thread), and no clip was done sooner.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # its warnings are for developers of graphs
+    options.log_severity_level = 3  # its warnings are for those who make graphs
     source = graph if isinstance(graph, bytes) else str(graph)
     name = "the graph" if isinstance(graph, bytes) else graph
     try:

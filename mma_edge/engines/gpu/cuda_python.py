@@ -1,4 +1,4 @@
-"""Device memory through NVIDIA's cuda-python (`cuda.bindings.runtime`, 12.6 or later). Unproven on a GPU."""
+"""Device memory through NVIDIA's cuda-python (`cuda.bindings.runtime`, 12.6 or later)."""
 
 from __future__ import annotations
 
@@ -25,19 +25,17 @@ class CudaPythonMemory:
             raise BackendError("cuda-python finds no GPU", hint="check nvidia-smi and the driver")
         version = _call(cudart.cudaRuntimeGetVersion(), "the CUDA runtime does not answer")
         self.library = f"cuda-python (CUDA {version // 1000}.{version % 1000 // 10})"
-        # Handles by their number: the objects of the package own what they name.
-        self._streams: dict[int, Any] = {}
-        self._events: dict[int, Any] = {}
-        self._graphs: dict[int, tuple[Any, Any]] = {}
+        # Streams, events and graphs by their address: the package's objects must live as long as what they name.
+        self._handles: dict[int, Any] = {}
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        # The current device belongs to the thread.
+        # Each thread has its own current device.
         _call(cudart.cudaSetDevice(DEVICE), "the GPU cannot be used")
         yield
 
     def free_and_total_bytes(self) -> tuple[int, int]:
-        return _call(cudart.cudaMemGetInfo(), "the GPU's memory cannot be asked for")
+        return _call(cudart.cudaMemGetInfo(), "the GPU's free memory cannot be read")
 
     def malloc(self, nbytes: int) -> int:
         return int(_call(cudart.cudaMalloc(nbytes), f"{nbytes / 1e6:.0f} MB of GPU memory cannot be had"))
@@ -54,51 +52,43 @@ class CudaPythonMemory:
         _call(cudart.cudaFreeHost(array.ctypes.data), "pinned memory cannot be freed")
 
     def to_device(self, address: int, array: np.ndarray, stream: int) -> None:
-        kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
-        handle = self._streams[stream]
-        _call(
-            cudart.cudaMemcpyAsync(address, array.ctypes.data, array.nbytes, kind, handle), "copying to the GPU failed"
-        )
+        self._copy(address, array.ctypes.data, array.nbytes, cudart.cudaMemcpyKind.cudaMemcpyHostToDevice, stream)
 
     def to_host(self, array: np.ndarray, address: int, stream: int) -> None:
-        kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        handle = self._streams[stream]
-        _call(
-            cudart.cudaMemcpyAsync(array.ctypes.data, address, array.nbytes, kind, handle),
-            "copying from the GPU failed",
-        )
+        self._copy(array.ctypes.data, address, array.nbytes, cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost, stream)
+
+    def _copy(self, to: int, source: int, nbytes: int, kind: Any, stream: int) -> None:
+        status = cudart.cudaMemcpyAsync(to, source, nbytes, kind, self._handles[stream])
+        _call(status, "copying to or from the GPU failed")
 
     def stream(self) -> int:
         # Not ordered with the default stream, which TensorRT warns about.
-        handle = _call(cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking), "a CUDA stream cannot be made")
-        self._streams[int(handle)] = handle
-        return int(handle)
+        return self._keep(cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking), "a CUDA stream")
 
     def destroy_stream(self, stream: int) -> None:
-        _call(cudart.cudaStreamDestroy(self._streams.pop(stream)), "a CUDA stream cannot be closed")
+        _call(cudart.cudaStreamDestroy(self._handles.pop(stream)), "a CUDA stream cannot be closed")
 
     def event(self) -> int:
-        handle = _call(cudart.cudaEventCreateWithFlags(cudart.cudaEventBlockingSync), "a CUDA event cannot be made")
-        self._events[int(handle)] = handle
-        return int(handle)
+        return self._keep(cudart.cudaEventCreateWithFlags(cudart.cudaEventBlockingSync), "a CUDA event")
 
     def destroy_event(self, event: int) -> None:
-        _call(cudart.cudaEventDestroy(self._events.pop(event)), "a CUDA event cannot be closed")
+        _call(cudart.cudaEventDestroy(self._handles.pop(event)), "a CUDA event cannot be closed")
 
     def record(self, event: int, stream: int) -> None:
-        _call(cudart.cudaEventRecord(self._events[event], self._streams[stream]), "a CUDA event cannot be recorded")
+        _call(cudart.cudaEventRecord(self._handles[event], self._handles[stream]), "a CUDA event cannot be recorded")
 
     def wait(self, event: int) -> None:
-        _call(cudart.cudaEventSynchronize(self._events[event]), "the GPU failed at its work")
+        _call(cudart.cudaEventSynchronize(self._handles[event]), "the GPU failed at its work")
 
     def elapsed_ms(self, start: int, end: int) -> float:
-        return float(_call(cudart.cudaEventElapsedTime(self._events[start], self._events[end]), "no time was measured"))
+        milliseconds = cudart.cudaEventElapsedTime(self._handles[start], self._handles[end])
+        return float(_call(milliseconds, "the time on the GPU was not measured"))
 
     def synchronize(self, stream: int) -> None:
-        _call(cudart.cudaStreamSynchronize(self._streams[stream]), "the GPU failed at its work")
+        _call(cudart.cudaStreamSynchronize(self._handles[stream]), "the GPU failed at its work")
 
     def capture(self, stream: int, enqueue: Callable[[], None]) -> int:
-        handle = self._streams[stream]
+        handle = self._handles[stream]
         # Thread-local: other threads of the process may go on allocating meanwhile.
         mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         try:
@@ -113,39 +103,37 @@ class CudaPythonMemory:
         status, graph = cudart.cudaStreamEndCapture(handle)
         if failure is not None or status != cudart.cudaError_t.cudaSuccess:
             cudart.cudaGetLastError()  # a failed capture must not be blamed on the next call
-            reason = failure or _reason(status)
-            raise GraphCaptureError(f"capture failed: {reason}") from failure
+            raise GraphCaptureError(f"capture failed: {failure or _reason(status)}") from failure
         try:
-            executable = _call(cudart.cudaGraphInstantiate(graph, 0), "the graph cannot be made executable")
+            return self._keep(cudart.cudaGraphInstantiate(graph, 0), "an executable CUDA graph")
         except BackendError as error:
-            cudart.cudaGraphDestroy(graph)
             raise GraphCaptureError(error.what) from error
-        self._graphs[int(executable)] = (executable, graph)
-        return int(executable)
+        finally:
+            cudart.cudaGraphDestroy(graph)  # the executable graph does not need the captured one
 
     def launch(self, graph: int, stream: int) -> None:
-        _call(cudart.cudaGraphLaunch(self._graphs[graph][0], self._streams[stream]), "a CUDA graph cannot be launched")
+        _call(cudart.cudaGraphLaunch(self._handles[graph], self._handles[stream]), "a CUDA graph cannot be launched")
 
     def destroy_graph(self, graph: int) -> None:
-        executable, captured = self._graphs.pop(graph)
-        _call(cudart.cudaGraphExecDestroy(executable), "a CUDA graph cannot be closed")
-        _call(cudart.cudaGraphDestroy(captured), "a CUDA graph cannot be closed")
+        _call(cudart.cudaGraphExecDestroy(self._handles.pop(graph)), "a CUDA graph cannot be closed")
 
     def close(self) -> None:
-        """Nothing: the primary context may serve others in this process."""
+        """Does nothing: the primary context may serve others in this process."""
+
+    def _keep(self, answer: tuple, what: str) -> int:
+        handle = _call(answer, f"{what} cannot be made")
+        self._handles[int(handle)] = handle
+        return int(handle)
 
 
 def _call(answer: tuple, what: str) -> Any:
-    """The result of a call of the package, which answers (status, result...)."""
+    """The result of a call of the package, which answers (status, result...); BackendError where the call failed."""
     status, *results = answer
     if status != cudart.cudaError_t.cudaSuccess:
-        out_of_memory = status == cudart.cudaError_t.cudaErrorMemoryAllocation
-        hint = "close other programs that use the GPU, or build with a smaller --max-batch" if out_of_memory else ""
-        raise BackendError(
-            f"{what}: {_reason(status)}", hint=hint or "check nvidia-smi, the driver and mma-edge doctor"
-        )
-    if not results:
-        return None
+        hint = "check nvidia-smi, the driver and mma-edge doctor"
+        if status == cudart.cudaError_t.cudaErrorMemoryAllocation:
+            hint = "close other programs that use the GPU, or build with a smaller --max-batch"
+        raise BackendError(f"{what}: {_reason(status)}", hint=hint)
     return results[0] if len(results) == 1 else tuple(results)
 
 

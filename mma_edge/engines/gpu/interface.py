@@ -1,8 +1,7 @@
 """GPU memory, streams, events and CUDA graphs behind one small interface, from whichever package is installed.
 
 Two packages can serve: NVIDIA's cuda-python (`cuda.bindings.runtime`; wheels for x86_64 and aarch64) and pycuda
-(built from source). Addresses and handles are plain integers, as TensorRT takes them. Neither has run on a GPU yet
-in this project: names and signatures are checked against the packages, behaviour against a fake.
+(built from source). Addresses and handles are plain integers, as TensorRT takes them.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ import numpy as np
 
 
 class GraphCaptureError(Exception):
-    """This work cannot be captured as a CUDA graph; it can still be enqueued as it is."""
+    """This work cannot be captured as a CUDA graph; it can still be enqueued call by call."""
 
 
 class DeviceMemory(Protocol):
-    """Memory and order of work on one GPU. Every call is made within `active()`.
+    """Memory and order of work on one GPU. Make every call inside `with memory.active():`.
 
     Attributes:
-        library: what serves, with its version.
+        library: the package behind it, with its version.
     """
 
     library: str
 
     def active(self) -> AbstractContextManager[None]:
-        """Makes the GPU the one that the calling thread works on."""
+        """Make the calling thread work on this GPU."""
         ...
 
     def free_and_total_bytes(self) -> tuple[int, int]: ...
@@ -41,17 +40,17 @@ class DeviceMemory(Protocol):
     def free(self, address: int) -> None: ...
 
     def pinned(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        """Host memory that the GPU copies from and to without a detour; give it back with `free_pinned`."""
+        """Host memory that the GPU copies from and to directly; give it back with `free_pinned`."""
         ...
 
     def free_pinned(self, array: np.ndarray) -> None: ...
 
     def to_device(self, address: int, array: np.ndarray, stream: int) -> None:
-        """Copy a contiguous array to the device, in the order of the stream."""
+        """Copy a contiguous array to the device, in the stream's order."""
         ...
 
     def to_host(self, array: np.ndarray, address: int, stream: int) -> None:
-        """Copy device memory into a contiguous array, in the order of the stream."""
+        """Copy device memory into a contiguous array, in the stream's order."""
         ...
 
     def stream(self) -> int: ...
@@ -59,7 +58,7 @@ class DeviceMemory(Protocol):
     def destroy_stream(self, stream: int) -> None: ...
 
     def event(self) -> int:
-        """An event that measures time, and whose waiting thread sleeps: the processor has faces to find meanwhile."""
+        """An event that measures time. A thread that waits for it sleeps: the processor has faces to find meanwhile."""
         ...
 
     def destroy_event(self, event: int) -> None: ...
@@ -73,7 +72,7 @@ class DeviceMemory(Protocol):
     def synchronize(self, stream: int) -> None: ...
 
     def capture(self, stream: int, enqueue: Callable[[], None]) -> int:
-        """What `enqueue` puts on the stream, as a CUDA graph.
+        """A CUDA graph of the work that `enqueue` puts on the stream.
 
         Raises:
             GraphCaptureError: it cannot be captured, or this library cannot capture. The stream is usable again.
@@ -85,11 +84,11 @@ class DeviceMemory(Protocol):
     def destroy_graph(self, graph: int) -> None: ...
 
     def close(self) -> None:
-        """After everything made here has been given back."""
+        """Release the GPU; everything made here must have been given back before."""
         ...
 
 
 def array_at(address: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    """An array over host memory that somebody else owns."""
+    """An array over host memory that the caller owns."""
     nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
     return np.frombuffer((ctypes.c_byte * nbytes).from_address(address), dtype).reshape(shape)

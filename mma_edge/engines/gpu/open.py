@@ -1,28 +1,26 @@
-"""Which package serves GPU memory here: cuda-python, else pycuda."""
+"""Opens GPU memory with the package that is installed: cuda-python, else pycuda."""
 
 from __future__ import annotations
 
+from mma_edge.engines.base import why_unusable
 from mma_edge.engines.gpu.interface import DeviceMemory
-from mma_edge.errors import BackendError, DependencyError
+from mma_edge.errors import DependencyError
 
 INSTALL = 'pip install "mma-edge[tensorrt]", or: pip install cuda-python'
 
 
 def probe() -> str | None:
     """None when one of the packages reaches a GPU, else why not, with the remedy. Never raises."""
-    try:
-        open_device_memory().close()
-    except (BackendError, DependencyError) as error:
-        return f"{error.what}: {error.hint}"
-    return None
+    return why_unusable(lambda: open_device_memory().close())
 
 
 def open_device_memory() -> DeviceMemory:
     """The first GPU, through the first package that is installed.
 
     Raises:
-        DependencyError: none is. BackendError: the package finds no usable GPU.
+        DependencyError: neither is installed. BackendError: the package finds no usable GPU.
     """
+    # Imported here: each module needs its package.
     try:
         from mma_edge.engines.gpu.cuda_python import CudaPythonMemory
 

@@ -1,4 +1,4 @@
-"""Device memory through pycuda, for machines that have it already. It has no CUDA graphs. Unproven on a GPU."""
+"""Device memory through pycuda, for machines that have it already. It has no CUDA graphs."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ DEVICE = 0
 class PycudaMemory:
     """See `DeviceMemory`.
 
-    The device's primary context is retained, not a new one made: TensorRT works through the CUDA runtime, which uses
-    the primary context, and memory of one context is not valid in another. `active` pushes it for the calling thread
-    and pops it again, so whoever else uses pycuda in this process finds the stack as it was.
+    It uses the device's primary context and makes no new one: TensorRT works through the CUDA runtime, which uses the
+    primary context, and memory of one context is not valid in another. `active` pushes it for the calling thread and
+    pops it again, so other users of pycuda in this process find the stack of contexts as it was.
     """
 
     def __init__(self) -> None:
+        hint = "check nvidia-smi and the driver"
         try:
             driver.init()
             if driver.Device.count() < 1:
-                raise BackendError("pycuda finds no GPU", hint="check nvidia-smi and the driver")
+                raise BackendError("pycuda finds no GPU", hint=hint)
             self._context = driver.Device(DEVICE).retain_primary_context()
         except driver.Error as error:
-            raise BackendError(
-                f"pycuda cannot open the GPU: {error}", hint="check nvidia-smi and the driver"
-            ) from error
+            raise BackendError(f"pycuda cannot open the GPU: {error}", hint=hint) from error
         self.library = f"pycuda {pycuda.VERSION_TEXT}"
         self._allocations: dict[int, Any] = {}
         self._streams: dict[int, Any] = {}
@@ -85,7 +84,7 @@ class PycudaMemory:
         return int(made.handle)
 
     def destroy_stream(self, stream: int) -> None:
-        del self._streams[stream]  # pycuda destroys it with its object
+        del self._streams[stream]  # pycuda destroys the stream with its object
 
     def event(self) -> int:
         made = driver.Event(driver.event_flags.BLOCKING_SYNC)
