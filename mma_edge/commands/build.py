@@ -64,7 +64,7 @@ def build_command(args: argparse.Namespace, console: Console) -> int:
         build_plan,
         choose_precision,
         existing_plan,
-        require_tensorrt,
+        require_buildable,
     )
 
     options = BuildOptions(args.max_batch, args.workspace, args.optimization_level)
@@ -72,7 +72,7 @@ def build_command(args: argparse.Namespace, console: Console) -> int:
     precisions = list(dict.fromkeys(args.precision or [choose_precision(bundle)]))
     # All of them first: a wrong name should not have to wait for a build.
     for precision in precisions:
-        require_tensorrt(bundle, precision)
+        require_buildable(bundle, precision)
     for precision in precisions:
         there = None if args.overwrite else existing_plan(bundle, precision, options)
         if there:

@@ -1,6 +1,6 @@
-"""Building a TensorRT plan on this device: checks, the child process that does it, and the plan's way to its place.
+"""Builds a TensorRT plan on this device: checks, starts the child process that builds, moves the plan into its place.
 
-Nothing half-built is ever left: the child writes to a hidden partial file, and only what it has built, gated and
+Nothing half-built is ever left: the child writes to a hidden partial file, and only a plan that it has built, gated and
 reported as done is moved into place, first the plan, then its sidecar.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from mma_edge.bundle import Bundle
 from mma_edge.child import Child, ChildDiedError, Message, Tell
-from mma_edge.engines.tensorrt.engine import lacking, probe
+from mma_edge.engines.tensorrt.engine import lacking, require_tensorrt
 from mma_edge.engines.tensorrt.gate import gate_inputs
 from mma_edge.engines.tensorrt.plan import FOLDER, Plan, check_plan, import_tensorrt, this_machine, write_plan
 from mma_edge.errors import BackendError, BundleError, OutputError, UsageError
@@ -35,12 +35,12 @@ HOST_SPARE_BYTES = 512 * MIB
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What a person may choose of a build.
+    """The user's choices for a build.
 
     Attributes:
-        max_batch: largest number of clips that run at once; larger ones are run in parts.
-        workspace_mib: scratch memory that one kernel may use; None: small on a Jetson, else 4 GiB at most.
-        optimization_level: 0 (built fast) to 5 (built long, may run faster); None: TensorRT's own default.
+        max_batch: largest number of clips that run at once; a larger batch runs in parts.
+        workspace_mib: scratch memory that one kernel may use; None: at most 512 MiB on a Jetson, 4 GiB elsewhere.
+        optimization_level: 0 (short build) to 5 (long build, may run faster); None: TensorRT's own default.
     """
 
     max_batch: int = 4
@@ -57,11 +57,7 @@ class BuildOptions:
 
 
 def choose_precision(bundle: Bundle) -> str:
-    """The bundle's precision that this GPU runs best.
-
-    Raises:
-        BackendError: it has none that TensorRT can run here.
-    """
+    """The bundle's precision that this GPU runs best; BackendError where TensorRT can run none of them here."""
     precisions = preferred("tensorrt")
     for precision in precisions:
         if precision in bundle.precisions and not lacking(precision):
@@ -70,7 +66,7 @@ def choose_precision(bundle: Bundle) -> str:
 
 
 def existing_plan(bundle: Bundle, precision: str, options: BuildOptions) -> Plan | None:
-    """The plan that is there already, if it may be loaded here and was built as the options say."""
+    """The plan that exists already, if it may be loaded here and was built with these options."""
     try:
         plan = check_plan(bundle, precision, this_machine(import_tensorrt()))
     except (BackendError, BundleError):
@@ -80,17 +76,10 @@ def existing_plan(bundle: Bundle, precision: str, options: BuildOptions) -> Plan
     return plan if all(builder.get(key) == value for key, value in asked.items()) else None
 
 
-def require_tensorrt(bundle: Bundle, precision: str) -> None:
+def require_buildable(bundle: Bundle, precision: str) -> None:
     """Raises BackendError or DependencyError when this precision of the bundle cannot be built here."""
-    import_tensorrt()
-    if reason := probe():
-        raise BackendError(reason, hint="mma-edge doctor shows what this machine can run")
-    if precision not in bundle.precisions:
-        raise BackendError(
-            f"bundle {bundle.folder} has no precision {precision}",
-            f"one of {', '.join(bundle.precisions)}",
-            f"export it with mma-export --precision {precision}",
-        )
+    require_tensorrt()
+    bundle.require(precision)
     if reason := lacking(precision):
         raise BackendError(reason, hint="build another --precision")
 
@@ -102,19 +91,18 @@ def build_plan(
     options: BuildOptions | None = None,
     follow: Tell = lambda message: None,
 ) -> Path:
-    """Build, gate and keep the plan of one precision; one that is there is replaced only by a finished one.
+    """Build, gate and keep the plan of one precision; an existing plan is replaced only by a finished one.
 
     Args:
-        clips: gives the real clips that the engine is judged on, see `gate.gate_inputs`; asked once nothing else
-            stands in the way.
-        follow: takes what the child says: {"phase", "steps"}, {"phase", "step"} or {"phase", "finished"}.
+        clips: gives the real clips that the engine is judged on, see `gate.gate_inputs`; called after all checks.
+        follow: takes the child's messages: {"phase", "steps"}, {"phase", "step"} or {"phase", "finished"}.
 
     Raises:
-        BackendError: TensorRT cannot do it here, or the build was killed. BundleError: it cannot read the graph.
+        BackendError: TensorRT cannot build it here, or the build was killed. BundleError: it cannot read the graph.
         ParityError: the engine computes something else. OutputError: the plan cannot be written.
     """
     options = options or BuildOptions()
-    require_tensorrt(bundle, precision)
+    require_buildable(bundle, precision)
     folder = bundle.folder / FOLDER
     _check_room(bundle, precision, folder)
     partial = folder / f".{precision}.plan.{os.getpid()}.partial"
@@ -151,13 +139,13 @@ def _check_room(bundle: Bundle, precision: str, folder: Path) -> None:
             f"copy it first: cp -r {bundle.folder} my-bundle",
         ) from error
     size = bundle.graph(precision).stat().st_size
-    # The plan is about the size of the graph's weights in float32 at most; the timing cache and a margin come to it.
+    # The plan is at most about as large as the graph's weights in float32; add the timing cache and a margin.
     needed, free = 2 * size + DISK_SPARE_BYTES, shutil.disk_usage(folder).free
     if needed > free:
         raise OutputError(
             f"{free / 1e6:.0f} MB are free at {folder}", f"{needed / 1e6:.0f} MB for the plan", "make room on the disk"
         )
-    # Read by the parser, held by the network, and copied into the plan.
+    # Three copies: the parser reads the weights, the network holds them, and the plan gets a copy.
     needed, available = 3 * size + HOST_SPARE_BYTES, available_memory()
     if available is not None and needed > available:
         raise BackendError(
@@ -168,7 +156,7 @@ def _check_room(bundle: Bundle, precision: str, folder: Path) -> None:
 
 
 def available_memory() -> int | None:
-    """Bytes that the system can give without swapping; None where it does not tell."""
+    """Bytes that the system can give without swapping; None where the system does not say."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -179,7 +167,7 @@ def available_memory() -> int | None:
 
 
 def _run_child(request: Message, precision: str, follow: Tell) -> dict[str, Any]:
-    """The sidecar that the child reports; its failure, however it comes, as one of our errors."""
+    """The sidecar that the child reports; every failure of the child becomes one of our errors."""
     phase = "start"
 
     def note(message: Message) -> None:
@@ -195,7 +183,7 @@ def _run_child(request: Message, precision: str, follow: Tell) -> dict[str, Any]
 
 
 def _death(child: ChildDiedError, during: str) -> BackendError:
-    """What is known of a child that ended without a word."""
+    """The error for a child that ended without a report, from its exit status and its last words."""
     if child.status == -signal.SIGKILL:
         return BackendError(
             f"the system killed TensorRT {during}, which it does when memory runs out",

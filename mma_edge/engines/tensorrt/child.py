@@ -1,8 +1,8 @@
-"""The part of a build that may be killed: `python -m mma_edge.engines.tensorrt.child REQUEST`.
+"""The part of a build that the system may kill: `python -m mma_edge.engines.tensorrt.child REQUEST`.
 
-TensorRT takes gigabytes while it tries kernels, and on a Jetson these are the processor's own; when they run out, the
-system kills the process. So it is a process of its own, which tells its parent (`tensorrt_build`) by JSON lines what
-it is doing, and leaves a plan that has passed the gate, or nothing.
+TensorRT takes gigabytes while it tries kernels, and a Jetson's GPU shares its memory with the processor; when memory
+runs out, the system kills the process. So this part runs in its own process, which tells its parent (`build`) in JSON
+lines what it is doing, and leaves a plan that has passed the gate, or nothing.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from mma_edge.bundle import Bundle, read_bundle
 from mma_edge.child import Tell, serve
 from mma_edge.engines.gpu.open import open_device_memory
 from mma_edge.engines.machine import is_jetson
-from mma_edge.engines.tensorrt.engine import TensorRTEngine, probe
+from mma_edge.engines.tensorrt.engine import TensorRTEngine, require_tensorrt
 from mma_edge.engines.tensorrt.gate import check_engine
 from mma_edge.engines.tensorrt.plan import (
     FOLDER,
     TIMING_CACHE,
     Plan,
-    import_tensorrt,
     make_logger,
     make_sidecar,
     profile_of,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 WORKSPACE_MIB, JETSON_WORKSPACE_MIB = 4096, 512
-"""Scratch memory that one kernel may use; a board shares its memory with everything else that runs on it."""
+"""Scratch memory that one kernel may use; on a Jetson it is also the processor's memory."""
 SPARE_BYTES = 256 * MIB
 MAX_NAMED_ERRORS = 3
 
@@ -47,9 +46,7 @@ MAX_NAMED_ERRORS = 3
 def build(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
     """Compile, gate; returns the sidecar of the plan, which lies at request["partial"]."""
     bundle, precision = read_bundle(request["bundle"]), request["precision"]
-    trt = import_tensorrt()
-    if reason := probe():
-        raise BackendError(reason, hint="mma-edge doctor shows what this machine can run")
+    trt = require_tensorrt()
     options = {key: request[key] for key in ("max_batch", "workspace_mib", "optimization_level")}
     options["workspace_mib"] = _workspace(bundle, precision, options["workspace_mib"])
     partial = Path(request["partial"])
@@ -72,8 +69,8 @@ def compile_plan(trt, bundle: Bundle, precision: str, options: dict[str, Any], t
     """The serialised engine of one of the bundle's graphs.
 
     Raises:
-        BundleError: TensorRT cannot read the graph; the first nodes that it refuses are named.
-        BackendError: it cannot build an engine of it here.
+        BundleError: TensorRT cannot read the graph; the message names the first nodes that it refuses.
+        BackendError: TensorRT cannot build an engine here.
     """
     logger = make_logger(trt)
     builder: trt.Builder = trt.Builder(logger)
@@ -82,7 +79,7 @@ def compile_plan(trt, bundle: Bundle, precision: str, options: dict[str, Any], t
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options["workspace_mib"] * MIB)
     if options["optimization_level"] is not None:
         config.builder_optimization_level = options["optimization_level"]
-    # Precision is what the graph says: float32 that stays float32 is not to be rounded to 10 bits either.
+    # The graph decides the precision: what stays float32 must not be rounded to TF32's 10 bits either.
     config.clear_flag(trt.BuilderFlag.TF32)
     profile: trt.IOptimizationProfile = builder.create_optimization_profile()
     for name, (smallest, likeliest, largest) in profile_of(bundle, options["max_batch"]).items():
@@ -104,12 +101,12 @@ def compile_plan(trt, bundle: Bundle, precision: str, options: dict[str, Any], t
 
 def _parse(trt, builder: trt.Builder, logger, bundle: Bundle, precision: str, tell: Tell) -> trt.INetworkDefinition:
     tell({"phase": "parse", "steps": 0})
-    # By name: the number behind it has moved between versions.
+    # By name: its number differs between versions.
     flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network: trt.INetworkDefinition = builder.create_network(flags)
     parser: trt.OnnxParser = trt.OnnxParser(network, logger)
     graph = bundle.graph(precision)
-    # From the file, not from bytes: weights may lie beside it.
+    # From the file, not from bytes: the weights may lie beside it.
     if not parser.parse_from_file(str(graph)):
         named = []
         for index in range(min(parser.num_errors, MAX_NAMED_ERRORS)):
@@ -124,7 +121,7 @@ def _parse(trt, builder: trt.Builder, logger, bundle: Bundle, precision: str, te
 
 
 def make_monitor(trt, tell: Tell) -> trt.IProgressMonitor:
-    """Passes on what the builder is doing; its methods are called from TensorRT's threads."""
+    """A monitor that tells the parent what the builder is doing; TensorRT calls its methods from its own threads."""
 
     class TellingMonitor(trt.IProgressMonitor):
         # Defined here because the base class exists only where TensorRT is installed.
@@ -145,11 +142,11 @@ def make_monitor(trt, tell: Tell) -> trt.IProgressMonitor:
 
 
 def _attach_timing_cache(config: trt.IBuilderConfig, path: Path) -> trt.ITimingCache | None:
-    """Timings of earlier builds, if they are of this device; an empty cache otherwise."""
+    """Timings of earlier builds on this device, else an empty cache."""
     stored = path.read_bytes() if path.is_file() else b""
     for content in (stored, b"") if stored else (b"",):
         cache: trt.ITimingCache | None = config.create_timing_cache(content)
-        # False: timings of another device are refused, not used.
+        # False: refuse timings of another device.
         if cache is not None and config.set_timing_cache(cache, False):
             return cache
     return None
@@ -159,16 +156,16 @@ def _save_timing_cache(cache: trt.ITimingCache | None, path: Path) -> None:
     if cache is None:
         return
     content: trt.IHostMemory = cache.serialize()
-    # A disk that is full makes the next build slower, nothing else.
+    # If the disk is full, the next build is slower; nothing else is lost.
     with contextlib.suppress(OSError), replaced(path) as aside:
         aside.write_bytes(bytes(content))
 
 
 def _workspace(bundle: Bundle, precision: str, asked_mib: int | None) -> int:
-    """MiB of scratch memory that a kernel may use: as asked, else the default or a quarter of what is free.
+    """MiB of scratch memory that a kernel may use: as asked, else the default but at most a quarter of the free memory.
 
     Raises:
-        BackendError: there is too little memory on the GPU for the build.
+        BackendError: the GPU has too little free memory for the build.
     """
     memory = open_device_memory()
     try:
@@ -178,7 +175,7 @@ def _workspace(bundle: Bundle, precision: str, asked_mib: int | None) -> int:
         memory.close()
     default = JETSON_WORKSPACE_MIB if is_jetson() else WORKSPACE_MIB
     workspace = min(default, free // 4 // MIB) if asked_mib is None else asked_mib
-    # The weights twice: as read, and in the engine.
+    # The weights count twice: as read, and in the engine.
     needed = 2 * bundle.graph(precision).stat().st_size + SPARE_BYTES + workspace * MIB
     if needed > free:
         raise BackendError(

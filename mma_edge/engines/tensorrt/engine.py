@@ -1,7 +1,6 @@
 """TensorRT 10.3 or later: runs a plan that `mma-edge build` made on this very device.
 
-Every name of the API that is used here is checked against the real bindings of 10.3, 10.13, 10.16 and 11.4, and the
-behaviour against a fake; none of it has run on a GPU yet.
+Every name of the API that is used here is checked against the real bindings of 10.3, 10.13, 10.16 and 11.4.
 """
 
 from __future__ import annotations
@@ -10,16 +9,17 @@ import contextlib
 import importlib.metadata
 import threading
 import weakref
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mma_edge.bundle import Bundle
-from mma_edge.engines.base import INPUTS, OUTPUT
+from mma_edge.engines.base import INPUTS, OUTPUT, why_unusable
 from mma_edge.engines.gpu.interface import DeviceMemory, GraphCaptureError
 from mma_edge.engines.gpu.open import open_device_memory
 from mma_edge.engines.gpu.open import probe as probe_device_memory
-from mma_edge.engines.machine import cuda_devices, driver_cuda_version
+from mma_edge.engines.machine import cuda_devices, dotted, driver_cuda_version
 from mma_edge.engines.tensorrt.plan import (
     Plan,
     build_command,
@@ -30,7 +30,7 @@ from mma_edge.engines.tensorrt.plan import (
     this_machine,
     usable,
 )
-from mma_edge.errors import BackendError, BundleError, DependencyError
+from mma_edge.errors import BackendError, BundleError
 from mma_edge.precisions import require
 
 if TYPE_CHECKING:
@@ -42,30 +42,35 @@ __all__ = ["TensorRTEngine", "open_engine", "probe", "usable"]
 def probe() -> str | None:
     """None when TensorRT can run here, else why not, with the remedy.
 
-    The driver is asked before anything of TensorRT is created: without a GPU its Runtime and Builder are null
-    inside, and using one ends the process.
+    It asks the driver before it creates anything of TensorRT: without a GPU TensorRT's Runtime and Builder are null
+    inside, and using one crashes the process.
     """
-    try:
-        import_tensorrt()
-    except (BackendError, DependencyError) as error:
-        return f"{error.what}: {error.hint}"
+    if reason := why_unusable(import_tensorrt):
+        return reason
     if not cuda_devices():
         return "TensorRT is installed, but NVIDIA's driver reports no GPU: check nvidia-smi, or use --backend cpu"
     cuda, needed = driver_cuda_version(), _cuda_major_of_package()
     if cuda is None or (needed is not None and cuda[0] < needed):
-        have = "no CUDA" if cuda is None else f"CUDA {cuda[0]}.{cuda[1]}"
+        have = "no CUDA" if cuda is None else f"CUDA {dotted(cuda)}"
         package = f"the installed TensorRT is for CUDA {needed}" if needed else "TensorRT is installed"
         return f"{package}, the driver has {have}: upgrade the driver, or install a TensorRT for its CUDA"
     return probe_device_memory()
 
 
+def require_tensorrt() -> ModuleType:
+    """TensorRT, which can run here; BackendError or DependencyError where it cannot."""
+    trt = import_tensorrt()
+    if reason := probe():
+        raise BackendError(reason, hint="mma-edge doctor shows what this machine can run")
+    return trt
+
+
 def lacking(precision: str) -> str | None:
-    """None when the GPU can compute in a precision, else what it lacks; asks the driver only."""
-    devices = cuda_devices()
+    """None when the GPU can compute in a precision, else what it lacks; asks only the driver."""
     least = require("tensorrt", precision).needs
-    if devices and devices[0].compute_capability < least:
-        have, need = (".".join(map(str, pair)) for pair in (devices[0].compute_capability, least))
-        return f"{devices[0].name} has compute capability {have}; {precision} needs {need}"
+    for gpu in cuda_devices()[:1]:
+        if gpu.compute_capability < least:
+            return f"{gpu.name} has compute capability {gpu.capability}; {precision} needs {dotted(least)}"
     return None
 
 
@@ -76,9 +81,7 @@ def open_engine(bundle: Bundle, precision: str) -> TensorRTEngine:
         DependencyError: TensorRT or cuda-python is missing. BundleError: the plan is damaged.
         BackendError: no GPU, a TensorRT that is too old, or no plan for this machine.
     """
-    trt = import_tensorrt()
-    if reason := probe():
-        raise BackendError(reason, hint="mma-edge doctor shows what this machine can run")
+    trt = require_tensorrt()
     if reason := lacking(precision):
         raise BackendError(reason, hint="use another --precision")
     return TensorRTEngine(bundle, check_plan(bundle, precision, this_machine(trt)))
@@ -87,14 +90,14 @@ def open_engine(bundle: Bundle, precision: str) -> TensorRTEngine:
 class TensorRTEngine:
     """A plan with its buffers, its stream and a CUDA graph per batch size.
 
-    Buffers are allocated once for the plan's largest batch, larger ones are run in parts. A context that was captured
-    must not be changed any more (it would change under its graph), so each batch size has an execution context of its
-    own; as they never run at once, they share one piece of device memory for their activations.
+    Buffers are allocated once, for the plan's largest batch; larger batches run in parts. A context that was captured
+    must not be changed any more (its graph would no longer fit), so each batch size has its own execution context; as
+    these never run at the same time, they share one piece of device memory for their activations.
 
     Attributes:
         backend: "tensorrt". precision: of the plan. details: one line for people; says when there is no CUDA graph.
         device_ms: time on the GPU of the last call of at most `max_batch` clips, copies included.
-        max_batch: clips that run at once.
+        max_batch: largest number of clips that run at once.
         notes: see `mma_edge.engines.base.Engine`.
     """
 
@@ -106,7 +109,8 @@ class TensorRTEngine:
         self.device_ms, self.notes = 0.0, ()
         self._lock = threading.Lock()
         self._session = _Session(trt, bundle, plan, memory or open_device_memory())
-        # At interpreter exit too, and before modules are torn down: TensorRT's objects must go before the CUDA context.
+        # Also at the interpreter's exit, before modules are torn down: TensorRT's objects must go before the CUDA
+        # context.
         self._closing = weakref.finalize(self, self._session.close)
         self._name = f"TensorRT {plan.sidecar['tensorrt']} on {plan.sidecar['gpu']}, {self._session.memory.library}"
 
@@ -129,19 +133,19 @@ class TensorRTEngine:
         return np.concatenate(parts) if parts else np.zeros((0, self._session.logits.shape[1]), np.float32)
 
     def close(self) -> None:
-        """Give the GPU back; closing twice is fine."""
+        """Release the GPU; closing twice is fine."""
         self._closing()
 
 
 class _Session:
-    """Everything that lives on the GPU; `close` releases it in the reverse order of its making."""
+    """Everything that lives on the GPU; `close`, called once, releases it in the reverse order of its making."""
 
     def __init__(self, trt, bundle: Bundle, plan: Plan, memory: DeviceMemory) -> None:
         self.memory, self.no_graph, self.device_ms = memory, "", 0.0
         self._trt = trt
         self._contexts: dict[int, trt.IExecutionContext] = {}
         self._graphs: dict[int, int] = {}
-        self._made, self._closed = contextlib.ExitStack(), False
+        self._made = contextlib.ExitStack()
         try:
             with memory.active():
                 self._open(bundle, plan)
@@ -153,14 +157,14 @@ class _Session:
         trt, memory = self._trt, self.memory
         self._logger = make_logger(trt)
         self._runtime: trt.Runtime | None = trt.Runtime(self._logger)
-        self._made.callback(self._forget, "_runtime")
+        self._made.callback(self.__dict__.pop, "_runtime")
         self._engine: trt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(plan.data)
         if self._engine is None:
             raise BundleError(
                 f"TensorRT cannot load {plan.path}{self._logger.because()}",
                 hint=f"build it again with: {build_command(bundle, plan.sidecar['precision'])} --overwrite",
             )
-        self._made.callback(self._forget, "_engine")
+        self._made.callback(self.__dict__.pop, "_engine")
         self._check_tensors(bundle, plan)
 
         shapes = {name: largest for name, (_, _, largest) in profile_of(bundle, plan.max_batch).items()}
@@ -179,7 +183,7 @@ class _Session:
         self._made.callback(self._destroy_graphs)
 
     def run(self, frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
-        """At most max_batch clips -> logits float32 (n, C), the caller's own."""
+        """At most max_batch clips -> logits float32 (n, C), a copy."""
         count = len(frames)
         with self.memory.active():
             np.copyto(self._host["frames"][:count], frames)
@@ -197,7 +201,7 @@ class _Session:
             return self.logits[:count].copy()
 
     def _prepare(self, count: int) -> None:
-        """A context for this batch size, warmed up, and its CUDA graph when it can be captured."""
+        """Make a context for this batch size, warm it up, and capture its CUDA graph where that is possible."""
         trt = self._trt
         context: trt.IExecutionContext = self._engine.create_execution_context(
             trt.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -214,7 +218,7 @@ class _Session:
             raise BackendError(f"TensorRT does not take a batch of {count}{self._logger.because()}")
         self._contexts[count] = context
         try:
-            # Once without capturing: TensorRT finishes setting up a context in its first enqueue.
+            # Once without capture: TensorRT finishes setting up a context in its first enqueue.
             self._enqueue(count)
             self.memory.synchronize(self._stream)
         except BaseException:
@@ -228,7 +232,7 @@ class _Session:
             self.no_graph = str(error)
 
     def _enqueue(self, count: int) -> None:
-        """Copy in, compute, copy out: all in the stream's order."""
+        """Copy in, compute, copy out, in the stream's order."""
         memory, stream = self.memory, self._stream
         for name in INPUTS:
             memory.to_device(self._device[name], self._host[name][:count], stream)
@@ -238,7 +242,7 @@ class _Session:
         memory.to_host(self.logits[:count], self._device[OUTPUT], stream)
 
     def _check_tensors(self, bundle: Bundle, plan: Plan) -> None:
-        """The engine's inputs and output are those of the contract, its profile the sidecar's."""
+        """BundleError unless the engine has the contract's inputs and output and the sidecar's profile."""
         trt = self._trt
         engine: trt.ICudaEngine = self._engine
         kinds = {name: trt.DataType.UINT8 if kind == "uint8" else trt.DataType.FLOAT for name, kind in INPUTS.items()}
@@ -271,13 +275,7 @@ class _Session:
         while self._graphs:
             self.memory.destroy_graph(self._graphs.popitem()[1])
 
-    def _forget(self, name: str) -> None:
-        setattr(self, name, None)
-
     def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
         try:
             with self.memory.active():
                 self._made.close()
@@ -286,7 +284,7 @@ class _Session:
 
 
 def _cuda_major_of_package() -> int | None:
-    """CUDA that the pip package of TensorRT was made for; None when it did not come by pip."""
+    """The CUDA version that TensorRT's pip package was made for; None when pip did not install it."""
     for major in (13, 12, 11):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             importlib.metadata.version(f"tensorrt-cu{major}-bindings")

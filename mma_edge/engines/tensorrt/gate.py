@@ -1,13 +1,13 @@
 """The gate of a TensorRT engine: on this device, on real clips, against the fp32 graph of the same bundle.
 
-Vision transformers have come out of TensorRT silently wrong, in fp32 too, so no engine is kept unseen.
+TensorRT engines of vision transformers have been silently wrong, even in fp32, so no engine is kept unchecked.
 
     fp32        largest difference of a logit at most 1e-2 (TF32 is off)
-    fp16, bf16  the same class first in at least 99.5 % of the clips
-    int8        in at least 98 %
+    fp16, bf16  the same class comes first in at least 99.5 % of the clips
+    int8        the same class comes first in at least 98 % of the clips
 
-The clips are real ones, as they are and with one modality missing. The bundle's golden inputs (noise) count for fp32's
-difference, and must come out as near to the golden logits as the self-test asks whenever the engine is opened.
+The clips are real, as they are and with one modality missing. The bundle's golden inputs (noise) count for fp32's
+difference as well, and their logits must be as close to the golden logits as the self-test at opening demands.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from mma_edge.types import Clip
 
 MAX_FP32_DIFFERENCE = 1e-2
 TIE = 1e-2
-"""Where the two best fp32 logits lie closer than this either of them may come first."""
+"""Where the two best fp32 logits are closer than this, either class may come first."""
 HOP_S = 0.25
 WHOLE_CLIPS, VIDEO_ONLY, AUDIO_ONLY = 16, 4, 4
-"""Number of clips; the reference runs on the processor, seconds per clip for a ViT-B on a small board."""
+"""Number of clips; the reference runs on the processor, where a ViT-B takes seconds per clip on a small board."""
 
 
 def gate_inputs(clips: Sequence[Clip]) -> tuple[np.ndarray, np.ndarray]:
-    """What an engine is judged on: frames uint8 (N, 16, S, S, 3), mel float32 (N, 512, 128).
+    """The inputs that an engine is judged on: frames uint8 (N, 16, S, S, 3), mel float32 (N, 512, 128).
 
-    Up to 16 of the clips that have both modalities, evenly spread, then up to 4 with the video and 4 with the sound
-    alone.
+    Up to 16 of the clips that have both modalities, evenly spread, then up to 4 with only the video and 4 with only
+    the sound.
     """
     both = [(clip.frames, clip.mel) for clip in clips if clip.frames is not None and clip.mel is not None]
     chosen = _spread(both, WHOLE_CLIPS)
@@ -51,16 +51,16 @@ def gate_inputs(clips: Sequence[Clip]) -> tuple[np.ndarray, np.ndarray]:
 def check_engine(
     bundle: Bundle, engine: Engine, frames: np.ndarray, mel: np.ndarray, tell: Tell = lambda message: None
 ) -> dict[str, Any]:
-    """Figures of an engine that passes.
+    """The figures of an engine that passes.
 
     Args:
-        bundle: with fp32 the reference is its fp32 graph, without it the graph of the same precision.
+        bundle: its fp32 graph is the reference; where it has none, the graph of the engine's precision is.
         engine: of this bundle.
         frames, mel: see `gate_inputs`.
         tell: takes {"phase": "gate", "steps"} and {"phase": "gate", "step"}.
 
     Raises:
-        ParityError: it does not pass.
+        ParityError: the engine does not pass.
     """
     precision = engine.precision
     golden_frames, golden_mel, golden, _ = bundle.golden
@@ -72,7 +72,7 @@ def check_engine(
         inputs = {"frames": frames[row : row + 1], "mel": mel[row : row + 1]}
         reference.append(session.run(["logits"], inputs)[0][0])
         tell({"phase": "gate", "step": row + 1})
-    # Every batch size that will be used: 1 alone, then full batches with a rest.
+    # Every batch size that will be used: one clip, then full batches and a rest.
     alone = np.concatenate([engine(frames[row : row + 1], mel[row : row + 1]) for row in range(len(frames))])
     together = engine(frames, mel)
     figures = compare(np.stack(reference).astype(np.float32), alone, together)
@@ -92,9 +92,9 @@ def check_engine(
 
 
 def compare(reference: np.ndarray, alone: np.ndarray, together: np.ndarray) -> dict[str, Any]:
-    """Figures of logits float32 (N, C), computed clip by clip and in batches, against the reference: the worse ones."""
+    """Compare logits float32 (N, C), computed clip by clip and in batches, with the reference: the worse figures."""
     ways = [agreement(reference, logits, TIE) for logits in (alone, together)]
-    # NaN compares as false everywhere: it would otherwise hide behind the maximum.
+    # Every comparison with NaN is false: the maximum could hide it.
     finite = all(way.finite for way in ways)
     worst = max(ways, key=lambda way: way.max_difference) if finite else None
     return {
@@ -108,7 +108,7 @@ def compare(reference: np.ndarray, alone: np.ndarray, together: np.ndarray) -> d
 
 
 def shortcoming(precision: str, figures: dict[str, Any], tolerance: float) -> tuple[str, str] | None:
-    """None when the figures pass, else what they are and what they had to be; `tolerance` is the self-test's."""
+    """None when the figures pass, else what was found and what was expected; `tolerance` is the self-test's."""
     if not figures["finite"] or not np.isfinite(figures["golden_difference"]):
         return "its logits are not finite", "finite logits"
     if precision == "fp32":
@@ -126,7 +126,7 @@ def shortcoming(precision: str, figures: dict[str, Any], tolerance: float) -> tu
 
 
 def _device_ms(engine: Engine, frames: np.ndarray, mel: np.ndarray, repeat: int = 20) -> float | None:
-    """Median time on the device for one clip, copies included; None for an engine that does not measure it."""
+    """Median time on the device for one clip, copies included; None when the engine does not measure it."""
     if not hasattr(engine, "device_ms"):
         return None
     times_ms = []

@@ -1,11 +1,11 @@
 """TensorRT plans of a bundle: where they lie, what is written beside each, and which may be loaded.
 
     BUNDLE/engines/fp16.plan     what TensorRT serialised, nothing before or after it
-    BUNDLE/engines/fp16.json     the sidecar: what it was built from, by what, on what
+    BUNDLE/engines/fp16.json     the sidecar: from which graph, by which version and on which device it was built
     BUNDLE/engines/timing.cache  kernel timings of this device, which make the next build short
 
-A plan is code of one TensorRT version for one kind of GPU. Only a plan whose sidecar matches this machine, this
-bundle and the plan's own SHA-256 is ever given to TensorRT; whatever differs is named, with the command that mends it.
+A plan is code of one TensorRT version for one kind of GPU. TensorRT only ever gets a plan whose sidecar matches this
+machine, this bundle and the plan's own SHA-256; the error names everything that differs, and the command that helps.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from mma_edge.bundle import ENGINES, Bundle, sha256
 from mma_edge.clip import input_shapes
-from mma_edge.engines.machine import cuda_devices, driver_cuda_version, platform_name
-from mma_edge.errors import BackendError, BundleError, DependencyError
+from mma_edge.engines.machine import cuda_devices, dotted, driver_cuda_version, first_gpu, platform_name
+from mma_edge.errors import BackendError, BundleError, DependencyError, first_line
 from mma_edge.files import replaced
 
 if TYPE_CHECKING:
@@ -36,19 +36,19 @@ TIMING_CACHE = "timing.cache"
 SIDECAR_VERSION = 1
 MIN_TENSORRT = (10, 3)
 BUILD_RULES = {"strongly_typed": True, "tf32": False}
-"""How this version builds every plan; a plan built by other rules is built again."""
+"""How this version builds every plan; a plan built by other rules must be built again."""
 INSTALL = 'pip install "mma-edge[tensorrt]"; on a Jetson: sudo apt-get install python3-libnvinfer, and a venv '
 INSTALL += "made with --system-site-packages"
 KEPT_LINES = 20
-"""TensorRT's own last words, kept so that an error can say why."""
+"""How many of TensorRT's last errors are kept, so that our error can say why."""
 
 Profile = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
-"""Input -> its smallest, likeliest and largest shape."""
+"""Input -> its smallest, most likely and largest shape."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a plan depends on besides the graph; the texts are compared as they are."""
+    """What a plan depends on besides the graph; each text must be equal."""
 
     tensorrt: str
     gpu: str
@@ -59,10 +59,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan that has been checked against its sidecar, this machine and the bundle.
+    """A plan that was checked against its sidecar, this machine and the bundle.
 
     Attributes:
-        data: what TensorRT deserialises. Read once, so that what was hashed is what is loaded.
+        data: the bytes for TensorRT. Read once, so that the bytes that were hashed are the ones that are loaded.
         max_batch: largest N of its profile.
         sidecar: as written.
     """
@@ -74,10 +74,10 @@ class Plan:
 
 
 def import_tensorrt() -> ModuleType:
-    """The installed TensorRT, which is new enough. Importing it touches no GPU.
+    """The installed TensorRT, if it is new enough. The import does not touch the GPU.
 
     Raises:
-        DependencyError: not installed, or its libraries are not. BackendError: too old.
+        DependencyError: it or its libraries are not installed. BackendError: it is too old.
     """
     try:
         trt = importlib.import_module("tensorrt")
@@ -85,13 +85,11 @@ def import_tensorrt() -> ModuleType:
     except ModuleNotFoundError as error:
         raise DependencyError("TensorRT's Python package is not installed", hint=INSTALL) from error
     except Exception as error:  # half an installation: the loader's OSError, or an AttributeError of an empty package
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DependencyError(f"TensorRT cannot be imported: {reason}", hint=INSTALL) from error
+        raise DependencyError(f"TensorRT cannot be imported: {first_line(error)}", hint=INSTALL) from error
     if version_of(version) < MIN_TENSORRT:
-        least = ".".join(map(str, MIN_TENSORRT))
         raise BackendError(
             f"TensorRT {version} is too old: its networks cannot be strongly typed as these graphs need",
-            f"{least} or newer",
+            f"{dotted(MIN_TENSORRT)} or newer",
             "upgrade TensorRT (Jetson: JetPack 6.1 or newer), or use --backend cuda or cpu",
         )
     return trt
@@ -104,12 +102,10 @@ def version_of(text: str) -> tuple[int, int]:
 
 
 def this_machine(trt: ModuleType) -> Machine:
-    """Raises BackendError when the driver knows no GPU."""
-    devices, cuda = cuda_devices(), driver_cuda_version()
-    if not devices or cuda is None:
-        raise BackendError("no CUDA device answers", "an NVIDIA GPU and its driver", "see mma-edge doctor")
-    capability = ".".join(map(str, devices[0].compute_capability))
-    return Machine(trt.__version__, devices[0].name, capability, ".".join(map(str, cuda)), platform_name())
+    """Raises BackendError when the driver reports no GPU."""
+    cuda = driver_cuda_version()
+    gpu = first_gpu(cuda_devices() if cuda else [])
+    return Machine(trt.__version__, gpu.name, gpu.capability, dotted(cuda), platform_name())
 
 
 def plan_path(bundle: Bundle, precision: str) -> Path:
@@ -121,18 +117,18 @@ def sidecar_path(bundle: Bundle, precision: str) -> Path:
 
 
 def build_command(bundle: Bundle, precision: str) -> str:
-    """What a person types to have this plan built."""
+    """The command that builds this plan."""
     return f"mma-edge build {shlex.quote(str(bundle.folder))} --precision {precision}"
 
 
 def profile_of(bundle: Bundle, max_batch: int) -> Profile:
-    """Shapes of the inputs for N from 1 to max_batch; one clip is the likeliest."""
+    """Shapes of the inputs for N from 1 to max_batch; one clip is the most likely."""
     shapes = input_shapes(bundle.image_size)
     return {name: tuple((count, *shape) for count in (1, 1, max_batch)) for name, shape in shapes.items()}
 
 
 def make_sidecar(bundle: Bundle, precision: str, machine: Machine, plan: Path, options: dict, gate: dict) -> dict:
-    """What stands beside a plan: see `check_plan` for what each line must match."""
+    """The record beside a plan; `check_sidecar` shows what each line must match."""
     return {
         "sidecar_version": SIDECAR_VERSION,
         "precision": precision,
@@ -146,7 +142,7 @@ def make_sidecar(bundle: Bundle, precision: str, machine: Machine, plan: Path, o
 
 
 def write_plan(bundle: Bundle, precision: str, partial: Path, sidecar: dict) -> Path:
-    """Move a finished plan to its place, then its sidecar; between the two the plan's SHA-256 keeps it from use."""
+    """Move a finished plan to its place, then its sidecar; between the two the old SHA-256 prevents the plan's use."""
     plan = plan_path(bundle, precision)
     with replaced(sidecar_path(bundle, precision)) as aside:
         aside.write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
@@ -174,7 +170,7 @@ def check_plan(bundle: Bundle, precision: str, machine: Machine) -> Plan:
     """The plan of a precision, if it may be loaded here.
 
     Raises:
-        BackendError: there is none, or it was built elsewhere or from something else: what differs is named.
+        BackendError: there is none, or it was built elsewhere or from something else: the message names what differs.
         BundleError: the plan or its sidecar is damaged.
     """
     sidecar, path = check_sidecar(bundle, precision, machine), plan_path(bundle, precision)
@@ -189,7 +185,7 @@ def check_plan(bundle: Bundle, precision: str, machine: Machine) -> Plan:
 
 
 def check_sidecar(bundle: Bundle, precision: str, machine: Machine) -> dict[str, Any]:
-    """The sidecar of a plan that is there, if all it says is so here; the plan itself is not read. Raises as above."""
+    """The sidecar of an existing plan, if all of it fits here; does not read the plan. Raises as `check_plan` does."""
     path, remedy = plan_path(bundle, precision), f"build it here with: {build_command(bundle, precision)}"
     if not path.is_file():
         raise BackendError(
@@ -197,7 +193,7 @@ def check_sidecar(bundle: Bundle, precision: str, machine: Machine) -> dict[str,
         )
     sidecar = _read_sidecar(sidecar_path(bundle, precision), remedy)
     profile = _as_lists(profile_of(bundle, sidecar["builder"]["max_batch"]))
-    # Name of what may differ -> (what the sidecar says, what is so now).
+    # Name of what may differ -> (the sidecar's value, the value here).
     pairs = {
         "TensorRT": (sidecar["tensorrt"], machine.tensorrt),
         "GPU": (sidecar["gpu"], machine.gpu),
@@ -240,14 +236,14 @@ def _read_sidecar(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def _as_lists(profile: Profile) -> dict[str, list[list[int]]]:
-    """As JSON gives it back."""
+    """The profile as JSON returns it."""
     return {name: [list(shape) for shape in shapes] for name, shapes in profile.items()}
 
 
 def make_logger(trt) -> trt.ILogger:
     """A logger that keeps the last errors and prints nothing.
 
-    Its `because()` is ": <the last error>" or "", for the end of a message.
+    Its `because()` is ": <the first error that is kept>" or "", for the end of a message.
     """
 
     class KeepingLogger(trt.ILogger):
@@ -259,11 +255,11 @@ def make_logger(trt) -> trt.ILogger:
 
         def log(self, severity, msg) -> None:
             if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
-                with self._lock:  # TensorRT logs from threads of its own
+                with self._lock:  # TensorRT logs from its own threads
                     self._errors.append(" ".join(str(msg).split()))
 
         def because(self) -> str:
-            # The first of a chain says most: those after it are its consequences.
+            # The first error of a chain says most: the later ones are its consequences.
             return f": {self._errors[0][:300]}" if self._errors else ""
 
     return KeepingLogger()
