@@ -1,8 +1,8 @@
-"""What travels between the rooms: frozen dataclasses, numpy inside.
+"""The data that travels between the parts of the runtime: frozen dataclasses with numpy arrays.
 
-One clock: `time_s` is the presentation time of the source in seconds (PTS of a file, capture
-time of a live device), the same for frames and sound. `arrival_s` is `time.monotonic()` when
-the datum entered this process, and serves to tell its age.
+One clock: `time_s` is the presentation time of the source in seconds (PTS of a file, capture time of a live device),
+the same for frames and sound. `arrival_s` is `time.monotonic()` when the datum entered this process; its age is
+counted from it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ TIME_DIGITS, PROBABILITY_DIGITS, PIXEL_DIGITS, AGE_DIGITS = 3, 6, 1, 1
 """Decimals of a record's seconds, probabilities, pixels and milliseconds."""
 Box = tuple[float, float, float, float]
 """(x0, y0, x1, y1) in pixels of the upright frame; x1, y1 exclusive; may reach past the border."""
+
+
+def as_box(values: np.ndarray) -> Box:
+    """An array (4,) as a Box."""
+    return tuple(map(float, values))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -39,7 +44,7 @@ class AudioChunk:
 
     Attributes:
         samples: float32 (channels, n) in [-1, 1].
-        sample_rate_hz: the source's own rate; never resampled.
+        sample_rate_hz: the source's own rate.
         time_s: presentation time of the first sample in seconds.
         arrival_s: `time.monotonic()` at decoding or capture.
     """
@@ -61,8 +66,8 @@ class Face:
 
     Attributes:
         track_id: stable number of this person's track, from 1.
-        box: where it is, pixels of the frame.
-        score: probability of being a face, 0 to 1.
+        box: its place in the frame, pixels.
+        score: probability that it is a face, 0 to 1.
     """
 
     track_id: int
@@ -76,12 +81,12 @@ class Clip:
 
     Attributes:
         start_s, end_s: the window in presentation time.
-        track_id: the face track, None when no face was in the window.
+        track_id: the face track, None when the window has no face.
         box: newest face box of the window, None without a face.
         frames: uint8 (16, S, S, 3) RGB crops, None without a face.
         mel: float32 (512, 128) log-mel before normalisation, None without sound.
         newest_arrival_s: `time.monotonic()` at which the newest datum of the window arrived.
-        times_s: presentation time of each of the frames; empty where nobody asked (a whole file, no face).
+        times_s: presentation time of each of the frames; empty for a whole file and without a face.
     """
 
     start_s: float
@@ -100,9 +105,9 @@ class Emotion:
 
     Attributes:
         start_s, end_s: the window in presentation time (PTS) of the source, seconds.
-        track_id: the face track, None when the answer rests on the voice alone.
+        track_id: the face track, None when the answer comes from the voice alone.
         box: newest face box of the window in pixels, None without a face.
-        modalities: those present, from ("video", "audio").
+        modalities: those that the clip has, from ("video", "audio").
         labels: class names, in the order of `probabilities`.
         probabilities: float32 (C,), sum 1, calibrated by the bundle's temperature.
         age_ms: time between the arrival of the newest datum and this answer, milliseconds.

@@ -1,6 +1,7 @@
 """Faces: find them (`detect`), follow them (`track`), cut them out (`crop`).
 
-Detector and tracker load OpenCV, so they are imported from their own modules: who has ready crops needs `resize` alone.
+Import the detector and the tracker from their own modules: they load OpenCV, and a caller with ready crops only needs
+`resize`.
 """
 
 from mma_edge.faces.crop import centre_crop, crop_face, resize

@@ -1,4 +1,4 @@
-"""Cutting the face out of a frame, as the authors of MMA-DFER cut MAFW (an MTCNN box, squared), and resizing it with
+"""Cuts the face out of a frame as the authors of MMA-DFER did for MAFW (an MTCNN box, squared), and resizes it with
 Pillow, the library that resized the training frames.
 """
 
@@ -12,12 +12,11 @@ from mma_edge.types import Box
 
 
 def square_box(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
-    """Square a face box on its longer side and cut it at the border of the frame.
+    """Widen a face box to a square of its longer side and cut it at the border of the frame.
 
-    Corners are rounded and the first one is cut at 0 *before* the sides are compared; the shorter
-    side then grows by half the difference at both ends. So a box at the border, or one whose sides
-    differ by an odd number, may come out not quite square: the resize that follows stretches it, as
-    it did in training.
+    Corners are rounded and the first one is cut at 0 *before* the sides are compared; the shorter side then grows by
+    half the difference at both ends. So a box at the border, or one whose sides differ by an odd number, may not become
+    quite square: the resize that follows stretches it, as it did in training.
 
     Args:
         box: (x0, y0, x1, y1) in pixels of the frame.
@@ -49,7 +48,7 @@ def crop_face(image: np.ndarray, box: Box) -> np.ndarray:
 
 
 def centre_box(image: np.ndarray) -> Box:
-    """The central square of half the shorter side: the authors' answer to a frame without a face.
+    """The central square of half the shorter side: what the authors use for a frame without a face.
 
     (x0, y0, x1, y1) with sides 2r, r = min(H, W) // 2 // 2, of `image` uint8 (H, W, 3).
     """
@@ -68,9 +67,9 @@ def centre_crop(image: np.ndarray) -> np.ndarray:
 
 
 def resize(crop: np.ndarray, size: int) -> np.ndarray:
-    """Resize to a square with Pillow's BILINEAR, which averages over the source area when shrinking.
+    """Resize to a square with Pillow's BILINEAR, which averages over the source area when it shrinks.
 
-    OpenCV's INTER_LINEAR samples four pixels whatever the factor, and gives another picture.
+    OpenCV's INTER_LINEAR always samples four pixels, whatever the factor, and gives another picture.
 
     Args:
         crop: uint8 (h, w, 3) RGB, any strides.
@@ -79,17 +78,17 @@ def resize(crop: np.ndarray, size: int) -> np.ndarray:
     Returns:
         uint8 (size, size, 3), contiguous, never a view of `crop`.
     """
-    _check(crop)
+    check_image(crop)
     if size < 1:
         raise UsageError(f"resize to {size} pixels", "a size of at least 1")
     picture = Image.fromarray(np.ascontiguousarray(crop)).resize((size, size), Image.Resampling.BILINEAR)
     return np.array(picture)
 
 
-def _check(image: np.ndarray) -> None:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        raise UsageError(f"picture of {getattr(image, 'dtype', type(image).__name__)}", "a uint8 array")
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise UsageError(f"picture of shape {image.shape}", "(height, width, 3) RGB")
-    if 0 in image.shape:
-        raise UsageError(f"empty picture of shape {image.shape}", "at least one pixel")
+def check_image(image: np.ndarray) -> None:
+    """UsageError unless this is uint8 (H, W, 3) and not empty."""
+    expected = "a uint8 array (height, width, 3) RGB, not empty"
+    if not isinstance(image, np.ndarray):
+        raise UsageError(f"picture of type {type(image).__name__}", expected)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise UsageError(f"picture of {image.dtype} {image.shape}", expected)

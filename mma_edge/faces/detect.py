@@ -1,8 +1,8 @@
 """Face detection: MTCNN (Zhang et al. 2016, doi 10.1109/LSP.2016.2603342) on onnxruntime's CPU provider.
 
-The cascade, its thresholds and its suppression follow facenet-pytorch 2.6.0, whose weights the
-assets hold; MMA-DFER's crops of MAFW were made with MTCNN boxes. Two differences: it
-runs on a shrunken copy of the frame, and `refine` runs the last network alone on known boxes.
+The cascade, its thresholds and its suppression follow facenet-pytorch 2.6.0; the assets hold its weights. MMA-DFER's
+crops of MAFW were made with MTCNN boxes. Two differences: this detector runs on a shrunken copy of the frame, and
+`refine` runs only the last network, on known boxes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 
 from mma_edge.engines.session import open_session
 from mma_edge.errors import BundleError, UsageError
-from mma_edge.types import Box
+from mma_edge.faces.crop import check_image
+from mma_edge.types import Box, as_box
 
 ASSETS = Path(__file__).parent.parent / "assets" / "mtcnn"
 THRESHOLDS = (0.6, 0.7, 0.7)
@@ -29,10 +30,10 @@ PYRAMID_FACTOR = 0.709
 P_WINDOW, P_STRIDE, R_SIDE, O_SIDE = 12, 2, 24, 48
 """Pixels: P-Net's window and its stride, inputs of R-Net and O-Net."""
 MAX_CANDIDATES = 400
-"""Most windows per pyramid scale, and in all, handed on: bounds the time that a noisy picture takes."""
+"""Most windows that are handed on, per pyramid scale and in all: bounds the time that a noisy picture takes."""
 
 LOOKS = np.array([(0, 0, 1), (0, 0, 0.85), (0, 0, 1.2), (-0.08, 0, 1), (0.08, 0, 1), (0, -0.08, 1), (0, 0.08, 1)])
-"""Crops that `confirm` takes: x and y shift in sides of the square box, and size in the same. Each mirrored too."""
+"""Crops that `confirm` takes: shift in x and y, and size, all in sides of the square box. Each is mirrored as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ class Detection:
     """A face in one image.
 
     Attributes:
-        box: pixels of the image given, may reach past its border.
-        score: O-Net's probability of being a face, 0 to 1.
+        box: in pixels of the given image, may reach past its border.
+        score: O-Net's probability that it is a face, 0 to 1.
     """
 
     box: Box
@@ -52,15 +53,14 @@ class MTCNNDetector:
     """Finds faces in an image (`detect`), or finds them again near known places (`refine`).
 
     Args:
-        min_face_px: smallest face looked for, in pixels of the shrunken frame: with the defaults
-            1/24 of the longest side of any larger frame (80 px of 1920).
+        min_face_px: smallest face that is looked for, in pixels of the shrunken frame: with the defaults 1/24 of the
+            longest side of any larger frame (80 px of 1920).
         max_side_px: longest side of the shrunken frame; smaller frames stay as they are.
         num_threads: CPU threads for each network.
         assets: folder with `pnet.onnx`, `rnet.onnx`, `onet.onnx` and `SOURCE.json`.
 
     Raises:
-        BundleError: a network is missing or changed.
-        DependencyError: onnxruntime is not installed.
+        BundleError: a network is missing or was changed. DependencyError: onnxruntime is not installed.
     """
 
     def __init__(
@@ -73,21 +73,17 @@ class MTCNNDetector:
         self._pnet, self._rnet, self._onet = _load_sessions(Path(assets), num_threads)
 
     def detect(self, image: np.ndarray) -> list[Detection]:
-        """All faces of an image, largest first.
-
-        Args:
-            image: uint8 (H, W, 3) RGB.
-        """
-        _check_image(image)
+        """All faces of an image, uint8 (H, W, 3) RGB, largest first."""
+        check_image(image)
         height, width = image.shape[:2]
         shrink = min(1.0, self.max_side_px / max(height, width))
         if shrink < 1.0:
             size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         boxes, scores = self._output(image, self._reject(image, self._propose(image)))
-        # Sides are rounded each on its own, so are the two ratios back.
+        # Each side was rounded on its own, so each has its own ratio back.
         boxes = boxes * np.tile((width / image.shape[1], height / image.shape[0]), 2)
-        found = [Detection(_as_box(box), float(score)) for box, score in zip(boxes, scores, strict=True)]
+        found = [Detection(as_box(box), float(score)) for box, score in zip(boxes, scores, strict=True)]
         return sorted(found, key=lambda d: (d.box[0] - d.box[2]) * (d.box[3] - d.box[1]))
 
     def refine(self, image: np.ndarray, boxes: Sequence[Box]) -> list[Detection | None]:
@@ -98,9 +94,9 @@ class MTCNNDetector:
             boxes: where the faces were, for instance in the frame before.
 
         Returns:
-            One entry per box, in order: the face, or None where there is none any more.
+            One entry per box, in order: the face, or None where there is no face any more.
         """
-        _check_image(image)
+        check_image(image)
         if not boxes:
             return []
         squares = squared(np.asarray(boxes, np.float64).reshape(-1, 4))
@@ -110,22 +106,22 @@ class MTCNNDetector:
             probability, offsets = _run(self._onet, crops)
             for i, score, box in zip(inside, probability, _moved(squares[inside], offsets), strict=True):
                 if score >= THRESHOLDS[2]:
-                    answers[i] = Detection(_as_box(box), float(score))
+                    answers[i] = Detection(as_box(box), float(score))
         return answers
 
     def confirm(self, image: np.ndarray, boxes: Sequence[Box]) -> list[float]:
-        """How firmly each box is a face: O-Net's mean probability over shifted, scaled and mirrored crops.
+        """How surely each box is a face: O-Net's mean probability over shifted, scaled and mirrored crops.
 
-        A hand or a crease in a shirt may score 0.98 once, but seldom in all of them.
+        A hand or a crease in a shirt may score 0.98 in one crop, but seldom in all of them.
 
         Args:
             image: uint8 (H, W, 3) RGB.
-            boxes: face boxes of this very image.
+            boxes: face boxes of this same image.
 
         Returns:
             0 to 1 for each box, in order.
         """
-        _check_image(image)
+        check_image(image)
         answers = []
         for square in squared(np.asarray(boxes, np.float64).reshape(-1, 4)):
             side, centre = square[2] - square[0], np.tile((square[:2] + square[2:]) / 2, 2)
@@ -139,7 +135,7 @@ class MTCNNDetector:
         return answers
 
     def _propose(self, image: np.ndarray) -> np.ndarray:
-        """P-Net over a pyramid of the image: square candidates (n, 4)."""
+        """Run P-Net over a pyramid of the image: square candidates (n, 4)."""
         height, width = image.shape[:2]
         scale = P_WINDOW / self.min_face_px
         reach, first = np.array([1, 1, P_WINDOW, P_WINDOW]), np.array([1, 1, 0, 0])
@@ -151,8 +147,8 @@ class MTCNNDetector:
             rows, columns = np.nonzero(probability[0] >= THRESHOLDS[0])
             score = probability[0, rows, columns]
             corners = np.stack([columns, rows, columns, rows], axis=1) * float(P_STRIDE)
-            # Published: 1-based pixels, floor((2i + 1) / scale) to floor((2i + 12) / scale), the last one
-            # included. Here pixels count from 0 and the end is excluded, so only the start moves by one.
+            # Published: pixels count from 1, from floor((2i + 1) / scale) to floor((2i + 12) / scale), including the
+            # last one. Here pixels count from 0 and the end is excluded, so only the start moves by one.
             window = np.floor((corners + reach) / scale) - first
             kept = suppress(window, score, 0.5)[:MAX_CANDIDATES]
             windows.append(window[kept])
@@ -187,7 +183,7 @@ class MTCNNDetector:
 
 
 def overlap(box: np.ndarray, others: np.ndarray, of_smaller: bool = False) -> np.ndarray:
-    """Intersection of `box` (4,) with each of `others` (n, 4) over their union, or over the smaller's area: (n,)."""
+    """Intersection of `box` (4,) with each of `others` (n, 4), over their union or the smaller box's area: (n,)."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     shared = sides.clip(0).prod(axis=1)
     area, areas = (box[2:] - box[:2]).prod(), (others[:, 2:] - others[:, :2]).prod(axis=1)
@@ -214,17 +210,15 @@ def squared(boxes: np.ndarray) -> np.ndarray:
 
 
 def _moved(boxes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Boxes (n, 4) with each corner moved by a network's answer, given in widths and heights."""
+    """Boxes (n, 4) with each corner moved by a network's answer, in widths and heights of the box."""
     return boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
 
 
 def _crops(image: np.ndarray, boxes: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut out each box that touches the image.
-
-    A box past the border is cut at the border and stretched, as published.
+    """Cut out each box that touches the image; a box past the border is cut there and stretched, as published.
 
     Returns:
-        Indices (m,) of the boxes that do, and uint8 (m, side, side, 3).
+        Indices (m,) of these boxes, and their crops, uint8 (m, side, side, 3).
     """
     height, width = image.shape[:2]
     bounds = np.floor(boxes).astype(np.int64).clip(0, (width, height, width, height))
@@ -241,17 +235,8 @@ def _run(session: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return tuple(session.run(["probability", "offsets"], {session.get_inputs()[0].name: x}))
 
 
-def _as_box(box: np.ndarray) -> Box:
-    return tuple(float(value) for value in box)
-
-
-def _check_image(image: np.ndarray) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise UsageError(f"image of {image.dtype} {image.shape}", "uint8 (H, W, 3) RGB, not empty")
-
-
 def _load_sessions(folder: Path, num_threads: int) -> list[Any]:
-    """The three networks of a folder, checked against the sums in its SOURCE.json."""
+    """The three networks of a folder, checked against the SHA-256 sums in its SOURCE.json."""
     hint = "reinstall mma-edge: its face detector is incomplete or was changed"
     try:
         sums = json.loads((folder / "SOURCE.json").read_text())["files"]

@@ -1,4 +1,4 @@
-"""Following faces through a video: stable numbers, a full detection only now and then."""
+"""Follows faces through a video: stable numbers, and a full detection only now and then."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import numpy as np
 
 from mma_edge.errors import UsageError
 from mma_edge.faces.detect import Detection, overlap
-from mma_edge.types import Box, Face, Frame
+from mma_edge.types import Box, Face, Frame, as_box
 
 FIRM, FIRM_AT_ONCE = 0.9, 0.98
-"""`confirm` value of a new face, when seen in two detections, or in one. Chosen on the trial clips: 363 faces
-lie above 0.988 (above 0.909 when blurred, darkened or tilted by 35 degrees); of 58 hands and clothes that pass
-MTCNN one reaches 0.924, the next 0.863, hence the second detection. The price: of FER2013's faces, cut tightly
-and pasted on grey, MTCNN finds 92 %, and 89 % of these pass 0.9."""
+"""Least `confirm` value of a new face that was seen in two detections, or in one. Chosen on the trial clips: 363 faces
+are above 0.988 (above 0.909 when blurred, darkened or tilted by 35 degrees); of 58 hands and clothes that pass MTCNN
+one reaches 0.924 and the next 0.863, hence the second detection. The price: of FER2013's faces, cut tightly and pasted
+on grey, MTCNN finds 92 %, and 89 % of these pass 0.9."""
 FOUND_AGAIN = 0.9
-"""Score with which `refine` may take up a track that was missing; the detector's own bound holds a visible one."""
+"""Least score with which `refine` finds a missing track again; for a visible one the detector's bound is enough."""
 SAME_FACE_IOU = 0.3
-"""Overlap from which a detection belongs to a track."""
+"""Least overlap of a detection with the track that it belongs to."""
 NO_JUMP_IOU = 0.4
-"""Overlap of a refined box with the one before: less is no motion of a head, but a slip to something else."""
+"""Least overlap of a refined box with the one before: with less it slipped from the head to something else."""
 CONVERGED_IOU = 0.5
-"""Overlap of two tracks from which they are on one face."""
+"""Two tracks that overlap by more than this are on the same face."""
 MAX_GAP_S = 5.0
-"""A longer step in presentation time is a cut: old places mean nothing."""
+"""A longer step in presentation time is a cut: old places mean nothing after it."""
 STEADY_REACH, STEADY_WEIGHT = 0.08, 0.35
-"""Motion of a box, in its longer sides, that is shown in full; share of a smaller one that is shown at least."""
+"""Motion of a box, in its longer sides, that is shown in full; of a smaller motion at least this share is shown."""
 RETRY_S = 0.1
-"""Shortest time between two full detections, whatever happens."""
+"""Shortest time between two full detections in any case."""
 
 
 class Detector(Protocol):
@@ -47,17 +47,17 @@ class Detector(Protocol):
 class _Track:
     """One face, or a candidate for one while `number` is 0."""
 
-    box: np.ndarray  # (4,) where it was seen last, as the detector gave it
-    shown: np.ndarray  # (4,) the same, steadied
+    box: np.ndarray  # (4,) where it was seen last, from the detector
+    shown: np.ndarray  # (4,) the same, smoothed
     score: float
     seen_s: float
     number: int = 0
     seen: bool = True  # in the newest frame
 
     def see(self, detection: Detection, time_s: float) -> None:
-        """Take a new sighting over."""
+        """Update the track with a new sighting."""
         box = np.asarray(detection.box, np.float64)
-        # A resting head gets a steady crop, a moving one (8 % of its size a frame) its box at once: no lag.
+        # A resting head gets a steady crop; a moving one (8 % of its size per frame) gets its new box at once: no lag.
         reach = STEADY_REACH * max(1.0, float((box[2:] - box[:2]).max()))
         weight = np.clip(np.abs(box - self.shown).max() / reach, STEADY_WEIGHT, 1.0)
         self.shown = self.shown + weight * (box - self.shown)
@@ -65,17 +65,17 @@ class _Track:
 
 
 class FaceTracker:
-    """Gives each face of a video a number from 1 that it keeps while it is in the picture.
+    """Gives each face of a video a number, from 1, that it keeps while it is in the picture.
 
-    Between full detections each face is only refined near its last place. A face that is not seen
-    in a frame is not reported for that frame; seen again near its old place within `max_missing_s`
-    it keeps its number. Numbers are never used twice, `reset` included.
+    Between full detections each face is only refined near its last place. A face that is not seen in a frame is not
+    reported for that frame; if it is seen again near its old place within `max_missing_s`, it keeps its number. No
+    number is used twice, not even after `reset`.
 
     Args:
         detector: finds and refines faces.
         detect_interval_s: presentation time between full detections while all faces are in sight.
-        search_interval_s: the same while there is no face, a candidate, or a face that went missing.
-        max_missing_s: after this long without a sighting a face is forgotten.
+        search_interval_s: the same while there is no face, a candidate, or a missing face.
+        max_missing_s: a face that was not seen for this long is forgotten.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class FaceTracker:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all places, for instance when another source starts."""
+        """Forget where the faces were, for instance when another source starts."""
         self._tracks: list[_Track] = []
         self._detected_s = -np.inf
         self._time_s: float | None = None
@@ -122,7 +122,7 @@ class FaceTracker:
             if track.seen:
                 track.see(sightings[track], now)
         self._tracks = [track for track in self._tracks if now - track.seen_s <= self._max_missing_s]
-        faces = [Face(t.number, _as_box(t.shown), t.score) for t in self._tracks if t.seen and t.number]
+        faces = [Face(t.number, as_box(t.shown), t.score) for t in self._tracks if t.seen and t.number]
         return sorted(faces, key=lambda face: face.track_id)
 
     def _detection_is_due(self, now: float) -> bool:
@@ -131,25 +131,18 @@ class FaceTracker:
         return now - self._detected_s >= interval - 1e-6
 
     def _follow(self, image: np.ndarray) -> dict[_Track, Detection]:
-        """Sightings by refinement alone: of every track, missing ones and candidates too."""
-        found = self._detector.refine(image, [_as_box(track.box) for track in self._tracks])
-        return {
-            track: detection
-            for track, detection in zip(self._tracks, found, strict=True)
-            if detection is not None
-            and (track.seen or detection.score >= FOUND_AGAIN)
-            and _iou(track.box, detection) >= NO_JUMP_IOU
-        }
+        """Sightings by refinement alone, of every track: missing ones and candidates too."""
+        found = self._refine(image, self._tracks)
+        return {track: each for track, each in found.items() if track.seen or each.score >= FOUND_AGAIN}
 
     def _detect(self, image: np.ndarray, now: float) -> dict[_Track, Detection]:
-        """Sightings by a full detection; opens, numbers and drops tracks."""
+        """Sightings by a full detection; makes, numbers and drops tracks."""
         detections = self._detector.detect(image)
         sightings = _match(self._tracks, detections)
-        # The full detection overlooks a face now and then; one that is really there stands a closer look.
+        # The full detection misses a face now and then; a real one is found again and confirmed.
         unmatched = [track for track in self._tracks if track.seen and track.number and track not in sightings]
-        for track, detection in zip(unmatched, self._refine_firmly(image, unmatched), strict=True):
-            if detection is not None:
-                sightings[track] = detection
+        refined = self._refine(image, unmatched)
+        sightings |= {t: each for t, each in refined.items() if self._detector.confirm(image, [each.box])[0] >= FIRM}
 
         taken = list(sightings.values())
         fresh = [d for d in detections if not any(_iou(np.asarray(d.box), other) > CONVERGED_IOU for other in taken)]
@@ -171,14 +164,11 @@ class FaceTracker:
                 sightings[track] = detection
         return sightings
 
-    def _refine_firmly(self, image: np.ndarray, tracks: list[_Track]) -> list[Detection | None]:
-        """Refinements that a full detection did not back, where `confirm` does."""
-        found = self._detector.refine(image, [_as_box(track.box) for track in tracks])
-        kept: list[Detection | None] = []
-        for track, detection in zip(tracks, found, strict=True):
-            held = detection is not None and _iou(track.box, detection) >= NO_JUMP_IOU
-            kept.append(detection if held and self._detector.confirm(image, [detection.box])[0] >= FIRM else None)
-        return kept
+    def _refine(self, image: np.ndarray, tracks: list[_Track]) -> dict[_Track, Detection]:
+        """The tracks whose face is found again near its last place."""
+        found = self._detector.refine(image, [as_box(track.box) for track in tracks])
+        pairs = zip(tracks, found, strict=True)
+        return {track: each for track, each in pairs if each is not None and _iou(track.box, each) >= NO_JUMP_IOU}
 
     def _next_number(self) -> int:
         self._last_number += 1
@@ -186,7 +176,7 @@ class FaceTracker:
 
 
 def _match(tracks: Sequence[_Track], detections: Sequence[Detection]) -> dict[_Track, Detection]:
-    """Pair tracks and detections, best overlap first; what is left over, by nearness and size."""
+    """Pair tracks and detections, best overlap first; then those that are left over, by nearness and size."""
     pairs: dict[_Track, Detection] = {}
     for closeness, least in ((_iou, SAME_FACE_IOU), (_nearness, 0.0)):
         options = [
@@ -201,7 +191,7 @@ def _match(tracks: Sequence[_Track], detections: Sequence[Detection]) -> dict[_T
 
 
 def _part_converged(sightings: dict[_Track, Detection]) -> dict[_Track, Detection]:
-    """Of two tracks on one face, keep the one that moved less to get there; the other was not seen."""
+    """Of two tracks on one face, keep the one that moved less; the other counts as not seen."""
     kept: dict[_Track, Detection] = {}
     for track in sorted(sightings, key=lambda t: (not t.number, -_iou(t.box, sightings[t]), t.number)):
         box = np.asarray(sightings[track].box)
@@ -215,14 +205,10 @@ def _iou(box: np.ndarray, detection: Detection) -> float:
 
 
 def _nearness(box: np.ndarray, detection: Detection) -> float:
-    """1 at the same place, 0 from one face width away or with twice or half the size."""
+    """1 at the same place, 0 from a distance of one face width, or for twice or half the size."""
     other = np.asarray(detection.box, np.float64)
     side, other_side = (float(np.sqrt((b[2:] - b[:2]).clip(0).prod())) for b in (box, other))
     if not 0.5 < side / max(other_side, 1e-9) < 2.0:
         return 0.0
     distance = float(np.hypot(*((box[:2] + box[2:] - other[:2] - other[2:]) / 2)))
     return 1.0 - distance / max(side, other_side)
-
-
-def _as_box(box: np.ndarray) -> Box:
-    return tuple(float(value) for value in box)
