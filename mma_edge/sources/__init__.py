@@ -16,12 +16,12 @@ __all__ = [
 
 
 def open_source(spec: str | os.PathLike[str], notify: Notify | None = None, audio: bool = True) -> Source:
-    """Open what the user named.
+    """Open the source that the user named.
 
     Args:
         spec: "sample", "camera", "camera:N" or a path; "./sample" is a file of that name.
-        notify: takes one-line notices, each said once.
-        audio: False leaves sound or microphone alone.
+        notify: takes one-line notices, each given once.
+        audio: False ignores the sound or the microphone.
     """
     text = os.fspath(spec)
     if text == "sample":
@@ -33,7 +33,7 @@ def open_source(spec: str | os.PathLike[str], notify: Notify | None = None, audi
         return CameraSource(int(number), notify, audio)
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
     if scheme:
-        # Only the scheme is repeated: an address may hold a password.
+        # Repeat only the scheme: the address may hold a password.
         raise UsageError(
             f"{scheme[1]}:// addresses are not supported in this version",
             "a file, camera, camera:N or sample",

@@ -1,4 +1,4 @@
-"""What every source of frames and sound looks like to the rest of the runtime."""
+"""The interface of every source of frames and sound."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from mma_edge.errors import UsageError
 from mma_edge.types import AudioChunk, Frame
 
 Notify = Callable[[str], None]
-"""Takes one line the user should see once, such as "no microphone: vision only, because ..."."""
+"""Takes one line that the user should see once, such as "no microphone: vision only, because ..."."""
 
 Event = Frame | AudioChunk
 
 
 def ignore_notice(line: str) -> None:
-    """The `Notify` of a caller who does not want to hear."""
+    """The `Notify` of a caller that wants no notices."""
 
 
 @dataclass
 class SourceStats:
-    """Counters that a source keeps up to date while it is read.
+    """Counters that a source updates while it is read.
 
     Attributes:
         frames: frames handed out.
         audio_s: seconds of sound handed out.
-        dropped_frames: live only: frames overwritten by a newer one before anybody read them.
-        dropped_audio_s: live only: seconds of sound discarded because nobody read them in time.
+        dropped_frames: live only: frames that a newer one overwrote before they were read.
+        dropped_audio_s: live only: seconds of sound discarded because they were not read in time.
         damaged_packets: packets that could not be read or decoded.
         damaged_frames: frames left out because they depend on damaged data (grey or smeared faces).
         undated_frames: frames left out because the file gives them no presentation time.
@@ -58,7 +59,7 @@ class Source(ABC):
     Attributes:
         name: short name for messages and records: the file's name, "camera:0".
         live: True when the source does not wait for its reader.
-        has_video, has_audio: whether frames, sound come out of it.
+        has_video, has_audio: whether it delivers frames, sound.
         stats: counters, see `SourceStats`.
     """
 
@@ -67,14 +68,22 @@ class Source(ABC):
     has_video: bool
     has_audio: bool
     stats: SourceStats
+    _started = False
+    _closed = False
+
+    def _start(self) -> None:
+        """To be called by `events`; UsageError at the second call."""
+        if self._started:
+            raise UsageError(f"the events of {self.name} were read before", "one pass", "open the source again")
+        self._started = True
 
     @abstractmethod
     def events(self) -> Iterator[Event]:
-        """Frames and sound in presentation order (live: in order of arrival). One pass only."""
+        """Frames and sound in presentation order (live: in order of arrival). They can be read only once."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release file or device. Safe to call twice."""
+        """Release the file or device. Safe to call twice."""
 
     def __enter__(self) -> Source:
         return self

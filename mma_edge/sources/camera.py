@@ -1,4 +1,4 @@
-"""A live camera with its microphone: newest frame wins, and a camera that went away is waited for."""
+"""A live camera with its microphone: only the newest frame counts, and a camera that went away is reopened."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from pathlib import Path
 
 import cv2
 
-from mma_edge.errors import DeviceError, MMAEdgeError, UsageError
+from mma_edge.errors import DeviceError, MMAEdgeError
 from mma_edge.sources.base import Event, Notify, Source, SourceStats, ignore_notice
 from mma_edge.sources.grabber import Capture, Grabber
 from mma_edge.sources.microphone import Microphone, OpenStream, open_default_input
 from mma_edge.types import Frame
 
 _TICK_S = 0.05
-"""Longest wait for data before the devices are looked after."""
-
+"""Longest wait for data before the devices are checked."""
 _BACKOFF_S = (0.5, 5.0)
 """First and longest pause between attempts to reopen a camera."""
 
 
 def open_camera(index: int) -> Capture:
-    """Open a camera with OpenCV, which is kept quiet: this module has its own messages."""
+    """Open a camera with OpenCV, whose own messages are switched off: this module has its own."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     capture = cv2.VideoCapture(index, cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY)
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # a queue in the driver would only make frames older
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # a queue in the driver would only delay frames
     return capture
 
 
@@ -40,12 +39,12 @@ class CameraSource(Source):
     Args:
         index: N of /dev/videoN on Linux.
         notify: takes the notices (no microphone, camera stalled, camera back).
-        audio: False leaves the microphone alone.
-        stall_s: without a frame for so long, the camera is reopened.
-        first_frame_s: the same for the first frame after opening; some cameras warm up for seconds.
-        give_up_s: without a frame for so long, DeviceError.
-        open_timeout_s: longest wait for the camera to open at first.
-        open_capture, open_stream, clock, sleep: the outside world; tests bring their own.
+        audio: False does not open the microphone.
+        stall_s: after this time without a frame the camera is reopened.
+        first_frame_s: the same for the first frame after opening; some cameras take seconds to start.
+        give_up_s: after this time without a frame comes DeviceError.
+        open_timeout_s: longest wait for the camera to open at the start.
+        open_capture, open_stream, clock, sleep: the outside world; tests replace them.
     """
 
     live = True
@@ -72,15 +71,14 @@ class CameraSource(Source):
         self._stall_s, self._first_frame_s, self._give_up_s = stall_s, first_frame_s, give_up_s
         self._open_capture, self._clock, self._sleep = open_capture, clock, sleep
         self._wake = threading.Event()
-        self._closed = self._started = False
-        self._stalled_s: float | None = None  # since when there are no frames, while that is so
+        self._stalled_s: float | None = None  # since when no frames come; None while they come
         self._retry_s, self._backoff_s = 0.0, _BACKOFF_S[0]
         self._grabber = self._start_grabber()
         self._microphone: Microphone | None = None
         try:
             self._check_opened(open_timeout_s)
             if audio:
-                self._microphone = self._open_microphone(open_stream)
+                self._open_microphone(open_stream)
         except BaseException:
             self.close()
             raise
@@ -94,7 +92,7 @@ class CameraSource(Source):
         return grabber
 
     def _count_overwritten(self) -> None:
-        if self._started:  # before that nobody could have read it
+        if self._started:  # before that nobody could read it
             self.stats.dropped_frames += 1
 
     def _check_opened(self, timeout_s: float) -> None:
@@ -103,30 +101,27 @@ class CameraSource(Source):
             hint = "unplug it and plug it in again"
             raise DeviceError(f"camera {self._index} did not answer for {timeout_s:g} s", expected, hint)
         if self._grabber.opened_s is None:
-            reason = f" ({self._grabber.error})" if self._grabber.error else ""
-            hint = _what_to_do(self._index)
-            raise DeviceError(f"camera {self._index} cannot be opened{reason}", expected, hint) from self._grabber.error
+            error = self._grabber.error
+            what = f"camera {self._index} cannot be opened" + (f" ({error})" if error else "")
+            raise DeviceError(what, expected, _what_to_do(self._index)) from error
 
-    def _open_microphone(self, open_stream: OpenStream) -> Microphone | None:
+    def _open_microphone(self, open_stream: OpenStream) -> None:
         try:
-            return Microphone(
+            self._microphone = Microphone(
                 self._notify, self.stats, open_stream=open_stream, clock=self._clock, on_data=self._wake.set
             )
-        except MMAEdgeError as exc:
-            self._notify(f"no microphone: vision only, because {exc}")
-            return None
+        except MMAEdgeError as error:
+            self._notify(f"no microphone: vision only, because {error}")
 
     def events(self) -> Iterator[Event]:
         """Frames and sound in order of arrival (to a few milliseconds), until `close()`.
 
-        DeviceError when the camera stopped and stays away.
+        DeviceError when the camera stopped and does not come back.
         """
-        if self._started:
-            raise UsageError(f"the events of {self.name} were read before", "one pass", "open the source again")
-        self._grabber.take()
+        self._grabber.take()  # older than the start
         if self._microphone:
             self._microphone.clear()
-        self._started = True
+        self._start()
         return self._arriving(self._clock())
 
     def _arriving(self, start_s: float) -> Iterator[Event]:
@@ -143,7 +138,7 @@ class CameraSource(Source):
                 self._wake.clear()
 
     def _next_event(self, start_s: float) -> Event | None:
-        """Whichever waits longer: the oldest sound or the newest frame. The frame not chosen may be renewed."""
+        """The oldest sound or the newest frame, whichever waits longer; a newer frame may replace a waiting one."""
         frame_s = self._grabber.newest_s()
         sound_s = self._microphone.oldest_arrival_s() if self._microphone else None
         if sound_s is not None and (frame_s is None or sound_s <= frame_s):
@@ -155,7 +150,7 @@ class CameraSource(Source):
         return Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), time_s - start_s, time_s)
 
     def _watch_camera(self) -> None:
-        """Notice a stall, reopen with growing pauses, say when frames are back, give up in the end."""
+        """Notice a stall, reopen with growing pauses, say when frames are back, and give up in the end."""
         now_s, grabber = self._clock(), self._grabber
         if self._stalled_s is None:
             if self._is_quiet(now_s):
@@ -176,7 +171,7 @@ class CameraSource(Source):
                 "check its cable and start again",
             )
         elif grabber.is_alive():
-            # Still inside the driver, or waiting for its first frame: a second capture would find it busy.
+            # It is still inside the driver, or waits for its first frame: a second capture would find the camera busy.
             if not grabber.stopping and self._is_quiet(now_s):
                 grabber.stop()
         elif now_s >= self._retry_s:
@@ -185,16 +180,14 @@ class CameraSource(Source):
             self._backoff_s = min(2 * self._backoff_s, _BACKOFF_S[1])
 
     def _is_quiet(self, now_s: float) -> bool:
-        """Whether the present grabber has its camera open and delivers nothing, or died."""
+        """Whether the present grabber opened its camera and has delivered nothing for too long."""
         grabber = self._grabber
         if grabber.last_frame_s is not None:
             return now_s - grabber.last_frame_s > self._stall_s
-        if grabber.opened_s is not None:
-            return now_s - grabber.opened_s > self._first_frame_s
-        return False
+        return grabber.opened_s is not None and now_s - grabber.opened_s > self._first_frame_s
 
     def close(self) -> None:
-        """Release camera and microphone; a driver that does not return is left behind."""
+        """Release camera and microphone; does not wait for a driver that never returns."""
         self._closed = True
         self._wake.set()
         self._grabber.stop()
@@ -209,9 +202,9 @@ def _devices() -> list[Path]:
 
 
 def _cameras_here() -> str:
-    """What this machine has, for messages."""
+    """The cameras of this machine, for messages."""
     if sys.platform != "linux":
-        return "see the system's settings for those of this machine"
+        return "the system's settings list the cameras of this machine"
     names = ", ".join(str(path) for path in _devices())
     return f"this machine has {names}" if names else "this machine has no /dev/video*"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import av
 
-from mma_edge.errors import SourceError, UsageError
+from mma_edge.errors import SourceError
 from mma_edge.sources.base import Event, Notify, Source, SourceStats, ignore_notice
 from mma_edge.sources.tracks import AudioTrack, VideoTrack
 from mma_edge.types import AudioChunk, Frame
@@ -22,25 +22,25 @@ _EXPECTED = "a video or audio file such as clip.mp4"
 _SAMPLE = Path(__file__).resolve().parents[1] / "assets" / "sample" / "sample.mp4"
 
 _STATED_DURATION_FORMATS = ("mov", "matroska", "avi", "wav", "flac")
-"""Containers that write their duration down; of the others FFmpeg guesses it from the bit rate."""
+"""Containers that state their duration; for others FFmpeg guesses it from the bit rate."""
 
 _CUT_SHORT_S = 0.5
-"""A file ending this much before its stated duration is called cut short."""
+"""A file that ends this long before its stated duration counts as cut short."""
 
 
 class FileSource(Source):
     """Reads a media file with PyAV.
 
-    Picture and sound are read through two containers on the same file and merged lazily by time, so
-    memory does not grow however far apart a badly interleaved file stores the two.
+    Picture and sound are read through two containers on the same file and merged lazily by time, so memory does not
+    grow, however far apart a badly interleaved file stores the two.
 
     Args:
         path: the file.
         notify: takes the notices (no sound, damaged, cut short).
-        audio: False leaves the sound unread.
+        audio: False does not read the sound.
 
     Attributes:
-        duration_s: what the file says about its length, None if it does not.
+        duration_s: the length that the file states, None if it states none.
     """
 
     live = False
@@ -50,7 +50,6 @@ class FileSource(Source):
         self.name = self.path.name
         self.stats = SourceStats()
         self._notify = notify or ignore_notice
-        self._closed = self._started = False
         self._containers: list[av.container.InputContainer] = []
         try:
             self._open_tracks(audio)
@@ -59,10 +58,10 @@ class FileSource(Source):
             raise
 
     def _open_tracks(self, audio: bool) -> None:
-        """Open both tracks and decode the first event of each: what opens may still not decode."""
+        """Open both tracks and decode the first event of each: a track that opens may still not decode."""
         container = self._open_container()
         self.duration_s = container.duration / av.time_base if container.duration else None
-        # Cover art is a video stream to FFmpeg, and none to us.
+        # FFmpeg calls cover art a video stream; here it is not one.
         attached = av.stream.Disposition.attached_pic
         pictures = [s for s in container.streams.video if not s.disposition & attached]
         sounds = list(container.streams.audio)
@@ -93,16 +92,14 @@ class FileSource(Source):
         elif not self.has_audio and audio:
             why = "its audio track cannot be decoded" if sounds else "it has no audio track"
             self._notify(f"{self.name}: vision only, because {why}")
-        # A track left unread may be the longer one; then its container's duration proves nothing.
+        # An unread track may be the longer one; then the container's duration proves nothing.
         self._all_read = len(pictures) <= self.has_video and len(sounds) <= self.has_audio
         self._video_events = chain([first_frame] if first_frame else [], video_events)
         self._audio_events = chain([first_chunk] if first_chunk else [], audio_events)
 
     def events(self) -> Iterator[Event]:
-        """Frames and sound by presentation time; of two with the same time the sound comes first."""
-        if self._started:
-            raise UsageError(f"the events of {self.name} were read before", "one pass", "open the source again")
-        self._started = True
+        """Frames and sound by presentation time; at the same time the sound comes first."""
+        self._start()
         return self._merged()
 
     def _merged(self) -> Iterator[Event]:
@@ -114,7 +111,7 @@ class FileSource(Source):
             if event is None:
                 self._report()
                 return
-            if event.arrival_s < opened_s:  # decoded by the constructor, maybe long before anybody read on
+            if event.arrival_s < opened_s:  # decoded by the constructor, perhaps long before the reading began
                 event = dataclasses.replace(event, arrival_s=time.monotonic())
             if self._audio and self._audio.resampled_from_hz and not told_rate:
                 told_rate = True
@@ -124,7 +121,7 @@ class FileSource(Source):
             yield event
 
     def _report(self) -> None:
-        """Say at the end, in one line each, what was wrong with the file."""
+        """Say at the end, in one line for each fault, what was wrong with the file."""
         stats = self.stats
         if stats.damaged_packets or stats.damaged_frames:
             left_out = f"{stats.damaged_frames} frame(s) that depend on damaged data left out"
@@ -139,7 +136,7 @@ class FileSource(Source):
             self._notify(f"{self.name} is cut short: it announces {stated_s:.1f} s and ends at {end_s:.1f} s")
 
     def _stated_end_s(self) -> float | None:
-        """Presentation time at which the tracks we read should end, None if the file does not say."""
+        """Presentation time at which the tracks that are read should end, None if the file does not say."""
         container = self._containers[0]
         if container.format.name.split(",")[0] not in _STATED_DURATION_FORMATS:
             return None
@@ -152,14 +149,14 @@ class FileSource(Source):
         return None
 
     def _open_container(self) -> av.container.InputContainer:
-        """Open the file; "file:" and the white list keep names and playlists from reaching for anything else."""
+        """Open the file; "file:" and the white list prevent that a name or a playlist opens anything else."""
         try:
             container = av.open(f"file:{self.path}", options={"protocol_whitelist": "file"})
-        except av.FFmpegError as exc:
-            raise _not_media(self.path, exc) from exc
+        except av.FFmpegError as error:
+            raise _not_media(self.path, error) from error
         self._containers.append(container)
         kind = container.format.name
-        if kind == "tty":  # FFmpeg renders text files as a film of a terminal
+        if kind == "tty":  # FFmpeg shows a text file as a film of a terminal
             raise SourceError(f"{self.name} is a text file", _EXPECTED)
         if kind == "image2" or kind.endswith("_pipe"):
             raise SourceError(f"{self.name} is a still picture", _EXPECTED)
@@ -173,14 +170,14 @@ class FileSource(Source):
 
 
 def _decodable(streams: list) -> av.stream.Stream | None:
-    """The stream a player would show: the default one, else the first, of those with a decoder."""
+    """The stream that a player would show: of those with a decoder the default one, else the first."""
     streams = [s for s in streams if s.codec_context is not None]
     default = [s for s in streams if s.disposition & av.stream.Disposition.default]
     return (default or streams or [None])[0]
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:
-    """The path, if a readable and not empty file is there; otherwise SourceError with the nearest help."""
+    """The path of a readable file that is not empty; otherwise SourceError with the best hint."""
     path = Path(path).expanduser()
     try:
         if path.is_dir():
@@ -192,15 +189,15 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
         with path.open("rb") as file:
             if not file.read(1):
                 raise SourceError(f"{path} is empty", _EXPECTED, "copy or record it again")
-    except PermissionError as exc:
-        raise SourceError(f"{path} may not be read (permission denied)", hint=f"chmod u+r {path}") from exc
-    except (OSError, ValueError) as exc:  # a name too long or with a NUL, a disk that fails
-        raise SourceError(f"{str(path)[:200]!r} cannot be read ({exc.__class__.__name__})", _EXPECTED) from exc
+    except PermissionError as error:
+        raise SourceError(f"{path} may not be read (permission denied)", hint=f"chmod u+r {path}") from error
+    except (OSError, ValueError) as error:  # a name that is too long or has a NUL, a disk that fails
+        raise SourceError(f"{str(path)[:200]!r} cannot be read ({type(error).__name__})", _EXPECTED) from error
     return path
 
 
 def _similar_name(path: Path) -> str:
-    """A hint naming the file of the same folder whose name comes closest."""
+    """A hint with the file of the same folder whose name is the most similar."""
     if not path.parent.is_dir():
         return f"the folder {path.parent} does not exist either"
     names = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
@@ -209,7 +206,7 @@ def _similar_name(path: Path) -> str:
 
 
 def _not_media(path: Path, cause: Exception) -> SourceError:
-    """Tell the kinds of unreadable files apart by their first bytes."""
+    """The error for an unreadable file, whose kind is recognised by its first bytes."""
     with path.open("rb") as file:
         head = file.read(4096)
     if head[4:8] == b"ftyp":
@@ -228,7 +225,7 @@ def _not_media(path: Path, cause: Exception) -> SourceError:
 
 
 def sample_path() -> Path:
-    """Where the sample clip lies; its provenance is in the LICENSE beside it."""
+    """The sample clip's path; the LICENSE beside it says where the clip comes from."""
     if not _SAMPLE.is_file():
         raise SourceError("the sample clip is missing from this installation", str(_SAMPLE), "reinstall mma-edge")
     return _SAMPLE

@@ -1,4 +1,4 @@
-"""The thread that owns a camera. All calls into the driver happen here, because each of them may block."""
+"""The thread that owns a camera. It makes all calls into the driver, because each of them may block."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Grabber(threading.Thread):
         clock: monotonic seconds.
         sleep: pauses the thread.
         on_frame: called after each frame, to wake the reader.
-        on_overwrite: called when a frame nobody read is overwritten.
+        on_overwrite: called when an unread frame is overwritten.
 
     Attributes:
         ready: set once the capture is open or has failed to open.
-        opened_s: clock when it was open, None before that or if it failed.
-        last_frame_s: clock of the newest frame ever seen, None before the first.
+        opened_s: clock when the camera was open, None before that and if opening failed.
+        last_frame_s: clock of the newest frame, None before the first.
         size: (width, height) of the newest frame.
-        error: what the factory raised, if it did.
+        error: what `open_capture` raised, if it did.
     """
 
     def __init__(
@@ -51,7 +51,9 @@ class Grabber(threading.Thread):
         on_frame: Callable[[], None],
         on_overwrite: Callable[[], None],
     ) -> None:
-        super().__init__(name="camera-grabber", daemon=True)  # a driver that never returns must not keep us alive
+        super().__init__(
+            name="camera-grabber", daemon=True
+        )  # a driver that never returns must not keep the program alive
         self._open_capture, self._clock, self._sleep = open_capture, clock, sleep
         self._on_frame, self._on_overwrite = on_frame, on_overwrite
         self._lock = threading.Lock()
@@ -74,12 +76,12 @@ class Grabber(threading.Thread):
                 while not self._stop_asked.is_set():
                     if not self._grab_one(capture):
                         self._sleep(_PAUSE_S)
-        except Exception as exc:  # whatever a driver throws ends this thread, never the program
-            self.error = exc
+        except Exception as error:  # whatever a driver raises ends this thread, never the program
+            self.error = error
         finally:
             self.ready.set()
             if capture is not None:
-                with contextlib.suppress(Exception):  # the device is gone already; gone is what we want
+                with contextlib.suppress(Exception):  # the device may be gone already
                     capture.release()
 
     def _grab_one(self, capture: Capture) -> bool:
@@ -102,12 +104,12 @@ class Grabber(threading.Thread):
         return True
 
     def newest_s(self) -> float | None:
-        """Capture time of the frame that `take` would return, None if there is none."""
+        """Capture time of the frame that `take` would return, None if it would return none."""
         with self._lock:
             return self._newest[1] if self._newest else None
 
     def take(self) -> tuple[np.ndarray, float] | None:
-        """The newest frame, BGR uint8 (H, W, 3), and its capture time on the clock; once."""
+        """The newest frame, BGR uint8 (H, W, 3), and its capture time on the clock; each frame only once."""
         with self._lock:
             newest, self._newest = self._newest, None
         return newest

@@ -1,4 +1,4 @@
-"""The microphone of a live source. Optional: without it the camera goes on with vision only."""
+"""The microphone of a live source. It is optional: without it the camera goes on with vision only."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mma_edge.sources.base import Notify, SourceStats
 from mma_edge.types import AudioChunk
 
 BLOCK_S = 0.03
-"""Length of one block: short against a video frame's life, long enough to cost little."""
+"""Length of one block: shorter than a video frame lasts, long enough to cost little."""
 
 KEEP_S = 10.0
-"""Sound kept for a busy reader; beyond it the oldest is dropped and counted."""
+"""Sound kept for a busy reader; beyond that the oldest is dropped and counted."""
 
 _RESYNC_S = 0.05
-"""Time stamps that stray further than this from the count of samples are believed: samples were lost."""
+"""A time stamp that differs by more than this from the count of samples is taken over: samples were lost."""
 
 _SLEW = 0.02
-"""Share of a smaller deviation taken over per block: follows the crystal's drift, ignores jitter."""
+"""Share of a smaller difference that is taken over per block: follows the clock's drift, ignores jitter."""
 
 BlockCallback = Callable[[np.ndarray, int, float | None], None]
 """Takes (samples float32 (n, channels), sample rate in Hz, age of the first sample in seconds or None)."""
@@ -40,27 +40,27 @@ class InputStream(Protocol):
 
 
 OpenStream = Callable[[BlockCallback, bool], InputStream]
-"""Opens the default input. The flag asks to look for devices plugged in since the first time."""
+"""Opens the default input. The flag asks to look for devices that were plugged in since the first time."""
 
 
 def open_default_input(on_block: BlockCallback, rescan: bool = False) -> InputStream:
     """Start the default input at its own rate with sounddevice; DependencyError or DeviceError if it cannot."""
     try:
         import sounddevice
-    except ImportError as exc:
-        raise DependencyError("sounddevice is not installed", hint="pip install 'mma-edge[live]'") from exc
-    except OSError as exc:
+    except ImportError as error:
+        raise DependencyError("sounddevice is not installed", hint="pip install 'mma-edge[live]'") from error
+    except OSError as error:
         hint = "install it (Debian, Ubuntu, JetPack: sudo apt-get install libportaudio2)"
-        raise DependencyError("the PortAudio library is missing", hint=hint) from exc
+        raise DependencyError("the PortAudio library is missing", hint=hint) from error
     hint = "plug one in and choose it as default input of the system"
     try:
         if rescan:
-            # PortAudio lists devices once, when it starts; sounddevice has no public way to start it again.
+            # PortAudio lists devices only when it starts, and sounddevice has no public way to start it again.
             sounddevice._terminate()
             sounddevice._initialize()
         device = sounddevice.query_devices(kind="input")
-    except (sounddevice.PortAudioError, ValueError) as exc:
-        raise DeviceError(f"there is no input device ({exc})", "a microphone", hint) from exc
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise DeviceError(f"there is no input device ({error})", "a microphone", hint) from error
     rate = round(device["default_samplerate"])
 
     def callback(samples: np.ndarray, count: int, times: object, status: object) -> None:
@@ -68,8 +68,7 @@ def open_default_input(on_block: BlockCallback, rescan: bool = False) -> InputSt
         # Some drivers leave the ADC time at zero.
         on_block(samples, rate, age_s if 0.0 <= age_s < 1.0 else None)
 
-    # Plain hardware devices may refuse one channel and take the two they have.
-    errors = []
+    # A plain hardware device may refuse one channel and accept its two.
     for channels in dict.fromkeys((1, min(2, device["max_input_channels"]))):
         try:
             stream = sounddevice.InputStream(
@@ -77,21 +76,21 @@ def open_default_input(on_block: BlockCallback, rescan: bool = False) -> InputSt
             )
             stream.start()
             return stream
-        except sounddevice.PortAudioError as exc:
-            errors.append(str(exc))
-    raise DeviceError(f"the input device {device['name']!r} cannot be opened ({errors[-1]})", "a microphone", hint)
+        except sounddevice.PortAudioError as error:
+            reason = str(error)
+    raise DeviceError(f"the input device {device['name']!r} cannot be opened ({reason})", "a microphone", hint)
 
 
 class Microphone:
     """Collects blocks from the sound driver's thread until the reader takes them.
 
     Args:
-        notify: takes "stopped" and "is back", each said once per event.
-        stats: `dropped_audio_s` is counted there.
-        open_stream: opens the input; tests put theirs here.
+        notify: takes "stopped" and "is back", each once per event.
+        stats: its `dropped_audio_s` is updated.
+        open_stream: opens the input; tests replace it.
         clock: monotonic seconds.
-        on_data: called after each block, from the driver's thread, to wake the reader.
-        stall_s: silence of the driver after which the microphone counts as unplugged.
+        on_data: called after each block, in the driver's thread, to wake the reader.
+        stall_s: when the driver delivered nothing for this long, the microphone counts as unplugged.
         retry_s: pause between attempts to reopen it.
     """
 
@@ -116,16 +115,16 @@ class Microphone:
         self._generation = 0
         self._last_block_s = clock()
         self._gone = False
-        self._heard = False  # whether the present stream delivered anything yet
+        self._heard = False  # whether the present stream has delivered anything
         self._stop = threading.Event()
         self._reopener: threading.Thread | None = None
         self._stream: InputStream | None = open_stream(partial(self._on_block, 0), False)
 
     def _on_block(self, generation: int, samples: np.ndarray, rate: int, age_s: float | None) -> None:
-        """Runs in the driver's thread: stamp, store, leave."""
+        """Runs in the driver's thread: give the block its time and store it."""
         now_s = self._clock()
         length_s = len(samples) / rate
-        # The mean of the channels is a new array: the driver reuses its own after this call.
+        # The mean of the channels is a new array: the driver reuses its array after this call.
         mono = samples.mean(axis=1, dtype=np.float32)[np.newaxis]
         measured_s = now_s - (length_s if age_s is None else age_s)
         with self._lock:
@@ -150,18 +149,18 @@ class Microphone:
         return length_s
 
     def clear(self) -> None:
-        """Forget what was recorded so far; not counted as dropped."""
+        """Forget what was recorded so far; it does not count as dropped."""
         with self._lock:
             self._chunks.clear()
             self._kept_s = 0.0
 
     def oldest_arrival_s(self) -> float | None:
-        """Arrival time of the block that `take` would return, None if there is none."""
+        """Arrival time of the block that `take` would return, None if it would return none."""
         with self._lock:
             return self._chunks[0].arrival_s if self._chunks else None
 
     def take(self, start_s: float) -> AudioChunk | None:
-        """The oldest block, mono, with `time_s` counted from `start_s` on the clock; None if there is none."""
+        """The oldest block, mono, with `time_s` counted from `start_s` on the clock; None without a block."""
         with self._lock:
             if not self._chunks:
                 return None
@@ -170,11 +169,10 @@ class Microphone:
         return AudioChunk(chunk.samples, chunk.sample_rate_hz, chunk.time_s - start_s, chunk.arrival_s)
 
     def watch(self) -> None:
-        """Notice that the driver fell silent (it tells nobody when a microphone is unplugged), or is back."""
+        """Notice that blocks stopped coming (drivers do not report an unplugged microphone), or that they are back."""
         with self._lock:
             silent = self._clock() - self._last_block_s > self._stall_s
             heard = self._heard
-        reopening = self._reopener is not None and self._reopener.is_alive()
         if not silent:
             if self._gone and heard:
                 self._gone = False
@@ -183,7 +181,7 @@ class Microphone:
         if not self._gone:
             self._gone = True
             self._notify("the microphone stopped delivering (unplugged?): vision only until it is back")
-        if not reopening:
+        if self._reopener is None or not self._reopener.is_alive():
             self._reopener = threading.Thread(target=self._reopen, name="microphone-reopen", daemon=True)
             self._reopener.start()
 
@@ -201,7 +199,7 @@ class Microphone:
                 self._stop.wait(self._retry_s)
                 continue
             with self._lock:
-                self._last_block_s = self._clock()  # give the new stream its time before judging it
+                self._last_block_s = self._clock()  # give the new stream time before judging it
                 stopped = self._stop.is_set()
                 self._stream = None if stopped else stream
             if stopped:
@@ -212,7 +210,7 @@ class Microphone:
         with self._lock:
             stream, self._stream = self._stream, None
         if stream is not None:
-            with contextlib.suppress(Exception):  # PortAudio reports a device that is gone; gone is what we want
+            with contextlib.suppress(Exception):  # PortAudio raises for a device that is gone
                 stream.close()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""One track of a media file: damaged packets survived, pictures upright and RGB, sound as float32."""
+"""One track of a media file: it survives damaged packets and gives upright RGB pictures, or sound as float32."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mma_edge.sources.base import SourceStats
 from mma_edge.types import AudioChunk, Frame
 
 _MAX_READ_ERRORS = 100
-"""Read errors in a row after which the rest of a file is given up (a disk that went away)."""
+"""After so many read errors in a row the rest of a file is not read (a disk that went away)."""
 
 _MAX_UNDATED_FRAMES = 100
-"""Frames without any presentation time after which the file is refused rather than decoded to its end."""
+"""A file whose first frames, so many, have no presentation time is refused and not decoded to its end."""
 
 
 def _decoded(container: av.container.InputContainer, stream: av.stream.Stream, stats: SourceStats) -> Iterator:
-    """PyAV frames of one stream, packet by packet, so that a damaged packet costs no more than itself."""
+    """PyAV frames of one stream, packet by packet, so that a damaged packet costs only itself."""
     read_errors = 0
     packets = container.demux(stream)
     while read_errors < _MAX_READ_ERRORS:
@@ -31,7 +31,7 @@ def _decoded(container: av.container.InputContainer, stream: av.stream.Stream, s
         except StopIteration:  # the last packet was PyAV's empty one, which drains the decoder
             return
         except av.FFmpegError:
-            # The generator is dead after an error; a new one goes on behind the damaged place.
+            # The generator ends with an error; a new one goes on after the damaged place.
             read_errors += 1
             stats.damaged_packets += 1
             packets = container.demux(stream)
@@ -87,12 +87,12 @@ class VideoTrack:
         self, container: av.container.InputContainer, stream: av.VideoStream, stats: SourceStats, name: str
     ) -> None:
         stream.thread_type = "AUTO"
-        # Otherwise FFmpeg drops such frames in silence; this way they can be counted.
+        # Otherwise FFmpeg silently drops damaged frames; this way they can be counted.
         stream.codec_context.flags |= av.codec.context.Flags.output_corrupt
         self.container, self.stream, self.stats, self.name = container, stream, stats, name
         self.end_s = float("-inf")
-        # AVI stores no presentation times. FFmpeg makes them up per packet, wrongly where frames are
-        # reordered; the decoding times, which frames come out of the decoder with, do rise evenly.
+        # AVI stores no presentation times. FFmpeg invents one per packet, wrongly where frames are reordered; the
+        # decoding times of the frames that come out of the decoder do rise evenly.
         self._by_decoding_time = container.format.name == "avi"
         self._rotation: int | None = None
         self._matrix: np.ndarray | None = None
@@ -107,7 +107,7 @@ class VideoTrack:
                 continue
             time_s = frame.time
             if self._by_decoding_time:
-                # The frames that drain out at the end come without; they follow at the last distance.
+                # The last frames that drain out of the decoder have none; they follow at the last distance.
                 time_s = self.end_s + step_s if frame.dts is None else float(frame.dts * frame.time_base)
             if time_s is None:
                 undated += 1
@@ -130,10 +130,10 @@ class VideoTrack:
             )
 
     def _display_matrix(self, frame: av.VideoFrame) -> np.ndarray | None:
-        """The frame's display matrix, looked up only when its angle changes.
+        """The frame's display matrix, read only when its angle changes.
 
-        A look at `side_data` ties frame and side data into a cycle: done for each frame, megabytes of
-        pictures would wait for Python's cycle collector.
+        Reading `side_data` ties the frame and its side data into a reference cycle: if every frame were read, megabytes
+        of pictures would wait for Python's cycle collector.
         """
         if frame.rotation != self._rotation:
             self._rotation = frame.rotation
@@ -146,8 +146,8 @@ class AudioTrack:
     """The sound of a file as `AudioChunk`s, on a container of its own.
 
     Attributes:
-        sample_rate_hz: rate of the first chunk, kept for all; None before it.
-        resampled_from_hz: the other rate, when the file changes its rate on the way.
+        sample_rate_hz: rate of the first chunk, used for all; None before it.
+        resampled_from_hz: the other rate, when the file changes its rate in the middle.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class AudioTrack:
                 samples = to_float(frame)
                 if samples.shape[1] == 0:
                     continue
-                if not np.isfinite(samples).all():  # a float file can hold anything; one NaN would spoil a window
+                if not np.isfinite(samples).all():  # a float file can hold any value; one NaN would spoil a window
                     self.stats.damaged_frames += 1
                     continue
                 # Sound is continuous: a block without a time follows the one before.
@@ -183,7 +183,7 @@ class AudioTrack:
                 yield chunk
 
     def _at_first_rate(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
-        """The frame itself, or resampled when the file changed its rate on the way."""
+        """The frame itself, or resampled when the file changed its rate in the middle."""
         if self.sample_rate_hz is None:
             self.sample_rate_hz = frame.sample_rate
         if frame.sample_rate == self.sample_rate_hz:
