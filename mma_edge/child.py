@@ -1,9 +1,9 @@
-"""A child process that speaks JSON, one object per line: the one protocol of every process that this project starts.
+"""Child processes that speak JSON, one object per line: the one protocol for every process that this project starts.
 
-What may be killed for want of memory, brings a library that must not stay, or is measured alone runs in a process of
-its own: `python -m MODULE REQUEST`, where REQUEST is a JSON object. The child tells what it has to say on its private
-stdout, whatever its libraries print; orders, if there are any, come on stdin. Its own errors arrive as they were
-raised. The child's side is `serve`, the parent's `Child`.
+Work runs in its own process when it may be killed for lack of memory, needs a library that must not stay loaded, or is
+measured alone: `python -m MODULE REQUEST`, where REQUEST is a JSON object. The child sends messages on its private
+stdout, whatever its libraries print; orders, if any, come on stdin. An MMAEdgeError of the child is raised again in the
+parent. The child's side is `serve`, the parent's `Child`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Tell = Callable[[Message], None]
 
 DONE, ERROR = "done", "error"
 END_TIMEOUT_S = 20
-"""Time to end once stdin is closed, before the child is killed."""
+"""How long a child may take to end after its stdin was closed, before it is killed."""
 
 
 class ChildDiedError(Exception):
@@ -37,7 +37,7 @@ class ChildDiedError(Exception):
 
     Attributes:
         status: its exit status, -N where signal N ended it.
-        last_words: last line of what it wrote to stderr, "" if nothing.
+        last_words: the last line that it wrote to stderr, "" if there is none.
     """
 
     def __init__(self, status: int, last_words: str) -> None:
@@ -58,18 +58,18 @@ class ChildTimeoutError(Exception):
 
 
 class Child:
-    """A running child; close it, or use it in a `with`: it is gone afterwards, and its memory free.
+    """A running child; close it, or use it in a `with`: afterwards it has ended and its memory is free.
 
     Args:
-        command: what `python` is to run, e.g. ("-m", "mma_benchmarks.grid.child").
-        request: what `serve` hands to the child's work.
-        environment: variables to set, or with None to leave out.
+        command: arguments of `python`, e.g. ("-m", "mma_benchmarks.grid.child").
+        request: what `serve` passes to the child's work.
+        environment: variables to set, or to remove with None.
     """
 
     def __init__(
         self, command: tuple[str, ...], request: Message, environment: Mapping[str, str | None] | None = None
     ) -> None:
-        # The same places to import from as this process, whatever folder the child starts in.
+        # The child imports from the same places as this process, whatever folder it starts in.
         paths = os.pathsep.join(path for path in sys.path if path)
         variables = {**os.environ, "PYTHONPATH": paths, **(environment or {})}
         self._errors = tempfile.TemporaryFile(mode="w+b")  # noqa: SIM115 - closed in close()
@@ -94,11 +94,11 @@ class Child:
         self.close(at_once=exception[0] is not None)
 
     def message(self, timeout_s: float | None = None) -> Message:
-        """The next one.
+        """The child's next message.
 
         Raises:
-            MMAEdgeError: what the child raised, of the same class. ChildDiedError: it ended without another word.
-            ChildTimeoutError: it said nothing for so long.
+            MMAEdgeError: the child raised it, of the same class. ChildDiedError: the child ended without a message.
+            ChildTimeoutError: no message came in this time.
         """
         try:
             line = self._lines.get(timeout=timeout_s)
@@ -116,22 +116,22 @@ class Child:
 
     def ask(self, order: Message, timeout_s: float | None = None) -> Message:
         """The answer to an order; raises as `message` does."""
-        with contextlib.suppress(OSError):  # it may be gone; why is found out below
+        with contextlib.suppress(OSError):  # the child may have ended; `message` finds out why
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
         return self.message(timeout_s)
 
     def result(self, follow: Tell = lambda message: None, timeout_s: float | None = None) -> Any:
-        """What the child's work returned; every message before goes to `follow`. Raises as `message` does."""
+        """What the child's work returned; every earlier message goes to `follow`. Raises as `message` does."""
         while DONE not in (message := self.message(timeout_s)):
             follow(message)
         return message[DONE]
 
     def close(self, at_once: bool = False) -> None:
-        """End it and wait for its end: its memory is needed. Safe to call twice.
+        """End the child and wait until its memory is free. Safe to call twice.
 
         Args:
-            at_once: kill it; otherwise it is asked to end, and killed when it does not.
+            at_once: kill it; otherwise ask it to end, and kill it only if it does not.
         """
         if at_once:
             self._process.kill()
@@ -159,19 +159,19 @@ class Child:
 
 
 def serve(work: Callable[[Message, Tell], Any], argv: list[str] | None = None) -> int:
-    """The child's side: does `work(request, tell)` and tells what it returns; the exit code.
+    """The child's side: calls `work(request, tell)`, sends the result, and returns the exit code.
 
-    An MMAEdgeError is told to the parent; anything else ends the child with a traceback, whose last line the parent
-    finds.
+    An MMAEdgeError is sent to the parent; any other error ends the child with a traceback, whose last line the parent
+    reads.
     """
-    # Libraries print to stdout as they like: what the parent reads goes through a copy of it, the rest to stderr.
+    # Libraries may print to stdout: so the messages go through a copy of it, and everything else to stderr.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     lock = threading.Lock()
 
     def tell(message: Message) -> None:
-        with lock, contextlib.suppress(BrokenPipeError):  # the parent is gone: nobody is left to hear it
+        with lock, contextlib.suppress(BrokenPipeError):  # the parent has ended: nobody reads this
             channel.write(json.dumps(message) + "\n")
 
     try:
@@ -184,5 +184,5 @@ def serve(work: Callable[[Message, Tell], Any], argv: list[str] | None = None) -
 
 
 def orders() -> Iterator[Message]:
-    """In the child: what the parent asks for, until it closes the pipe."""
+    """In the child: the parent's orders, until it closes the pipe."""
     return map(json.loads, sys.stdin)

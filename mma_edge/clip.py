@@ -1,4 +1,4 @@
-"""One clock: tracked face crops and log-mel of the same span become a Clip."""
+"""Cuts a source into clips: tracked face crops and the log-mel of the same time span."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from mma_edge.types import AudioChunk, Box, Clip
 
 NUM_FRAMES = 16
 LONGEST_SOUND_S = NUM_MEL_FRAMES * FRAME_SHIFT_MS / 1000
-"""Span of the log-mel, 5.12 s; rates whose 10 ms are no whole number of samples fill a few rows less."""
+"""Span of the log-mel, 5.12 s; with rates whose 10 ms are not a whole number of samples it fills a few rows less."""
+STALLED_S = 1.0
+"""Video older than this, and than a hop, no longer shows who is there; slow cameras give a frame per second."""
 SPOOL_BYTES = 32 << 20
-"""Crops of a whole file are kept in memory up to this size, beyond it in a temporary file."""
+"""Crops of a whole file are kept in memory up to this size, above it in a temporary file."""
 
 
 def frame_indices(num_frames: int, count: int = NUM_FRAMES) -> np.ndarray:
     """Which frames of a clip the model sees at test time: the middle of each of `count` equal segments.
 
-    With n > count frames: int(tick / 2 + tick * i), tick = n / count; otherwise every frame once
-    and the last one repeated (the authors' loader, test mode).
+    With n > count frames: int(tick / 2 + tick * i), tick = n / count; otherwise every frame once and the last one
+    repeated (the authors' loader, test mode).
 
     Args:
         num_frames: frames in the clip, at least 1.
@@ -42,20 +44,13 @@ def frame_indices(num_frames: int, count: int = NUM_FRAMES) -> np.ndarray:
     return np.minimum(np.arange(count), num_frames - 1)
 
 
-STALLED_S = 1.0
-"""Video older than this, and than a hop, no longer shows who is there; slow cameras give a frame per second."""
-
-
 def input_shapes(image_size: int) -> dict[str, tuple[int, ...]]:
-    """Shape of one clip of each of the graph's inputs: the contract between export and run time."""
-    return {
-        "frames": (NUM_FRAMES, image_size, image_size, 3),
-        "mel": (NUM_MEL_FRAMES, NUM_MEL_BINS),
-    }
+    """Shape of one clip in each of the graph's inputs: the contract between export and run time."""
+    return {"frames": (NUM_FRAMES, image_size, image_size, 3), "mel": (NUM_MEL_FRAMES, NUM_MEL_BINS)}
 
 
 def batch_of(clips: Sequence[Clip], image_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frames uint8 (N, 16, S, S, 3) and mel float32 (N, 512, 128) of all clips, zeros for what a clip has not."""
+    """Frames uint8 (N, 16, S, S, 3) and mel float32 (N, 512, 128) of all clips; a missing modality is zeros."""
     shapes = input_shapes(image_size)
     frames = np.zeros((len(clips), *shapes["frames"]), np.uint8)
     mel = np.zeros((len(clips), *shapes["mel"]), np.float32)
@@ -68,7 +63,7 @@ def batch_of(clips: Sequence[Clip], image_size: int) -> tuple[np.ndarray, np.nda
 
 
 def evenly(total: int, count: int) -> np.ndarray:
-    """Indices of at most `count` of `total` things, evenly spread from the first to the last."""
+    """Indices of at most `count` of `total` items, evenly spread from the first to the last."""
     return np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)) if total else np.zeros(0, int)
 
 
@@ -84,27 +79,23 @@ class Crop:
 
 
 class SlidingClips:
-    """Every `hop_s` a clip of the last `window_s`, per face track, or of the voice alone.
+    """Every `hop_s` one clip of the last `window_s` for each face track, or for the voice alone.
 
-    The hops count from the first datum. A clip begins with the window or with the source, whichever
-    is later, so the first answers come before a whole window is full. A track that is in none of the
-    last hop's frames is gone and gets no clip, nor does one whose video stalled (STALLED_S); sound
-    without any track gets one clip with track None.
+    The hops count from the first datum. A clip begins with the window or with the source, whichever is later, so the
+    first answers come before a whole window is full. A track that is in none of the last hop's frames is gone and gets
+    no clip, and neither does a track whose video stalled (STALLED_S); sound without any track gets one clip with track
+    None.
     """
 
     _margin_s = 0.0
-    """How much older than the window a crop may get before it is forgotten."""
+    """How much older than the window a crop may be before it is forgotten."""
 
     def __init__(self, window_s: float, hop_s: float) -> None:
         if not 0 < hop_s <= window_s:
             raise UsageError(f"hop of {hop_s:g} s and window of {window_s:g} s", "0 < hop <= window")
-        longest_s = NUM_MEL_FRAMES / 100
-        if window_s > longest_s:
-            raise UsageError(
-                f"window of {window_s:g} s",
-                f"at most {longest_s} s, the span of the log-mel",
-                "use --whole for long clips",
-            )
+        if window_s > LONGEST_SOUND_S:
+            expected = f"at most {LONGEST_SOUND_S} s, the span of the log-mel"
+            raise UsageError(f"window of {window_s:g} s", expected, "use --whole for long clips")
         self.window_s, self.hop_s = window_s, hop_s
         self._crops: deque[Crop] = deque()
         self._mel = MelRing(capacity_s=window_s + 2 * hop_s)
@@ -115,7 +106,7 @@ class SlidingClips:
         self._covered_s = 0.0  # end of the last window handed out
 
     def due(self, now_s: float) -> list[Clip]:
-        """Clips whose windows end at or before `now_s`, to be called with each datum's time before it is added."""
+        """Clips whose windows end at or before `now_s`; call it with each datum's time before adding the datum."""
         if self._first_s is None:
             self._first_s = self._covered_s = now_s
         clips = []
@@ -123,12 +114,12 @@ class SlidingClips:
             clips += self._window(end_s)
             self._hops_done += 1
             if end_s - self.window_s > self._last_s:
-                # A stalled device: nothing is left to look at until now, so skip the empty hops.
+                # The device stalled: the windows from here until now are empty, so skip their hops.
                 self._hops_done = max(self._hops_done, int((now_s - self._first_s) / self.hop_s) - 1)
         return clips
 
     def add_crops(self, crops: Iterable[Crop], time_s: float) -> None:
-        """Take in the faces of the frame at `time_s`; none is a frame without a face."""
+        """Add the faces of the frame at `time_s`; a frame without a face has no crops."""
         self._crops.extend(crops)
         self._frame_s = time_s
         self._last_s = max(self._last_s, time_s)
@@ -138,18 +129,18 @@ class SlidingClips:
         self._last_s = max(self._last_s, chunk.end_s)
 
     def finish(self) -> list[Clip]:
-        """The end of the source: the hops that are left, then the rest if it is half a hop or all there is."""
+        """The clips at the source's end: the hops that are left, then the rest if it is half a hop or everything."""
         if self._first_s is None:
             return []
         clips = self.due(self._last_s)
         rest_s = self._last_s - self._covered_s
         if rest_s >= self.hop_s / 2 or self._hops_done == 0:
             clips += self._window(self._last_s)
-            self._hops_done += 1  # handed out once
+            self._hops_done += 1  # a second call gives nothing more
         return clips
 
     def _sample(self, crops: list[Crop], start_s: float, end_s: float) -> list[Crop]:
-        """The 16 of one track's crops of the window that the model sees."""
+        """The 16 crops that the model sees, of one track's crops in the window."""
         return [crops[index] for index in frame_indices(len(crops))]
 
     def _window(self, end_s: float) -> list[Clip]:
@@ -178,21 +169,20 @@ class SlidingClips:
 class WholeClips:
     """The paper's protocol: one clip for the whole source and each face track of it.
 
-    16 frames over all of a track's crops and the first 5.12 s of sound. The crops wait in a spooled
+    It has 16 frames spread over all of the track's crops and the first 5.12 s of sound. The crops wait in a spooled
     file, so memory does not grow with the length.
     """
 
     def __init__(self) -> None:
         self._spools: dict[int, tempfile.SpooledTemporaryFile] = {}
-        self._counts: dict[int, int] = {}
         self._newest: dict[int, Crop] = {}
-        # Room for the sound that is used and for the block that reaches past it.
+        # Room for the sound that is used and for the block that ends after it.
         self._mel = MelRing(capacity_s=2 * LONGEST_SOUND_S)
         self._sound_start_s: float | None = None
         self._span: list[float] = []
 
     def due(self, now_s: float) -> list[Clip]:
-        """Nothing before the end."""
+        """No clip before the end."""
         self._span = [min(now_s, *self._span), max(now_s, *self._span)] if self._span else [now_s, now_s]
         return []
 
@@ -201,14 +191,13 @@ class WholeClips:
             if crop.track_id not in self._spools:
                 self._spools[crop.track_id] = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115
             self._spools[crop.track_id].write(crop.image.tobytes())
-            self._counts[crop.track_id] = self._counts.get(crop.track_id, 0) + 1
             self._newest[crop.track_id] = crop
 
     def add_audio(self, chunk: AudioChunk) -> None:
         self._span[1] = max(self._span[1], chunk.end_s)
         if self._sound_start_s is None:
             self._sound_start_s = chunk.time_s
-        # The last row's window reaches 15 ms past the span of the rows.
+        # The last row's window ends 15 ms after the span of the rows.
         if chunk.time_s < self._sound_start_s + LONGEST_SOUND_S + FRAME_LENGTH_MS / 1000:
             self._mel.accept(chunk)
 
@@ -220,11 +209,11 @@ class WholeClips:
             return [] if mel is None else [Clip(start_s, end_s, None, None, None, mel, heard_s)]
         clips = []
         for track, newest in sorted(self._newest.items()):
-            spool, shape = self._spools[track], newest.image.shape
+            spool, shape, nbytes = self._spools[track], newest.image.shape, newest.image.nbytes
             frames = []
-            for index in frame_indices(self._counts[track]):
-                spool.seek(int(index) * newest.image.nbytes)
-                frames.append(np.frombuffer(spool.read(newest.image.nbytes), np.uint8).reshape(shape))
+            for index in frame_indices(spool.tell() // nbytes):
+                spool.seek(int(index) * nbytes)
+                frames.append(np.frombuffer(spool.read(nbytes), np.uint8).reshape(shape))
             arrival_s = max(newest.arrival_s, heard_s)
             clips.append(Clip(start_s, end_s, track, newest.box, np.stack(frames), mel, arrival_s))
             spool.close()
@@ -232,15 +221,15 @@ class WholeClips:
 
 
 class GridClips(SlidingClips):
-    """`SlidingClips` whose frames do not change with the window's start, so that windows that overlap share them.
+    """`SlidingClips` whose frames do not depend on the window's start, so that overlapping windows share them.
 
-    Time is cut into segments of window_s / 16 from the source's first datum on. Each has one frame, the one on
-    display at its middle; where the hop is a multiple of the segment (the defaults: 0.5 s and 0.25 s) these are the
-    middles that `frame_indices` takes too. With another hop a window takes the 16 segments that are complete at its
-    end: its frames are up to a segment older than `frame_indices` would have them.
+    Time is cut into segments of window_s / 16, starting at the source's first datum. Each segment has one frame, the
+    one on display at its middle; where the hop is a multiple of the segment (the defaults: 0.5 s and 0.25 s),
+    `frame_indices` takes these middles too. With another hop a window takes the 16 segments that are complete at its
+    end: its frames are up to one segment older than those of `frame_indices`.
 
-    A segment in which the face was not seen shows the last frame before it. A track that does not reach back to the
-    window's start yet, or has no more than 16 frames in it, is sampled by `frame_indices`.
+    A segment in which the face was not seen shows the last frame before it. A track that begins after the window's
+    start, or has at most 16 frames in the window, is sampled by `frame_indices`.
     """
 
     def __init__(self, window_s: float, hop_s: float) -> None:
@@ -253,7 +242,7 @@ class GridClips(SlidingClips):
         on_display: dict[int, Crop] = {}
         for crop in crops:
             number, phase = divmod((crop.time_s - self._first_s) / self._tick_s + 1e-6, 1.0)
-            # The last one up to the middle; failing that, the first one after it.
+            # The last frame up to the middle; if there is none, the first one after it.
             if phase <= 0.5 + 2e-6 or number not in on_display:
                 on_display[int(number)] = crop
         first = last - NUM_FRAMES

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and one clear line where they cannot be."""
+"""Writes files whole or not at all, and says in one clear line when that fails."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mma_edge.errors import OutputError
 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write to, which takes the place of `path` when the block ends well.
+    """A file beside `path` to write to; it replaces `path` when the block ends without an error.
 
-    A reader, a full disk or a killed process never leaves half a file: there is the old one or the new one. Two
-    processes that write the same file do not meet.
+    A reader never sees half a file, even after a full disk or a killed process: only the old one or the new one. Two
+    processes that write the same file do not disturb each other.
 
     Raises:
-        OSError: of the block, or where the file cannot take its place.
+        OSError: from the block, or because `path` cannot be replaced.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -35,7 +35,7 @@ def to_json(value: object) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Create the folder of a report, before anything is computed for it."""
+    """Create a report's folder, before anything is computed for it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -43,7 +43,7 @@ def make_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A whole file or none; OutputError where it cannot be written."""
+    """Write a whole file or none; OutputError where that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(path) as aside:

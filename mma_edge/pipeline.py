@@ -1,4 +1,4 @@
-"""The run road: source -> faces | audio -> clip -> engine -> emotion."""
+"""From a source to its emotions: source -> faces | audio -> clip -> engine -> emotion."""
 
 from __future__ import annotations
 
@@ -22,17 +22,15 @@ from mma_edge.streaming import StreamingRecognizer, check_mode
 from mma_edge.types import Clip, Emotion, Face, Frame
 
 CENTRE_TRACK = 0
-"""Track number of the authors' fallback, the centre of the picture; real tracks count from 1."""
+"""Track number of the authors' fallback, the centre of the picture; tracks of faces count from 1."""
 RATE_FRAMES = 30
 """Frames over which `Pipeline.frame_rate` averages."""
-
-
 Timer = Callable[[str], AbstractContextManager]
-"""Takes a stage's name; its duration is that of the `with` block."""
+"""Takes a stage's name and gives a context manager that encloses the stage's work."""
 
 
 def no_timer(stage: str) -> AbstractContextManager:
-    """The `Timer` of ordinary runs: a camera that runs for weeks must not collect durations."""
+    """The `Timer` of ordinary runs, which keeps nothing: a camera may run for weeks."""
     return nullcontext()
 
 
@@ -61,8 +59,9 @@ class StreamOptions:
         whole: one clip for the whole file instead (the paper's protocol); not for live sources.
         centre_fallback: where no face is found, use the centre of the picture as the MMA-DFER authors do.
         audio: False ignores the sound.
-        streaming: "exact" or "rolling" saves work that windows share (see `mma_edge.streaming`); None does all of it.
-        notify: takes one-line notices for people.
+        streaming: "exact" or "rolling" does the work that windows share only once (see `mma_edge.streaming`); None
+            does everything for every window.
+        notify: takes one-line notices for the user.
     """
 
     window_s: float = 4.0
@@ -85,7 +84,7 @@ class StreamOptions:
 
 @dataclass
 class PipelineState:
-    """What a live view shows beside the emotions."""
+    """What a live view shows in addition to the emotions."""
 
     time_s: float = 0.0
     faces: list[Face] = field(default_factory=list)
@@ -94,8 +93,7 @@ class PipelineState:
 
 
 class ClipPredictor(Protocol):
-    """What a pipeline needs of a model: `mma_edge.predictor.Predictor` has it. With `StreamOptions.streaming` it has
-    to be one."""
+    """What a pipeline needs of a `mma_edge.predictor.Predictor`; with `StreamOptions.streaming` it needs all of it."""
 
     image_size: int
 
@@ -115,7 +113,7 @@ class Pipeline:
         timer: Timer = no_timer,
         clips: SlidingClips | WholeClips | None = None,
     ) -> None:
-        """`clips` cuts the source otherwise than the options say; for measurements."""
+        """`clips` replaces the cutting that the options ask for; for measurements."""
         if options.whole and source.live:
             raise UsageError(f"--whole on {source.name}", "a file", "leave --whole out for a live source")
         self.recognizer, self.source, self.options = recognizer, source, options
@@ -135,7 +133,7 @@ class Pipeline:
         options: StreamOptions | None = None,
         timer: Timer = no_timer,
     ) -> Pipeline:
-        """A pipeline on what `open_source` understands."""
+        """A pipeline on a source that `open_source` understands."""
         options = options or StreamOptions()
         opened = open_source(source, options.notify, options.audio)
         try:
@@ -163,7 +161,7 @@ class Pipeline:
         self._conclude()
 
     def frame_rate(self) -> float:
-        """Frames per second of wall time that went through lately."""
+        """Frames per second of wall time, over the last RATE_FRAMES frames."""
         clock = self._frame_clock
         return (len(clock) - 1) / max(1e-6, clock[-1] - clock[0]) if len(clock) > 1 else 0.0
 
@@ -202,7 +200,7 @@ class Pipeline:
         yield from emotions
 
     def _conclude(self) -> None:
-        """Say what a user would otherwise have to guess from the absence of records."""
+        """Say at the end why there are no records, or no faces in them."""
         if self.source.has_video and not self.state.frames_with_face:
             hint = "" if self.options.centre_fallback else "; --centre-fallback uses the centre of the picture instead"
             if self.state.answers == 0:
@@ -212,7 +210,7 @@ class Pipeline:
 
 @dataclass
 class _Collector:
-    """Stands where the pipeline wants a recognizer."""
+    """Collects the clips that a pipeline hands to its recognizer."""
 
     image_size: int
     clips: list[Clip] = field(default_factory=list)
@@ -225,7 +223,7 @@ class _Collector:
 def collect_clips(
     source: str | os.PathLike, image_size: int, hop_s: float, cut: type[SlidingClips] = SlidingClips
 ) -> list[Clip]:
-    """Every clip that `mma-edge run SOURCE --hop HOP` makes of a file, sampled by `cut`; those without a face too.
+    """Every clip that `mma-edge run SOURCE --hop HOP` makes of a file, sampled by `cut`; also those without a face.
 
     Raises:
         SourceError: the source cannot be opened, or has neither a face nor sound.
@@ -236,7 +234,7 @@ def collect_clips(
         with Pipeline(collector, opened, options, clips=cut(options.window_s, hop_s)) as pipeline:
             list(pipeline)
     except SourceError:
-        # The pipeline misses answers where there is no face; here there are none anyway.
+        # The pipeline raises where there are neither faces nor answers; the collector never gives answers.
         if not collector.clips:
             raise
     return collector.clips

@@ -1,6 +1,6 @@
-"""Which precision runs on which backend, in what order of preference, and why another does not: the one table.
+"""The one table of which precision runs on which backend, in what order of preference, and why others do not.
 
-The guide docs/precision.md shows the same table to people; a test compares the two.
+The guide docs/precision.md shows the same table; a test compares the two.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from mma_edge.errors import BackendError
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-"""What a bundle may hold, in the order of its manifest."""
+"""The precisions that a bundle may hold, in the order of its manifest."""
 MIN_TOP1_AGREEMENT = {"fp16": 0.995, "bf16": 0.995, "int8": 0.98}
-"""Share of real clips with float32's answer, below which neither a graph nor an engine is kept."""
+"""Least share of real clips with float32's answer; below it neither a graph nor an engine is kept."""
 BY_NAME = ("int8",)
-"""Taken only when asked for while the bundle has another: the accuracy it costs is the user's to give away."""
+"""Taken only when asked for, unless the bundle has nothing else: only the user may decide to lose accuracy."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Runs:
     """A backend computes in a precision.
 
     Attributes:
-        rank: its place, from 1, when nobody asks for a precision.
-        needs: what the hardware must have: of a GPU the least compute capability (major, minor), of a processor
-            OpenVINO's word for the ability; None: nothing.
+        rank: its place in the order of preference, from 1, when no precision is asked for.
+        needs: what the hardware must have: for a GPU the least compute capability (major, minor), for a processor
+            OpenVINO's name of the capability; None: nothing.
     """
 
     rank: int
@@ -33,16 +33,16 @@ class Runs:
 
 @dataclass(frozen=True)
 class Refused:
-    """A backend does not compute in a precision: why, and what to do instead."""
+    """A backend does not compute in a precision: why not, and what to do instead."""
 
     why: str
     instead: str
 
 
-# Backends in the order in which `auto` tries them: the fastest first. Compute capabilities are those of the CUDA
-# programming guide's table of arithmetic; TensorRT itself may ask for more.
+# Backends in the order in which `auto` tries them: the fastest first. The compute capabilities are from the CUDA
+# programming guide's table of arithmetic; TensorRT itself may need more.
 TABLE: dict[str, dict[str, Runs | Refused]] = {
-    # fp16 is at home on every GPU that TensorRT 10.3 runs on.
+    # fp16 is native on every GPU that TensorRT 10.3 supports.
     "tensorrt": {"fp32": Runs(2, (5, 0)), "fp16": Runs(1, (5, 3)), "bf16": Runs(3, (8, 0)), "int8": Runs(4, (6, 1))},
     "cuda": {
         "fp32": Runs(2),
@@ -71,13 +71,13 @@ GPU_BACKENDS = ("tensorrt", "cuda")
 
 
 def preferred(backend: str) -> tuple[str, ...]:
-    """What a backend computes in, the best first."""
+    """The precisions that a backend computes in, the best first."""
     ranks = {name: cell.rank for name, cell in TABLE[backend].items() if isinstance(cell, Runs)}
     return tuple(sorted(ranks, key=ranks.get))
 
 
 def require(backend: str, precision: str) -> Runs:
-    """How a backend computes in a precision; BackendError where it does not, with the reason."""
+    """The table's entry for a backend and a precision; BackendError with the reason where it is refused."""
     cell = TABLE[backend][precision]
     if isinstance(cell, Refused):
         raise BackendError(cell.why, f"one of {', '.join(preferred(backend))}", cell.instead)

@@ -1,4 +1,4 @@
-"""Clip -> Emotion: engine, calibration and missing modalities."""
+"""From clips to emotions: engine, calibration and missing modalities."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Predictor:
 
     Attributes:
         labels: class names, in the order of the probabilities.
-        image_size: side S of the face crops it wants, pixels.
+        image_size: side S of the face crops, pixels.
         backend: what really runs: "cpu", "cuda", "openvino" or "tensorrt".
         precision: of the graph that runs.
-        notes: what a person should know of that choice, e.g. why a better backend was passed over.
+        notes: what the user should know about that choice, e.g. why a better backend was not taken.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
@@ -36,20 +36,20 @@ class Predictor:
     def predict(self, frames: np.ndarray | None = None, mel: np.ndarray | None = None) -> np.ndarray:
         """Probabilities of a batch of clips.
 
-        A missing modality is fed as what training showed the model for it: no sound as the authors'
-        zeros before normalisation, no face as black frames. Whether a model was trained with
-        missing modalities is in its manifest (`missing_modality.trained`; the default model was).
-        Rows of black frames or of zeros are missing too: the engine cannot tell them apart.
+        The model gets for a missing modality what it got in training: the authors' zeros before normalisation for no
+        sound, black frames for no face. Its manifest says whether it was trained with missing modalities
+        (`missing_modality.trained`; the default model was). Clips of black frames, or of zeros in `mel`, count as
+        missing too: the engine cannot tell the difference.
 
         Args:
             frames: uint8 (N, 16, S, S, 3) RGB face crops, or None.
             mel: float32 (N, 512, 128) log-mel before normalisation (`mma_edge.audio.log_mel`), or None.
 
         Returns:
-            float32 (N, C), rows sum to 1, calibrated by the bundle's temperature for what there is of each clip.
+            float32 (N, C), rows sum to 1, calibrated by the bundle's temperature for the modalities of each clip.
 
         Raises:
-            UsageError: both None, another shape or dtype, or unequal N.
+            UsageError: both are None, a wrong shape or dtype, or different N.
         """
         if frames is None and mel is None:
             raise UsageError("predict() got neither frames nor mel", "at least one of them")
@@ -70,7 +70,7 @@ class Predictor:
         return self.probabilities(self.engine(frames, mel), frames, mel)
 
     def probabilities(self, logits: np.ndarray, frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
-        """Logits (N, C) of these inputs, calibrated: float32 (N, C), rows sum to 1."""
+        """Calibrated probabilities float32 (N, C), rows sum to 1, from the logits (N, C) of these inputs."""
         return softmax(cool(logits, frames, mel, self._temperatures))
 
     def predict_clips(self, clips: Sequence[Clip]) -> list[Emotion]:
@@ -78,7 +78,7 @@ class Predictor:
         return self.emotions(clips, self.predict(*batch_of(clips, self.image_size))) if clips else []
 
     def emotions(self, clips: Sequence[Clip], probabilities: np.ndarray) -> list[Emotion]:
-        """The answers, as of now, from the probabilities (N, C) of the clips."""
+        """One Emotion per clip from the probabilities (N, C); ages count up to now."""
         now = time.monotonic()
         return [
             Emotion(
@@ -98,19 +98,19 @@ class Predictor:
 
 
 def modalities(frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
-    """What there is of each clip: int (N,), an index into MODALITIES.
+    """The modalities that each clip has: int (N,), an index into MODALITIES.
 
-    A modality is missing where all its values are zero, as `Recognizer.predict` feeds it; a clip with neither counts
-    as having both. Silence is no zero: its log-mel is about -16.
+    A modality is missing where all its values are zero, as `Recognizer.predict` feeds it; a clip without either counts
+    as having both. Silence is not zero: its log-mel is about -16.
     """
-    # The first frame or row nearly always settles it; only where it is zero is the rest looked at.
+    # The first frame or row is nearly always enough; only where it is zero the rest is read.
     seen = np.array([clip[0].any() or clip.any() for clip in frames], bool)
     heard = np.array([clip[0].any() or clip.any() for clip in mel], bool)
     return np.where(seen == heard, 0, np.where(seen, 1, 2))
 
 
 def cool(logits: np.ndarray, frames: np.ndarray, mel: np.ndarray, temperatures: dict[str, float]) -> np.ndarray:
-    """Logits float32 (N, C) divided by the temperature for what there is of each clip."""
+    """Logits float32 (N, C) divided by the temperature for the modalities of each clip."""
     values = np.array([temperatures[name] for name in MODALITIES], np.float32)
     if (values == values[0]).all():
         return logits / values[0]

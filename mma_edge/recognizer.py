@@ -1,4 +1,4 @@
-"""What `mma_edge.load` gives: a predictor that can also read a source."""
+"""What `mma_edge.load` returns: a predictor that can also read a source."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Recognizer(Predictor):
         streaming: str | None = None,
         notify: Notify = ignore_notice,
     ) -> Iterator[Emotion]:
-        """Emotions of a file, "camera", "camera:1" or "sample", one per face track and hop, as they come.
+        """Emotions of a file, "camera", "camera:1" or "sample": one per face track and hop, as soon as it is known.
 
         Args:
             source: see `mma_edge.sources.open_source`.
@@ -43,8 +43,8 @@ class Recognizer(Predictor):
             whole: one clip for the whole file instead (the paper's protocol); not for live sources.
             centre_fallback: where no face is found, use the centre of the picture as the MMA-DFER authors do.
             audio: False ignores the sound.
-            streaming: "exact" or "rolling" computes what windows share only once (see `mma_edge.streaming`).
-            notify: takes one-line notices for people.
+            streaming: "exact" or "rolling" does the work that windows share only once (see `mma_edge.streaming`).
+            notify: takes one-line notices for the user.
 
         Raises:
             UsageError, SourceError, DeviceError: the options do not fit together, or the source cannot be read.

@@ -1,13 +1,13 @@
-"""Windows that overlap share their frames; so need not be the work on them. `mma-edge run SOURCE --streaming MODE`.
+"""Overlapping windows share frames, so the work on these is done only once. `mma-edge run SOURCE --streaming MODE`.
 
-exact     what a frame needs before it meets the sound (patch embedding and the first image block) is done once per
-          frame and kept; everything else is done for every window. The numbers are those of the whole graph.
-rolling   new frames go through all layers, older ones take part with what they were computed to be in the window
-          in which they were new: with the sound of then. An approximation; a bundle has it only where its exporter
-          found that it agrees with full recomputation (manifest, `streaming.rolling`).
+exact     the work on a frame before it meets the sound (patch embedding and the first image block) is done once per
+          frame and kept; everything else is done for every window. The results are those of the whole graph.
+rolling   new frames go through all layers; older ones take part with the values from the window in which they were
+          new, that is, with the sound of that time. An approximation; a bundle offers it only if the exporter found
+          that it agrees with full recomputation (manifest, `streaming.rolling`).
 
-Both need frames that stay the same from window to window: see `mma_edge.clip`. A window without a face
-goes through the whole graph, for it has no frames to save on.
+Both need frames that stay the same from window to window: see `mma_edge.clip.GridClips`. A window without a face goes
+through the whole graph: it has no frames to save work on.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from mma_edge.types import Clip, Emotion
 
 MODES = ("exact", "rolling")
 BACKEND, PRECISION = "cpu", "fp32"
-"""What the graphs in parts are made for in this version."""
+"""The only engine that this version makes graphs in parts for."""
 
 
 def check_mode(mode: str) -> None:
-    """UsageError for what is no mode."""
+    """UsageError unless this is one of MODES."""
     if mode not in MODES:
         raise UsageError(f"--streaming {mode}", f"one of {', '.join(MODES)}")
 
 
 def choose_engine(backend: str, precision: str | None) -> tuple[str, str]:
-    """Backend and precision of a streaming run: "auto" and None become those that can, others are refused."""
+    """Backend and precision of a streaming run: "auto" and None become the only ones that can, others are refused."""
     _check_engine(BACKEND if backend == "auto" else backend, PRECISION if precision is None else precision)
     return BACKEND, PRECISION
 
@@ -62,7 +62,7 @@ class StreamingGraphs:
         rest: ONNX file of the mode: tokens and mel -> logits, see `window` and `roll`.
 
     Raises:
-        BundleError, BackendError, DependencyError: as `open_session` does, and where an inference fails.
+        BundleError, BackendError, DependencyError: see `open_session`; BackendError also where an inference fails.
     """
 
     def __init__(self, stem: Path, rest: Path) -> None:
@@ -102,7 +102,7 @@ def _run(session: Any, outputs: list[str], inputs: dict[str, np.ndarray]) -> lis
 
 @dataclass
 class StreamingStats:
-    """Work done: windows with a face, frames in them, and how many went through the stem and the layers above."""
+    """Work done: windows with a face, their frames, and how many of them went through the stem and the other layers."""
 
     updates: int = 0
     frames: int = 0
@@ -112,21 +112,21 @@ class StreamingStats:
 
 @dataclass
 class _Track:
-    """What is kept of one face: by the time of a frame, and for the frames of its newest window only."""
+    """What is kept for one face, by the time of the frame; only for the frames of the newest window."""
 
     tokens: dict[float, np.ndarray] = field(default_factory=dict)
-    # Rolling: summary, and end of the window in which it was computed.
+    # Rolling: the summary, and the end of the window in which it was computed.
     summaries: dict[float, tuple[np.ndarray, float]] = field(default_factory=dict)
     heard: bool = False
 
 
 class Streamer:
-    """Logits of clips whose frames overlap with those of earlier ones. One per source; `Clip.times_s` is needed.
+    """Logits of clips that share frames with earlier clips. Use one per source; the clips need `times_s`.
 
     Args:
-        graphs: in parts, of the mode.
+        graphs: the parts for the mode.
         mode: one of MODES.
-        max_age_s: rolling: a summary that was computed longer ago, in presentation time, is computed anew.
+        max_age_s: rolling: a summary that is older than this, in presentation time, is computed again.
     """
 
     def __init__(self, graphs: StreamingGraphs, mode: str, max_age_s: float = float("inf")) -> None:
@@ -136,7 +136,7 @@ class Streamer:
         self._tracks: dict[int | None, _Track] = {}
 
     def __call__(self, clip: Clip) -> np.ndarray:
-        """Logits (1, C) of a clip with frames; what the track no longer needs is forgotten."""
+        """Logits (1, C) of a clip with frames; forgets what the track no longer needs."""
         track = self._tracks.setdefault(clip.track_id, _Track())
         mel = np.zeros((NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32) if clip.mel is None else clip.mel
         place = {time_s: index for index, time_s in enumerate(clip.times_s)}  # of each frame, once
@@ -158,18 +158,18 @@ class Streamer:
         unseen = [time_s for time_s in place if time_s not in track.tokens]
         if unseen:
             self.stats.stem_frames += len(unseen)
-            # Copies: a row that is a view would keep the whole batch in memory as long as it lives.
+            # Copies: a row that is a view would keep the whole batch in memory.
             fresh = self.graphs.stem(clip.frames[[place[time_s] for time_s in unseen]])
             track.tokens.update((time_s, row.copy()) for time_s, row in zip(unseen, fresh, strict=True))
         track.tokens = {time_s: track.tokens[time_s] for time_s in place}
 
     def _roll(self, track: _Track, clip: Clip, times_s: list[float], mel: np.ndarray) -> np.ndarray:
         heard = clip.mel is not None
-        if heard != track.heard:  # sound that begins or ends is no slightly older context
+        if heard != track.heard:  # older context is only similar while the sound neither begins nor ends
             track.summaries, track.heard = {}, heard
         oldest_s = clip.end_s - self.max_age_s - 1e-6
         kept = {t: track.summaries[t] for t in times_s if t in track.summaries and track.summaries[t][1] >= oldest_s}
-        # The graph wants a new frame; where there is none (a slow camera) the newest one is computed again.
+        # The graph needs a new frame; where there is none (a slow camera), the newest one is computed again.
         new = [t for t in times_s if t not in kept] or times_s[-1:]
         old = [t for t in times_s if t not in new]
         past = np.zeros((NUM_FRAMES, self.graphs.summary_width), np.float32)
@@ -185,11 +185,11 @@ class Streamer:
 
 
 class StreamingRecognizer:
-    """What a pipeline asks instead of its recognizer: the same Emotions for less work.
+    """Takes the place of a pipeline's recognizer: the same Emotions with less work.
 
     Raises:
-        UsageError, BackendError, BundleError: the mode is none, the engine is not the one that can, the bundle has
-            no such graphs, refuses the mode, or its graphs fail the self-test.
+        UsageError: the mode does not exist. BackendError: another engine than the one that can.
+        BundleError: the bundle has no graphs for the mode, refuses it, or its graphs fail the self-test.
     """
 
     def __init__(self, recognizer: Predictor, mode: str) -> None:
@@ -236,7 +236,7 @@ def open_graphs(bundle: Bundle, mode: str) -> tuple[StreamingGraphs, float]:
 
 
 def self_test(bundle: Bundle, graphs: StreamingGraphs, mode: str) -> None:
-    """BundleError where the parts together do not give the bundle's golden logits."""
+    """BundleError where the parts together do not reproduce the bundle's golden logits."""
     frames, mel, expected, tolerance = bundle.golden
     clip = Clip(0.0, 1.0, 0, None, frames[0], mel[0], 0.0, tuple(float(index) for index in range(NUM_FRAMES)))
     logits = Streamer(graphs, mode)(clip)
