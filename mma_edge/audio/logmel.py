@@ -1,9 +1,8 @@
 """Log-mel filterbank of MMA-DFER: Kaldi fbank, 128 bins, 25 ms windows every 10 ms.
 
-The same features as `torchaudio.compliance.kaldi.fbank(htk_compat=True, use_energy=False,
-window_type="hanning", num_mel_bins=128, dither=0)` of the authors' loader, computed by
-kaldi-native-fbank, which also streams. Values are *before* the normalisation
-(x - MEL_MEAN) / (2 * MEL_STD): that step lives inside the exported graph.
+The same features as `torchaudio.compliance.kaldi.fbank(htk_compat=True, use_energy=False, window_type="hanning",
+num_mel_bins=128, dither=0)` of the authors' loader, computed by kaldi-native-fbank, which also streams. Values are
+*before* the normalisation (x - MEL_MEAN) / (2 * MEL_STD): that step lives inside the exported graph.
 """
 
 from __future__ import annotations

@@ -77,8 +77,7 @@ def open_engine(bundle: Bundle, precision: str) -> OnnxCudaEngine:
     """The bundle's graph on the first GPU.
 
     Raises:
-        BackendError: no GPU, a GPU without this precision, an operator that would run on the CPU, or too little
-            memory.
+        BackendError: no GPU, a GPU without this precision, an operator that would run on the CPU, or too little memory.
         BundleError: the graph cannot be loaded. DependencyError: onnxruntime is not installed.
     """
     least, gpu = require("cuda", precision).needs, first_gpu(cuda_devices())
