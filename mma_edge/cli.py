@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -14,13 +15,16 @@ from mma_edge import __version__
 from mma_edge.commands.build import add_build_command
 from mma_edge.commands.support import EXIT_INTERRUPTED, HelpFormatter, run_cli, say
 
+if TYPE_CHECKING:
+    from mma_edge.pipeline import Pipeline
+
 EXAMPLES = """\
 examples:
   mma-edge run sample                          the clip that comes with the package
   mma-edge run camera                          first camera and the microphone, until Ctrl-C
   mma-edge run talk.mp4 --output talk.jsonl    one record per face and half second
   mma-edge run clip.mp4 --whole                one answer for the whole clip, as the paper tests
-  mma-edge doctor                              what this machine can run, and what to do about the rest
+  mma-edge doctor                              what this machine can run, and how to get the rest to run
   mma-edge info                                what is in the default bundle
   mma-edge build bundles/dfew                  a TensorRT engine of a bundle, on the device that will run it
 """
@@ -30,8 +34,8 @@ examples:
   mma-edge run talk.mp4 --bundle bundles/dfew --backend cpu --output talk.csv
   mma-edge run camera --streaming exact --hop 0.25
 
-A record holds: start and end in seconds of the source's own clock (PTS), number and box of the face, the
-modalities present, a probability per class, and the age in ms of the newest frame or sound it rests on.
+A record holds: start and end in seconds of the source's own clock (PTS), number and box of the face, the modalities
+that the clip has, a probability per class, and the age in ms of the newest frame or sound that was used.
 
 exit codes: 0 done, 2 usage, 3 source, 4 camera or microphone, 5 bundle, 6 backend, 7 output, 11 missing package,
 130 interrupted
@@ -64,13 +68,13 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--streaming",
         metavar="exact|rolling",
-        help="do what overlapping clips share only once: exactly, or with older frames as they were when new",
+        help="do the work that overlapping clips share only once: exactly, or (rolling) with old results for old frames",
     )
-    run.add_argument("--no-audio", action="store_true", help="leave the sound or the microphone alone")
+    run.add_argument("--no-audio", action="store_true", help="do not use the sound or the microphone")
     run.add_argument(
         "--centre-fallback",
         action="store_true",
-        help="where no face is found use the centre of the picture, as the MMA-DFER authors do",
+        help="where no face is found, use the centre of the picture, as the MMA-DFER authors do",
     )
     run.add_argument("--quiet", action="store_true", help="print notices and errors only")
     info = commands.add_parser("info", help="show what a bundle holds", formatter_class=HelpFormatter)
@@ -107,7 +111,7 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
         streaming=args.streaming,
         notify=lambda line: say(notices, f"note: {line}"),
     )
-    # A wrong name should not have to wait for the model.
+    # Check the name first: a wrong one should not have to wait for the model.
     record_sink = record_sink_of(args.output) if args.output else None
     engine = choose_engine(args.backend, args.precision) if args.streaming else (args.backend, args.precision)
     recognizer = mma_edge.load(args.bundle, *engine)
@@ -121,7 +125,7 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
         sinks = []
         if record_sink:
             sinks.append(stack.enter_context(record_sink(args.output, recognizer.labels, args.overwrite)))
-        # SIGTERM (a service being stopped) ends as cleanly as Ctrl-C.
+        # SIGTERM (the stop of a service) ends the run as cleanly as Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         interrupted = False
         try:
@@ -140,25 +144,24 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     return EXIT_INTERRUPTED if interrupted and not pipeline.source.live else 0
 
 
-def _status(pipeline) -> str:
-    stats, state = pipeline.source.stats, pipeline.state
+def _status(pipeline: Pipeline) -> str:
+    state = pipeline.state
     parts = [f"{state.time_s:.1f} s", f"{pipeline.frame_rate():.0f} fps", f"{len(state.faces)} faces"]
-    if pipeline.source.live:
-        parts.append(f"{stats.dropped_frames} frames dropped")
-    if stats.damaged_packets:
-        parts.append(f"{stats.damaged_packets} damaged packets")
-    return "  ".join(parts)
+    return "  ".join(parts + _losses(pipeline))
 
 
-def _summary(pipeline, output: Path | None) -> str:
+def _losses(pipeline: Pipeline) -> list[str]:
+    stats = pipeline.source.stats
+    dropped = [f"{stats.dropped_frames} frames dropped"] if pipeline.source.live else []
+    return dropped + ([f"{stats.damaged_packets} damaged packets skipped"] if stats.damaged_packets else [])
+
+
+def _summary(pipeline: Pipeline, output: Path | None) -> str:
     from mma_edge.clip import NUM_FRAMES
 
     stats, state = pipeline.source.stats, pipeline.state
     parts = [f"{state.answers} answers from {stats.frames} frames and {stats.audio_s:.1f} s of sound"]
-    if pipeline.source.live:
-        parts.append(f"{stats.dropped_frames} frames dropped")
-    if stats.damaged_packets:
-        parts.append(f"{stats.damaged_packets} damaged packets skipped")
+    parts += _losses(pipeline)
     if pipeline.options.streaming:
         work = pipeline.predictor.stats
         parts.append(f"{work.stem_frames} of {NUM_FRAMES * work.updates} frames computed anew")

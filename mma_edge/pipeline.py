@@ -99,7 +99,6 @@ class ClipPredictor(Protocol):
 
     def predict_clips(self, clips: Sequence[Clip]) -> list[Emotion]:
         """One Emotion per clip."""
-        ...
 
 
 class Pipeline:

@@ -149,10 +149,10 @@ def test_a_missing_camera_is_refused_at_once(make: Callable, monkeypatch: pytest
         make(camera)
     assert caught.value.exit_code == 4
     monkeypatch.setattr(camera_module.sys, "platform", "linux")
-    monkeypatch.setattr(camera_module, "_devices", lambda: [camera_module.Path("/dev/video7")])
+    monkeypatch.setattr(camera_module, "video_devices", lambda: {7: camera_module.Path("/dev/video7")})
     with pytest.raises(DeviceError, match=r"this machine has /dev/video7; .*camera:N"):
         make(camera)
-    monkeypatch.setattr(camera_module, "_devices", list)
+    monkeypatch.setattr(camera_module, "video_devices", dict)
     with pytest.raises(DeviceError, match=r"no /dev/video\*.*plug a camera in"):
         make(camera)
 

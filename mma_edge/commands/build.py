@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.progress import Progress, TaskID
 
 from mma_edge.commands.support import HelpFormatter, progress, say
 from mma_edge.errors import MMAEdgeError
 
 if TYPE_CHECKING:
     from mma_edge.bundle import Bundle
+    from mma_edge.engines.tensorrt.plan import Plan
     from mma_edge.types import Clip
 
 BUILD_EXAMPLES = """\
@@ -23,7 +25,7 @@ examples:
   mma-edge run camera --bundle bundles/dfew --backend tensorrt
 
 Needs TensorRT 10.3 or later and cuda-python (or pycuda), no torch. The engines lie in BUNDLE/engines/, work on this
-device alone, and are checked here against the bundle's fp32 graph before they are kept.
+device only, and are checked here against the bundle's fp32 graph before they are kept.
 exit codes: 0 done, 2 usage, 5 bundle, 6 TensorRT or memory, 7 output, 10 the engine computes something else,
 11 missing package, 130 interrupted
 """
@@ -45,7 +47,7 @@ def add_build_command(commands: argparse._SubParsersAction) -> None:
         nargs="+",
         action="extend",
         metavar="P",
-        help="some of fp32, fp16, bf16, int8 (default: the bundle's that suits this GPU best)",
+        help="some of fp32, fp16, bf16, int8 (default: the one of the bundle that suits this GPU best)",
     )
     parser.add_argument("--max-batch", type=int, default=4, metavar="N", help="clips that can run at once")
     parser.add_argument(
@@ -54,7 +56,9 @@ def add_build_command(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--optimization-level", type=int, metavar="L", help="0 builds fast, 5 long (default: TensorRT's own)"
     )
-    parser.add_argument("--overwrite", "--force", action="store_true", help="build again what is there and fits")
+    parser.add_argument(
+        "--overwrite", "--force", action="store_true", help="build again even if a plan exists and fits"
+    )
 
 
 def build_command(args: argparse.Namespace, console: Console) -> int:
@@ -70,7 +74,7 @@ def build_command(args: argparse.Namespace, console: Console) -> int:
     options = BuildOptions(args.max_batch, args.workspace, args.optimization_level)
     bundle = read_bundle(args.bundle)
     precisions = list(dict.fromkeys(args.precision or [choose_precision(bundle)]))
-    # All of them first: a wrong name should not have to wait for a build.
+    # Check all of them first: a wrong name should not have to wait for a build.
     for precision in precisions:
         require_buildable(bundle, precision)
     for precision in precisions:
@@ -78,14 +82,16 @@ def build_command(args: argparse.Namespace, console: Console) -> int:
         if there:
             say(console, f"{there.path} is there and fits this device; --overwrite builds it again")
             continue
-        with _BuildProgress(console, precision) as progress:
-            plan = build_plan(bundle, precision, lambda: gate_clips(bundle), options, progress.follow)
-        say(console, _summary(existing_plan(bundle, precision, options) or plan))
+        with progress(console) as bars:
+            follow = _BuildProgress(bars, precision).follow
+            path = build_plan(bundle, precision, lambda: gate_clips(bundle), options, follow)
+        plan = existing_plan(bundle, precision, options)
+        say(console, _summary(plan) if plan else str(path))
     return 0
 
 
 def build_if_possible(bundle: Bundle, precision: str) -> Path | str:
-    """For `mma-export`: the plan's path where TensorRT can build it, else why not, in words."""
+    """For `mma-export`: the path of the plan that TensorRT built, or why it could not."""
     from mma_edge.engines.tensorrt.build import build_plan
 
     try:
@@ -95,50 +101,43 @@ def build_if_possible(bundle: Bundle, precision: str) -> Path | str:
 
 
 def gate_clips(bundle: Bundle) -> list[Clip]:
-    """What a new engine is judged on: the clips of the package's sample as this bundle sees them."""
+    """The clips that a new engine is judged on: those of the package's sample, in this bundle's image size."""
     from mma_edge.engines.tensorrt.gate import HOP_S
     from mma_edge.pipeline import collect_clips
 
     return collect_clips("sample", bundle.image_size, HOP_S)
 
 
-def _summary(plan: Any) -> str:
-    """What a person wants to know of a new plan."""
+def _summary(plan: Plan) -> str:
+    """A new plan in one line: size, check, speed."""
     gate = plan.sidecar["gate"]
-    parts = [f"{plan.path}: {len(plan.data) / 1e6:.1f} MB, up to {plan.max_batch} clips at once"]
-    parts.append(
+    parts = [
+        f"{plan.path}: {len(plan.data) / 1e6:.1f} MB, up to {plan.max_batch} clips at once",
         f"checked on {gate['clips']} clips: same class in {gate['top1_agreement']:.1%}, "
-        f"largest difference of a logit {gate['max_difference']:.1e}"
-    )
+        f"largest difference of a logit {gate['max_difference']:.1e}",
+    ]
     if gate["device_ms_per_clip"] is not None:
         parts.append(f"{gate['device_ms_per_clip']:.2f} ms per clip on the GPU")
     return "; ".join(parts)
 
 
 class _BuildProgress:
-    """One bar per phase that TensorRT reports, gone when the phase is."""
+    """One bar for each phase that TensorRT reports; the bar disappears with its phase."""
 
-    def __init__(self, console: Console, precision: str) -> None:
-        self.precision = precision
-        self._progress = progress(console)
-        self._tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> _BuildProgress:
-        self._progress.__enter__()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._progress.__exit__(*exc_info)
+    def __init__(self, bars: Progress, precision: str) -> None:
+        self._bars, self._precision = bars, precision
+        self._tasks: dict[str, TaskID] = {}
 
     def follow(self, message: dict[str, Any]) -> None:
         """See `mma_edge.engines.tensorrt.build.build_plan`."""
         phase = message["phase"]
-        if "steps" in message:
+        if "step" in message:
             if phase in self._tasks:
-                self._progress.remove_task(self._tasks.pop(phase))
+                self._bars.update(self._tasks[phase], completed=message["step"])
+            return
+        # The phase begins or ends.
+        if phase in self._tasks:
+            self._bars.remove_task(self._tasks.pop(phase))
+        if "steps" in message:
             total = max(1, message["steps"])
-            self._tasks[phase] = self._progress.add_task(f"{self.precision}  {phase}", total=total)
-        elif "step" in message and phase in self._tasks:
-            self._progress.update(self._tasks[phase], completed=message["step"])
-        elif message.get("finished") and phase in self._tasks:
-            self._progress.remove_task(self._tasks.pop(phase))
+            self._tasks[phase] = self._bars.add_task(f"{self._precision}  {phase}", total=total)

@@ -1,4 +1,4 @@
-"""What `mma-edge info` prints."""
+"""Prints what a bundle holds, for `mma-edge info`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mma_edge.bundle import Bundle
-from mma_edge.engines import backend_module
-from mma_edge.engines.tensorrt.plan import plan_path
+from mma_edge.engines.tensorrt.plan import plan_path, usable
 
 
 def _temperature(temperatures: dict[str, float]) -> str:
@@ -20,7 +19,7 @@ def _temperature(temperatures: dict[str, float]) -> str:
 
 
 def _precision(bundle: Bundle, precision: str, entry: dict) -> str:
-    """Files with their sizes, the figures of the gate, and whether it failed."""
+    """Files with their sizes, the figures of the gate, and whether the gate failed."""
     names = dict.fromkeys((bundle.graph(precision), bundle.cpu_graph(precision)))
     files = ", on onnxruntime's CPU ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in names)
     figures = [f"{key.replace('_', ' ')} {_figure(value)}" for key, value in entry["parity"].items()]
@@ -38,7 +37,7 @@ def _figure(value: object) -> str:
 
 
 def _streaming(part: dict | None) -> str:
-    """The modes of `mma-edge run --streaming` that the bundle has, and how near rolling is."""
+    """The modes of `mma-edge run --streaming` that the bundle has, and how well rolling agrees."""
     if part is None:
         return "not in this bundle; export it with mma-export --streaming"
     if "refused" in part["rolling"]:
@@ -48,17 +47,16 @@ def _streaming(part: dict | None) -> str:
 
 
 def _engines(bundle: Bundle) -> str:
-    """Plans that lie in the bundle, and which of them may be loaded here."""
-    tensorrt = backend_module("tensorrt")
+    """The bundle's TensorRT plans, and which of them may be loaded here."""
     found = [name for name in bundle.precisions if plan_path(bundle, name).is_file()]
     if not found:
         return f"no engine built; on the device: mma-edge build {bundle.folder}"
-    usable = tensorrt.usable(bundle)
-    return ", ".join(f"{name} ({'for this device' if name in usable else 'not for this device'})" for name in found)
+    here = usable(bundle)
+    return ", ".join(f"{name} ({'for this device' if name in here else 'not for this device'})" for name in found)
 
 
 def show_bundle(bundle: Bundle, console: Console) -> None:
-    """The manifest of a checked bundle, for people."""
+    """Print the manifest of a checked bundle."""
     manifest = bundle.manifest
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)

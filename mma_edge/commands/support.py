@@ -1,4 +1,4 @@
-"""What every command of the project shares: help layout, one-line errors, exit codes."""
+"""Shared by every command of the project: help layout, output, one-line errors, exit codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXIT_INTERRUPTED = 130
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the examples' line breaks; shows defaults unless they are None."""
+    """Keeps the line breaks of the examples; shows defaults other than None and False."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, False):
@@ -26,12 +26,12 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """Print a line as it is: no markup, no colouring of numbers, not broken at the terminal's width."""
+    """Print a line unchanged: without markup, coloured numbers, or breaks at the terminal's width."""
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def progress(console: Console, *columns: ProgressColumn | str) -> Progress:
-    """A progress display that is gone when its `with` block ends: description, bar, count, `columns`, time."""
+    """A progress display with description, bar, count, `columns` and time; it disappears when its `with` block ends."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -50,7 +50,7 @@ def report(error: MMAEdgeError) -> int:
 
 
 def missing_package(error: ModuleNotFoundError, extra: str) -> DependencyError:
-    """What to install; a missing module of our own is a bug and is raised again."""
+    """The error that says what to install; a missing module of our own is a bug and is raised again."""
     package = (error.name or "").partition(".")[0]
     if not package or package.startswith("mma_"):
         raise error
@@ -66,7 +66,7 @@ def run_cli(
     """Parse, run, and turn every foreseen failure into one line on stderr and its exit code.
 
     Args:
-        extra: of the distribution, which brings the packages that this command needs.
+        extra: the distribution's extra that installs what this command needs.
     """
     args = parser.parse_args(argv)
     console = Console()
@@ -80,6 +80,6 @@ def run_cli(
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader (head, less) went away. Python would complain again while flushing at exit.
+        # The reader (head, less) has ended. Python would report it again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

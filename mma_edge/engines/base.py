@@ -41,7 +41,6 @@ class Engine(Protocol):
 
     def __call__(self, frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
         """frames uint8 (N, 16, S, S, 3), mel float32 (N, 512, 128) -> logits float32 (N, C)."""
-        ...
 
 
 def cpu_threads() -> int:

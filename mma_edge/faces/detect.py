@@ -161,25 +161,16 @@ class MTCNNDetector:
 
     def _reject(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """R-Net: square candidates (n, 4) -> fewer and better square candidates."""
-        inside, crops = _crops(image, boxes, R_SIDE)
-        if not inside.size:
-            return np.zeros((0, 4))
-        score, offsets = _run(self._rnet, crops)
-        passed = score > THRESHOLDS[1]
-        boxes, score, offsets = boxes[inside][passed], score[passed], offsets[passed]
-        kept = suppress(boxes, score, 0.7)
+        boxes, scores, offsets = _passing(self._rnet, image, boxes, R_SIDE, THRESHOLDS[1])
+        kept = suppress(boxes, scores, 0.7)
         return squared(_moved(boxes[kept], offsets[kept]))
 
     def _output(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """O-Net: square candidates (n, 4) -> face boxes (m, 4) and scores (m,)."""
-        inside, crops = _crops(image, boxes, O_SIDE)
-        if not inside.size:
-            return np.zeros((0, 4)), np.zeros(0)
-        score, offsets = _run(self._onet, crops)
-        passed = score > THRESHOLDS[2]
-        boxes, score = _moved(boxes[inside][passed], offsets[passed]), score[passed]
-        kept = suppress(boxes, score, 0.7, of_smaller=True)
-        return boxes[kept], score[kept]
+        boxes, scores, offsets = _passing(self._onet, image, boxes, O_SIDE, THRESHOLDS[2])
+        boxes = _moved(boxes, offsets)
+        kept = suppress(boxes, scores, 0.7, of_smaller=True)
+        return boxes[kept], scores[kept]
 
 
 def overlap(box: np.ndarray, others: np.ndarray, of_smaller: bool = False) -> np.ndarray:
@@ -227,6 +218,16 @@ def _crops(image: np.ndarray, boxes: np.ndarray, side: int) -> tuple[np.ndarray,
     for crop, (x0, y0, x1, y1) in zip(crops, bounds[inside], strict=True):
         cv2.resize(image[y0:y1, x0:x1], (side, side), dst=crop, interpolation=cv2.INTER_AREA)
     return inside, crops
+
+
+def _passing(session: Any, image: np.ndarray, boxes: np.ndarray, side: int, threshold: float) -> tuple:
+    """The boxes (n, 4) that a network scores above its threshold: boxes (m, 4), scores (m,) and offsets (m, 4)."""
+    inside, crops = _crops(image, boxes, side)
+    if not inside.size:
+        return np.zeros((0, 4)), np.zeros(0), np.zeros((0, 4))
+    scores, offsets = _run(session, crops)
+    passed = scores > threshold
+    return boxes[inside][passed], scores[passed], offsets[passed]
 
 
 def _run(session: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Where emotions go: a live view, plain lines, a file. All are context managers with `write(emotion)`."""
+"""Where emotions go: a live view, plain lines or a file. All sinks are context managers with `write(emotion)`."""
 
 from mma_edge.sinks.console import LineSink, LiveSink
 from mma_edge.sinks.records import CsvSink, JsonlSink, record_sink_of

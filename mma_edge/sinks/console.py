@@ -1,4 +1,4 @@
-"""Emotions for people: a live view in a terminal, plain lines everywhere else."""
+"""Emotions on the screen: a live view in a terminal, plain lines everywhere else."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mma_edge.types import Emotion
 BAR_CELLS = 24
 REFRESH_HZ = 8
 STALE_S = 2.0
-"""A face that got no answer for this long, in presentation time, leaves the view."""
+"""A face without an answer for this long, in presentation time, leaves the view."""
 RATE_SPAN = 30
-"""Answers over which the rate is averaged."""
+"""Number of answers over which the rate is averaged."""
 
 
 def who(emotion: Emotion) -> str:
-    """Who the answer is about, in words."""
+    """The face or voice that the answer is about, in words."""
     if emotion.track_id is None:
         return "voice only"
     return "centre of the picture" if emotion.track_id == 0 else f"face {emotion.track_id}"
@@ -53,10 +53,10 @@ class LineSink:
 
 
 class LiveSink:
-    """Bars per emotion for each face, and how the run is doing.
+    """For each face one bar per emotion, and below them the state of the run.
 
     Args:
-        status: the line of the source's state: drops, time, and so on; asked at each refresh.
+        status: gives the line about the source: time, dropped frames and so on; called at each refresh.
     """
 
     def __init__(self, console: Console, title: str, status: Callable[[], str]) -> None:
@@ -76,19 +76,16 @@ class LiveSink:
         self._arrivals.append(time.monotonic())
         self._latest[emotion.track_id] = emotion
         current = {track: latest for track, latest in self._latest.items() if emotion.end_s - latest.end_s < STALE_S}
-        # The voice alone is a stand-in for faces: it goes when one appears.
+        # The voice alone is shown only until a face appears.
         if emotion.track_id is not None:
             current.pop(None, None)
         self._latest = current
 
     def _render(self) -> RenderableType:
-        parts: list[RenderableType] = [Text(self._title, style="bold")]
-        for _, emotion in sorted(self._latest.items(), key=lambda item: item[0] or 0):
-            parts.append(_bars(emotion))
-        if not self._latest:
-            parts.append(Text("waiting for a face or a voice", style="dim"))
-        parts.append(Text(f"{self._rate():.1f} answers/s  {self._status()}", style="dim"))
-        return Group(*parts)
+        bars = [_bars(emotion) for _, emotion in sorted(self._latest.items(), key=lambda item: item[0] or 0)]
+        state = Text(f"{self._rate():.1f} answers/s  {self._status()}", style="dim")
+        waiting = Text("waiting for a face or a voice", style="dim")
+        return Group(Text(self._title, style="bold"), *(bars or [waiting]), state)
 
     def _rate(self) -> float:
         if len(self._arrivals) < 2:
@@ -102,8 +99,6 @@ def _bars(emotion: Emotion) -> Table:
     best = emotion.probabilities.argmax()
     for index, (label, probability) in enumerate(zip(emotion.labels, emotion.probabilities, strict=True)):
         cells = round(float(probability) * BAR_CELLS)
-        style = "bold green" if index == best else "cyan"
-        table.add_row(
-            label, Text("█" * cells, style=style) + Text("·" * (BAR_CELLS - cells), style="dim"), f"{probability:.0%}"
-        )
+        bar = Text("█" * cells, style="bold green" if index == best else "cyan")
+        table.add_row(label, bar.append("·" * (BAR_CELLS - cells), style="dim"), f"{probability:.0%}")
     return table

@@ -1,11 +1,12 @@
-"""Records in a file: JSON Lines or CSV, one per emotion, on disk as soon as it is written.
+"""Records in a file: JSON Lines or CSV, one per emotion, each written at once.
 
-Both hold: start_s, end_s (seconds, PTS of the source), track_id, box (pixels of the upright frame),
-modalities present, label, one probability per class, age_ms (age of the newest datum at the answer).
+Both hold: start_s, end_s (seconds, PTS of the source), track_id, box (pixels of the upright frame), the modalities of
+the clip, label, one probability per class, age_ms (age of the newest datum at the answer).
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -20,8 +21,8 @@ from mma_edge.types import Emotion
 class RecordSink(ABC):
     """Appends whole records to a file that it creates.
 
-    Each record reaches the operating system before `write` returns. When one cannot be written
-    (disk full), a half-written line is cut off again, so the file always ends with a whole record.
+    Each record reaches the operating system before `write` returns. When a record cannot be written (disk full), a
+    half-written line is cut off again, so the file always ends with a whole record.
 
     Raises:
         OutputError: the file exists and `overwrite` is False, or it cannot be written.
@@ -30,21 +31,20 @@ class RecordSink(ABC):
     def __init__(self, path: str | os.PathLike, labels: tuple[str, ...], overwrite: bool = False) -> None:
         self.path, self.labels, self.count = Path(path), labels, 0
         try:
-            # Binary and unbuffered: what write() has taken is with the operating system.
+            # Binary and unbuffered: write() hands the bytes to the operating system.
             self._file = open(self.path, "wb" if overwrite else "xb", buffering=0)  # noqa: SIM115
         except FileExistsError as error:
-            raise OutputError(
-                f"{self.path} exists", "a new file", "add --overwrite, or choose another --output"
-            ) from error
+            hint = "add --overwrite, or choose another --output"
+            raise OutputError(f"{self.path} exists", "a new file", hint) from error
         except OSError as error:
             raise self._failure(error) from error
         self._size = 0
         if header := self.header():
             self._append(header)
 
-    @abstractmethod
     def header(self) -> str:
-        """First line of the file with its newline, or nothing."""
+        """First line of the file with its newline, or "" for none."""
+        return ""
 
     @abstractmethod
     def line(self, emotion: Emotion) -> str:
@@ -67,19 +67,14 @@ class RecordSink(ABC):
         data = text.encode()
         try:
             written = 0
-            while written < len(data):  # a full disk may take a part of it first
+            while written < len(data):  # a nearly full disk may take only a part
                 written += self._file.write(data[written:])
         except OSError as error:
-            self._cut_back()
+            with contextlib.suppress(OSError):  # a pipe or device has no length to restore
+                self._file.truncate(self._size)
+                self._file.seek(self._size)
             raise self._failure(error) from error
         self._size += len(data)
-
-    def _cut_back(self) -> None:
-        try:
-            self._file.truncate(self._size)
-            self._file.seek(self._size)
-        except OSError:
-            pass  # a pipe or device has no length to restore
 
     def _failure(self, error: OSError) -> OutputError:
         kept = f" after {self.count} records, which are kept" if self.count else ""
@@ -90,9 +85,6 @@ class RecordSink(ABC):
 
 class JsonlSink(RecordSink):
     """One JSON object per line."""
-
-    def header(self) -> str:
-        return ""
 
     def line(self, emotion: Emotion) -> str:
         return json.dumps(emotion.to_dict()) + "\n"
@@ -107,18 +99,9 @@ class CsvSink(RecordSink):
 
     def line(self, emotion: Emotion) -> str:
         record = emotion.to_dict()
-        return _csv_row(
-            [
-                record["start_s"],
-                record["end_s"],
-                record["track_id"],
-                *(record["box"] or [None] * 4),
-                "+".join(record["modalities"]),
-                record["label"],
-                *record["probabilities"].values(),
-                record["age_ms"],
-            ]
-        )
+        values = [record["start_s"], record["end_s"], record["track_id"], *(record["box"] or [None] * 4)]
+        values += ["+".join(record["modalities"]), record["label"], *record["probabilities"].values()]
+        return _csv_row([*values, record["age_ms"]])
 
 
 def _csv_row(values: list) -> str:
@@ -128,7 +111,7 @@ def _csv_row(values: list) -> str:
 
 
 def record_sink_of(path: str | os.PathLike) -> type[RecordSink]:
-    """The kind of sink that a file name asks for, .jsonl or .csv; UsageError for another. Opens nothing."""
+    """The kind of sink for a file name that ends in .jsonl or .csv; UsageError for others. Opens nothing."""
     suffix = Path(path).suffix.lower()
     kinds = {".jsonl": JsonlSink, ".csv": CsvSink}
     if suffix not in kinds:

@@ -196,25 +196,31 @@ class CameraSource(Source):
         self._grabber.join(timeout=1.0)
 
 
-def _devices() -> list[Path]:
-    found = [path for path in Path("/dev").glob("video*") if path.name[5:].isdigit()]
-    return sorted(found, key=lambda path: int(path.name[5:]))
+def video_devices() -> dict[int, Path]:
+    """N -> /dev/videoN of this machine (Linux), in their order."""
+    found = {int(path.name[5:]): path for path in Path("/dev").glob("video*") if path.name[5:].isdigit()}
+    return dict(sorted(found.items()))
+
+
+def may_use(device: Path) -> bool:
+    """Whether this user may open a device."""
+    return os.access(device, os.R_OK | os.W_OK)
 
 
 def _cameras_here() -> str:
     """The cameras of this machine, for messages."""
     if sys.platform != "linux":
         return "the system's settings list the cameras of this machine"
-    names = ", ".join(str(path) for path in _devices())
+    names = ", ".join(map(str, video_devices().values()))
     return f"this machine has {names}" if names else "this machine has no /dev/video*"
 
 
 def _what_to_do(index: int) -> str:
     device = Path(f"/dev/video{index}")
-    if sys.platform != "linux" or (device.exists() and os.access(device, os.R_OK | os.W_OK)):
+    if sys.platform != "linux" or (device.exists() and may_use(device)):
         return "close other programs that use it, or try another number: camera:N"
     if device.exists():
         return "allow access to it: sudo usermod -aG video $USER, then log in again"
-    if _devices():
+    if video_devices():
         return "choose one of these: camera:N (a camera often has two numbers, and the lower one delivers)"
     return "plug a camera in (in a container: docker run --device /dev/video0), or run a file instead"

@@ -29,29 +29,24 @@ class DeviceMemory(Protocol):
 
     def active(self) -> AbstractContextManager[None]:
         """Make the calling thread work on this GPU."""
-        ...
 
     def free_and_total_bytes(self) -> tuple[int, int]: ...
 
     def malloc(self, nbytes: int) -> int:
         """Device memory, at least 256-byte aligned; BackendError when there is not enough."""
-        ...
 
     def free(self, address: int) -> None: ...
 
     def pinned(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
         """Host memory that the GPU copies from and to directly; give it back with `free_pinned`."""
-        ...
 
     def free_pinned(self, array: np.ndarray) -> None: ...
 
     def to_device(self, address: int, array: np.ndarray, stream: int) -> None:
         """Copy a contiguous array to the device, in the stream's order."""
-        ...
 
     def to_host(self, array: np.ndarray, address: int, stream: int) -> None:
         """Copy device memory into a contiguous array, in the stream's order."""
-        ...
 
     def stream(self) -> int: ...
 
@@ -59,7 +54,6 @@ class DeviceMemory(Protocol):
 
     def event(self) -> int:
         """An event that measures time. A thread that waits for it sleeps: the processor has faces to find meanwhile."""
-        ...
 
     def destroy_event(self, event: int) -> None: ...
 
@@ -77,7 +71,6 @@ class DeviceMemory(Protocol):
         Raises:
             GraphCaptureError: it cannot be captured, or this library cannot capture. The stream is usable again.
         """
-        ...
 
     def launch(self, graph: int, stream: int) -> None: ...
 
@@ -85,7 +78,6 @@ class DeviceMemory(Protocol):
 
     def close(self) -> None:
         """Release the GPU; everything made here must have been given back before."""
-        ...
 
 
 def array_at(address: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
