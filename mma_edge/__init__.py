@@ -28,12 +28,12 @@ def load(bundle: str | PathLike | None = None, backend: str = "auto", precision:
     """Open a bundle and make it ready to predict.
 
     Args:
-        bundle: folder written by `mma-export`; None is the embedded default model.
-        backend: "auto", "cpu", "cuda", "openvino" or "tensorrt". What is named runs or an error says why not.
-        precision: one of the bundle's, e.g. "fp32"; None takes the backend's best.
+        bundle: folder written by `mma-export`; None: the embedded default model.
+        backend: "auto", "cpu", "cuda", "openvino" or "tensorrt". A named backend runs, or an error says why not.
+        precision: one of the bundle's, e.g. "fp32"; None: the backend's best.
 
     Raises:
-        BundleError: missing, changed or unknown bundle, or an engine that fails the bundle's self-test.
+        BundleError: the bundle is missing, changed or of an unknown schema, or the engine fails its self-test.
         BackendError: the backend or precision cannot run here.
     """
     # Imported here so that `import mma_edge` and `mma-edge --help` do not wait for onnxruntime.

@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--streaming",
         metavar="exact|rolling",
-        help="do the work that overlapping clips share only once: exactly, or (rolling) with old results for old frames",
+        help="do the work that overlapping clips share only once: exactly, or with the old results of old frames",
     )
     run.add_argument("--no-audio", action="store_true", help="do not use the sound or the microphone")
     run.add_argument(

@@ -1,12 +1,12 @@
-"""Every error a user can meet. Each says what happened, what was expected and what to do next.
+"""Every error that a user can meet. Each says what happened, what was expected and what to do next.
 
-The command line prints the message on one line and leaves with `exit_code`; a program that
-uses the Python API catches `MMAEdgeError` or one of its children.
+The command line prints the message on one line and exits with `exit_code`; a program that uses the Python API catches
+`MMAEdgeError` or one of its subclasses.
 """
 
 from __future__ import annotations
 
-# How onnxruntime, OpenVINO, CUDA and the C++ library under them say that there is no memory left.
+# How onnxruntime, OpenVINO, CUDA and the C++ library say that no memory is left.
 _OUT_OF_MEMORY = (
     "bad_alloc",
     "bad allocation",
@@ -31,41 +31,37 @@ class MMAEdgeError(Exception):
 
     def __init__(self, what: str, expected: str = "", hint: str = "") -> None:
         self.what, self.expected, self.hint = what, expected, hint
-        parts = [what.rstrip(".")]
-        if expected:
-            parts.append(f"expected {expected.rstrip('.')}")
-        if hint:
-            parts.append(hint.rstrip("."))
-        # One line, whatever a library put into the text: messages are grepped and logged.
+        parts = [part.rstrip(".") for part in (what, expected and f"expected {expected}", hint) if part]
+        # One line, even where a library's text has several: messages are grepped and logged.
         super().__init__(" ".join("; ".join(parts).split()) + ".")
 
 
 class UsageError(MMAEdgeError):
-    """The command line or an argument of the API makes no sense (exit 2, as argparse does)."""
+    """The command line or an argument of the API is wrong (exit 2, as argparse does)."""
 
     exit_code = 2
 
 
 class SourceError(MMAEdgeError):
-    """A media file is missing, empty, damaged or holds nothing to recognise."""
+    """A media file is missing, empty, damaged, or has nothing to recognise."""
 
     exit_code = 3
 
 
 class DeviceError(MMAEdgeError):
-    """A camera or microphone does not exist, is busy or stopped for good."""
+    """A camera or microphone does not exist, is busy, or stopped and did not come back."""
 
     exit_code = 4
 
 
 class BundleError(MMAEdgeError):
-    """A bundle is missing, changed after export, or of another schema."""
+    """A bundle is missing, was changed after export, or has another schema."""
 
     exit_code = 5
 
 
 class BackendError(MMAEdgeError):
-    """The asked backend or precision cannot run on this machine."""
+    """The requested backend or precision cannot run on this machine."""
 
     exit_code = 6
 
@@ -77,7 +73,7 @@ class OutputError(MMAEdgeError):
 
 
 class CheckpointError(MMAEdgeError):
-    """A checkpoint is no checkpoint, does not fit the model, or holds code."""
+    """The file is not a checkpoint, does not fit the model, or holds code."""
 
     exit_code = 8
 
@@ -95,18 +91,18 @@ class ParityError(MMAEdgeError):
 
 
 class DependencyError(MMAEdgeError):
-    """An optional package is needed for what was asked and is not installed."""
+    """A package that this task needs is not installed."""
 
     exit_code = 11
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception of a library says, without the stack it may append."""
+    """The first line of a library's exception, without the stack that may follow."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def out_of_memory(error: BaseException, what: str) -> MMAEdgeError | None:
-    """The error to raise instead when `error` means that memory ran out while doing `what`; None for others."""
+    """The error to raise instead when `error` means that there is "not enough memory `what`"; None for others."""
     text = str(error).lower()
     if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
         return BackendError(

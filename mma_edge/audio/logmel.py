@@ -35,13 +35,13 @@ def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     """Log-mel of a whole waveform, as the paper feeds it: first 512 frames, zero-padded.
 
     Args:
-        waveform: float (channels, n) or (n,), in [-1, 1]. The mean over channels and time is
-            subtracted, then the first channel is used.
+        waveform: float (channels, n) or (n,), in [-1, 1]. The mean over channels and time is subtracted, then the first
+            channel is used.
         sample_rate: in Hz, the file's own.
 
     Returns:
-        float32 (512, 128), before normalisation. Padding is zero before normalisation too, and
-        a waveform shorter than one window gives all zeros (what the authors feed for no audio).
+        float32 (512, 128), before normalisation. The padding is zero before normalisation too, and a waveform shorter
+        than one window gives only zeros (what the authors feed for no audio).
 
     Raises:
         UsageError: for another shape, an integer dtype, NaN or infinity, or a rate below 4 kHz.
@@ -49,7 +49,7 @@ def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     waveform = _checked(waveform)
     mono = waveform[0] - waveform.mean(dtype=np.float64).astype(np.float32) if waveform.size else waveform[0]
     stream = LogMelStream(sample_rate)
-    # No sample past the last needed window can change the first 512 frames.
+    # Samples after the last needed window cannot change the first 512 frames.
     needed = frame_shift_samples(sample_rate) * (NUM_MEL_FRAMES - 1) + frame_length_samples(sample_rate)
     return pad_mel(stream.accept(mono[:needed]))
 
@@ -77,10 +77,10 @@ def _checked(waveform: np.ndarray) -> np.ndarray:
 
 
 class LogMelStream:
-    """Log-mel frames of a mono stream, as soon as their window is full.
+    """Log-mel frames of a mono stream, each as soon as its window is full.
 
-    Kaldi removes each window's own mean, so the authors' subtraction of the whole clip's mean
-    changes nothing and a stream equals the whole file frame by frame.
+    Kaldi removes each window's own mean, so the authors' subtraction of the whole clip's mean changes nothing, and a
+    stream gives the same frames as the whole file.
     """
 
     def __init__(self, sample_rate_hz: int) -> None:
@@ -108,7 +108,7 @@ class LogMelStream:
         rows = np.zeros((ready - self._emitted, NUM_MEL_BINS), np.float32)
         for row, index in enumerate(range(self._emitted, ready)):
             rows[row] = self._fbank.get_frame(index)  # a view into memory that pop() frees
-        # The library keeps every frame it ever made unless they are popped.
+        # The library keeps every frame until it is popped.
         self._fbank.pop(ready - self._emitted)
         self._emitted = ready
         return rows

@@ -8,17 +8,17 @@ from mma_edge.audio.logmel import NUM_MEL_BINS, LogMelStream, frame_shift_sample
 from mma_edge.types import AudioChunk
 
 GAP_TOLERANCE_S = 0.05
-"""PTS jitter below this is rounding of the container's time base, above it a hole in the sound."""
+"""Smaller PTS jitter is rounding in the container's time base; a larger gap is a hole in the sound."""
 
 
 class MelRing:
-    """Turns audio chunks into log-mel frames and hands out the window asked for.
+    """Turns audio chunks into log-mel frames and gives any recent window of them.
 
     Args:
         capacity_s: how far back a window may reach; older frames are forgotten.
 
-    A hole in the sound (lost packets, a stalled microphone) becomes silence of the same length,
-    so that later sound stays on the clock; overlapping samples are cut.
+    A hole in the sound (lost packets, a stalled microphone) becomes silence of the same length, so that later sound
+    stays on the clock; overlapping samples are cut.
     """
 
     def __init__(self, capacity_s: float) -> None:
@@ -32,19 +32,19 @@ class MelRing:
 
     @property
     def end_s(self) -> float | None:
-        """Presentation time up to which sound has been taken in, None before the first chunk."""
+        """Presentation time at which the sound received so far ends, None before the first chunk."""
         if self._stream is None:
             return None
         return self._origin_s + self._samples_in / self._stream.sample_rate_hz
 
     def accept(self, chunk: AudioChunk) -> None:
-        """Take the next chunk in; only its first channel is heard, as in the authors' loader."""
+        """Add the next chunk; only its first channel is used, as in the authors' loader."""
         samples = chunk.samples[0]
         if self._stream is None or self._stream.sample_rate_hz != chunk.sample_rate_hz:
             self._restart(chunk)
         gap_s = chunk.time_s - self.end_s
         if abs(gap_s) > self._capacity_s:
-            # Nothing kept can share a window with what comes (a cut, a clock set back): start at the new time.
+            # No kept frame can share a window with the new sound (a cut, a clock set back): start at the new time.
             self._restart(chunk)
         elif gap_s > GAP_TOLERANCE_S:
             self._push(np.zeros(round(gap_s * chunk.sample_rate_hz), np.float32))
@@ -72,14 +72,13 @@ class MelRing:
         return frame_shift_samples(self._stream.sample_rate_hz) / self._stream.sample_rate_hz
 
     def window(self, start_s: float, end_s: float) -> np.ndarray | None:
-        """Log-mel of [start_s, end_s): float32 (512, 128), zero-padded; None when no frame lies in it.
+        """Log-mel of [start_s, end_s): float32 (512, 128), zero-padded; None when it has no frame.
 
-        Row 0 is the first mel frame that begins at or after `start_s`; a row belongs to the
-        window when it begins before `end_s`.
+        Row 0 is the first mel frame that begins at or after `start_s`; the last row begins before `end_s`.
         """
         if self._stream is None:
             return None
-        # The epsilon keeps a row that begins exactly on the border from falling either way.
+        # With the epsilon, rounding cannot decide about a row that begins exactly on the border.
         first, last = (int(np.ceil((t - self._origin_s) / self._row_s - 1e-6)) for t in (start_s, end_s))
         lower = max(first, self._first_row, 0)
         upper = min(last, self._first_row + len(self._rows))

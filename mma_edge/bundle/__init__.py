@@ -17,7 +17,7 @@ from mma_edge.errors import BackendError, BundleError
 from mma_edge.files import replaced
 
 ENGINES = "engines"
-"""Folder of a bundle for what was built from it on a device."""
+"""Folder of a bundle for the engines that were built from it on a device."""
 DEFAULT_BUNDLE = Path(__file__).parents[1] / "assets" / "default"
 
 
@@ -42,7 +42,7 @@ class Bundle:
 
     @property
     def temperatures(self) -> dict[str, float]:
-        """One for each of MODALITIES."""
+        """One temperature for each of MODALITIES."""
         return read_temperatures(self.manifest["temperature"])
 
     @property
@@ -68,16 +68,16 @@ class Bundle:
         return self.folder / entry.get("cpu_file", entry["file"])
 
     def onnx_sha256(self, precision: str) -> str:
-        """SHA-256 of a precision's graph, and of the weights that lie beside it, if any, from the checked manifest."""
+        """SHA-256 of a precision's graph together with the weights beside it, if any, from the checked manifest."""
         file, files = self.manifest["precisions"][precision]["file"], self.manifest["files"]
-        # Weights outside the graph: file.onnx.data, or shared by several precisions.
+        # Weights outside the graph: in file.onnx.data, or in a file for several precisions.
         external = sorted(name for name in files if name.endswith((".data", ".bin", ".weights")))
         if not external:
             return files[file]
         return hashlib.sha256("".join(files[name] for name in [file, *external]).encode()).hexdigest()
 
     def failed(self, precision: str, backend: str) -> str | None:
-        """Which limit of the export gate a precision misses on a backend, in words; None when it passed."""
+        """In words, which limit of the export gate a precision misses on a backend; None when it passed."""
         entry = self.manifest["precisions"][precision]
         return entry.get("failed") or entry.get("failed_on", {}).get(backend)
 
@@ -87,14 +87,14 @@ class Bundle:
 
     @property
     def golden(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-        """Self-test: frames, mel, expected logits (1, C), allowed absolute difference."""
+        """For the self-test: frames, mel, expected logits (1, C), allowed absolute difference."""
         golden = self.manifest["golden"]
         frames, mel = golden_inputs(golden["seed"], self.image_size)
         return frames, mel, np.array(golden["logits"], np.float32), float(golden["tolerance"])
 
 
 def golden_inputs(seed: int, image_size: int, clips: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Random inputs that can be rebuilt anywhere: frames uint8 (N, 16, S, S, 3), mel float32 (N, 512, 128)."""
+    """Random inputs, the same on every machine: frames uint8 (N, 16, S, S, 3), mel float32 (N, 512, 128)."""
     rng = np.random.default_rng(seed)
     shapes = {name: (clips, *shape) for name, shape in input_shapes(image_size).items()}
     frames = rng.integers(0, 256, shapes["frames"], dtype=np.uint8)
@@ -106,7 +106,7 @@ def read_bundle(folder: str | os.PathLike | None = None) -> Bundle:
     """Read and check a bundle, every file's SHA-256 included; None is the embedded default.
 
     Raises:
-        BundleError: with what is wrong and the command that mends it.
+        BundleError: with what is wrong and the command that helps.
     """
     folder = Path(DEFAULT_BUNDLE if folder is None else folder)
     if not folder.is_dir():
@@ -122,24 +122,24 @@ def read_bundle(folder: str | os.PathLike | None = None) -> Bundle:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file in hex."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 
 
 def write_manifest(folder: Path, manifest: dict) -> Bundle:
-    """Complete the manifest with the hashes of all files in `folder`, write it and read it back."""
+    """Add the hashes of all files in `folder` to the manifest, write it and read it back."""
     found = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    # Engines are built on a device and have records of their own.
+    # Engines are built on a device and have their own records.
     names = sorted(p.as_posix() for p in found if p.parts[0] != ENGINES)
     _replace_manifest(folder, {**manifest, "files": {name: sha256(folder / name) for name in names}})
     return read_bundle(folder)
 
 
 def write_temperatures(bundle: Bundle, temperatures: dict[str, float], calibration: dict) -> Bundle:
-    """Put a calibration into a bundle that is there; nothing else of it changes, no file is hashed anew.
+    """Put a calibration into an existing bundle; nothing else changes and no file is hashed again.
 
     Args:
         bundle: as read.
@@ -147,7 +147,7 @@ def write_temperatures(bundle: Bundle, temperatures: dict[str, float], calibrati
         calibration: how they were found, for the provenance: a dict of plain values.
 
     Raises:
-        BundleError: the bundle is not what it was any more. OSError: the manifest cannot be written.
+        BundleError: the bundle was changed since it was read. OSError: the manifest cannot be written.
     """
     current = read_bundle(bundle.folder)
     provenance = {**current.manifest["provenance"], "calibration": calibration}
@@ -166,8 +166,8 @@ def _check_files(folder: Path, manifest: dict) -> None:
     root = folder.resolve()
     for name, expected in manifest["files"].items():
         path = folder / name
-        # resolve() follows links too: a link out of the folder is a path out of the folder.
-        # A null byte ends the name for the system; resolve() raises on it.
+        # resolve() follows links too: a link that leaves the folder is refused as well. It raises on a null byte, which
+        # would end the name for the system.
         if "\0" in name or os.path.isabs(name) or not path.resolve().is_relative_to(root) or path.resolve() == root:
             raise BundleError(
                 f"{folder / MANIFEST} names {name!r}", "a file inside the bundle's folder", "do not use this bundle"

@@ -1,16 +1,16 @@
 """The manifest of a bundle: the contract between export and run time, and its checks (schema version 1).
 
 schema_version   1
-name             of the model, e.g. "mma-dfer-nano"
+name             the model's name, e.g. "mma-dfer-nano"
 labels           class names in the order of the logits
 image_size       side S of a face crop in pixels
 num_frames       frames per clip
 audio            log-mel parameters: num_mel_frames, num_mel_bins, frame_length_ms, frame_shift_ms
 face_crop        "square-longer-side"
-color            "rgb" or "grey": what the faces it was trained on were; the graph itself converts
+color            "rgb" or "grey": the faces in training; the graph itself converts
 missing_modality "trained": whether training ever hid a modality
-temperature      the logits are divided by it before the softmax: a number, or an object with one each for clips
-                 with "both" modalities, with the "video" alone and with the "audio" alone
+temperature      the logits are divided by it before the softmax: a number, or an object with a number for clips with
+                 "both" modalities, one for "video" alone and one for "audio" alone
 opset            ONNX opset of the graphs
 precisions       fp32, fp16, bf16 or int8 -> an entry with
                      file       the ONNX graph
@@ -18,7 +18,7 @@ precisions       fp32, fp16, bf16 or int8 -> an entry with
                      cpu_file   optional: the graph that onnxruntime's CPU runs instead, for speed
                      tolerance  optional: of the self-test at this precision (default: golden.tolerance)
                      failed     optional: in words, which limit of the gate was missed (--keep-going)
-                     failed_on  optional: backend -> the same, where it rounds more than others do
+                     failed_on  optional: backend -> the same, for a backend that rounds more than others do
 files            every other file of the bundle -> SHA-256 in hex
 license          {"name", "file"} of the weights
 provenance       where the weights come from
@@ -28,9 +28,9 @@ streaming        optional: the model in parts (see `mma_edge.streaming`), an obj
                      stem       the ONNX graph that a frame goes through once
                      exact, rolling  per mode, an entry with
                          file       the ONNX graph of the rest, or
-                         refused    in words, which gate the mode failed: there is no graph then
-                         parity     figures of the export gate, where nothing is old
-                         max_age_s  optional, rolling: a frame is computed anew when older; default never
+                         refused    in words, which gate the mode failed; there is no graph then
+                         parity     figures of the export gate, without old frames
+                         max_age_s  optional, rolling: a frame that is older is computed again; default never
                          curve      optional, rolling: agreement with full recomputation per max_age_s
 """
 
@@ -49,7 +49,7 @@ from mma_edge.precisions import PRECISIONS
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 MODALITIES = ("both", "video", "audio")
-"""What there is of a clip; a model can be sure of itself in another way for each."""
+"""Which modalities a clip has; a model's confidence may need another temperature for each."""
 FACE_CROP = "square-longer-side"
 AUDIO = {
     "num_mel_frames": NUM_MEL_FRAMES,
@@ -58,8 +58,7 @@ AUDIO = {
     "frame_shift_ms": FRAME_SHIFT_MS,
 }
 
-# Key -> (type, keys of an object or None). Nothing else is admitted: a key this version does not
-# know could change what the numbers mean.
+# Key -> (type, keys of an object or None). Others are refused: an unknown key could change what the numbers mean.
 _SCHEMA: dict[str, tuple[type | tuple[type, ...], set[str] | None]] = {
     "schema_version": (int, None),
     "name": (str, None),
@@ -92,7 +91,7 @@ REEXPORT = "export it again with mma-export"
 def read_temperatures(value: object) -> dict[str, float]:
     """The temperature of each of MODALITIES, from a number or an object with all of them; ValueError for others."""
     values = value if isinstance(value, dict) else dict.fromkeys(MODALITIES, value)
-    if set(values) != set(MODALITIES) or not all(_is_finite(number) and number > 0 for number in values.values()):
+    if set(values) != set(MODALITIES) or not all(map(_is_positive, values.values())):
         raise ValueError(f"temperature {value!r} is neither a positive number nor one for each of {MODALITIES}")
     return {name: float(values[name]) for name in MODALITIES}
 
@@ -121,10 +120,8 @@ def check_manifest(folder: Path, manifest: dict) -> None:
         raise BundleError(f"{path} has unknown keys {unknown}", "schema version 1", "upgrade mma-edge or " + REEXPORT)
     if missing := sorted(set(_SCHEMA) - set(manifest)):
         raise BundleError(f"{path} lacks {missing}", "schema version 1", REEXPORT)
-    for key, (kind, inner) in {**_SCHEMA, **_OPTIONAL}.items():
-        if key not in manifest:
-            continue
-        value = manifest[key]
+    for key, value in manifest.items():
+        kind, inner = {**_SCHEMA, **_OPTIONAL}[key]
         if not isinstance(value, kind) or isinstance(value, bool):
             raise BundleError(f"{path}: {key} is a {type(value).__name__}", "the type of schema version 1", REEXPORT)
         if inner is not None and set(value) != inner:
@@ -136,10 +133,7 @@ def _check_values(path: Path, manifest: dict) -> None:
     labels, golden = manifest["labels"], manifest["golden"]
     logits = np.array(golden["logits"], dtype=object)
     problems = [
-        (
-            not labels or len(set(map(str, labels))) != len(labels) or not all(isinstance(x, str) for x in labels),
-            "labels",
-        ),
+        (not labels or len({x for x in labels if isinstance(x, str)}) != len(labels), "labels"),
         (manifest["image_size"] < 1, "image_size"),
         (manifest["num_frames"] != NUM_FRAMES, f"num_frames (this version samples {NUM_FRAMES})"),
         (manifest["audio"] != AUDIO, f"audio (this version computes {AUDIO})"),
@@ -148,7 +142,7 @@ def _check_values(path: Path, manifest: dict) -> None:
         (not _is_temperature(manifest["temperature"]), "temperature"),
         (logits.shape != (1, len(labels)) or not all(map(_is_finite, logits.flat)), "golden.logits"),
         (type(golden["seed"]) is not int or golden["seed"] < 0, "golden.seed"),
-        (not _is_finite(golden["tolerance"]) or golden["tolerance"] <= 0, "golden.tolerance"),
+        (not _is_positive(golden["tolerance"]), "golden.tolerance"),
         (manifest["license"]["file"] not in manifest["files"], "license.file (it has no SHA-256)"),
         (not manifest["precisions"], "precisions"),
     ]
@@ -186,15 +180,16 @@ def _is_hashed(name: object, manifest: dict) -> bool:
 
 
 def _is_entry(entry: object) -> bool:
-    """Whether this is what the manifest says of one precision."""
+    """Whether this is a valid entry for one precision."""
     return _has_keys(entry, _ENTRY, _ENTRY_OPTIONAL) and _is_positive(entry.get("tolerance", 1))
 
 
 def _has_keys(entry: object, required: dict, optional: dict) -> bool:
-    """Whether this is an object with the required keys, perhaps some of the optional ones, and their types."""
-    if not isinstance(entry, dict) or not set(required) <= set(entry) <= {*required, *optional}:
+    """Whether this is an object with all required keys, no unknown ones, and values of the right types."""
+    types = required | optional
+    if not isinstance(entry, dict) or not set(required) <= set(entry) <= set(types):
         return False
-    return all(isinstance(value, {**required, **optional}[key]) for key, value in entry.items())
+    return all(isinstance(value, types[key]) for key, value in entry.items())
 
 
 def _is_positive(value: object) -> bool:

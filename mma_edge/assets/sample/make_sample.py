@@ -2,8 +2,8 @@
 
     python mma_edge/assets/sample/make_sample.py [OUT.mp4]
 
-Needs scikit-image (its wheel holds the portrait) and the espeak-ng program; neither is needed at run
-time. The same versions make the same clip. Where portrait and voice come from is told in LICENSE.
+Needs scikit-image (its wheel holds the portrait) and the program espeak-ng; neither is needed at run time. The same
+versions make the same clip. LICENSE says where portrait and voice come from.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def speak(text: str) -> tuple[np.ndarray, int]:
     wav = subprocess.run([program, *VOICE, "--stdout", text], check=True, capture_output=True).stdout
     with wave.open(io.BytesIO(wav)) as file:
         rate = file.getframerate()
-        # The header of a stream announces a nonsense length; readframes stops at what is there.
+        # The header of a stream states a wrong length; readframes stops at the real end.
         speech = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
     lead, tail = (np.zeros(round(seconds * rate), np.int16) for seconds in (LEAD_S, TAIL_S))
     return np.concatenate([lead, speech, tail]), rate
 
 
 def loudness(samples: np.ndarray, rate: int, frames: int) -> np.ndarray:
-    """Loudness around each video frame, (frames,), 0 to 1, smoothed as a jaw would."""
+    """Loudness around each video frame, (frames,), 0 to 1, smoothed like the motion of a jaw."""
     half = rate // FPS
     centres = (np.arange(frames) + 0.5) * rate / FPS
     blocks = [samples[max(0, int(c) - half) : int(c) + half].astype(np.float64) for c in centres]
@@ -71,7 +71,7 @@ def draw(portrait: np.ndarray, time_s: float, open_mouth: float) -> np.ndarray:
     x = CENTRE_X + 5.0 * math.sin(turn / 4.1) + zoom * (math.cos(angle) * column - math.sin(angle) * row)
     y = CENTRE_Y + 2.5 * math.sin(turn / 2.3) + zoom * (math.sin(angle) * column + math.cos(angle) * row)
 
-    # A map tells where each pixel comes from: to move the jaw down, look further up.
+    # The map says where each pixel comes from: to move the jaw down, take pixels from further up.
     jaw = bump(x, y, (MOUTH[0], MOUTH[1] + 16.0), 26.0, 18.0) * (y > MOUTH[1] - 8.0)
     jaw *= np.clip((y - MOUTH[1] + 4.0) / 8.0, 0.0, 1.0)
     brows = sum(bump(x, y, brow, 20.0, 8.0) for brow in BROWS) * max(0.0, math.sin(turn / 2.9))
@@ -93,7 +93,7 @@ def encode(path: Path, pictures: list[np.ndarray], samples: np.ndarray, rate: in
             frame.pts = index
             out.mux(video.encode(frame))
         out.mux(video.encode(None))
-        # Made float here: the AAC encoder takes nothing else.
+        # Converted to float here: the AAC encoder takes nothing else.
         sound = av.AudioFrame.from_ndarray((samples / 32768.0).astype(np.float32)[np.newaxis], "fltp", "mono")
         sound.sample_rate, sound.pts = rate, 0
         out.mux(audio.encode(sound))
@@ -101,7 +101,7 @@ def encode(path: Path, pictures: list[np.ndarray], samples: np.ndarray, rate: in
 
 
 def main() -> None:
-    """Make the clip and say what it is."""
+    """Make the clip and print its properties."""
     try:
         from skimage.data import astronaut
     except ImportError:
