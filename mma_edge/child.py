@@ -57,7 +57,7 @@ class ChildTimeoutError(Exception):
     """The child gave no answer in time, and was killed."""
 
 
-class Child:
+class Child(contextlib.AbstractContextManager):
     """A running child; close it, or use it in a `with`: afterwards it has ended and its memory is free.
 
     Args:
@@ -86,9 +86,6 @@ class Child:
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-
-    def __enter__(self) -> Child:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self.close(at_once=exception[0] is not None)

@@ -101,7 +101,7 @@ class ClipPredictor(Protocol):
         """One Emotion per clip."""
 
 
-class Pipeline:
+class Pipeline(AbstractContextManager):
     """Iterate over it for the emotions of one source; it can be iterated once."""
 
     def __init__(
@@ -140,9 +140,6 @@ class Pipeline:
         except BaseException:
             opened.close()
             raise
-
-    def __enter__(self) -> Pipeline:
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.source.close()

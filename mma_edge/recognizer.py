@@ -37,14 +37,7 @@ class Recognizer(Predictor):
         """Emotions of a file, "camera", "camera:1" or "sample": one per face track and hop, as soon as it is known.
 
         Args:
-            source: see `mma_edge.sources.open_source`.
-            window_s: length of a clip in seconds, at most 5.12 (the span of the log-mel).
-            hop_s: time between two answers in seconds.
-            whole: one clip for the whole file instead (the paper's protocol); not for live sources.
-            centre_fallback: where no face is found, use the centre of the picture as the MMA-DFER authors do.
-            audio: False ignores the sound.
-            streaming: "exact" or "rolling" does the work that windows share only once (see `mma_edge.streaming`).
-            notify: takes one-line notices for the user.
+            source: see `mma_edge.sources.open_source`; the others: see `mma_edge.pipeline.StreamOptions`.
 
         Raises:
             UsageError, SourceError, DeviceError: the options do not fit together, or the source cannot be read.

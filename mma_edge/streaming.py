@@ -41,17 +41,14 @@ def check_mode(mode: str) -> None:
 
 def choose_engine(backend: str, precision: str | None) -> tuple[str, str]:
     """Backend and precision of a streaming run: "auto" and None become the only ones that can, others are refused."""
-    _check_engine(BACKEND if backend == "auto" else backend, PRECISION if precision is None else precision)
-    return BACKEND, PRECISION
-
-
-def _check_engine(backend: str, precision: str) -> None:
+    backend, precision = BACKEND if backend == "auto" else backend, PRECISION if precision is None else precision
     if (backend, precision) != (BACKEND, PRECISION):
         raise BackendError(
             f"--streaming on backend {backend} with precision {precision}",
             f"backend {BACKEND} with precision {PRECISION}, the only one with graphs in parts",
             f"add --backend {BACKEND} --precision {PRECISION}, or leave --streaming out",
         )
+    return BACKEND, PRECISION
 
 
 class StreamingGraphs:
@@ -102,10 +99,9 @@ def _run(session: Any, outputs: list[str], inputs: dict[str, np.ndarray]) -> lis
 
 @dataclass
 class StreamingStats:
-    """Work done: windows with a face, their frames, and how many of them went through the stem and the other layers."""
+    """Work done: windows with a face, and how many frames went through the stem and through the layers above it."""
 
     updates: int = 0
-    frames: int = 0
     stem_frames: int = 0
     layer_frames: int = 0
 
@@ -141,7 +137,6 @@ class Streamer:
         mel = np.zeros((NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32) if clip.mel is None else clip.mel
         place = {time_s: index for index, time_s in enumerate(clip.times_s)}  # of each frame, once
         self.stats.updates += 1
-        self.stats.frames += len(place)
         self._embed(track, clip, place)
         if self.mode == "exact":
             self.stats.layer_frames += NUM_FRAMES
@@ -194,7 +189,7 @@ class StreamingRecognizer:
 
     def __init__(self, recognizer: Predictor, mode: str) -> None:
         check_mode(mode)
-        _check_engine(recognizer.backend, recognizer.precision)
+        choose_engine(recognizer.backend, recognizer.precision)
         self.recognizer, self.image_size = recognizer, recognizer.image_size
         graphs, max_age_s = open_graphs(recognizer.bundle, mode)
         self_test(recognizer.bundle, graphs, mode)

@@ -56,21 +56,22 @@ def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = N
         if reason := why_not(backend):
             raise BackendError(f"backend {backend} cannot run here: {reason}", hint="see mma-edge doctor")
         return _open(bundle, backend, precision)
-    reasons: dict[str, str] = {}
+    ruled_out: dict[str, list[str]] = {}  # reason -> the backends that it rules out
     errors: list[MMAEdgeError] = []
     for name in BACKENDS:
         # The CPU comes last: the error of opening it says best what is missing.
-        if name != "cpu" and (reason := why_not(name)):
-            reasons[name] = reason
-            continue
-        try:
-            engine = _open(bundle, name, precision)
-        except (BackendError, BundleError, DependencyError) as error:
-            reasons[name] = str(error).rstrip(".")
-            errors.append(error)
-            continue
-        engine.notes = (*_passed_over(reasons), *engine.notes)
-        return engine
+        reason = why_not(name) if name != "cpu" else None
+        if reason is None:
+            try:
+                engine = _open(bundle, name, precision)
+            except (BackendError, BundleError, DependencyError) as error:
+                reason = str(error).rstrip(".")
+                errors.append(error)
+            else:
+                notes = [f"not on {' or '.join(names)}: {why}" for why, names in ruled_out.items()]
+                engine.notes = (*notes, *engine.notes)
+                return engine
+        ruled_out.setdefault(reason, []).append(name)
     # A bundle that computes wrong results matters more than a missing package.
     wrong = [error for error in errors if isinstance(error, BundleError)]
     raise (wrong or errors)[-1]
@@ -84,14 +85,6 @@ def why_not(backend: str) -> str | None:
     if backend in GPU_BACKENDS and not cuda_devices():
         return NO_GPU
     return backend_module(backend).probe()
-
-
-def _passed_over(reasons: dict[str, str]) -> list[str]:
-    """One line per reason, with all the backends that it rules out."""
-    backends: dict[str, list[str]] = {}
-    for name, reason in reasons.items():
-        backends.setdefault(reason, []).append(name)
-    return [f"not on {' or '.join(names)}: {reason}" for reason, names in backends.items()]
 
 
 def _open(bundle: Bundle, backend: str, precision: str | None) -> Engine:
@@ -110,11 +103,7 @@ def _open(bundle: Bundle, backend: str, precision: str | None) -> Engine:
 
 
 def preferences(bundle: Bundle, backend: str) -> list[str]:
-    """Precisions to try when none was asked for, the best first; never empty.
-
-    Raises:
-        BackendError: no precision of the bundle passed its gate and is one of the backend's.
-    """
+    """Precisions to try when none was asked for, the best first; BackendError where none passed its gate."""
     best_first = preferred(backend)
     runs = [name for name in best_first if name in bundle.precisions]
     if not runs:

@@ -44,11 +44,7 @@ class Engine(Protocol):
 
 
 def cpu_threads() -> int:
-    """Threads per inference on the CPU: MMA_EDGE_THREADS, or 0: the library decides.
-
-    Raises:
-        UsageError: the variable is not a positive integer.
-    """
+    """MMA_EDGE_THREADS, or 0: the library decides; UsageError where the variable is not a positive integer."""
     text = os.environ.get(THREADS_VARIABLE, "")
     if not text:
         return 0

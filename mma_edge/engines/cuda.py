@@ -101,7 +101,7 @@ class OnnxCudaEngine:
         self._session = _open_session(self._onnxruntime, graph, str(graph), cuda_graph=True)
         check_session(graph, self._session)
         self.details = f"onnxruntime {self._onnxruntime.__version__} CUDA on {gpu}"
-        self._shapes, self._num_classes = input_shapes(image_size), num_classes
+        self._shapes = {**input_shapes(image_size), OUTPUT: (num_classes,)}
         self._batches: dict[int, _Batch] = {}
         self._lock = threading.Lock()
 
@@ -111,31 +111,21 @@ class OnnxCudaEngine:
         with self._lock:
             try:
                 if count not in self._batches:
-                    self._batches[count] = self._make_batch(count)
+                    graph_id = str(count) if len(self._batches) < MAX_CUDA_GRAPHS else _FREE_GRAPH_ID
+                    shapes = {name: (count, *shape) for name, shape in self._shapes.items()}
+                    self._batches[count] = _Batch(self._onnxruntime, self._session, shapes, graph_id)
                 return self._batches[count].run(self._session, frames, mel)
             except Exception as error:  # onnxruntime's exceptions share no public base class
                 raise run_failure(error, self.details) from error
-
-    def _make_batch(self, count: int) -> _Batch:
-        captured = len(self._batches) < MAX_CUDA_GRAPHS
-        return _Batch(
-            self._onnxruntime,
-            self._session,
-            {name: ((count, *shape), np.dtype(INPUTS[name])) for name, shape in self._shapes.items()},
-            (count, self._num_classes),
-            str(count) if captured else _FREE_GRAPH_ID,
-        )
 
 
 class _Batch:
     """Buffers on the GPU for one batch size; their addresses never change, as a CUDA graph needs."""
 
-    def __init__(
-        self, onnxruntime: ModuleType, session: Any, inputs: dict[str, tuple], output: tuple, graph_id: str
-    ) -> None:
+    def __init__(self, onnxruntime: ModuleType, session: Any, shapes: dict[str, tuple], graph_id: str) -> None:
         make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
-        self._inputs = {name: make(shape, dtype, "cuda", 0) for name, (shape, dtype) in inputs.items()}
-        self._logits = make(output, np.float32, "cuda", 0)
+        self._inputs = {name: make(shapes[name], np.dtype(dtype), "cuda", 0) for name, dtype in INPUTS.items()}
+        self._logits = make(shapes[OUTPUT], np.float32, "cuda", 0)
         self._binding = session.io_binding()
         for name, value in self._inputs.items():
             self._binding.bind_ortvalue_input(name, value)

@@ -41,11 +41,7 @@ _core_lock = threading.Lock()
 
 
 def import_openvino() -> ModuleType:
-    """The installed OpenVINO.
-
-    Raises:
-        DependencyError: it is not installed, or cannot be imported.
-    """
+    """The installed OpenVINO; DependencyError where it is not installed or cannot be imported."""
     try:
         import openvino
     except ModuleNotFoundError as error:
@@ -62,9 +58,6 @@ def _core() -> Any:
     destroyed. If two Cores are not destroyed in reverse order, the thread is left with a stack that no longer exists:
     the next signal, a Ctrl-C or the end of a child, then kills the process (seen with OpenVINO 2026.4.1). So one Core
     is made and kept.
-
-    Raises:
-        DependencyError: OpenVINO is not installed.
     """
     openvino = import_openvino()
     with _core_lock:  # two threads that load at the same time would make two

@@ -11,11 +11,7 @@ from mma_edge.errors import BundleError, DependencyError, first_line, out_of_mem
 
 
 def import_onnxruntime() -> ModuleType:
-    """The installed onnxruntime, CPU or GPU build.
-
-    Raises:
-        DependencyError: it is not installed, or cannot be imported.
-    """
+    """The installed onnxruntime, CPU or GPU build; DependencyError where it cannot be imported."""
     try:
         import onnxruntime
     except ModuleNotFoundError as error:

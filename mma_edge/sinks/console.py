@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -28,17 +29,14 @@ def who(emotion: Emotion) -> str:
     return "centre of the picture" if emotion.track_id == 0 else f"face {emotion.track_id}"
 
 
-class LineSink:
+class LineSink(AbstractContextManager):
     """One line per answer: for logs, pipes and files."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    def __enter__(self) -> LineSink:
-        return self
-
     def __exit__(self, *exc_info: object) -> None:
-        pass
+        """Nothing to release."""
 
     def write(self, emotion: Emotion) -> None:
         best = emotion.probabilities.argsort()[::-1][:3]

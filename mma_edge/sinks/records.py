@@ -11,14 +11,14 @@ import csv
 import io
 import json
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
 
 from mma_edge.errors import OutputError, UsageError
 from mma_edge.types import Emotion
 
 
-class RecordSink(ABC):
+class RecordSink(contextlib.AbstractContextManager):
     """Appends whole records to a file that it creates.
 
     Each record reaches the operating system before `write` returns. When a record cannot be written (disk full), a
@@ -56,9 +56,6 @@ class RecordSink(ABC):
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> RecordSink:
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from mma_edge.errors import UsageError
@@ -53,7 +54,7 @@ class SourceStats:
             self.audio_s += event.samples.shape[1] / event.sample_rate_hz
 
 
-class Source(ABC):
+class Source(AbstractContextManager):
     """Frames and sound on one clock. Constructors do everything that can fail; use it in a `with` block.
 
     Attributes:
@@ -84,9 +85,6 @@ class Source(ABC):
     @abstractmethod
     def close(self) -> None:
         """Release the file or device. Safe to call twice."""
-
-    def __enter__(self) -> Source:
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()

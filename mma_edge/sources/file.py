@@ -23,7 +23,6 @@ _SAMPLE = Path(__file__).resolve().parents[1] / "assets" / "sample" / "sample.mp
 
 _STATED_DURATION_FORMATS = ("mov", "matroska", "avi", "wav", "flac")
 """Containers that state their duration; for others FFmpeg guesses it from the bit rate."""
-
 _CUT_SHORT_S = 0.5
 """A file that ends this long before its stated duration counts as cut short."""
 

@@ -18,13 +18,10 @@ from mma_edge.types import AudioChunk
 
 BLOCK_S = 0.03
 """Length of one block: shorter than a video frame lasts, long enough to cost little."""
-
 KEEP_S = 10.0
 """Sound kept for a busy reader; beyond that the oldest is dropped and counted."""
-
 _RESYNC_S = 0.05
 """A time stamp that differs by more than this from the count of samples is taken over: samples were lost."""
-
 _SLEW = 0.02
 """Share of a smaller difference that is taken over per block: follows the clock's drift, ignores jitter."""
 

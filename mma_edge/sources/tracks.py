@@ -16,7 +16,6 @@ from mma_edge.types import AudioChunk, Frame
 
 _MAX_READ_ERRORS = 100
 """After so many read errors in a row the rest of a file is not read (a disk that went away)."""
-
 _MAX_UNDATED_FRAMES = 100
 """A file whose first frames, so many, have no presentation time is refused and not decoded to its end."""
 
@@ -60,11 +59,8 @@ def upright(image: np.ndarray, display_matrix: np.ndarray | None) -> np.ndarray:
     if swapped:
         image = cv2.transpose(image)
     mirror_x, mirror_y = (m3 < 0, m1 < 0) if swapped else (m0 < 0, m4 < 0)
-    if mirror_x and mirror_y:
-        return cv2.flip(image, -1)
-    if mirror_x or mirror_y:
-        return cv2.flip(image, 1 if mirror_x else 0)
-    return image
+    flip = {(True, True): -1, (True, False): 1, (False, True): 0}.get((mirror_x, mirror_y))
+    return image if flip is None else cv2.flip(image, flip)
 
 
 def to_float(frame: av.AudioFrame) -> np.ndarray:

@@ -164,8 +164,7 @@ def _save_timing_cache(cache: trt.ITimingCache | None, path: Path) -> None:
 def _workspace(bundle: Bundle, precision: str, asked_mib: int | None) -> int:
     """MiB of scratch memory that a kernel may use: as asked, else the default but at most a quarter of the free memory.
 
-    Raises:
-        BackendError: the GPU has too little free memory for the build.
+    BackendError where the GPU has too little free memory for the build.
     """
     memory = open_device_memory()
     try:

@@ -9,8 +9,9 @@ import contextlib
 import importlib.metadata
 import threading
 import weakref
+from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -36,6 +37,7 @@ from mma_edge.precisions import require
 if TYPE_CHECKING:
     import tensorrt as trt
 
+T = TypeVar("T")
 __all__ = ["TensorRTEngine", "open_engine", "probe", "usable"]
 
 
@@ -94,11 +96,9 @@ class TensorRTEngine:
     must not be changed any more (its graph would no longer fit), so each batch size has its own execution context; as
     these never run at the same time, they share one piece of device memory for their activations.
 
-    Attributes:
-        backend: "tensorrt". precision: of the plan. details: one line for people; says when there is no CUDA graph.
+    Attributes (and those of `mma_edge.engines.base.Engine`; `details` says when there is no CUDA graph):
         device_ms: time on the GPU of the last call of at most `max_batch` clips, copies included.
         max_batch: largest number of clips that run at once.
-        notes: see `mma_edge.engines.base.Engine`.
     """
 
     backend = "tensorrt"
@@ -169,16 +169,17 @@ class _Session:
 
         shapes = {name: largest for name, (_, _, largest) in profile_of(bundle, plan.max_batch).items()}
         shapes[OUTPUT] = (plan.max_batch, len(bundle.labels))
-        self._host = {name: self._pinned(shape, INPUTS.get(name, "float32")) for name, shape in shapes.items()}
+        kinds = {name: np.dtype(INPUTS.get(name, "float32")).type for name in shapes}
+        self._host = {
+            name: self._own(memory.pinned(shape, kinds[name]), memory.free_pinned) for name, shape in shapes.items()
+        }
         self.logits = self._host[OUTPUT]
-        self._device = {name: self._malloc(array.nbytes) for name, array in self._host.items()}
+        self._device = {name: self._own(memory.malloc(array.nbytes), memory.free) for name, array in self._host.items()}
         self._scratch_bytes = int(self._engine.device_memory_size_v2)
-        self._scratch = self._malloc(max(1, self._scratch_bytes))
-        self._stream = memory.stream()
-        self._made.callback(memory.destroy_stream, self._stream)
-        self._started, self._done = memory.event(), memory.event()
-        for event in (self._started, self._done):
-            self._made.callback(memory.destroy_event, event)
+        self._scratch = self._own(memory.malloc(max(1, self._scratch_bytes)), memory.free)
+        self._stream = self._own(memory.stream(), memory.destroy_stream)
+        self._started = self._own(memory.event(), memory.destroy_event)
+        self._done = self._own(memory.event(), memory.destroy_event)
         self._made.callback(self._contexts.clear)
         self._made.callback(self._destroy_graphs)
 
@@ -261,15 +262,10 @@ class _Session:
             f"build it again with: {build_command(bundle, plan.sidecar['precision'])} --overwrite",
         )
 
-    def _pinned(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        array = self.memory.pinned(shape, np.dtype(dtype).type)
-        self._made.callback(self.memory.free_pinned, array)
-        return array
-
-    def _malloc(self, nbytes: int) -> int:
-        address = self.memory.malloc(nbytes)
-        self._made.callback(self.memory.free, address)
-        return address
+    def _own(self, made: T, release: Callable[[T], None]) -> T:
+        """`made`, which `close` gives to `release`."""
+        self._made.callback(release, made)
+        return made
 
     def _destroy_graphs(self) -> None:
         while self._graphs:

@@ -192,7 +192,7 @@ def check_sidecar(bundle: Bundle, precision: str, machine: Machine) -> dict[str,
             f"bundle {bundle.folder} has no TensorRT engine for {precision}", "one built on this device", remedy
         )
     sidecar = _read_sidecar(sidecar_path(bundle, precision), remedy)
-    profile = _as_lists(profile_of(bundle, sidecar["builder"]["max_batch"]))
+    profile = json.loads(json.dumps(profile_of(bundle, sidecar["builder"]["max_batch"])))  # tuples as lists
     # Name of what may differ -> (the sidecar's value, the value here).
     pairs = {
         "TensorRT": (sidecar["tensorrt"], machine.tensorrt),
@@ -233,11 +233,6 @@ def _read_sidecar(path: Path, remedy: str) -> dict[str, Any]:
     if not sound or sidecar["sidecar_version"] != SIDECAR_VERSION:
         raise BundleError(f"{path} is no sidecar of version {SIDECAR_VERSION}", hint=remedy)
     return sidecar
-
-
-def _as_lists(profile: Profile) -> dict[str, list[list[int]]]:
-    """The profile as JSON returns it."""
-    return {name: [list(shape) for shape in shapes] for name, shapes in profile.items()}
 
 
 def make_logger(trt) -> trt.ILogger:
