@@ -164,7 +164,7 @@ def _summary(pipeline: Pipeline, output: Path | None) -> str:
     parts += _losses(pipeline)
     if pipeline.options.streaming:
         work = pipeline.predictor.stats
-        parts.append(f"{work.stem_frames} of {NUM_FRAMES * work.updates} frames computed anew")
+        parts.append(f"{work.stem_frames} of {NUM_FRAMES * work.updates} frames computed, the rest reused")
     if output:
         parts.append(f"records in {output}")
     return ", ".join(parts)

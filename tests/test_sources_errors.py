@@ -15,7 +15,7 @@ NOT_MEDIA = {
     "empty.mp4": (b"", "is empty"),
     "notes.txt": (b"dear diary\n" * 50, "is a text file"),
     "notes.mp4": (b"dear diary\n" * 50, "is a text file"),
-    "random.mp4": (np.random.default_rng(0).bytes(50_000), "is no media file"),
+    "random.mp4": (np.random.default_rng(0).bytes(50_000), "is not a media file"),
     "list.m3u8": (b"#EXTM3U\n#EXTINF:5,\nhttp://localhost:1/a.ts\n#EXT-X-ENDLIST\n", "is a text file"),
     "picture.bmp": (b"BM" + (58).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little")
                     + (40).to_bytes(4, "little") + (1).to_bytes(4, "little") * 2 + b"\1\0\x18\0" + bytes(28),

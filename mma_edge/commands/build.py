@@ -80,7 +80,7 @@ def build_command(args: argparse.Namespace, console: Console) -> int:
     for precision in precisions:
         there = None if args.overwrite else existing_plan(bundle, precision, options)
         if there:
-            say(console, f"{there.path} is there and fits this device; --overwrite builds it again")
+            say(console, f"{there.path} exists and fits this device; --overwrite builds it again")
             continue
         with progress(console) as bars:
             follow = _BuildProgress(bars, precision).follow

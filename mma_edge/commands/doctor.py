@@ -119,7 +119,7 @@ def _gpu() -> Finding:
         return Finding(BROKEN, "a Jetson whose CUDA driver does not answer", "reinstall JetPack's nvidia-l4t-cuda")
     if shutil.which("nvidia-smi"):
         return Finding(OPTIONAL, "nvidia-smi is here, but no CUDA device", "check nvidia-smi and the driver")
-    return Finding(OPTIONAL, "no CUDA device", "none needed: the CPU does")
+    return Finding(OPTIONAL, "no CUDA device", "none needed: the CPU is enough")
 
 
 def _backend(backend: str, *distributions: str) -> Finding:
@@ -185,7 +185,7 @@ def _microphones() -> Finding:
         return Finding(OPTIONAL, "the PortAudio library is missing", todo)
     names = [device["name"] for device in sounddevice.query_devices() if device["max_input_channels"] > 0]
     if not names:
-        return Finding(OPTIONAL, "no input device", "plug one in; without it vision goes on alone")
+        return Finding(OPTIONAL, "no input device", "plug one in; without it only the camera is used")
     return Finding(OK, ", ".join(names))
 
 

@@ -29,7 +29,7 @@ def open_source(spec: str | os.PathLike[str], notify: Notify | None = None, audi
     if text == "camera" or text.startswith("camera:"):
         number = text.partition(":")[2] if ":" in text else "0"
         if not re.fullmatch(r"[0-9]{1,3}", number):
-            raise UsageError(f"{text!r} names no camera", "camera or camera:N with a number N", "try camera:0")
+            raise UsageError(f"{text!r} does not name a camera", "camera or camera:N with a number N", "try camera:0")
         return CameraSource(int(number), notify, audio)
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
     if scheme:

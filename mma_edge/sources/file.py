@@ -220,7 +220,7 @@ def _not_media(path: Path, cause: Exception) -> SourceError:
         text = False
     if text:
         return SourceError(f"{path.name} is a text file", _EXPECTED)
-    return SourceError(f"{path.name} is no media file FFmpeg can read ({type(cause).__name__})", _EXPECTED)
+    return SourceError(f"{path.name} is not a media file that FFmpeg can read ({type(cause).__name__})", _EXPECTED)
 
 
 def sample_path() -> Path:

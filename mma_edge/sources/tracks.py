@@ -77,7 +77,7 @@ def to_float(frame: av.AudioFrame) -> np.ndarray:
 
 
 class VideoTrack:
-    """The picture of a file as `Frame`s, on a container of its own."""
+    """The picture of a file as `Frame`s, read from its own container."""
 
     def __init__(
         self, container: av.container.InputContainer, stream: av.VideoStream, stats: SourceStats, name: str
@@ -139,7 +139,7 @@ class VideoTrack:
 
 
 class AudioTrack:
-    """The sound of a file as `AudioChunk`s, on a container of its own.
+    """The sound of a file as `AudioChunk`s, read from its own container.
 
     Attributes:
         sample_rate_hz: rate of the first chunk, used for all; None before it.

@@ -218,7 +218,7 @@ _TEXTS = ("precision", "plan_sha256", "onnx_sha256", *Machine.__dataclass_fields
 
 def _read_sidecar(path: Path, remedy: str) -> dict[str, Any]:
     if not path.is_file():
-        raise BundleError(f"{path} is missing, so nothing tells where the plan beside it comes from", hint=remedy)
+        raise BundleError(f"{path} is missing, so the origin of the plan beside it is unknown", hint=remedy)
     try:
         sidecar = json.loads(path.read_text(encoding="utf-8"))
         sound = (
@@ -231,7 +231,7 @@ def _read_sidecar(path: Path, remedy: str) -> dict[str, Any]:
     except (ValueError, OSError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read ({type(error).__name__})", "a sidecar", remedy) from error
     if not sound or sidecar["sidecar_version"] != SIDECAR_VERSION:
-        raise BundleError(f"{path} is no sidecar of version {SIDECAR_VERSION}", hint=remedy)
+        raise BundleError(f"{path} is not a sidecar of version {SIDECAR_VERSION}", hint=remedy)
     return sidecar
 
 
