@@ -17,9 +17,8 @@ from mma_edge.faces.crop import centre_box
 from mma_edge.faces.detect import MTCNNDetector
 from mma_edge.faces.track import FaceTracker
 from mma_edge.sources import Source, open_source
-from mma_edge.sources.base import Notify, ignore_notice
 from mma_edge.streaming import StreamingRecognizer, check_mode
-from mma_edge.types import Clip, Emotion, Face, Frame
+from mma_edge.types import Clip, Emotion, Face, Frame, Notify, ignore_notice
 
 CENTRE_TRACK = 0
 """Track number of the authors' fallback, the centre of the picture; tracks of faces count from 1."""

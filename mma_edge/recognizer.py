@@ -7,10 +7,8 @@ from collections.abc import Iterator
 
 from mma_edge.bundle import read_bundle
 from mma_edge.engines import open_engine
-from mma_edge.pipeline import Pipeline, StreamOptions
 from mma_edge.predictor import Predictor
-from mma_edge.sources.base import Notify, ignore_notice
-from mma_edge.types import Emotion
+from mma_edge.types import Emotion, Notify, ignore_notice
 
 
 class Recognizer(Predictor):
@@ -26,8 +24,8 @@ class Recognizer(Predictor):
         self,
         source: str | os.PathLike,
         *,
-        window_s: float = StreamOptions.window_s,
-        hop_s: float = StreamOptions.hop_s,
+        window_s: float = 4.0,
+        hop_s: float = 0.5,
         whole: bool = False,
         centre_fallback: bool = False,
         audio: bool = True,
@@ -42,6 +40,9 @@ class Recognizer(Predictor):
         Raises:
             UsageError, SourceError, DeviceError: the options do not fit together, or the source cannot be read.
         """
+        # Imported here: OpenCV and PyAV take 0.2 s to load, and `predict` needs neither.
+        from mma_edge.pipeline import Pipeline, StreamOptions
+
         options = StreamOptions(window_s, hop_s, whole, centre_fallback, audio, streaming, notify)
         with Pipeline.open(self, source, options) as pipeline:
             yield from pipeline

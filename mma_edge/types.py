@@ -7,6 +7,7 @@ counted from it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,13 @@ TIME_DIGITS, PROBABILITY_DIGITS, PIXEL_DIGITS, AGE_DIGITS = 3, 6, 1, 1
 """Decimals of a record's seconds, probabilities, pixels and milliseconds."""
 Box = tuple[float, float, float, float]
 """(x0, y0, x1, y1) in pixels of the upright frame; x1, y1 exclusive; may reach past the border."""
+
+Notify = Callable[[str], None]
+"""Takes one line that the user should see once, such as "no microphone: vision only, because ..."."""
+
+
+def ignore_notice(line: str) -> None:
+    """The `Notify` of a caller that wants no notices."""
 
 
 def as_box(values: np.ndarray) -> Box:

@@ -6,16 +6,17 @@ import os
 import re
 
 from mma_edge.errors import UsageError
-from mma_edge.sources.base import Event, Notify, Source, SourceStats
+from mma_edge.sources.base import Event, Source, SourceStats
 from mma_edge.sources.camera import CameraSource
 from mma_edge.sources.file import FileSource, sample_path
+from mma_edge.types import Notify, ignore_notice
 
 __all__ = [
-    "CameraSource", "Event", "FileSource", "Notify", "Source", "SourceStats", "open_source", "sample_path",
+    "CameraSource", "Event", "FileSource", "Source", "SourceStats", "open_source", "sample_path",
 ]  # fmt: skip
 
 
-def open_source(spec: str | os.PathLike[str], notify: Notify | None = None, audio: bool = True) -> Source:
+def open_source(spec: str | os.PathLike[str], notify: Notify = ignore_notice, audio: bool = True) -> Source:
     """Open the source that the user named.
 
     Args:

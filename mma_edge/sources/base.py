@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from mma_edge.errors import UsageError
 from mma_edge.types import AudioChunk, Frame
 
-Notify = Callable[[str], None]
-"""Takes one line that the user should see once, such as "no microphone: vision only, because ..."."""
-
 Event = Frame | AudioChunk
-
-
-def ignore_notice(line: str) -> None:
-    """The `Notify` of a caller that wants no notices."""
 
 
 @dataclass

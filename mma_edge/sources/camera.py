@@ -12,10 +12,10 @@ from pathlib import Path
 import cv2
 
 from mma_edge.errors import DeviceError, MMAEdgeError
-from mma_edge.sources.base import Event, Notify, Source, SourceStats, ignore_notice
+from mma_edge.sources.base import Event, Source, SourceStats
 from mma_edge.sources.grabber import Capture, Grabber
 from mma_edge.sources.microphone import Microphone, OpenStream, open_default_input
-from mma_edge.types import Frame
+from mma_edge.types import Frame, Notify, ignore_notice
 
 _TICK_S = 0.05
 """Longest wait for data before the devices are checked."""
@@ -53,7 +53,7 @@ class CameraSource(Source):
     def __init__(
         self,
         index: int = 0,
-        notify: Notify | None = None,
+        notify: Notify = ignore_notice,
         audio: bool = True,
         *,
         stall_s: float = 2.0,
@@ -67,7 +67,7 @@ class CameraSource(Source):
     ) -> None:
         self.name = f"camera:{index}"
         self.stats = SourceStats()
-        self._index, self._notify = index, notify or ignore_notice
+        self._index, self._notify = index, notify
         self._stall_s, self._first_frame_s, self._give_up_s = stall_s, first_frame_s, give_up_s
         self._open_capture, self._clock, self._sleep = open_capture, clock, sleep
         self._wake = threading.Event()

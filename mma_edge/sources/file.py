@@ -14,9 +14,9 @@ from pathlib import Path
 import av
 
 from mma_edge.errors import SourceError
-from mma_edge.sources.base import Event, Notify, Source, SourceStats, ignore_notice
+from mma_edge.sources.base import Event, Source, SourceStats
 from mma_edge.sources.tracks import AudioTrack, VideoTrack
-from mma_edge.types import AudioChunk, Frame
+from mma_edge.types import AudioChunk, Frame, Notify, ignore_notice
 
 _EXPECTED = "a video or audio file such as clip.mp4"
 _SAMPLE = Path(__file__).resolve().parents[1] / "assets" / "sample" / "sample.mp4"
@@ -44,11 +44,11 @@ class FileSource(Source):
 
     live = False
 
-    def __init__(self, path: str | os.PathLike[str], notify: Notify | None = None, audio: bool = True) -> None:
+    def __init__(self, path: str | os.PathLike[str], notify: Notify = ignore_notice, audio: bool = True) -> None:
         self.path = checked_path(path)
         self.name = self.path.name
         self.stats = SourceStats()
-        self._notify = notify or ignore_notice
+        self._notify = notify
         self._containers: list[av.container.InputContainer] = []
         try:
             self._open_tracks(audio)

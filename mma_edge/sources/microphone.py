@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 
 from mma_edge.errors import DependencyError, DeviceError, MMAEdgeError
-from mma_edge.sources.base import Notify, SourceStats
-from mma_edge.types import AudioChunk
+from mma_edge.sources.base import SourceStats
+from mma_edge.types import AudioChunk, Notify
 
 BLOCK_S = 0.03
 """Length of one block: shorter than a video frame lasts, long enough to cost little."""
