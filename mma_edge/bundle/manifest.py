@@ -81,10 +81,11 @@ _SCHEMA: dict[str, tuple[type | tuple[type, ...], set[str] | None]] = {
 _OPTIONAL: dict[str, tuple[type | tuple[type, ...], set[str] | None]] = {
     "streaming": (dict, {"precision", "stem", "exact", "rolling"}),
 }
+# Keys of an entry -> type; float stands for any positive number.
 _ENTRY = {"file": str, "parity": dict}
-_ENTRY_OPTIONAL = {"cpu_file": str, "tolerance": (int, float), "failed": str, "failed_on": dict}
+_ENTRY_OPTIONAL = {"cpu_file": str, "tolerance": float, "failed": str, "failed_on": dict}
 _MODE = {"parity": dict}
-_MODE_OPTIONAL = {"file": str, "refused": str, "max_age_s": (int, float), "curve": list}
+_MODE_OPTIONAL = {"file": str, "refused": str, "max_age_s": float, "curve": list}
 REEXPORT = "export it again with mma-export"
 
 
@@ -130,9 +131,9 @@ def check_manifest(folder: Path, manifest: dict) -> None:
 
 
 def _check_values(path: Path, manifest: dict) -> None:
-    labels, golden = manifest["labels"], manifest["golden"]
+    labels, golden, files = manifest["labels"], manifest["golden"], manifest["files"]
     logits = np.array(golden["logits"], dtype=object)
-    problems = [
+    checks = [
         (not labels or len({x for x in labels if isinstance(x, str)}) != len(labels), "labels"),
         (manifest["image_size"] < 1, "image_size"),
         (manifest["num_frames"] != NUM_FRAMES, f"num_frames (this version samples {NUM_FRAMES})"),
@@ -143,53 +144,37 @@ def _check_values(path: Path, manifest: dict) -> None:
         (logits.shape != (1, len(labels)) or not all(map(_is_finite, logits.flat)), "golden.logits"),
         (type(golden["seed"]) is not int or golden["seed"] < 0, "golden.seed"),
         (not _is_positive(golden["tolerance"]), "golden.tolerance"),
-        (manifest["license"]["file"] not in manifest["files"], "license.file (it has no SHA-256)"),
+        (manifest["license"]["file"] not in files, "license.file (it has no SHA-256)"),
         (not manifest["precisions"], "precisions"),
     ]
+    wrong = [name for bad, name in checks if bad]
     for name, entry in manifest["precisions"].items():
-        known = name in PRECISIONS and _is_entry(entry)
-        problems.append((not known, f"precisions.{name}"))
-        files = [entry[key] for key in ("file", "cpu_file") if key in entry] if known else []
-        problems += [(file not in manifest["files"], f"precisions.{name}: {file} (no SHA-256)") for file in files]
-    problems += _streaming_problems(manifest)
-    if wrong := [name for bad, name in problems if bad]:
+        unknown = [] if name in PRECISIONS else [f"precisions.{name}"]
+        wrong += unknown or _entry_problems(f"precisions.{name}", entry, _ENTRY, _ENTRY_OPTIONAL, files)
+    if streaming := manifest.get("streaming"):
+        wrong += ["streaming.precision"] if streaming["precision"] != "fp32" else []
+        stem = streaming["stem"]
+        wrong += [] if isinstance(stem, str) and stem in files else ["streaming.stem (no SHA-256)"]
+        for mode in ("exact", "rolling"):
+            name, entry = f"streaming.{mode}", streaming[mode]
+            # A mode has a graph, or the reason why it has none.
+            problems = _entry_problems(name, entry, _MODE, _MODE_OPTIONAL, files)
+            wrong += problems or ([name] if ("file" in entry) == ("refused" in entry) else [])
+    if wrong:
         raise BundleError(f"{path}: unusable value of {', '.join(wrong)}", "schema version 1", REEXPORT)
 
 
-def _streaming_problems(manifest: dict) -> list[tuple[bool, str]]:
-    if "streaming" not in manifest:
-        return []
-    streaming = manifest["streaming"]
-    problems = [
-        (streaming["precision"] != "fp32", "streaming.precision"),
-        (not _is_hashed(streaming["stem"], manifest), "streaming.stem (no SHA-256)"),
-    ]
-    for mode in ("exact", "rolling"):
-        entry = streaming[mode]
-        known = _has_keys(entry, _MODE, _MODE_OPTIONAL) and ("file" in entry) != ("refused" in entry)
-        known = known and _is_positive(entry.get("max_age_s", 1))
-        problems.append((not known, f"streaming.{mode}"))
-        if known and "file" in entry:
-            unhashed = not _is_hashed(entry["file"], manifest)
-            problems.append((unhashed, f"streaming.{mode}: {entry['file']} (no SHA-256)"))
-    return problems
-
-
-def _is_hashed(name: object, manifest: dict) -> bool:
-    return isinstance(name, str) and name in manifest["files"]
-
-
-def _is_entry(entry: object) -> bool:
-    """Whether this is a valid entry for one precision."""
-    return _has_keys(entry, _ENTRY, _ENTRY_OPTIONAL) and _is_positive(entry.get("tolerance", 1))
-
-
-def _has_keys(entry: object, required: dict, optional: dict) -> bool:
-    """Whether this is an object with all required keys, no unknown ones, and values of the right types."""
+def _entry_problems(name: str, entry: object, required: dict, optional: dict, hashed: dict) -> list[str]:
+    """What is wrong with an entry: a missing or unknown key, a wrong type or number, a file without a hash."""
     types = required | optional
     if not isinstance(entry, dict) or not set(required) <= set(entry) <= set(types):
-        return False
-    return all(isinstance(value, types[key]) for key, value in entry.items())
+        return [name]
+    if not all(
+        _is_positive(value) if types[key] is float else isinstance(value, types[key]) for key, value in entry.items()
+    ):
+        return [name]
+    files = [entry[key] for key in ("file", "cpu_file") if key in entry]
+    return [f"{name}: {file} (no SHA-256)" for file in files if file not in hashed]
 
 
 def _is_positive(value: object) -> bool:
