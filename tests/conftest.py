@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import shutil
+import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +21,11 @@ from PIL import Image
 
 from mma_edge.bundle import Bundle
 from mma_export.bundle import UNSTATED, write_bundle
-from mma_export.graph import trace
+from mma_export.graph import export_graph
 from mma_export.precision.clips import RealClips, logits_of, sample_clips
+from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model import MMADFER, MMADFERConfig
-from mma_trainer.weights.checkpoint import Checkpoint, save_checkpoint
+from mma_trainer.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 SHARED = Path(__file__).parents[2] / "shared"
 TINY = MMADFERConfig(
@@ -41,9 +45,10 @@ TINY = MMADFERConfig(
     temporal_head_dim=8,
     temporal_mlp=32,
 )
-
-
+SEVEN = TINY.replace(labels=DFEW_LABELS)
 RATE_HZ = 16000
+PATIENCE_S = 240
+"""Given to a process of its own."""
 
 
 def make_model(config: MMADFERConfig, seed: int = 0) -> MMADFER:
@@ -92,6 +97,12 @@ def save_as_the_authors(path: Path, state: dict[str, torch.Tensor], class_name: 
     return path
 
 
+def export(checkpoint: Checkpoint, output: Path, precisions: str | Sequence[str] = "fp32", **options: object) -> Bundle:
+    """`write_bundle` for a test that looks neither at the licence nor at what is reported, unless `options` say so."""
+    given = {"source": Path("tiny.pt"), "name": "tiny", "license_": UNSTATED, "report": lambda text: None, **options}
+    return write_bundle(checkpoint, output=output, precisions=precisions, **given)
+
+
 def tone(seconds: float, hz: float) -> np.ndarray:
     return (0.3 * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE_HZ)) / RATE_HZ)).astype(np.float32)
 
@@ -111,10 +122,32 @@ def one_line(error: BaseException) -> str:
     return text
 
 
+def run_python(*argv: object, **variables: str) -> subprocess.CompletedProcess:
+    """A Python of its own that imports from the same places, with these environment variables; its output as text."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **variables}
+    command = [sys.executable, *map(str, argv)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment)
+
+
+def failure_line(capsys: pytest.CaptureFixture) -> str:
+    """What a command that failed said on stderr, which must be one line."""
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and "Traceback" not in error
+    return error
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Operators as small as those of the tiny model spend their time waiting for a second thread."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rare_garbage_collection() -> None:
+    """Tracing makes millions of objects; looking through all of torch and onnx with each few hundred costs a tenth."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -156,12 +189,24 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_model: MMADFE
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_model: MMADFER) -> Path:
-    """A bundle in a session's folder: to be read only; `damaged` hands out copies."""
-    output = tmp_path_factory.mktemp("bundle") / "tiny"
-    checkpoint = Checkpoint(TINY, tiny_model.state_dict(), {"recipe": {"modality_dropout": 0.25}})
-    write_bundle(checkpoint, Path("tiny.pt"), "tiny", output, "fp32", UNSTATED, report=lambda text: None)
-    return output
+def exported(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> tuple[Path, onnx.ModelProto]:
+    """The tiny model as a bundle, and its graph as traced on the way: tracing takes seconds."""
+    output, graphs = tmp_path_factory.mktemp("bundle") / "tiny", []
+
+    def keep(model: MMADFER, path: Path) -> onnx.ModelProto:
+        graphs.append(export_graph(model, path))
+        return graphs[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mma_export.bundle.export_graph", keep)
+        export(read_checkpoint(tiny_checkpoint), output)
+    return output, graphs[0]
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(exported: tuple[Path, onnx.ModelProto]) -> Path:
+    """A bundle in a session's folder: to be read only; `bundle_copy` hands out copies."""
+    return exported[0]
 
 
 @pytest.fixture(scope="session")
@@ -173,9 +218,20 @@ def streaming_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path
 
 
 @pytest.fixture(scope="session")
-def proto(tiny_model: MMADFER) -> onnx.ModelProto:
+def proto(exported: tuple[Path, onnx.ModelProto]) -> onnx.ModelProto:
     """The tiny model as traced, weights in float32: not to be changed."""
-    return trace(tiny_model)
+    return exported[1]
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path, proto: onnx.ModelProto) -> None:
+    """An export of the tiny model takes the graph already traced from the same weights."""
+
+    def copied(model: MMADFER, path: Path) -> onnx.ModelProto:
+        shutil.copyfile(tiny_bundle / "model.fp32.onnx", path)
+        return proto
+
+    monkeypatch.setattr("mma_export.bundle.export_graph", copied)
 
 
 @pytest.fixture(scope="session")
@@ -207,6 +263,12 @@ def edit_manifest(bundle_copy: Path) -> Callable[[Callable[[dict], object]], Pat
         return bundle_copy
 
     return edit
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training run draws no curves: they take longer than the runs of most tests."""
+    monkeypatch.setattr("mma_trainer.training.loop.plot_curves", lambda rows, path: None)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""One process of a run that several share; started by test_distributed.py through torchrun.
+"""A run that several processes share; started by test_distributed.py.
 
-argv: folder of the run, what to do ("train", "resume", "crash", "stop", "poison").
+argv: folder of the run, what to do ("train", "resume", "crash", "stop", "poison"), and optionally "pair". With it, this
+process becomes torchrun's agent and forks the two processes of the run; without it, it is one of them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import torch
 from loop_task import BATCH, RandomClips, make_run
+from torch.distributed import run as torchrun
+from torch.distributed.launcher.api import elastic_launch
 
 from mma_edge.commands.support import report
 from mma_edge.errors import MMAEdgeError
@@ -48,5 +51,16 @@ def main(folder: Path, what: str) -> int:
     return 0
 
 
+def launch_pair(folder: Path, what: str) -> None:
+    """What `torchrun --standalone --nproc-per-node=2` does, but torch is imported once, not by three processes."""
+    options = "--nproc-per-node=2 --rdzv-backend=c10d --rdzv-endpoint=localhost:0 --start-method=fork member"
+    config, *_ = torchrun.config_from_args(torchrun.parse_args(options.split()))
+    elastic_launch(config, lambda: sys.exit(main(folder, what)))()
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    arguments = Path(sys.argv[1]), sys.argv[2]
+    if sys.argv[3:] == ["pair"]:
+        launch_pair(*arguments)
+    else:
+        sys.exit(main(*arguments))

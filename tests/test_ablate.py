@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, make_model, one_line
+from conftest import SEVEN, make_model, one_line
 
 from mma_edge.errors import CheckpointError, UsageError
 from mma_trainer import __main__ as entry
@@ -17,13 +17,12 @@ from mma_trainer.commands import ablate as ablate_cli
 from mma_trainer.commands import data_options as cli_data
 from mma_trainer.commands import model_options as cli_model
 from mma_trainer.commands import train as cli
-from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model import MMADFERConfig
 from mma_trainer.training.pretrain import EncoderClassifier
 from mma_trainer.training.variants import TABLES, folder_name
 from mma_trainer.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
-SEVEN = TINY.replace(labels=DFEW_LABELS)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +43,6 @@ def ablate(
     """mma-train ablate on made-up faces and voices with a tiny "nano"; exit code, stdout and stderr."""
     monkeypatch.setitem(ARCHITECTURES, "nano", Architecture("nano", vars(SEVEN)))
     monkeypatch.setattr(cli_data, "PSEUDO_CLIPS_PER_EPOCH", 4)
-    monkeypatch.setattr("mma_trainer.training.loop.plot_curves", lambda rows, path: None)
     monkeypatch.setattr(cli, "plot_confusion", lambda metrics, labels, path: None)
     common = ("--model", "nano", "--device", "cpu", "--batch-size", 4, "--epochs", 1, "--dataset", "pseudo")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import RATE_HZ, TINY, make_frames, make_model, one_line, tone
+from conftest import RATE_HZ, SEVEN, make_frames, make_model, one_line, tone
 
 from mma_edge.errors import DataError
 from mma_trainer.commands import data_options as cli_data
@@ -20,7 +20,6 @@ from mma_trainer.data.lists import scan_fold
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.weights.checkpoint import Checkpoint, save_checkpoint
 
-SEVEN = TINY.replace(labels=DFEW_LABELS)
 CLIPS = 21
 
 

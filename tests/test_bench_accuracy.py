@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import failure_line
 
 onnx = pytest.importorskip("onnx")
 soundfile = pytest.importorskip("soundfile")
@@ -183,8 +184,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     argv = ["accuracy", str(bundle), "--data", str(data), "--output", str(tmp_path), *more]
     assert main(argv) == code
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1 and words in error
+    assert words in failure_line(capsys)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import failure_line, run_python
 
 from mma_benchmarks.cli import main
 from mma_benchmarks.latency.measure import STAGES, Run, stage_table
@@ -61,19 +60,15 @@ def test_the_result_says_what_was_measured_on_what(written: Path) -> None:
     assert page.count("<svg") == 2 and all(stage in page for stage in STAGES)
 
 
-def test_measuring_latency_does_not_import_torch(tmp_path: Path) -> None:
+def test_neither_importing_the_benchmarks_nor_measuring_latency_imports_torch(tmp_path: Path) -> None:
+    modules = ("cli", "latency.measure", "accuracy.measure", "report", "figures")
     code = (
-        "import sys, mma_benchmarks.cli, mma_benchmarks.latency.measure;"
+        f"import sys, {', '.join(f'mma_benchmarks.{name}' for name in modules)};"
         f"status = mma_benchmarks.cli.main({[*QUICK, '--output', str(tmp_path)]!r});"
         "sys.exit(status or 99 * ('torch' in sys.modules))"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
-
-
-def test_importing_the_benchmarks_does_not_import_torch() -> None:
-    modules = ("cli", "latency.measure", "accuracy.measure", "report", "figures")
-    code = f"import sys, {', '.join(f'mma_benchmarks.{name}' for name in modules)}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
 
 
 def test_percentiles_are_those_of_the_sorted_values() -> None:
@@ -113,8 +108,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(argv) == code
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1 and words in error
+    assert words in failure_line(capsys)
     assert not list(tmp_path.rglob("*.*"))
 
 

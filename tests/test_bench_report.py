@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import failure_line
 
 from mma_benchmarks.cli import main
 from mma_benchmarks.report import KINDS, save
@@ -171,8 +172,7 @@ def test_a_file_that_is_no_result_is_refused(text: str, words: str, tmp_path: Pa
     path = tmp_path / "result.json"
     path.write_text(text)
     assert main(["report", str(path), "--output", str(tmp_path / "page")]) == 9
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1 and words in error
+    assert words in failure_line(capsys)
     assert list(tmp_path.iterdir()) == [path]
 
 

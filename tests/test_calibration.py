@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, make_model, one_line, save_as_the_authors
+from conftest import SEVEN, export, failure_line, make_model, one_line, save_as_the_authors
 from rich.console import Console
 
 import mma_edge
@@ -20,7 +20,6 @@ from mma_edge.bundle.manifest import MODALITIES, read_temperatures
 from mma_edge.commands.info import show_bundle
 from mma_edge.errors import BundleError, UsageError
 from mma_edge.predictor import modalities
-from mma_export.bundle import UNSTATED, write_bundle
 from mma_trainer.commands.evaluate import main
 from mma_trainer.evaluation.calibration import (
     abstention,
@@ -33,11 +32,9 @@ from mma_trainer.evaluation.calibration import (
     negative_log_likelihood,
 )
 from mma_trainer.evaluation.predict import bundle_predictor
-from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from mma_trainer.weights.predictor import calibrate_checkpoint, checkpoint_predictor
 
-SEVEN = TINY.replace(labels=DFEW_LABELS)
 THREE_TEMPERATURES = {"both": 0.5, "video": 2.0, "audio": 5.0}
 
 
@@ -183,7 +180,7 @@ def test_calibrating_a_checkpoint_reaches_its_answers_its_file_and_the_bundle_ex
     if half:
         return
     # Exported, the bundle says the same and answers the same.
-    write_bundle(after, path, "x", tmp_path / "bundle", "fp32", UNSTATED, report=lambda text: None)
+    export(after, tmp_path / "bundle")
     assert read_bundle(tmp_path / "bundle").temperatures == temperatures
     frames, mel = inputs()
     ours, theirs = checkpoint_predictor(path), bundle_predictor(tmp_path / "bundle")
@@ -223,8 +220,7 @@ def test_what_cannot_be_calibrated_is_said_in_one_line(
 ) -> None:
     arguments = ["--data", str(public), "--set", "faces", "--limit", "2", "--calibrate"]
     assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert "--calibrate without MODEL" in error and error.count("\n") == 1
+    assert "--calibrate without MODEL" in failure_line(capsys)
 
 
 def test_the_authors_file_is_not_rewritten(reference_dir: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import run_python
 
 from mma_edge.bundle import DEFAULT_BUNDLE
 from mma_edge.sources import sample_path
@@ -165,7 +166,7 @@ p = recognizer.predict(np.zeros((1, 16, recognizer.image_size, recognizer.image_
 assert p.shape == (1, 7)
 print(next(recognizer.stream("sample")).label)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
 
 
@@ -184,6 +185,6 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(
 ) -> None:
     module, name = entry.split(":")
     code = f"import sys; sys.modules[{package!r}] = None; from {module} import {name}; sys.exit({name}({arguments!r}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = run_python("-c", code)
     error = assert_one_line_error(done, 11)
     assert f"{package} is not installed" in error and f"mma-edge[{extra}]" in error

@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import distributed_run
 import pytest
 import torch
-from conftest import one_line
+from conftest import PATIENCE_S, one_line, run_python
 from loop_task import BATCH, RandomClips, make_run, random_batch
 
 from mma_edge.errors import UsageError
 from mma_trainer.data.batch import Batch, Shard, share
+from mma_trainer.training import loop
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.recipe import Recipe
 from mma_trainer.training.state import LAST
 from mma_trainer.weights.checkpoint import read_checkpoint
 
 PROGRAM = Path(__file__).with_name("distributed_run.py")
-PATIENCE_S = 240
 
 
-def launch(folder: Path, what: str, world: int) -> subprocess.CompletedProcess:
-    """`distributed_run.py` as torchrun starts it, or alone."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"] if world > 1 else []
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *torchrun, str(PROGRAM), str(folder), what]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
+
+def launch(folder: Path, what: str, torchrun: bool = False) -> subprocess.CompletedProcess:
+    """`distributed_run.py` in two processes: as torchrun itself starts it, or by torchrun's agent in half the time."""
+    program = [*TORCHRUN, PROGRAM, folder, what] if torchrun else [PROGRAM, folder, what, "pair"]
+    return run_python(*program, OMP_NUM_THREADS="1")
 
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("one")
-    done = launch(folder, "train", 1)
-    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:  # of what main changes for its own process
+        patch.setattr(loop, "plot_curves", loop.plot_curves)
+        assert distributed_run.main(folder, "train") == 0
     return folder
 
 
@@ -58,7 +59,7 @@ def assert_close_runs(one: Path, two: Path) -> None:
 
 
 def test_two_processes_have_the_loss_curve_and_the_metrics_of_one(one_process: Path, tmp_path: Path) -> None:
-    done = launch(tmp_path, "train", 2)
+    done = launch(tmp_path, "train", torchrun=True)
     assert done.returncode == 0, done.stderr
     assert_close_runs(one_process, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {LAST, "log.csv", "metrics-0.json", "metrics-1.json"}
@@ -67,25 +68,25 @@ def test_two_processes_have_the_loss_curve_and_the_metrics_of_one(one_process: P
 
 
 def test_two_processes_stop_together_and_resume_where_they_were(one_process: Path, tmp_path: Path) -> None:
-    done = launch(tmp_path, "stop", 2)
+    done = launch(tmp_path, "stop")
     assert done.returncode != 0
     position = read_checkpoint(tmp_path / LAST).training["position"]
     assert (position["epoch"], position["batch"]) == (1, 2)
     assert position["sums"][2] == 2 * BATCH  # clips of both processes, each once
-    done = launch(tmp_path, "resume", 2)
+    done = launch(tmp_path, "resume")
     assert done.returncode == 0, done.stderr
     assert_close_runs(one_process, tmp_path)
 
 
 def test_a_dead_process_ends_the_run_and_does_not_hang_it(tmp_path: Path) -> None:
     start = time.monotonic()
-    done = launch(tmp_path, "crash", 2)
+    done = launch(tmp_path, "crash")
     assert done.returncode != 0 and time.monotonic() - start < PATIENCE_S / 2
     assert not (tmp_path / "metrics-0.json").exists()
 
 
 def test_a_bad_clip_of_any_process_is_named(tmp_path: Path) -> None:
-    done = launch(tmp_path, "poison", 2)
+    done = launch(tmp_path, "poison")
     assert done.returncode != 0
     # Clip 3 of the batch is the second of process 1's share.
     assert "loss became nan in epoch 1, batch 3: clip-3 (its input has NaN" in done.stderr

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import one_line
+from conftest import one_line, run_python
 
 import mma_edge
 from mma_edge.bundle import golden_inputs, read_bundle, sha256
@@ -187,5 +185,5 @@ while engines:
     signal.raise_signal(signal.SIGUSR1)
 print(len(caught))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = run_python("-c", script)
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, make_model, one_line
+from conftest import SEVEN, export, failure_line, make_model, one_line
 from whole_lists import clips_of
 
 from mma_edge.errors import DataError
-from mma_export.bundle import UNSTATED, write_bundle
 from mma_trainer.commands.evaluate import main
 from mma_trainer.data.entries import load_clips
 from mma_trainer.evaluation.predict import answers_of, bundle_predictor
@@ -23,8 +22,6 @@ from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.weights.checkpoint import Checkpoint, save_checkpoint
 from mma_trainer.weights.predictor import checkpoint_predictor
-
-SEVEN = TINY.replace(labels=DFEW_LABELS)
 
 
 def varied(index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +44,7 @@ def seven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         model.classifier.bias *= 10
     checkpoint = Checkpoint(SEVEN, model.state_dict())
     save_checkpoint(folder / "model.pt", checkpoint)
-    write_bundle(checkpoint, Path("x"), "seven", folder / "bundle", "fp32", UNSTATED, report=lambda text: None)
+    export(checkpoint, folder / "bundle")
     return folder / "model.pt", folder / "bundle"
 
 
@@ -192,8 +189,7 @@ def test_bad_input_is_one_line_and_its_exit_code(
     filled = [text.format(public=public) for text in arguments]
     model = [] if any("no/model" in text for text in filled) else [str(seven[1])]
     assert main([*model, *filled]) == exit_code
-    error = capsys.readouterr().err
-    assert says in error and error.count("\n") == 1 and "Traceback" not in error
+    assert says in failure_line(capsys)
 
 
 def test_a_picture_that_cannot_be_written_is_said(

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import TINY, one_line
+from conftest import TINY, export, one_line
 
-from mma_edge.bundle import golden_inputs, read_bundle
+from mma_edge.bundle import Bundle, golden_inputs, read_bundle
 from mma_edge.engines.cpu import OnnxCpuEngine
 from mma_edge.errors import OutputError, ParityError, UsageError
-from mma_export.bundle import UNSTATED, WeightsLicense, check_output, write_bundle
+from mma_export.bundle import WeightsLicense, check_output
 from mma_export.cli import main
 from mma_export.graph import check_graph
 from mma_trainer.model import MMADFER
@@ -29,17 +28,8 @@ def graph(tiny_bundle: Path) -> onnx.ModelProto:
     return onnx.load(str(tiny_bundle / "model.fp32.onnx"))
 
 
-@pytest.fixture
-def quick_trace(monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path) -> None:
-    """Stands in for the seconds of tracing: the graph already traced from the same weights."""
-    traced = tiny_bundle / "model.fp32.onnx"
-    monkeypatch.setattr("mma_export.bundle.export_graph", lambda model, path: shutil.copyfile(traced, path))
-
-
-def write(checkpoint: Path, output: Path, **options: object):
-    return write_bundle(
-        read_checkpoint(checkpoint), checkpoint, "tiny", output, "fp32", UNSTATED, report=lambda text: None, **options
-    )
+def write(checkpoint: Path, output: Path, **options: object) -> Bundle:
+    return export(read_checkpoint(checkpoint), output, **options)
 
 
 def run(capsys: pytest.CaptureFixture, *argv: object) -> tuple[int, str, str]:
@@ -120,27 +110,25 @@ def test_the_manifest_holds_what_the_export_knows(tiny_bundle: Path, tiny_model:
     np.testing.assert_allclose(manifest["golden"]["logits"], pytorch_logits(tiny_model, frames, mel), atol=1e-6)
 
 
-def test_a_model_trained_on_both_modalities_only_says_so(
-    tiny_model: MMADFER, quick_trace: None, tmp_path: Path
-) -> None:
+def test_a_model_trained_on_both_modalities_only_says_so(tiny_model: MMADFER, traced: None, tmp_path: Path) -> None:
     checkpoint = Checkpoint(tiny_model.config, tiny_model.state_dict(), {})
-    bundle = write_bundle(checkpoint, Path("x"), "x", tmp_path / "x", "fp32", UNSTATED, report=lambda text: None)
+    bundle = export(checkpoint, tmp_path / "x")
     assert bundle.manifest["missing_modality"] == {"trained": False}
 
 
-def test_what_is_returned_is_what_was_written(tiny_checkpoint: Path, quick_trace: None, tmp_path: Path) -> None:
+def test_what_is_returned_is_what_was_written(tiny_checkpoint: Path, traced: None, tmp_path: Path) -> None:
     bundle = write(tiny_checkpoint, tmp_path / "out" / "b")
     assert bundle.folder == tmp_path / "out" / "b"
     assert read_bundle(bundle.folder).manifest == bundle.manifest
     assert bundle.folder.stat().st_mode & 0o777 == 0o755  # readable for others, unlike a temporary folder
 
 
-def test_terms_and_model_card_travel_with_the_weights(tiny_model: MMADFER, quick_trace: None, tmp_path: Path) -> None:
+def test_terms_and_model_card_travel_with_the_weights(tiny_model: MMADFER, traced: None, tmp_path: Path) -> None:
     card = tmp_path / "MODEL_CARD.md"
     card.write_text("# Tiny\n")
     checkpoint = Checkpoint(tiny_model.config, tiny_model.state_dict())
     terms = WeightsLicense("CC0-1.0", "No rights reserved.\n")
-    bundle = write_bundle(checkpoint, Path("x"), "x", tmp_path / "b", "fp32", terms, (card,), report=lambda text: None)
+    bundle = export(checkpoint, tmp_path / "b", license_=terms, extra_files=(card,))
     assert (bundle.folder / bundle.manifest["license"]["file"]).read_text() == "No rights reserved.\n"
     assert bundle.manifest["license"]["name"] == "CC0-1.0"
     assert (bundle.folder / "MODEL_CARD.md").read_text() == "# Tiny\n"
@@ -149,7 +137,7 @@ def test_terms_and_model_card_travel_with_the_weights(tiny_model: MMADFER, quick
 
 @pytest.mark.parametrize("error", [0.001, np.nan])
 def test_a_failed_gate_leaves_nothing_behind(
-    tiny_checkpoint: Path, quick_trace: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: float
+    tiny_checkpoint: Path, traced: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: float
 ) -> None:
     from mma_export import parity
 
@@ -174,9 +162,7 @@ def test_a_full_disk_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_bundle_is_replaced_only_when_asked(
-    tiny_checkpoint: Path, quick_trace: None, bundle_copy: Path
-) -> None:
+def test_an_existing_bundle_is_replaced_only_when_asked(tiny_checkpoint: Path, traced: None, bundle_copy: Path) -> None:
     (bundle_copy / "old.txt").write_text("old")
     with pytest.raises(OutputError) as error:
         write(tiny_checkpoint, bundle_copy)
@@ -188,7 +174,7 @@ def test_an_existing_bundle_is_replaced_only_when_asked(
 
 
 def test_an_existing_bundle_outlives_a_failed_export(
-    tiny_checkpoint: Path, quick_trace: None, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, traced: None, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {p.name: p.read_bytes() for p in bundle_copy.iterdir()}
     monkeypatch.setattr("mma_export.parity.reference_logits", lambda model, seed, clips: np.float32(9))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run_python
 
 from mma_edge.errors import BundleError, DependencyError, UsageError
 from mma_edge.faces.detect import ASSETS, MTCNNDetector, overlap, suppress
@@ -126,7 +126,7 @@ def test_without_onnxruntime_the_message_names_the_extra(monkeypatch: pytest.Mon
 def test_importing_the_room_loads_neither_opencv_nor_onnxruntime() -> None:
     unloaded = "assert not {'cv2', 'onnxruntime'} & set(sys.modules)"
     program = f"import sys, mma_edge.faces; {unloaded}; import mma_edge.faces.track"
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[1])
+    assert run_python("-c", program).returncode == 0
 
 
 def test_the_networks_carry_their_licence() -> None:

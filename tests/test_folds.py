@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import RATE_HZ, TINY, make_frames, make_model, one_line, tone
+from conftest import RATE_HZ, SEVEN, make_frames, make_model, one_line, tone
 from rich.console import Console
 
 from mma_edge.errors import CheckpointError, DataError, UsageError
@@ -19,7 +19,6 @@ from mma_trainer.commands.data_options import make_task, num_folds
 from mma_trainer.commands.folds import FoldResult, run_folds
 from mma_trainer.commands.train import build_parser
 from mma_trainer.evaluation.metrics import Metrics, confusion_matrix
-from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.report.folds import spread
 from mma_trainer.report.run import write_run_report
@@ -27,8 +26,6 @@ from mma_trainer.training.loop import Run
 from mma_trainer.training.recipe import Recipe
 from mma_trainer.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mma_trainer.weights.predictor import checkpoint_predictor
-
-SEVEN = TINY.replace(labels=DFEW_LABELS)
 
 
 @pytest.fixture

@@ -24,12 +24,7 @@ from mma_trainer.training.recipe import Recipe
 from mma_trainer.training.state import LAST
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take longer than these runs."""
-    monkeypatch.setattr("mma_trainer.training.loop.plot_curves", lambda rows, path: None)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import TINY, make_model, one_line
+from conftest import TINY, export, failure_line, make_model, one_line
 from onnx import TensorProto, helper, numpy_helper
 
 import mma_edge
 from mma_edge.bundle import golden_inputs
 from mma_edge.errors import BackendError, DataError, ParityError, UsageError
-from mma_export.bundle import UNSTATED, write_bundle
 from mma_export.cli import main
 from mma_export.precision.clips import RealClips, folder_clips, logits_of
 from mma_export.precision.gate import MIN_LABELLED, compare
@@ -23,7 +22,12 @@ from mma_export.precision.half import HalfOptions, as_openvino, half_tensor, hal
 from mma_export.precision.sites import Largest, check_overflow, find_sites, largest_value
 from mma_export.precision.write import GateOptions
 from mma_export.weights import weight_files
-from mma_trainer.weights.checkpoint import Checkpoint
+from mma_trainer.weights.checkpoint import Checkpoint, read_checkpoint
+
+
+@pytest.fixture
+def tiny(tiny_checkpoint: Path) -> Checkpoint:
+    return read_checkpoint(tiny_checkpoint)
 
 
 def types_of(graph: onnx.ModelProto) -> dict[str, int]:
@@ -164,18 +168,9 @@ def test_a_folder_without_faces_is_one_line(tmp_path: Path) -> None:
         folder_clips(tmp_path, 16, ("happy",), 4)
 
 
-def test_a_bundle_with_all_precisions_runs(tmp_path: Path) -> None:
-    model = make_model(TINY)
-    bundle = write_bundle(
-        Checkpoint(TINY, model.state_dict(), {}),
-        Path("x.pt"),
-        "x",
-        tmp_path / "bundle",
-        ("fp16", "bf16", "int8"),
-        UNSTATED,
-        report=lambda text: None,
-        gate=GateOptions(count=10, keep_going=True),
-    )
+def test_a_bundle_with_all_precisions_runs(tmp_path: Path, tiny: Checkpoint, traced: None) -> None:
+    gate = GateOptions(count=10, keep_going=True)
+    bundle = export(tiny, tmp_path / "bundle", ("fp16", "bf16", "int8"), gate=gate)
     assert bundle.precisions == ("fp32", "fp16", "bf16", "int8")
     for name, entry in bundle.manifest["precisions"].items():
         assert name == "fp32" or entry["parity"]["clips"] == 10
@@ -195,32 +190,19 @@ def wrong(graph: onnx.ModelProto, options: HalfOptions) -> onnx.ModelProto:
     return half
 
 
-@pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch, proto: onnx.ModelProto) -> None:
-    """Seconds of tracing, done already."""
-
-    def saved(model: object, path: Path) -> onnx.ModelProto:
-        onnx.save(proto, path)
-        return proto
-
-    monkeypatch.setattr("mma_export.bundle.export_graph", saved)
-
-
 def test_a_precision_that_fails_its_gate_is_refused_or_marked(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, traced: None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Checkpoint, traced: None
 ) -> None:
     monkeypatch.setattr("mma_export.precision.write.to_half", wrong)
-    checkpoint, options = Checkpoint(TINY, make_model(TINY).state_dict(), {}), GateOptions(count=8)
-    arguments = (checkpoint, Path("x"), "x", tmp_path / "b", "fp16", UNSTATED)
     with pytest.raises(ParityError, match="top-1") as error:
-        write_bundle(*arguments, report=lambda text: None, gate=options)
+        export(tiny, tmp_path / "b", "fp16", gate=GateOptions(count=8))
     assert "--keep-going" in one_line(error.value) and not list(tmp_path.iterdir())
-    marked = write_bundle(*arguments, report=lambda text: None, gate=dataclasses.replace(options, keep_going=True))
+    marked = export(tiny, tmp_path / "b", "fp16", gate=GateOptions(count=8, keep_going=True))
     assert "top-1 agreement 0.0%" in marked.manifest["precisions"]["fp16"]["failed"]
 
 
 def test_bf16_that_openvino_rounds_too_much_is_there_for_the_others(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, traced: None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Checkpoint, traced: None
 ) -> None:
     asked: list[HalfOptions] = []
 
@@ -229,9 +211,8 @@ def test_bf16_that_openvino_rounds_too_much_is_there_for_the_others(
         return (wrong if options == as_openvino() else to_half)(graph, options)
 
     monkeypatch.setattr("mma_export.precision.write.to_half", choose)
-    checkpoint, lines = Checkpoint(TINY, make_model(TINY).state_dict(), {}), []
-    arguments = (checkpoint, Path("x"), "x", tmp_path / "b", "bf16", UNSTATED)
-    bundle = write_bundle(*arguments, report=lines.append, gate=GateOptions(count=8))
+    lines: list[str] = []
+    bundle = export(tiny, tmp_path / "b", "bf16", report=lines.append, gate=GateOptions(count=8))
     assert as_openvino() in asked and any("not run on OpenVINO unless asked" in line for line in lines)
     assert bundle.failed("bf16", "tensorrt") is None and "top-1" in bundle.failed("bf16", "openvino")
 
@@ -247,22 +228,16 @@ def test_bf16_that_openvino_rounds_too_much_is_there_for_the_others(
 )
 def test_options_that_make_no_sense_are_one_line(argv: list[str], words: str, capsys: pytest.CaptureFixture) -> None:
     assert main(argv) == UsageError.exit_code
-    error = capsys.readouterr().err
-    assert words in error and error.count("\n") == 1
+    assert words in failure_line(capsys)
 
 
 def test_the_command_says_what_it_made_and_what_it_could_not(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     tiny_checkpoint: Path,
-    proto: onnx.ModelProto,
+    traced: None,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    def traced(model: object, path: Path) -> onnx.ModelProto:
-        onnx.save(proto, path)
-        return proto
-
-    monkeypatch.setattr("mma_export.bundle.export_graph", traced)
     monkeypatch.setattr("mma_edge.engines.tensorrt.build.build_plan", no_gpu)
     words = ["--checkpoint", tiny_checkpoint, "--precision", "fp16,bf16", "--gate-clips", 4, "--keep-going"]
     words += ["--output", tmp_path / "b", "--triton", tmp_path / "models"]

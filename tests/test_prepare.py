@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from conftest import failure_line
 from square_videos import BLUE, ONE_RED, RATE_HZ, RED, Squares, failures, listed, make_video, run, square_or_die
 from whole_lists import clips_of
 
@@ -229,7 +230,7 @@ def test_an_output_that_cannot_be_written_and_videos_that_all_fail_are_one_line(
 ) -> None:
     (tmp_path / "file").write_text("")
     assert run("--classes", videos, "--output", tmp_path / "file") == OutputError.exit_code
-    assert capsys.readouterr().err.count("\n") == 1
+    failure_line(capsys)
     make_video(tmp_path / "bad" / "x" / "1.mkv", [[]] * 3)
     assert run("--classes", tmp_path / "bad", "--output", tmp_path / "out") == DataError.exit_code
     assert "0 clips of 1 videos" in capsys.readouterr().err

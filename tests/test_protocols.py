@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from conftest import RATE_HZ, TINY, make_frames, one_line, tone
+from conftest import RATE_HZ, SEVEN, TINY, make_frames, one_line, tone
 from whole_lists import clips_of
 
 from mma_edge.errors import DataError, MMAEdgeError, UsageError
@@ -193,4 +193,4 @@ def test_a_model_of_other_classes_is_refused_before_any_clip_is_looked_at(tmp_pa
         (("--dataset", "lists"), "no lists"),
     ):
         with pytest.raises(UsageError, match=message):
-            cli_data.make_task(parse(*options), TINY.replace(labels=DFEW_LABELS), Recipe())
+            cli_data.make_task(parse(*options), SEVEN, Recipe())

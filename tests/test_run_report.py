@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, make_model, one_line
+from conftest import SEVEN, TINY, make_model, one_line
 
 from mma_edge.errors import OutputError
 from mma_trainer.commands.evaluate import main
 from mma_trainer.evaluation.metrics import Metrics, recall_intervals, uar_interval, war_interval, wilson_interval
-from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.report.page import Matrix, Page, Table, to_html, to_markdown
 from mma_trainer.report.run import read_log, write_run_report
 from mma_trainer.weights.checkpoint import Checkpoint, save_checkpoint
@@ -151,8 +150,7 @@ def test_both_forms_of_a_page_say_the_same() -> None:
 def test_mma_eval_writes_a_page_with_confidence_and_robustness(
     public: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    config = TINY.replace(labels=DFEW_LABELS)
-    save_checkpoint(tmp_path / "model.pt", Checkpoint(config, make_model(config, 3).state_dict()))
+    save_checkpoint(tmp_path / "model.pt", Checkpoint(SEVEN, make_model(SEVEN, 3).state_dict()))
     output = tmp_path / "new" / "report"
     words = ("--data", public, "--set", "pseudo", "--limit", 6, "--robustness", "--abstain-at", 0.3, "--output", output)
     assert main([str(word) for word in (tmp_path / "model.pt", *words)]) == 0

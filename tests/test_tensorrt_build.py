@@ -6,8 +6,6 @@ On a stand-in for TensorRT, cuda-python and the driver (fake_tensorrt.py): no GP
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +15,7 @@ import fake_gpu
 import fake_tensorrt
 import numpy as np
 import pytest
-from conftest import one_line
+from conftest import one_line, run_python
 
 from mma_edge import cli
 from mma_edge.bundle import Bundle, read_bundle
@@ -230,27 +228,14 @@ def test_the_real_child_reports_what_is_missing(bundle: Bundle, tmp_path: Path) 
     request = {"bundle": str(bundle.folder), "precision": "fp32", "partial": str(tmp_path / "plan")}
     if tensorrt.probe() is None:
         pytest.skip("this machine has a GPU and TensorRT")
-    done = subprocess.run(
-        [sys.executable, *tensorrt_build.CHILD, json.dumps({**request, **vars(BuildOptions())})],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_python(*tensorrt_build.CHILD, json.dumps({**request, **vars(BuildOptions())}))
     assert done.returncode == 1, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])["error"]
     assert answer["kind"] in ("DependencyError", "BackendError") and answer["what"]
 
 
 def test_this_machine_is_probed_without_a_crash() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "from mma_edge.engines.tensorrt import engine; print(engine.probe())"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    done = run_python("-c", "from mma_edge.engines.tensorrt import engine; print(engine.probe())")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 

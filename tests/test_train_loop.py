@@ -26,12 +26,7 @@ from mma_trainer.weights.checkpoint import read_checkpoint
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=2, batch_size=BATCH, lr=0.01, ema_decay=0.9, schedule="step")
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take longer than these runs."""
-    monkeypatch.setattr("mma_trainer.training.loop.plot_curves", lambda rows, path: None)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

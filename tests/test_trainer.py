@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, make_model, one_line
+from conftest import SEVEN, TINY, make_model, one_line
 from rich.console import Console
 
 from mma_edge.errors import DataError, UsageError
@@ -22,14 +22,11 @@ from mma_trainer.data.batch import WHOLE, Batch, Shard
 from mma_trainer.data.public import load_faces, load_voices
 from mma_trainer.data.tasks import FaceTask, PseudoPairTask, VoiceTask
 from mma_trainer.evaluation.metrics import confusion_matrix, metrics_of
-from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.training.log import FIELDS, RunLog
 from mma_trainer.training.loop import Run
 from mma_trainer.training.pretrain import EncoderClassifier
 from mma_trainer.training.recipe import Recipe, build_optimizer, build_scheduler
 from mma_trainer.weights.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
-
-SEVEN = TINY.replace(labels=DFEW_LABELS)
 
 
 @pytest.fixture
