@@ -12,11 +12,11 @@ import re
 import types
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from mma_benchmarks.schema import RESULTS, AccuracyCell, Condition
+from mma_benchmarks.schema import RESULTS, AccuracyCell, Condition, problem_of
 from mma_edge import files
 from mma_edge.errors import DataError, OutputError
 
@@ -56,25 +56,20 @@ class Model:
 
     def accuracy_cell(self, subject: str, conditions: list[Condition]) -> AccuracyCell:
         """What an accuracy grid says of it."""
-        ran = (self.backend, self.precision, self.engine)
-        return AccuracyCell(subject, self.manifest_sha256, self.labels, *ran, conditions)
+        own = (self.manifest_sha256, self.labels, self.backend, self.precision, self.engine)
+        return AccuracyCell(subject, *own, conditions)
 
 
 @dataclass(frozen=True)
 class Result:
-    """One benchmark run.
+    """One benchmark run."""
 
-    Attributes:
-        kind: a key of RESULTS. results: of the dataclass of this kind.
-        created: UTC, "YYYY-MM-DDTHH:MM:SSZ". command: as typed.
-    """
-
-    kind: str
-    created: str
-    command: str
+    kind: str  # a key of RESULTS
+    created: str  # UTC, "YYYY-MM-DDTHH:MM:SSZ"
+    command: str  # as typed
     machine: Machine
     bundle: Model
-    results: Any
+    results: Any  # of the dataclass of this kind
     schema_version: int = SCHEMA_VERSION
 
 
@@ -101,18 +96,16 @@ def read_result(path: Path) -> Result:
         raise DataError(f"{path} cannot be read as JSON ({error})", EXPECTED) from error
     if not isinstance(data, dict) or "schema_version" not in data:
         raise DataError(f"{path} has no schema_version", EXPECTED)
-    if type(data["schema_version"]) is not int or data["schema_version"] != SCHEMA_VERSION:
-        raise DataError(
-            f"{path} has schema version {data['schema_version']!r}",
-            f"version {SCHEMA_VERSION}",
-            "make the page with the mma-bench that made the file, or measure again",
-        )
+    version = data["schema_version"]
+    if type(version) is not int or version != SCHEMA_VERSION:
+        hint = "make the page with the mma-bench that made the file, or measure again"
+        raise DataError(f"{path} has schema version {version!r}", f"version {SCHEMA_VERSION}", hint)
     try:
         result = from_dict(Result, data)
         if result.kind not in RESULTS:
             raise ValueError(f"kind is {result.kind!r}")
         result = dataclasses.replace(result, results=from_dict(RESULTS[result.kind], result.results, "results"))
-        if problem := result.results.problem(len(result.bundle.labels)):
+        if problem := problem_of(result.results, len(result.bundle.labels)):
             raise ValueError(problem)
     except ValueError as error:
         raise DataError(f"{path}: {error}", EXPECTED, "measure again") from error
@@ -164,11 +157,8 @@ def free_stem(folder: Path, result: Result, suffixes: tuple[str, ...]) -> Path:
     """`folder/<date>_<machine>_<kind>_<bundle>`, with a counter if files of that name are there already."""
     date = result.created.translate(str.maketrans("", "", "-:"))
     stem = "_".join([date, result.machine.name, result.kind, slug(result.bundle.name)])
-    for number in count(1):
-        path = folder / (stem if number == 1 else f"{stem}-{number}")
-        if not any(Path(f"{path}{suffix}").exists() for suffix in suffixes):
-            return path
-    raise AssertionError("count() has no end")
+    stems = (folder / name for name in chain([stem], (f"{stem}-{number}" for number in count(2))))
+    return next(path for path in stems if not any(Path(f"{path}{suffix}").exists() for suffix in suffixes))
 
 
 def make_folder(folder: Path) -> None:
@@ -177,15 +167,14 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK)
     except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be made ({error.strerror})", "a folder", "choose another --output"
-        ) from error
+        what = f"{folder} cannot be made ({error.strerror})"
+        raise OutputError(what, "a folder", "choose another --output") from error
     if not writable:
         raise OutputError(f"{folder} may not be written to", "a folder of yours", "choose another --output")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: readers never see half of it, and a full disk spares the old one."""
+    """Write a whole file or nothing."""
     try:
         with files.replaced(path) as aside:
             aside.write_text(text, encoding="utf-8")

@@ -1,8 +1,7 @@
 """The `results` of each kind of benchmark: one dataclass per JSON object, one attribute per key.
 
 Durations end in `_ms` or `_s`. None (null in JSON) stands for a figure that does not exist, such as the recall of a
-class without clips. `problem` of a kind finds values of the right type that no page could be made of; it takes the
-number of the model's classes.
+class without clips.
 """
 
 from __future__ import annotations
@@ -30,9 +29,7 @@ class Summary:
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Percentiles interpolate linearly between the sorted values; p99 of fewer than 100 values therefore lies between
-    the two largest.
-    """
+    """Percentiles interpolate linearly: p99 of fewer than 100 values lies between the two largest."""
     array = np.asarray(values, np.float64)
     percentiles = {f"p{rank}": float(np.percentile(array, rank)) for rank in (5, 25, 50, 75, 95, 99)}
     return Summary(len(array), float(array.mean()), float(array.min()), max=float(array.max()), **percentiles)
@@ -104,10 +101,6 @@ class Latency:
     age_ms: Summary
     peak_memory_mib: float
 
-    def problem(self, num_classes: int) -> str | None:
-        enough = self.runs and self.stages and self.source.media_s > 0
-        return None if enough else "results has no runs, no stages or no seconds of media"
-
 
 @dataclass(frozen=True)
 class AccuracySettings:
@@ -171,22 +164,12 @@ class Accuracy:
     settings: AccuracySettings
     conditions: list[Condition]
 
-    def problem(self, num_classes: int) -> str | None:
-        return _conditions_problem(self.conditions, num_classes, "results.conditions")
-
 
 @dataclass(frozen=True)
 class AccuracyGrid:
     settings: AccuracySettings
     cells: list[AccuracyCell]
     refused: list[Refused]
-
-    def problem(self, num_classes: int) -> str | None:
-        for index, cell in enumerate(self.cells):
-            where = f"results.cells[{index}].conditions"
-            if problem := _conditions_problem(cell.conditions, len(cell.labels), where):
-                return problem
-        return _rows_problem(self)
 
 
 @dataclass(frozen=True)
@@ -205,10 +188,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One setting, all rounds together; speedup and memory_ratio are to the setting "plain".
-
-    loss: of one clip after the steps, nats.
-    """
+    """All rounds of one setting; speedup and memory_ratio are to "plain". loss: of one clip after the steps, nats."""
 
     name: str
     description: str
@@ -226,9 +206,6 @@ class Training:
     settings: TrainingSettings
     runs: list[TrainingRun]
 
-    def problem(self, num_classes: int) -> str | None:
-        return None if self.runs else "results.runs is empty"
-
 
 @dataclass(frozen=True)
 class GridSettings:
@@ -241,10 +218,7 @@ class GridSettings:
 
 @dataclass(frozen=True)
 class GridSubject:
-    """A model of a grid: its bundle, or where its random weights come from.
-
-    flops_per_clip: of the PyTorch model; a multiplication and an addition are two.
-    """
+    """A model of a grid. flops_per_clip: of the PyTorch model; a multiplication and an addition are two."""
 
     name: str
     origin: str
@@ -268,12 +242,10 @@ class MatmulSpeed:
 class GridCell:
     """One model, backend, precision and batch.
 
-    Attributes:
-        call_ms: one call with `batch` clips, arrays of the processor in and out.
-        load_cold_s: the first opening, with empty caches; None where nothing is cached, or the caches were full.
-        peak_memory_mib: resident, of the process that was timed.
-        reference: the runner that speedup and logit_difference (largest absolute, same clips) are against.
-        peak_share: of the fastest matrix product at this precision and device.
+    call_ms: of `batch` clips, arrays of the processor in and out. load_cold_s: the first opening, with empty caches;
+    None where nothing is cached, or the caches were full. peak_memory_mib: resident, of the process that was timed.
+    reference: the runner that speedup and logit_difference (largest absolute, same clips) are against. peak_share: of
+    the fastest matrix product at this precision and device.
     """
 
     subject: str
@@ -304,11 +276,6 @@ class Grid:
     peaks: list[MatmulSpeed]
     cells: list[GridCell]
     refused: list[Refused]
-
-    def problem(self, num_classes: int) -> str | None:
-        known = {subject.name for subject in self.subjects}
-        unknown = [row.subject for row in (*self.cells, *self.refused) if row.subject not in known]
-        return f"results.subjects lacks {unknown[0]!r}" if unknown else _rows_problem(self)
 
 
 @dataclass(frozen=True)
@@ -343,11 +310,9 @@ class WindowAgreement:
 class StreamingWay(WindowAgreement):
     """One way of computing at one hop; agreement is with the whole graph on the same frames, all updates.
 
-    Attributes:
-        mode: "full", "exact" or "rolling". max_age_s: of rolling, None is without a bound.
-        update_ms: of updates one window and one hop after the face appeared, and later: before, most frames are new.
-        speedup: mean time of full / mean time of this.
-        stem_frames, layer_frames: mean per update.
+    mode: "full", "exact" or "rolling". max_age_s: of rolling, None is without a bound. update_ms: of updates one window
+    and one hop after the face appeared, and later: before, most frames are new. speedup: of mean times, over full.
+    stem_frames, layer_frames: mean per update.
     """
 
     mode: str
@@ -374,9 +339,6 @@ class Streaming:
     sampling: WindowAgreement
     refused: str | None
 
-    def problem(self, num_classes: int) -> str | None:
-        return None if self.ways else "results.ways is empty"
-
 
 RESULTS: dict[str, type] = {
     "latency": Latency,
@@ -388,12 +350,32 @@ RESULTS: dict[str, type] = {
 }
 
 
-def _rows_problem(results: Grid | AccuracyGrid) -> str | None:
-    return None if results.cells or results.refused else "results has neither cells nor refused"
+def problem_of(results: object, num_classes: int) -> str | None:
+    """Why no page can be made of values that are all of the right type; `num_classes` of the result's model."""
+    match results:
+        case Latency() if not (results.runs and results.stages and results.source.media_s > 0):
+            return "results has no runs, no stages or no seconds of media"
+        case Training(runs=[]):
+            return "results.runs is empty"
+        case Streaming(ways=[]):
+            return "results.ways is empty"
+        case Grid(cells=[], refused=[]) | AccuracyGrid(cells=[], refused=[]):
+            return "results has neither cells nor refused"
+        case Grid():
+            known = {subject.name for subject in results.subjects}
+            unknown = (row.subject for row in (*results.cells, *results.refused) if row.subject not in known)
+            return next((f"results.subjects lacks {name!r}" for name in unknown), None)
+        case Accuracy():
+            return _misfit(results.conditions, num_classes, "results")
+        case AccuracyGrid():
+            cells = enumerate(results.cells)
+            misfits = (_misfit(cell.conditions, len(cell.labels), f"results.cells[{index}]") for index, cell in cells)
+            return next(filter(None, misfits), None)
+    return None
 
 
-def _conditions_problem(conditions: list[Condition], num_classes: int, where: str) -> str | None:
+def _misfit(conditions: list[Condition], num_classes: int, where: str) -> str | None:
     for index, entry in enumerate(conditions):
         if any(len(row) != num_classes for row in (entry.recall, entry.confusion, *entry.confusion)):
-            return f"{where}[{index}] is not about {num_classes} classes"
-    return None if conditions else f"{where} is empty"
+            return f"{where}.conditions[{index}] is not about {num_classes} classes"
+    return None if conditions else f"{where}.conditions is empty"
