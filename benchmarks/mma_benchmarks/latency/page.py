@@ -20,6 +20,10 @@ STAGE_NOTES = {
     "engine": "the graph on all clips due at one time (one per face), batch assembly and softmax included",
     "other": "all between the stages: the order of frames and sound, the choice of 16 frames, window bookkeeping",
 }
+FACTOR_NOTE = (
+    "The real-time factor is seconds of media per second of computing: above 1 the machine keeps up with a "
+    "live source like this one (picture size, frame rate, number of faces)."
+)
 PREDICT_NOTE = (
     "predict alone: Recognizer.predict on one clip of real content at a time (batch 1), with nothing of the pipeline "
     "running in between."
@@ -33,21 +37,14 @@ FEW_CALLS = 100
 
 def key_table(results: Sequence[Result]) -> Table:
     """One row per result: what people compare."""
-    rows = [
-        (
-            result.bundle.name,
-            f"{result.bundle.backend} {result.bundle.precision}",
-            found.source.name,
-            f"{found.predict_ms.p50:.1f} / {found.predict_ms.p95:.1f}",
-            f"{found.age_ms.p50:.1f} / {found.age_ms.p95:.1f}",
-            f"{fmean(run.frames_per_s for run in found.runs):.1f}" if found.source.video else "-",
-            f"{fmean(run.real_time_factor for run in found.runs):.2f}",
-            f"{found.startup.load_s:.2f}",
-            f"{found.peak_memory_mib:.0f}",
-        )
-        for result in results
-        for found in [result.results]
-    ]
+    rows = []
+    for result in results:
+        bundle, found = result.bundle, result.results
+        what = (bundle.name, f"{bundle.backend} {bundle.precision}", found.source.name)
+        times = (f"{ms.p50:.1f} / {ms.p95:.1f}" for ms in (found.predict_ms, found.age_ms))
+        speed = f"{fmean(run.frames_per_s for run in found.runs):.1f}" if found.source.video else "-"
+        factor = f"{fmean(run.real_time_factor for run in found.runs):.2f}"
+        rows.append((*what, *times, speed, factor, f"{found.startup.load_s:.2f}", f"{found.peak_memory_mib:.0f}"))
     header = (
         "bundle", "backend", "source", "predict ms p50 / p95", "age ms p50 / p95", "frames/s", "real-time factor",
         "load s", "peak MiB",
@@ -59,25 +56,18 @@ def stage_table(found: Latency) -> Table:
     """Percentiles per stage, then predict alone and the age of the answers."""
     rows = [(name, *_summary(stage.per_call_ms), *_part(stage)) for name, stage in found.stages.items()]
     rows.append(("other", *[""] * 5, *_part(found.other)))
-    rows.append(("predict alone", *_summary(found.predict_ms), "", ""))
-    rows.append(("age of an answer", *_summary(found.age_ms), "", ""))
+    alone = {"predict alone": found.predict_ms, "age of an answer": found.age_ms}
+    rows += [(name, *_summary(ms), "", "") for name, ms in alone.items()]
     header = ("stage", "calls", "p50 ms", "p95 ms", "p99 ms", "mean ms", "ms per run", "share %")
     return Table("Milliseconds per call, all runs together", header, rows)
 
 
 def run_table(found: Latency) -> Table:
     """End to end: each run over the whole clip."""
-    rows = [
-        (
-            str(number),
-            f"{run.wall_s:.2f}",
-            f"{run.real_time_factor:.2f}",
-            f"{run.frames_per_s:.1f}" if run.frames else "-",
-            str(run.frames),
-            str(run.answers),
-        )
-        for number, run in enumerate(found.runs, 1)
-    ]
+    rows = []
+    for number, run in enumerate(found.runs, 1):
+        times = (f"{run.wall_s:.2f}", f"{run.real_time_factor:.2f}", f"{run.frames_per_s:.1f}" if run.frames else "-")
+        rows.append((str(number), *times, str(run.frames), str(run.answers)))
     header = ("run", "wall s", "real-time factor", "frames/s", "frames", "answers")
     return Table("End to end, the whole clip", header, rows)
 
@@ -91,36 +81,30 @@ def blocks(result: Result) -> list[Block]:
     found: Latency = result.results
     boxes = {name: stage.per_call_ms for name, stage in found.stages.items()}
     boxes |= {"predict alone": found.predict_ms, "age of an answer": found.age_ms}
-    present = [*found.stages, "other"]
+    notes = [(name, STAGE_NOTES.get(name, "")) for name in (*found.stages, "other")]
+    costs = [
+        ("importing the libraries", f"{found.startup.import_s:.2f} s"),
+        ("loading the bundle: hashes, session, self-test", f"{found.startup.load_s:.2f} s"),
+        ("opening the source and the face detector", f"{found.startup.open_s:.2f} s"),
+        ("peak resident memory of the process", f"{found.peak_memory_mib:.0f} MiB"),
+    ]
     return [
         Text(_source_line(found.source, found.settings)),
         key_table([result]),
-        Text(
-            "The real-time factor is seconds of media per second of computing: above 1 the machine keeps up with a "
-            "live source like this one (picture size, frame rate, number of faces)."
-        ),
+        Text(FACTOR_NOTE),
         Heading("Where the time goes", 3),
         Figure(stage_bars({**found.stages, "other": found.other}), "Share of the wall time per stage"),
         stage_table(found),
         Text(PREDICT_NOTE),
         Text(AGE_NOTE),
         *_few_calls(boxes),
-        Table("The stages", ("stage", "what it is"), [(n, STAGE_NOTES.get(n, "")) for n in present], prose=(1,)),
+        Table("The stages", ("stage", "what it is"), notes, prose=(1,)),
         Heading("How much it varies", 3),
         Text("Box: the middle half of the calls, line: median, whiskers: p5 and p95, circles: p99 and the slowest."),
         Figure(latency_boxes(boxes), "Distribution of milliseconds per call for each stage, logarithmic axis"),
         Heading("End to end", 3),
         run_table(found),
-        Table(
-            "Start-up and memory",
-            ("what", "value"),
-            [
-                ("importing the libraries", f"{found.startup.import_s:.2f} s"),
-                ("loading the bundle: hashes, session, self-test", f"{found.startup.load_s:.2f} s"),
-                ("opening the source and the face detector", f"{found.startup.open_s:.2f} s"),
-                ("peak resident memory of the process", f"{found.peak_memory_mib:.0f} MiB"),
-            ],
-        ),
+        Table("Start-up and memory", ("what", "value"), costs),
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mma_benchmarks.result import Result
 from mma_benchmarks.schema import Streaming, StreamingWay
-from mma_trainer.report.page import Block, Heading, Table, Text
+from mma_trainer.report.page import Block, Heading, Table, Text, percent
 
 NOTE = (
     "One update is one window of one face: {repeat} passes over {windows} windows. Times are of updates for which the "
@@ -18,40 +18,24 @@ NOTE = (
 
 def key_table(results: Sequence[Result]) -> Table:
     """One row per hop and way of each result: time and work."""
-    rows = [
-        (
-            result.bundle.name,
-            f"{way.hop_s:g}",
-            name_of(way),
-            f"{way.update_ms.p50:.1f}",
-            f"{way.update_ms.p95:.1f}",
-            f"{way.updates_per_s:.0f}",
-            f"{way.speedup:.2f}",
-            f"{way.stem_frames:.1f}",
-            f"{way.layer_frames:.1f}",
-        )
-        for result in results
-        for way in result.results.ways
-    ]
+    rows = []
+    for result in results:
+        for way in result.results.ways:
+            times = (f"{way.update_ms.p50:.1f}", f"{way.update_ms.p95:.1f}", f"{way.updates_per_s:.0f}")
+            work = (f"{way.speedup:.2f}", f"{way.stem_frames:.1f}", f"{way.layer_frames:.1f}")
+            rows.append((result.bundle.name, f"{way.hop_s:g}", name_of(way), *times, *work))
     header = ("bundle", "hop s", "way", "p50 ms", "p95 ms", "updates/s", "speedup", "stem frames", "layer frames")
     return Table("Work per update", header, rows)
 
 
 def agreement_table(found: Streaming) -> Table:
     """One row per hop and way: how near to full recomputation."""
-    rows = [
-        (
-            f"{way.hop_s:g}",
-            name_of(way),
-            str(way.windows),
-            f"{100 * way.top1_agreement:.1f}",
-            f"{way.mean_abs_probability_error:.1e}",
-            f"{way.max_abs_probability_error:.1e}",
-            f"{way.max_abs_logit_difference:.1e}",
-        )
-        for way in found.ways
-        if way.mode != "full"
-    ]
+    rows = []
+    for way in found.ways:
+        if way.mode != "full":
+            errors = (way.mean_abs_probability_error, way.max_abs_probability_error, way.max_abs_logit_difference)
+            agreement = (str(way.windows), percent(way.top1_agreement), *(f"{error:.1e}" for error in errors))
+            rows.append((f"{way.hop_s:g}", name_of(way), *agreement))
     header = ("hop s", "way", "windows", "same class %", "mean error", "max error", "max logit difference")
     return Table("Beside full recomputation on the same frames, errors of probabilities", header, rows)
 

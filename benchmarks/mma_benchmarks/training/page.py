@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mma_benchmarks.result import Result
 from mma_benchmarks.schema import Training
-from mma_trainer.report.page import Block, Table, Text
+from mma_trainer.report.page import Block, Table, Text, percent
 
 NOTE = (
     "Clips per second: batch size over the median duration of a step (forward, backward, optimiser). Ratios are to "
@@ -19,20 +19,14 @@ NOTE = (
 
 def key_table(results: Sequence[Result]) -> Table:
     """One row per setting of each result."""
-    rows = [
-        (
-            f"{settings.model}, {settings.image_size} px, batch {settings.batch_size}",
-            run.name,
-            f"{run.clips_per_s:.3g}",
-            f"{run.speedup:.2f} x",
-            f"{run.peak_memory_mib:.0f}",
-            f"{100 * run.memory_ratio:.0f} %",
-            f"{run.loss:.4f}",
-        )
-        for result in results
-        for settings in [result.results.settings]
-        for run in result.results.runs
-    ]
+    rows = []
+    for result in results:
+        settings = result.results.settings
+        model = f"{settings.model}, {settings.image_size} px, batch {settings.batch_size}"
+        for run in result.results.runs:
+            speed = (f"{run.clips_per_s:.3g}", f"{run.speedup:.2f} x")
+            memory = (f"{run.peak_memory_mib:.0f}", percent(run.memory_ratio, 0, " %"))
+            rows.append((model, run.name, *speed, *memory, f"{run.loss:.4f}"))
     header = ("model", "setting", "clips/s", "to plain", "peak MiB", "to plain", "loss after")
     return Table("Training at a glance", header, rows, prose=(1,))
 
@@ -40,19 +34,11 @@ def key_table(results: Sequence[Result]) -> Table:
 def step_table(found: Training) -> Table:
     """Durations of a step in each setting, and how to ask mma-train for it."""
     plain_s = next(run.cpu_s.p50 for run in found.runs if run.name == "plain")
-    rows = [
-        (
-            run.name,
-            f"{run.step_s.min:.3g}",
-            f"{run.step_s.p50:.3g}",
-            f"{run.step_s.max:.3g}",
-            f"{run.cpu_s.p50:.3g}",
-            f"{plain_s / run.cpu_s.p50:.2f} x",
-            str(run.step_s.count),
-            run.description,
-        )
-        for run in found.runs
-    ]
+    rows = []
+    for run in found.runs:
+        times = (f"{value:.3g}" for value in (run.step_s.min, run.step_s.p50, run.step_s.max, run.cpu_s.p50))
+        ratio = f"{plain_s / run.cpu_s.p50:.2f} x"
+        rows.append((run.name, *times, ratio, str(run.step_s.count), run.description))
     header = ("setting", "step s min", "p50", "max", "CPU s p50", "to plain", "steps", "as")
     return Table("Durations of a step", header, rows, prose=(7,))
 
