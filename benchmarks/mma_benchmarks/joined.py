@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mma_benchmarks.accuracy.page import cells_of
 from mma_benchmarks.figures import Point, accuracy_against_latency
@@ -20,8 +20,7 @@ PAPER_NOTE = (
 )
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(NamedTuple):
     """One way to run one model."""
 
     manifest_sha256: str
@@ -37,9 +36,8 @@ def joined_blocks(results: Sequence[Result]) -> list[Block]:
 def latencies(results: Sequence[Result]) -> Iterator[tuple[Way, str, str, Summary]]:
     """(way, model, machine, milliseconds of one clip) of every result that timed batch 1."""
     for result in results:
-        machine, found = result.machine.cpu, result.results
+        machine, model, found = result.machine.cpu, result.bundle, result.results
         if result.kind == "latency":
-            model = result.bundle
             yield Way(model.manifest_sha256, model.backend, model.precision), model.name, machine, found.predict_ms
         elif result.kind == "grid":
             digests = {subject.name: subject.manifest_sha256 for subject in found.subjects}
@@ -70,14 +68,12 @@ def _tradeoff(results: Sequence[Result]) -> list[Block]:
     several_machines = len({machine for _, _, machine, _ in timed}) > 1
     points, rows = [], []
     for way, model, machine, ms in timed:
-        if way not in placed:
-            continue
-        entry = placed[way]
-        name = f"{way.runner} {way.precision}" + (f", {machine}" if several_machines else "")
-        if entry.war is not None:
-            points.append(Point(model, name, way.precision, ms.p50, entry.war))
-        row = (model, name, f"{ms.p50:.1f}", f"{ms.p95:.1f}", percent(entry.uar), percent(entry.war), entry.name)
-        rows.append(row)
+        if entry := placed.get(way):
+            name = f"{way.runner} {way.precision}" + (f", {machine}" if several_machines else "")
+            times = (f"{ms.p50:.1f}", f"{ms.p95:.1f}")
+            rows.append((model, name, *times, percent(entry.uar), percent(entry.war), entry.name))
+            if entry.war is not None:
+                points.append(Point(model, name, way.precision, ms.p50, entry.war))
     if not points:
         return []
     what = {row[-1] for row in rows}

@@ -11,15 +11,15 @@ from mma_benchmarks.accuracy import page as accuracy_page
 from mma_benchmarks.grid import page as grid_page
 from mma_benchmarks.joined import joined_blocks
 from mma_benchmarks.latency import page as latency_page
-from mma_benchmarks.result import Result, free_stem, to_json, write_text
+from mma_benchmarks.result import Result, free_paths, to_json, write_texts
 from mma_benchmarks.schema import AccuracyGrid, Grid, Training
 from mma_benchmarks.streaming import page as streaming_page
 from mma_benchmarks.training import page as training_page
 from mma_edge.errors import OutputError, UsageError
 from mma_trainer.report.page import Block, Code, Heading, Page, Table, Text, to_html, to_markdown
 
-SUFFIXES = (".json", ".md", ".html")
 PAGE_SUFFIXES = (".md", ".html")
+SUFFIXES = (".json", *PAGE_SUFFIXES)
 BUSY = 0.5
 """Load average per usable core from which the page warns."""
 
@@ -28,16 +28,13 @@ BUSY = 0.5
 class Kind:
     """One kind of result.
 
-    Attributes:
-        name: in headings.
-        page: the module that shows it: `key_table(results)` is what people compare, `console_tables(result)` what
-            they see at once, `blocks(result)` the section of its own.
-        is_timed: whether other work on the machine changes the figures.
+    Its page is a module: `key_table(results)` is what people compare, `console_tables(result)` what they see at once,
+    `blocks(result)` the section of its own.
     """
 
-    name: str
+    name: str  # in headings
     page: ModuleType
-    is_timed: bool = True
+    is_timed: bool = True  # other work on the machine changes the figures
 
 
 KINDS = {
@@ -60,12 +57,7 @@ def key_tables(results: Sequence[Result]) -> Iterator[tuple[str, list[Result], T
 def save(result: Result, folder: Path) -> list[Path]:
     """Write JSON, Markdown and HTML under one new name; nothing that exists is touched."""
     page = page_of([result])
-    texts = (to_json(result), to_markdown(page), to_html(page))
-    stem = free_stem(folder, result, SUFFIXES)
-    paths = [Path(f"{stem}{suffix}") for suffix in SUFFIXES]
-    for path, text in zip(paths, texts, strict=True):
-        write_text(path, text)
-    return paths
+    return write_texts(free_paths(folder, result, SUFFIXES), (to_json(result), to_markdown(page), to_html(page)))
 
 
 def save_page(results: Sequence[Result], output: Path, overwrite: bool) -> list[Path]:
@@ -77,9 +69,7 @@ def save_page(results: Sequence[Result], output: Path, overwrite: bool) -> list[
     if not overwrite and (there := [path for path in paths if path.exists()]):
         raise OutputError(f"{there[0]} exists", "a new name", "choose another --output or add --overwrite")
     page = page_of(results)
-    for path, text in zip(paths, (to_markdown(page), to_html(page)), strict=True):
-        write_text(path, text)
-    return paths
+    return write_texts(paths, (to_markdown(page), to_html(page)))
 
 
 def page_of(results: Sequence[Result]) -> Page:
@@ -101,10 +91,9 @@ def section(result: Result) -> list[Block]:
     """One result in full: its figures, then under which conditions: command, bundle, machine."""
     machine, kind = result.machine, KINDS[result.kind]
     libraries = ", ".join(f"{name} {version}" for name, version in machine.libraries.items())
-    usable = f"{machine.cores_usable} of {machine.cores_logical} logical cores usable"
     rows = [
         *_subject(result),
-        ("processor", f"{machine.cpu}, {usable}"),
+        ("processor", f"{machine.cpu}, {machine.cores_usable} of {machine.cores_logical} logical cores usable"),
         ("instruction sets", ", ".join(machine.instruction_sets) or "none of those looked for"),
         ("memory", f"{machine.memory_gib:g} GiB"),
         ("GPU", "; ".join(machine.gpus) or "none found"),
@@ -127,11 +116,8 @@ def _subject(result: Result) -> list[tuple[str, str]]:
     backend = ("backend", f"{bundle.backend} ({bundle.engine})")
     if isinstance(result.results, Training):
         return [("model", f"{bundle.name}, random weights"), backend]
-    return [
-        ("bundle", f"{bundle.name}, {bundle.precision}, {bundle.image_size} px"),
-        ("manifest SHA-256", bundle.manifest_sha256),
-        backend,
-    ]
+    name = f"{bundle.name}, {bundle.precision}, {bundle.image_size} px"
+    return [("bundle", name), ("manifest SHA-256", bundle.manifest_sha256), backend]
 
 
 def _title(result: Result) -> str:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import types
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from itertools import chain, count
@@ -153,12 +154,13 @@ def default_folder() -> Path:
     return checkout if checkout.is_dir() else Path("results")
 
 
-def free_stem(folder: Path, result: Result, suffixes: tuple[str, ...]) -> Path:
-    """`folder/<date>_<machine>_<kind>_<bundle>`, with a counter if files of that name are there already."""
+def free_paths(folder: Path, result: Result, suffixes: Sequence[str]) -> list[Path]:
+    """`folder/<date>_<machine>_<kind>_<bundle><suffix>`, with a counter if files of that name are there already."""
     date = result.created.translate(str.maketrans("", "", "-:"))
     stem = "_".join([date, result.machine.name, result.kind, slug(result.bundle.name)])
-    stems = (folder / name for name in chain([stem], (f"{stem}-{number}" for number in count(2))))
-    return next(path for path in stems if not any(Path(f"{path}{suffix}").exists() for suffix in suffixes))
+    stems = chain([stem], (f"{stem}-{number}" for number in count(2)))
+    candidates = ([folder / f"{name}{suffix}" for suffix in suffixes] for name in stems)
+    return next(paths for paths in candidates if not any(path.exists() for path in paths))
 
 
 def make_folder(folder: Path) -> None:
@@ -173,14 +175,16 @@ def make_folder(folder: Path) -> None:
         raise OutputError(f"{folder} may not be written to", "a folder of yours", "choose another --output")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing."""
-    try:
-        with files.replaced(path) as aside:
-            aside.write_text(text, encoding="utf-8")
-    except OSError as error:
-        hint = "choose another --output"
-        raise OutputError(f"{path} cannot be written ({error.strerror})", "a writable folder", hint) from error
+def write_texts(paths: list[Path], texts: Sequence[str]) -> list[Path]:
+    """Write each file whole or not at all; returns `paths`."""
+    for path, text in zip(paths, texts, strict=True):
+        try:
+            with files.replaced(path) as aside:
+                aside.write_text(text, encoding="utf-8")
+        except OSError as error:
+            hint = "choose another --output"
+            raise OutputError(f"{path} cannot be written ({error.strerror})", "a writable folder", hint) from error
+    return paths
 
 
 def slug(text: str) -> str:

@@ -34,20 +34,12 @@ def cells_of(result: Result) -> list[AccuracyCell]:
 def key_table(results: Sequence[Result]) -> Table:
     """One row per cell and condition; `results` are of one kind."""
     is_grid = isinstance(results[0].results, AccuracyGrid)
-    rows = [
-        (
-            *((cell.subject, f"{cell.runner} {cell.precision}") if is_grid else (f"{cell.subject} {cell.precision}",)),
-            entry.name,
-            str(entry.num_clips),
-            percent(entry.uar),
-            percent(entry.war),
-            number(entry.loss, 3),
-            percent(entry.ece),
-        )
-        for result in results
-        for cell in cells_of(result)
-        for entry in cell.conditions
-    ]
+    rows = []
+    for cell in [cell for result in results for cell in cells_of(result)]:
+        names = (cell.subject, f"{cell.runner} {cell.precision}") if is_grid else (f"{cell.subject} {cell.precision}",)
+        for entry in cell.conditions:
+            shares = (percent(entry.uar), percent(entry.war), number(entry.loss, 3), percent(entry.ece))
+            rows.append((*names, entry.name, str(entry.num_clips), *shares))
     figures = ("set: what the model gets", "clips", "UAR %", "WAR %", "loss", "ECE %")
     if is_grid:
         return Table("Accuracy over the grid", ("model", "backend", *figures), rows, prose=(1, 2))
@@ -88,15 +80,11 @@ def blocks(result: Result) -> list[Block]:
 def _in_depth(cell: AccuracyCell) -> list[Block]:
     """Figures and tables of one cell."""
     classes = len(cell.labels)
-    pictures = [Figure(confusion(entry, cell.labels), f"Confusion matrix, {entry.name}") for entry in cell.conditions]
-    counts = [
-        Table(
-            f"{COUNT_NOTE}, {entry.name}",
-            ("true", *cell.labels),
-            [(label, *map(str, row)) for label, row in zip(cell.labels, entry.confusion, strict=True)],
-        )
-        for entry in cell.conditions
-    ]
+    pictures, counts = [], []
+    for entry in cell.conditions:
+        pictures.append(Figure(confusion(entry, cell.labels), f"Confusion matrix, {entry.name}"))
+        rows = [(label, *map(str, row)) for label, row in zip(cell.labels, entry.confusion, strict=True)]
+        counts.append(Table(f"{COUNT_NOTE}, {entry.name}", ("true", *cell.labels), rows))
     return [
         Text(METRICS_NOTE.format(classes=classes, guessing=math.log(classes))),
         Heading("By what the model gets", 3),
@@ -110,6 +98,5 @@ def _in_depth(cell: AccuracyCell) -> list[Block]:
 
 def _matrices(cell: AccuracyCell) -> Gallery:
     name = f"{cell.subject}, {cell.runner} {cell.precision}"
-    return Gallery(
-        [Matrix(f"{name}: {e.set}, {e.condition}", tuple(cell.labels), e.confusion) for e in cell.conditions]
-    )
+    labels = tuple(cell.labels)
+    return Gallery([Matrix(f"{name}: {e.set}, {e.condition}", labels, e.confusion) for e in cell.conditions])
