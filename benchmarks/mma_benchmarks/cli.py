@@ -12,13 +12,7 @@ from mma_benchmarks.commands import accuracy, latency, report, streaming, traini
 from mma_edge.commands.support import HelpFormatter, run_cli, say
 from mma_edge.errors import UsageError
 
-COMMANDS = {
-    "latency": latency,
-    "accuracy": accuracy,
-    "training": training,
-    "streaming": streaming,
-    "report": report,
-}
+COMMANDS = {"latency": latency, "accuracy": accuracy, "training": training, "streaming": streaming, "report": report}
 EXAMPLES = """\
 examples:
   how fast the default model is here, on the sample clip:

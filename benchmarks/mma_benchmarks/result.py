@@ -10,7 +10,7 @@ import json
 import os
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from itertools import chain, count
@@ -24,6 +24,8 @@ from mma_edge.errors import DataError, OutputError
 SCHEMA_VERSION = 1
 EXPECTED = "a result of mma-bench latency, accuracy, training or streaming"
 T = TypeVar("T")
+Advance = Callable[[str], None]
+"""Takes the name of each step of a measurement before it begins."""
 
 
 @dataclass(frozen=True)

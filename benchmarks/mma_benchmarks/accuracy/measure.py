@@ -132,11 +132,7 @@ def conditions_of(name: str, clips: EvalSet) -> list[tuple[str, EvalSet]]:
     """What the model gets to see and hear of a set: the modalities' names and the clips with these alone."""
     if name != "pseudo":
         return [("video only" if name == "faces" else "audio only", clips)]
-    return [
-        ("video and audio", clips),
-        ("video only", clips.without("audio")),
-        ("audio only", clips.without("video")),
-    ]
+    return [("video and audio", clips), ("video only", clips.without("audio")), ("audio only", clips.without("video"))]
 
 
 def _evaluate(

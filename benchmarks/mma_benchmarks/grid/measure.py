@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from mma_benchmarks.grid.runners import EAGER, EAGER_CUDA, TORCH_RUNNERS
 from mma_benchmarks.grid.subjects import Subject, model_of
 from mma_benchmarks.machine.energy import Meter, find_meter
 from mma_benchmarks.machine.facts import MIB, describe_machine, gpu_memory_mib
-from mma_benchmarks.result import Result, utc_now
+from mma_benchmarks.result import Advance, Result, utc_now
 from mma_benchmarks.schema import Grid, GridCell, GridSettings, MatmulSpeed, Refused, summarise
 from mma_edge.errors import BackendError
 
@@ -80,7 +79,7 @@ class Running:
 class GridRun:
     """What is measured so far, and what could not be. Close it."""
 
-    def __init__(self, options: GridOptions, folder: Path, advance: Callable[[str], None]) -> None:
+    def __init__(self, options: GridOptions, folder: Path, advance: Advance) -> None:
         self.options, self.advance = options, advance
         self.environment = cache_environment(folder / "caches")
         self.cells: list[GridCell] = []
@@ -244,11 +243,8 @@ class GridRun:
                 meter.close()
 
 
-def measure_grid(options: GridOptions, command: str, advance: Callable[[str], None] = lambda step: None) -> Result:
+def measure_grid(options: GridOptions, command: str, advance: Advance = lambda step: None) -> Result:
     """Run the benchmark.
-
-    Args:
-        command: the command line, for the record. advance: called before each step with its name.
 
     Raises:
         MMAEdgeError: a model cannot be read or exported. What cannot run on this machine is a row, not an error.

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mma_benchmarks.grid.runners import EAGER, EAGER_CUDA, RUNNERS, TORCH_RUNNERS, device_of
-from mma_benchmarks.grid.subjects import (
-    Subject,
-    subject_of_bundle,
-    subject_of_checkpoint,
-    subject_of_model,
-)
+from mma_benchmarks.grid.subjects import Subject, subject_of_bundle, subject_of_checkpoint, subject_of_model
+from mma_benchmarks.result import Advance
 from mma_edge.errors import UsageError
 from mma_edge.precisions import PRECISIONS
 from mma_trainer.architectures import ARCHITECTURES
@@ -23,28 +19,18 @@ LARGEST_BATCH = 1024
 
 @dataclass(frozen=True)
 class GridOptions:
-    """What to measure.
+    """What to measure."""
 
-    Attributes:
-        bundles: folders; () for the default model where no model or checkpoint is given.
-        model, image_sizes: architecture with random weights, exported at each of the sizes (): its own.
-        checkpoint: of the one bundle, for PyTorch; without a bundle it is exported.
-        backends: some of RUNNERS. precisions: (): all that a bundle has.
-        batches: clips per call.
-        rounds, turn_s: counted turns of each cell, and how long one aims to take.
-        eager: measure PyTorch too, which every ratio is to.
-    """
-
-    bundles: tuple[Path, ...] = ()
-    model: str | None = None
-    image_sizes: tuple[int, ...] = ()
-    checkpoint: Path | None = None
-    backends: tuple[str, ...] = ("auto",)
-    precisions: tuple[str, ...] = ()
-    batches: tuple[int, ...] = (1,)
-    rounds: int = 7
-    turn_s: float = 1.0
-    eager: bool = True
+    bundles: tuple[Path, ...] = ()  # folders; (): the default model where no model or checkpoint is given
+    model: str | None = None  # architecture with random weights
+    image_sizes: tuple[int, ...] = ()  # the model is exported at each of them; (): its own
+    checkpoint: Path | None = None  # of the one bundle, for PyTorch; without a bundle it is exported
+    backends: tuple[str, ...] = ("auto",)  # some of RUNNERS
+    precisions: tuple[str, ...] = ()  # (): all that a bundle has
+    batches: tuple[int, ...] = (1,)  # clips per call
+    rounds: int = 7  # counted turns of each cell
+    turn_s: float = 1.0  # how long a turn aims to take
+    eager: bool = True  # measure PyTorch too, which every ratio is to
 
     def __post_init__(self) -> None:
         check_known("--backend", self.backends, RUNNERS)
@@ -58,16 +44,14 @@ class GridOptions:
             raise UsageError(f"--rounds {self.rounds}", "at least 1")
         if not 0 < self.turn_s <= 600:
             raise UsageError(f"--turn {self.turn_s:g}", "seconds, more than 0 and at most 600")
+        one_by_one = "measure them one after the other"
         if self.model and (self.bundles or self.checkpoint):
-            raise UsageError(
-                "--model beside a bundle or a checkpoint", "one of them", "measure them one after the other"
-            )
+            raise UsageError("--model beside a bundle or a checkpoint", "one of them", one_by_one)
         if self.image_sizes and not self.model:
-            raise UsageError(
-                "--image-size without --model", "a bundle's own size", f"add --model {' or '.join(ARCHITECTURES)}"
-            )
+            hint = f"add --model {' or '.join(ARCHITECTURES)}"
+            raise UsageError("--image-size without --model", "a bundle's own size", hint)
         if self.checkpoint and len(self.bundles) > 1:
-            raise UsageError("--checkpoint beside several bundles", "one bundle", "measure them one after the other")
+            raise UsageError("--checkpoint beside several bundles", "one bundle", one_by_one)
 
 
 def check_known(option: str, given: Sequence[str], known: Sequence[str]) -> None:
@@ -75,31 +59,25 @@ def check_known(option: str, given: Sequence[str], known: Sequence[str]) -> None
         raise UsageError(f"{option} {unknown[0]}", f"one of {', '.join(known)}")
 
 
-def prepare_subjects(options: GridOptions, folder: Path, advance: Callable[[str], None]) -> list[Subject]:
+def prepare_subjects(options: GridOptions, folder: Path, advance: Advance) -> list[Subject]:
     """The models, exported below `folder` where there is no bundle yet.
 
     Raises:
         MMAEdgeError: a bundle or checkpoint that cannot be read, an export that fails at every precision.
     """
-    precisions = options.precisions or ("fp32",)
     # fp32 is what the torch model is checked against, and what every bundle begins with.
-    exported = tuple(dict.fromkeys(["fp32", *precisions]))
-    plan_batch = max(options.batches) if "tensorrt" in options.backends else 0
+    exported = tuple(dict.fromkeys(["fp32", *options.precisions]))
+    how = (exported, folder, advance, max(options.batches) if "tensorrt" in options.backends else 0)
     if options.model:
-        sizes: Sequence[int | None] = options.image_sizes or (None,)
-        subjects = [
-            subject_of_model(options.model, size, exported, folder, advance, plan_batch)
-            for size in dict.fromkeys(sizes)
-        ]
+        sizes = dict.fromkeys(options.image_sizes or (None,))
+        subjects = [subject_of_model(options.model, size, *how) for size in sizes]
     elif options.checkpoint and not options.bundles:
-        subjects = [subject_of_checkpoint(options.checkpoint, exported, folder, advance, plan_batch)]
+        subjects = [subject_of_checkpoint(options.checkpoint, *how)]
     else:
         subjects = [subject_of_bundle(path, options.checkpoint) for path in options.bundles or (None,)]
     names = [subject.name for subject in subjects]
-    if repeated := [name for name in names if names.count(name) > 1]:
-        raise UsageError(
-            f"two bundles are both {repeated[0]}", "bundles with names of their own", "see mma-export --name"
-        )
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"two bundles are both {twice[0]}", "bundles with names of their own", "see mma-export --name")
     return subjects
 
 

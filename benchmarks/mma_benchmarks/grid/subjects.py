@@ -6,12 +6,12 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import mma_trainer
-from mma_benchmarks.result import Model
+from mma_benchmarks.result import Advance, Model
 from mma_benchmarks.schema import GridSubject
 from mma_edge.bundle import DEFAULT_BUNDLE, Bundle, read_bundle, sha256
 from mma_edge.bundle.manifest import MANIFEST
@@ -27,24 +27,17 @@ DEFAULT_CHECKPOINT = Path(mma_trainer.__file__).parent / "assets" / "nano" / "na
 
 @dataclass(frozen=True)
 class Subject:
-    """One model of the grid.
+    """One model of the grid."""
 
-    Attributes:
-        name: unique in the grid. origin: where its weights come from, in words.
-        bundles: precision -> folder of a bundle that has it. missing: precision -> why there is none.
-        no_plan: precision -> why TensorRT has no engine of it, where one was to be built.
-        checkpoint: of the same weights, for PyTorch; None where there is none.
-    """
-
-    name: str
-    origin: str
+    name: str  # unique in the grid
+    origin: str  # where its weights come from, in words
     image_size: int
     labels: tuple[str, ...]
     manifest_sha256: str
-    bundles: dict[str, Path]
-    checkpoint: Path | None
-    missing: dict[str, str] = field(default_factory=dict)
-    no_plan: dict[str, str] = field(default_factory=dict)
+    bundles: dict[str, Path]  # precision -> folder of a bundle that has it
+    checkpoint: Path | None  # of the same weights, for PyTorch
+    missing: dict[str, str] = field(default_factory=dict)  # precision -> why no bundle has it
+    no_plan: dict[str, str] = field(default_factory=dict)  # precision -> why TensorRT has no engine that was asked for
 
     @property
     def any_bundle(self) -> Path:
@@ -52,17 +45,16 @@ class Subject:
 
     def facts(self, flops_per_clip: float | None) -> GridSubject:
         """Its entry in the result."""
-        digest = self.manifest_sha256
-        return GridSubject(self.name, self.origin, digest, self.image_size, list(self.labels), flops_per_clip)
+        own = (self.name, self.origin, self.manifest_sha256, self.image_size, list(self.labels))
+        return GridSubject(*own, flops_per_clip)
 
 
 def model_of(subjects: Sequence[Subject]) -> Model:
     """The `bundle` of a result about several."""
     first = subjects[0]
     others = f" and {len(subjects) - 1} more" if len(subjects) > 1 else ""
-    name, elsewhere = first.name + others, "see the cells"
-    labels = list(first.labels)
-    return Model(name, first.manifest_sha256, labels, first.image_size, elsewhere, elsewhere, elsewhere)
+    ran = ["see the cells"] * 3
+    return Model(first.name + others, first.manifest_sha256, list(first.labels), first.image_size, *ran)
 
 
 def subject_of_bundle(folder: Path | None, checkpoint: Path | None) -> Subject:
@@ -76,22 +68,15 @@ def subject_of_bundle(folder: Path | None, checkpoint: Path | None) -> Subject:
         _check_exists(checkpoint)
     elif bundle.folder.resolve() == DEFAULT_BUNDLE.resolve() and DEFAULT_CHECKPOINT.is_file():
         checkpoint = DEFAULT_CHECKPOINT
-    return _subject(bundle, "a bundle", dict.fromkeys(bundle.precisions, bundle.folder), checkpoint, {})
+    return _subject(bundle, "a bundle", checkpoint)
 
 
 def subject_of_checkpoint(
-    checkpoint: Path,
-    precisions: Sequence[str],
-    folder: Path,
-    advance: Callable[[str], None],
-    plan_batch: int = 0,
-    origin: str = "",
-    export_options: Sequence[str] = (),
+    checkpoint: Path, precisions: Sequence[str], folder: Path, advance: Advance, plan_batch: int, *export_options: str
 ) -> Subject:
     """Export a checkpoint below `folder` by `mma-export`; of a precision that fails the reason is kept.
 
-    Args:
-        plan_batch: build TensorRT engines too, for up to so many clips at once; 0 builds none.
+    TensorRT engines are built too, for up to `plan_batch` clips at once; 0 builds none.
 
     Raises:
         CheckpointError: it does not exist, or not even its fp32 graph could be exported.
@@ -99,37 +84,26 @@ def subject_of_checkpoint(
     _check_exists(checkpoint)
     output = folder / checkpoint.stem
     wanted = list(precisions)
-    missing: dict[str, str] = {}
-    while True:
-        advance(f"exporting {checkpoint.stem} at {', '.join(wanted)}")
-        # A precision that misses its gate is marked, and measured all the same: how fast it is does not depend on it.
-        arguments = ["--checkpoint", str(checkpoint), "--output", str(output), "--keep-going", *export_options]
-        why = _run(EXPORT, [*arguments, "--precision", *wanted])
-        if not why:
-            break
+    missing, no_plan = {}, {}
+    # A precision that misses its gate is marked, and measured all the same: how fast it is does not depend on it.
+    arguments = ["--checkpoint", str(checkpoint), "--output", str(output), "--keep-going", *export_options]
+    advance(f"exporting {checkpoint.stem} at {', '.join(wanted)}")
+    while why := _run(EXPORT, [*arguments, "--precision", *wanted]):
         if wanted == ["fp32"]:
             raise CheckpointError(f"{checkpoint.name} could not be exported ({why})")
         # Again with fp32 alone: it is what all others are compared with.
         missing |= {precision: f"mma-export: {why}" for precision in wanted if precision != "fp32"}
         wanted = ["fp32"]
-    no_plan: dict[str, str] = {}
+        advance(f"exporting {checkpoint.stem} at fp32")
     for precision in wanted if plan_batch else ():
         advance(f"building a TensorRT engine of {checkpoint.stem} at {precision}")
         if why := _run(BUILD, [str(output), "--precision", precision, "--max-batch", str(plan_batch)]):
             no_plan[precision] = f"mma-edge build: {why}"
-    bundle = read_bundle(output)
-    bundles = dict.fromkeys(bundle.precisions, output)
-    subject = _subject(bundle, origin or f"exported from {checkpoint.name}", bundles, checkpoint, missing)
-    return dataclasses.replace(subject, no_plan=no_plan)
+    return _subject(read_bundle(output), f"exported from {checkpoint.name}", checkpoint, missing, no_plan)
 
 
 def subject_of_model(
-    model: str,
-    image_size: int | None,
-    precisions: Sequence[str],
-    folder: Path,
-    advance: Callable[[str], None],
-    plan_batch: int = 0,
+    model: str, image_size: int | None, precisions: Sequence[str], folder: Path, advance: Advance, plan_batch: int
 ) -> Subject:
     """The architecture with seeded random weights, exported below `folder`: as fast as a trained one."""
     try:
@@ -144,17 +118,16 @@ def subject_of_model(
         try:
             config = config.replace(image_size=image_size)
         except (ValueError, CheckpointError) as error:
-            raise UsageError(
-                f"--image-size {image_size} with --model {model} ({error})", "e.g. 112, 160, 224"
-            ) from error
+            what = f"--image-size {image_size} with --model {model} ({error})"
+            raise UsageError(what, "e.g. 112, 160, 224") from error
     advance(f"random weights of {model} at {config.image_size} px")
     torch.manual_seed(SEED)
     checkpoint = folder / f"{model}-{config.image_size}.pt"
     save_checkpoint(checkpoint, Checkpoint(config, MMADFER(config).state_dict()))
     # Random weights give no right answers to keep: a few clips are enough for scales and gate.
     few = ("--gate-clips", str(GATE_CLIPS)) if set(precisions) != {"fp32"} else ()
-    origin = f"random weights, seed {SEED}"
-    return subject_of_checkpoint(checkpoint, precisions, folder, advance, plan_batch, origin, few)
+    subject = subject_of_checkpoint(checkpoint, precisions, folder, advance, plan_batch, *few)
+    return dataclasses.replace(subject, origin=f"random weights, seed {SEED}")
 
 
 def _run(program: str, arguments: list[str]) -> str:
@@ -171,14 +144,11 @@ def _run(program: str, arguments: list[str]) -> str:
     return last if last and done.returncode > 0 else ChildDiedError(done.returncode, last).describe()
 
 
-def _subject(
-    bundle: Bundle, origin: str, bundles: dict[str, Path], checkpoint: Path | None, missing: dict[str, str]
-) -> Subject:
-    name = f"{bundle.name} {bundle.image_size} px"
-    if bundle.name.endswith(f"-{bundle.image_size}"):
-        name = f"{bundle.name} px"
+def _subject(bundle: Bundle, origin: str, checkpoint: Path | None, *missing: dict[str, str]) -> Subject:
+    size, bundles = bundle.image_size, dict.fromkeys(bundle.precisions, bundle.folder)
+    name = bundle.name if bundle.name.endswith(f"-{size}") else f"{bundle.name} {size}"
     digest = sha256(bundle.folder / MANIFEST)
-    return Subject(name, origin, bundle.image_size, bundle.labels, digest, bundles, checkpoint, missing)
+    return Subject(f"{name} px", origin, size, bundle.labels, digest, bundles, checkpoint, *missing)
 
 
 def _check_exists(checkpoint: Path) -> None:

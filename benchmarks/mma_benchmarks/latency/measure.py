@@ -10,14 +10,15 @@ import contextlib
 import importlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 
 import mma_edge
 from mma_benchmarks.machine.facts import describe_machine, peak_memory_mib
-from mma_benchmarks.result import Model, Result, utc_now
+from mma_benchmarks.result import Advance, Model, Result, utc_now
 from mma_benchmarks.schema import Latency, LatencySettings, Part, Pass, Source, Stage, Startup, summarise
 from mma_edge.bundle import sha256
 from mma_edge.bundle.manifest import MANIFEST
@@ -32,33 +33,22 @@ PREDICT_WARMUP = 3
 
 @dataclass(frozen=True)
 class LatencyOptions:
-    """What to measure.
+    """What to measure; backend and precision as `mma_edge.load` takes them."""
 
-    Attributes:
-        source: "sample" or a media file.
-        backend, precision: as `mma_edge.load` takes them.
-        repeat: counted runs of the whole clip.
-        warmup: runs before them, not counted.
-        iterations: counted calls of predict alone, one clip each.
-    """
-
-    source: str = "sample"
+    source: str = "sample"  # or a media file
     backend: str = "auto"
     precision: str | None = None
-    repeat: int = 5
-    warmup: int = 1
-    iterations: int = 100
+    repeat: int = 5  # counted runs of the whole clip
+    warmup: int = 1  # runs before them, not counted
+    iterations: int = 100  # counted calls of predict alone, one clip each
 
     def __post_init__(self) -> None:
         for name, least in (("repeat", 1), ("warmup", 0), ("iterations", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"--{name} {getattr(self, name)}", f"at least {least}")
         if self.source == "camera" or self.source.startswith("camera:"):
-            raise UsageError(
-                f"{self.source} cannot be measured: it delivers at its own pace, and never the same twice",
-                "sample or a media file",
-                "record a clip and give --source clip.mp4",
-            )
+            what = f"{self.source} cannot be measured: it delivers at its own pace, and never the same twice"
+            raise UsageError(what, "sample or a media file", "record a clip and give --source clip.mp4")
 
 
 class ClipKeeper(Recognizer):
@@ -75,7 +65,7 @@ class ClipKeeper(Recognizer):
 
 @dataclass(frozen=True)
 class Run:
-    """One pass over the clip: times of opening and running, stage durations, answers."""
+    """One pass over the clip."""
 
     open_s: float
     wall_s: float
@@ -86,20 +76,14 @@ class Run:
 
     @property
     def figures(self) -> Pass:
-        speeds = {"real_time_factor": self.media_s / self.wall_s, "frames_per_s": self.frames / self.wall_s}
-        return Pass(wall_s=self.wall_s, frames=self.frames, answers=len(self.emotions), **speeds)
+        wall_s, frames = self.wall_s, self.frames
+        return Pass(wall_s, self.media_s / wall_s, frames, frames / wall_s, len(self.emotions))
 
 
 def measure_latency(
-    bundle: str | os.PathLike | None,
-    options: LatencyOptions,
-    command: str,
-    advance: Callable[[str], None] = lambda step: None,
+    bundle: str | os.PathLike | None, options: LatencyOptions, command: str, advance: Advance = lambda step: None
 ) -> Result:
     """Run the benchmark on a bundle's folder, None for the embedded default model.
-
-    Args:
-        command: the command line, for the record. advance: called before each step with its name.
 
     Raises:
         MMAEdgeError: as `mma_edge.load` and the pipeline raise it.
@@ -126,15 +110,15 @@ def measure_latency(
     advance(f"predict alone, {options.iterations} times")
     predict_ms = time_predict(recognizer, recognizer.kept, options.iterations)
 
-    stages, other = stage_table(runs)
     stream = StreamOptions()
+    audio = any("audio" in emotion.modalities for emotion in runs[0].emotions)
     results = Latency(
-        source=_source_facts(options.source, runs[0], width, height),
-        settings=LatencySettings(options.repeat, options.warmup, options.iterations, stream.window_s, stream.hop_s),
-        startup=Startup(import_s, load_s, float(np.median([run.open_s for run in runs]))),
-        runs=[run.figures for run in runs],
-        stages=stages,
-        other=other,
+        # The name alone: the folder may tell more of its owner than a result should.
+        Source(os.path.basename(options.source), runs[0].media_s, width > 0, audio, width, height),
+        LatencySettings(options.repeat, options.warmup, options.iterations, stream.window_s, stream.hop_s),
+        Startup(import_s, load_s, float(np.median([run.open_s for run in runs]))),
+        [run.figures for run in runs],
+        *stage_table(runs),
         predict_ms=summarise(predict_ms),
         age_ms=summarise([emotion.age_ms for run in runs for emotion in run.emotions]),
         peak_memory_mib=peak_memory_mib(),
@@ -175,13 +159,9 @@ def stage_table(runs: Sequence[Run]) -> tuple[dict[str, Stage], Part]:
 
 def time_predict(recognizer: Recognizer, clips: Sequence[Clip], iterations: int) -> list[float]:
     """Milliseconds of `Recognizer.predict` on one clip at a time, taking turns."""
-    inputs = [
-        (None if clip.frames is None else clip.frames[None], None if clip.mel is None else clip.mel[None])
-        for clip in clips
-    ]
+    inputs = [[None if part is None else part[None] for part in (clip.frames, clip.mel)] for clip in clips]
     durations_ms = []
-    for number in range(PREDICT_WARMUP + iterations):
-        frames, mel = inputs[number % len(inputs)]
+    for frames, mel in islice(cycle(inputs), PREDICT_WARMUP + iterations):
         start = time.perf_counter()
         recognizer.predict(frames, mel)
         durations_ms.append(1000 * (time.perf_counter() - start))
@@ -223,9 +203,3 @@ def _import_libraries() -> float:
         with contextlib.suppress(ImportError):  # the engine says which library is missing, and how to get it
             importlib.import_module(module)
     return time.perf_counter() - start
-
-
-def _source_facts(source: str, run: Run, width: int, height: int) -> Source:
-    audio = any("audio" in emotion.modalities for emotion in run.emotions)
-    # The name alone: the folder may tell more of its owner than a result should.
-    return Source(os.path.basename(source), run.media_s, width > 0, audio, width, height)

@@ -16,7 +16,7 @@ import numpy as np
 import mma_edge
 from mma_benchmarks.latency.measure import describe_model
 from mma_benchmarks.machine.facts import describe_machine
-from mma_benchmarks.result import Result, utc_now
+from mma_benchmarks.result import Advance, Result, utc_now
 from mma_benchmarks.schema import (
     Streaming,
     StreamingSettings,
@@ -101,12 +101,9 @@ def measure_streaming(
     bundle: str | os.PathLike | None,
     options: StreamingOptions,
     command: str,
-    advance: Callable[[str], None] = lambda step: None,
+    advance: Advance = lambda step: None,
 ) -> Result:
     """Run the benchmark on the folder of a bundle with streaming graphs, None for the embedded default model.
-
-    Args:
-        command: the command line, for the record. advance: called before each step with its name.
 
     Raises:
         MMAEdgeError: as `mma_edge.load`, `open_graphs` and the pipeline raise it; SourceError where no face was seen

@@ -8,11 +8,10 @@ what is measured is the model, its gradients and the optimiser, not the disk.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from mma_benchmarks.machine.facts import describe_machine
-from mma_benchmarks.result import Model, Result, utc_now
+from mma_benchmarks.result import Advance, Model, Result, utc_now
 from mma_benchmarks.schema import Summary, Training, TrainingRun, TrainingSettings, summarise
 from mma_edge.child import Child, ChildDiedError, ChildTimeoutError
 from mma_edge.errors import BackendError, DependencyError, MMAEdgeError, UsageError
@@ -90,9 +89,7 @@ class TrainingOptions:
             raise UsageError(f"--model {self.model}", " or ".join(ARCHITECTURES))
 
 
-def measure_training(
-    options: TrainingOptions, command: str, advance: Callable[[str], None] = lambda step: None
-) -> Result:
+def measure_training(options: TrainingOptions, command: str, advance: Advance = lambda step: None) -> Result:
     """Run the benchmark.
 
     Raises:
