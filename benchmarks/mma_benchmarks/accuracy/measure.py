@@ -39,25 +39,15 @@ MAX_WHY = 400
 
 @dataclass(frozen=True)
 class AccuracyOptions:
-    """What to measure.
+    """What to measure."""
 
-    Attributes:
-        data: folder of the public data: fer2013_val.npz, ravdess_speech/.
-        sets: some of SETS.
-        limit: clips per set, evenly spread over it; None takes all.
-        batch: clips per call of predict.
-        bundles: folders, None for the embedded default model.
-        backends: as `mma_edge.load` takes them.
-        precisions: (): all that a bundle has; of a single bundle and backend its best.
-    """
-
-    data: Path
+    data: Path  # folder of the public data: fer2013_val.npz, ravdess_speech/
     sets: tuple[str, ...] = SETS
-    limit: int | None = None
-    batch: int = 32
-    bundles: tuple[Path | None, ...] = (None,)
-    backends: tuple[str, ...] = ("auto",)
-    precisions: tuple[str, ...] = ()
+    limit: int | None = None  # clips per set, evenly spread over it; None takes all
+    batch: int = 32  # clips per call of predict
+    bundles: tuple[Path | None, ...] = (None,)  # folders, None for the embedded default model
+    backends: tuple[str, ...] = ("auto",)  # as `mma_edge.load` takes them
+    precisions: tuple[str, ...] = ()  # (): all that a bundle has; of a single bundle and backend its best
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -67,9 +57,8 @@ class AccuracyOptions:
         if unknown := [name for name in self.sets if name not in SETS]:
             raise UsageError(f"set {unknown[0]!r}", f"one of {', '.join(SETS)}")
         if not self.data.is_dir():
-            raise DataError(
-                f"{self.data} is no folder", "a folder with fer2013_val.npz and ravdess_speech/", "give it with --data"
-            )
+            expected = "a folder with fer2013_val.npz and ravdess_speech/"
+            raise DataError(f"{self.data} is no folder", expected, "give it with --data")
 
     @property
     def is_grid(self) -> bool:
@@ -77,10 +66,7 @@ class AccuracyOptions:
 
 
 def measure_accuracy(options: AccuracyOptions, command: str, advance: Advance = lambda *step: None) -> Result:
-    """Run the benchmark.
-
-    Args:
-        command: the command line, for the record. advance: told of every batch.
+    """Run the benchmark; `advance` is told of every batch.
 
     Raises:
         MMAEdgeError: of a single cell: as `mma_edge.load` and the sets raise it; DataError where labels do not fit
@@ -139,11 +125,8 @@ def _evaluate(
     recognizer: Recognizer, clips: EvalSet, batch: int, advance: Advance, names: tuple[str, str, str]
 ) -> Condition:
     """The figures of one condition; NaN, such as the recall of a class without clips, becomes None for JSON."""
-    total = len(clips.labels)
-    advance(clips.name, 0, total)
-    answers = answers_of(
-        recognizer.predict, clips, len(recognizer.labels), batch, lambda done: advance(clips.name, done, total)
-    )
+    classes, total = len(recognizer.labels), len(clips.labels)
+    answers = answers_of(recognizer.predict, clips, classes, batch, lambda done: advance(clips.name, done, total))
     metrics = answers.metrics
     figures = {"uar": metrics.uar, "war": metrics.war, "loss": metrics.loss}
     return Condition(

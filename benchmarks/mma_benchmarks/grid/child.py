@@ -6,23 +6,23 @@ The child tells {"ready": facts}; then for each order {"calls": n} the milliseco
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import mma_edge
-from mma_benchmarks.grid.runners import TORCH_RUNNERS, Opened, inputs_of
+from mma_benchmarks.grid.runners import TORCH_RUNNERS, Opened
 from mma_benchmarks.machine.facts import peak_memory_mib
 from mma_benchmarks.machine.matmul import MatmulPeak
+from mma_edge.bundle import golden_inputs
 from mma_edge.child import DONE, Child, ChildDiedError, ChildTimeoutError, Message, Tell, orders, serve
 from mma_edge.engines.cache import CACHE_VARIABLE
 from mma_edge.errors import BackendError, DependencyError, MMAEdgeError
 from mma_edge.precisions import GPU_BACKENDS
 
 PEAK = "peak"
+INPUT_SEED = 1
 UNCOUNTED_CALLS = 1
 """Before those that count, in each turn: caches and clocks have to come back."""
 OPEN_TIMEOUT_S = 1800
@@ -30,12 +30,8 @@ OPEN_TIMEOUT_S = 1800
 TURN_TIMEOUT_S = 1800
 
 
-class Worker:
-    """The child seen from the parent; close it, or use it in a `with`.
-
-    Attributes:
-        facts: what it says of itself once it is open. pid: of its process.
-    """
+class Worker(Child):
+    """The child seen from the parent; `facts` is what it says of itself once it is open."""
 
     def __init__(self, request: Message, environment: dict[str, str] | None = None) -> None:
         """Start it and wait until it is ready.
@@ -43,43 +39,27 @@ class Worker:
         Raises:
             BackendError: here and in every method: it cannot run, in its own words, or it died or hung.
         """
-        self._child = Child(("-m", "mma_benchmarks.grid.child"), request, environment)
-        self.pid = self._child.pid
+        super().__init__(("-m", "mma_benchmarks.grid.child"), request, environment)
         try:
-            with _one_error():
-                self.facts = self._child.message(OPEN_TIMEOUT_S)["ready"]
+            self.facts = self.message(OPEN_TIMEOUT_S)["ready"]
         except BaseException:
-            self._child.close(at_once=True)
+            self.close(at_once=True)
             raise
+
+    def message(self, timeout_s: float | None = None) -> Message:
+        try:
+            return super().message(timeout_s)
+        except (MMAEdgeError, ChildDiedError, ChildTimeoutError) as error:  # however it fails, it is a row of the grid
+            raise BackendError(str(error)) from error
 
     def turn(self, calls: int) -> list[float]:
         """Milliseconds of `calls` calls, one after the other."""
-        with _one_error():
-            return self._child.ask({"calls": calls}, TURN_TIMEOUT_S)["ms"]
+        return self.ask({"calls": calls}, TURN_TIMEOUT_S)["ms"]
 
     def finish(self) -> Message:
         """Logits and memory, or the peaks; it is closed afterwards."""
-        with _one_error(), self._child:
-            return self._child.ask({"finish": True}, TURN_TIMEOUT_S)[DONE]
-
-    def close(self) -> None:
-        """End it and wait for its end: its memory is needed."""
-        self._child.close()
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-
-@contextlib.contextmanager
-def _one_error() -> Iterator[None]:
-    """However a child fails, it is one row of the grid."""
-    try:
-        yield
-    except (MMAEdgeError, ChildDiedError, ChildTimeoutError) as error:
-        raise BackendError(str(error)) from error
+        with self:
+            return self.ask({"finish": True}, TURN_TIMEOUT_S)[DONE]
 
 
 def cache_environment(folder: Path) -> dict[str, str]:
@@ -91,11 +71,7 @@ def cache_environment(folder: Path) -> dict[str, str]:
 
 
 def open_runner(runner: str, precision: str | None, bundle: str | None, checkpoint: str | None) -> Opened:
-    """Load a model for timing.
-
-    Args:
-        runner: one of RUNNERS. precision: as the bundle names it; None takes the backend's best.
-        bundle: folder, None for the embedded default. checkpoint: file for the torch runners.
+    """Load a model for timing by one of RUNNERS; precision None takes the backend's best, bundle None the default one.
 
     Raises:
         MMAEdgeError: it cannot run here, in one line.
@@ -119,7 +95,8 @@ class Cell:
 
     def __init__(self, asked: Message) -> None:
         self._opened = open_runner(asked["runner"], asked["precision"], asked["bundle"], asked["checkpoint"])
-        self._inputs = inputs_of(self._opened.image_size, asked["batch"])
+        # The same random clips for every runner: what they hold makes no difference to a transformer's speed.
+        self._inputs = golden_inputs(INPUT_SEED, self._opened.image_size, asked["batch"])
         names = ("device", "details", "runner", "precision", "flops_per_clip")
         self.facts = {name: getattr(self._opened, name) for name in names}
 
@@ -144,7 +121,7 @@ class Peak:
             self._peak = MatmulPeak(asked["device"])
         except ImportError as error:
             raise DependencyError("torch is not installed", hint='pip install "mma-edge[train]"') from error
-        self.facts = {"device": asked["device"], "details": self._peak.details}
+        self.facts = {"device": asked["device"]}
 
     def turn(self, calls: int) -> Message:
         for _ in range(calls):

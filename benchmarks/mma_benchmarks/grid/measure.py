@@ -46,9 +46,6 @@ class Asked:
     def __str__(self) -> str:
         return f"{self.subject.name}, {self.runner} {self.precision}, batch {self.batch}"
 
-    def refused(self, why: str) -> Refused:
-        return Refused(self.subject.name, self.runner, self.precision, self.batch, why)
-
 
 @dataclass
 class Running:
@@ -62,6 +59,7 @@ class Running:
     durations_ms: list[float] = field(default_factory=list)
     energy_j: float = 0.0
     metered_calls: int = 0
+    last: dict = field(default_factory=dict)  # what its process told at its end
 
     def take_turn(self, turn_s: float) -> None:
         if self.meter:
@@ -97,12 +95,13 @@ class GridRun:
             for cell in asked:
                 self.advance(f"opening {cell}")
                 if opened := self._open(cell):
-                    stack.callback(opened.worker.close)
+                    stack.enter_context(opened.worker)
                     running.append(opened)
-            peaks = [self._open_peak(device) for device in sorted({run.worker.facts["device"] for run in running})]
-            peaks = [worker for worker in peaks if worker]
-            for worker in peaks:
-                stack.callback(worker.close)
+            peaks: list[Worker] = []
+            for device in sorted({run.worker.facts["device"] for run in running}):
+                with contextlib.suppress(BackendError):  # no torch here: the peak stays unknown, and the page says so
+                    worker = Worker({"runner": PEAK, "device": device}, self.environment)
+                    peaks.append(stack.enter_context(worker))
             self._take_turns(running, peaks)
             self._finish(running, peaks)
 
@@ -134,25 +133,25 @@ class GridRun:
                 for precision, (gflops, size) in worker.finish()["peaks"].items():
                     best = self.peaks.get((device, precision), (0.0, 0))
                     self.peaks[device, precision] = max(best, (gflops, size))
-        done: list[tuple[Running, dict]] = []
+        done: list[Running] = []
         for run in running:
             gpu_mib = gpu_memory_mib(run.worker.pid) if run.worker.facts["device"] == "cuda" else None
             try:
-                done.append((run, {**run.worker.finish(), "gpu_memory_mib": gpu_mib}))
+                run.last = {**run.worker.finish(), "gpu_memory_mib": gpu_mib}
+                done.append(run)
             except BackendError as error:
                 self._refuse(run.asked, error.what)
-        by_reference = {run.asked.runner: (run, last) for run, last in done if run.asked.precision == "fp32"}
-        for run, last in done:
-            self._largest_mib = max(self._largest_mib, last["peak_memory_mib"])
-            self.cells.append(self._figures(run, last, by_reference))
+        references = {run.asked.runner: run for run in done if run.asked.precision == "fp32"}
+        for run in done:
+            self._largest_mib = max(self._largest_mib, run.last["peak_memory_mib"])
+            self.cells.append(self._figures(run, references))
 
-    def _figures(self, run: Running, last: dict, by_reference: dict) -> GridCell:
-        facts, summary, asked = run.worker.facts, summarise(run.durations_ms), run.asked
+    def _figures(self, run: Running, references: dict[str, Running]) -> GridCell:
+        facts, summary, asked, last = run.worker.facts, summarise(run.durations_ms), run.asked, run.last
         reference = EAGER_CUDA if facts["device"] == "cuda" else EAGER
-        eager, eager_last = by_reference.get(reference, (None, None))
-        difference = None
-        if eager_last:
-            difference = float(np.abs(np.array(last["logits"]) - np.array(eager_last["logits"])).max())
+        difference = np.nan
+        if eager := references.get(reference):
+            difference = np.abs(np.array(last["logits"]) - np.array(eager.last["logits"])).max()
         return GridCell(
             subject=asked.subject.name,
             # "auto" and an unstated precision have become something definite.
@@ -168,7 +167,7 @@ class GridRun:
             energy_meter=run.meter.name if run.meter else "",
             reference=reference,
             speedup=float(np.median(eager.durations_ms)) / summary.p50 if eager else None,
-            logit_difference=difference if difference is not None and np.isfinite(difference) else None,
+            logit_difference=float(difference) if np.isfinite(difference) else None,
             # Filled in at the end, when the model's work and the machine's peak are known.
             gflops=None,
             peak_share=None,
@@ -182,13 +181,9 @@ class GridRun:
             text = f"not started: {available_mib:.0f} MiB of memory left, the largest cell took {self._largest_mib:.0f}"
             return self._refuse(cell, f"{text}; measure fewer at once")
         subject = cell.subject
-        request = {
-            "runner": cell.runner,
-            "precision": cell.precision,
-            "batch": cell.batch,
-            "bundle": str(subject.bundles.get(cell.precision, subject.any_bundle)),
-            "checkpoint": str(subject.checkpoint) if subject.checkpoint else None,
-        }
+        request = {name: getattr(cell, name) for name in ("runner", "precision", "batch")}
+        request["bundle"] = str(subject.bundles.get(cell.precision, subject.any_bundle))
+        request["checkpoint"] = str(subject.checkpoint) if subject.checkpoint else None
         cold_s = None
         try:
             known = (subject.name, cell.runner, cell.precision)
@@ -205,19 +200,13 @@ class GridRun:
             self.flops[subject.name] = flops
         return Running(cell, worker, cold_s, self._meter(worker.facts["device"]))
 
-    def _open_peak(self, device: str) -> Worker | None:
-        try:
-            return Worker({"runner": PEAK, "device": device}, self.environment)
-        except BackendError:  # no torch here: the peak stays unknown, and the page says so
-            return None
-
     def _meter(self, device: str) -> Meter | None:
         if device not in self._meters:
             self._meters[device] = find_meter(device)
         return self._meters[device]
 
     def _refuse(self, cell: Asked, why: str) -> None:
-        self.refused.append(cell.refused(why))
+        self.refused.append(Refused(cell.subject.name, cell.runner, cell.precision, cell.batch, why))
 
     def results(self, subjects: list[Subject]) -> Grid:
         """All of it, with each speed in GFLOP/s and its share of the peak now that these are known."""

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mma_edge.bundle import golden_inputs
 from mma_edge.precisions import BACKEND_CHOICES, GPU_BACKENDS
 
 EAGER, EAGER_CUDA, COMPILED, COMPILED_CUDA = "eager", "eager-cuda", "compiled", "compiled-cuda"
 TORCH_RUNNERS = (EAGER, EAGER_CUDA, COMPILED, COMPILED_CUDA)
 RUNNERS = (*BACKEND_CHOICES, *TORCH_RUNNERS)
-INPUT_SEED = 1
 
 Call = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """frames uint8 (N, 16, S, S, 3), mel float32 (N, 512, 128) -> logits (N, C); arrays of the processor."""
@@ -21,28 +19,17 @@ Call = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Opened:
-    """A runner ready to be timed.
-
-    Attributes:
-        call: see `Call`. device: "cpu" or "cuda". image_size: side of its frames.
-        details: one line: library, version, device. runner, precision: what really runs.
-        flops_per_clip: of the PyTorch model, None where an engine was opened.
-    """
+    """A runner ready to be timed; runner and precision are what really runs."""
 
     call: Call
-    device: str
+    device: str  # "cpu" or "cuda"
     image_size: int
-    details: str
+    details: str  # one line: library, version, device
     runner: str
     precision: str
-    flops_per_clip: int | None = None
+    flops_per_clip: int | None = None  # of the PyTorch model, None where an engine was opened
 
 
 def device_of(runner: str) -> str:
     """Where a runner is meant to compute: "cuda" or "cpu"."""
     return "cuda" if runner in (*GPU_BACKENDS, EAGER_CUDA, COMPILED_CUDA) else "cpu"
-
-
-def inputs_of(image_size: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same random clips for every runner: what they hold makes no difference to a transformer's speed."""
-    return golden_inputs(INPUT_SEED, image_size, batch)

@@ -72,12 +72,9 @@ def _call(module: torch.nn.Module, device: torch.device, compiled: bool) -> Call
 def _need_native(precision: str) -> None:
     """oneDNN emulates a format that the processor lacks at a thousandth of its speed: a figure of no use."""
     has, flags = instruction_sets(), NATIVE[precision]
-    if has and not any(flag in has for flag in flags):
-        raise BackendError(
-            f"this processor has no {precision} instructions for PyTorch {torch.__version__}",
-            f"one of {', '.join(flags)}",
-            "leave this combination out",
-        )
+    if has and not set(flags) & set(has):
+        what = f"this processor has no {precision} instructions for PyTorch {torch.__version__}"
+        raise BackendError(what, f"one of {', '.join(flags)}", "leave this combination out")
 
 
 def _check_same_model(model: MMADFER, folder: str | None, checkpoint: str) -> None:
@@ -101,8 +98,7 @@ def count_flops(config: MMADFERConfig) -> int:
     # On the meta device nothing is computed; only the shapes are followed.
     with torch.device("meta"):
         model = ContractModel(MMADFER(config)).eval()
-        size = config.image_size
-        frames = torch.empty((1, config.num_frames, size, size, 3), dtype=torch.uint8)
+        frames = torch.empty((1, config.num_frames, config.image_size, config.image_size, 3), dtype=torch.uint8)
         mel = torch.empty((1, NUM_MEL_FRAMES, NUM_MEL_BINS))
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(frames, mel)

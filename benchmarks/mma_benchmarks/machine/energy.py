@@ -7,7 +7,6 @@ there is only a power sensor, it is sampled while the turn runs and integrated.
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import threading
 import time
@@ -87,75 +86,65 @@ Meter = CounterMeter | PowerMeter
 
 def find_meter(device: str) -> Meter | None:
     """The meter for work on "cpu" or "cuda"; None where nothing can be read."""
-    board = jetson_meter()
-    if board is not None:  # processor and GPU share one chip, and its sensor measures the whole board
-        return board
-    return nvml_meter() or smi_meter() if device == "cuda" else rapl_meter()
+    # On a Jetson processor and GPU share one chip, and its sensor measures the whole board.
+    return jetson_meter() or (nvml_meter() or smi_meter() if device == "cuda" else rapl_meter())
 
 
 def rapl_meter(root: Path = RAPL) -> CounterMeter | None:
     """All processor packages together; readable by root alone on most systems."""
-    packages = []
-    for folder in sorted(root.glob("*-rapl:*")):
-        # "intel-rapl:0" is a package, "intel-rapl:0:1" a part of it.
-        if folder.name.count(":") == 1 and read_text(folder / "name").startswith("package"):
-            packages.append(folder)
+    # "intel-rapl:0" is a package, "intel-rapl:0:1" a part of it.
+    zones = [folder for folder in sorted(root.glob("*-rapl:*")) if folder.name.count(":") == 1]
+    packages = [folder for folder in zones if read_text(folder / "name").startswith("package")]
     with suppress(OSError, ValueError):
-        wraps = [_read_micro(folder / "max_energy_range_uj") for folder in packages]
+        wraps = [_read(folder / "max_energy_range_uj", 1e6) for folder in packages]
         meter = CounterMeter(
             "RAPL, " + " and ".join(read_text(folder / "name").strip() for folder in packages),
-            lambda: sum(_read_micro(folder / "energy_uj") for folder in packages),
+            lambda: sum(_read(folder / "energy_uj", 1e6) for folder in packages),
             # With several packages the sum does not say which of them started again from 0.
             wraps[0] if len(packages) == 1 else 0.0,
         )
-        if packages and meter.read_j() > 0:
-            return meter
+        return meter if packages and meter.read_j() > 0 else None
     return None
 
 
 def jetson_meter(root: Path = HWMON) -> PowerMeter | None:
     """The rail of the whole board from its INA sensors, else from tegrastats; None on other boards."""
-    rails: dict[str, Path] = {}
+    rails: dict[str, tuple[Path, str]] = {}  # name -> folder and channel
     for folder in sorted(root.glob("hwmon*")):
         if read_text(folder / "name").startswith("ina"):
             for label in sorted(folder.glob("in*_label")):
-                rails[read_text(label).strip()] = folder / label.name.removesuffix("_label")
-    for rail in WHOLE_BOARD:
-        if rail in rails:
-            channel = rails[rail].name.removeprefix("in")
-            volts, amperes = rails[rail].with_name(f"in{channel}_input"), rails[rail].with_name(f"curr{channel}_input")
-            with suppress(OSError, ValueError):
-                meter = PowerMeter(f"INA sensor, {rail}", lambda v=volts, a=amperes: _read_milli(v) * _read_milli(a))
-                if meter.read_w() > 0:
-                    return meter
+                rails[read_text(label).strip()] = folder, label.name[len("in") : -len("_label")]
+    for rail in filter(rails.get, WHOLE_BOARD):
+        folder, channel = rails[rail]
+        volts, amperes = folder / f"in{channel}_input", folder / f"curr{channel}_input"
+        with suppress(OSError, ValueError):
+            meter = PowerMeter(f"INA sensor, {rail}", lambda v=volts, a=amperes: _read(v, 1e3) * _read(a, 1e3))
+            if meter.read_w() > 0:
+                return meter
     return tegrastats_meter()
 
 
 def tegrastats_meter() -> PowerMeter | None:
     """The board's rail, from the lines that a `tegrastats` of our own prints."""
-    if not shutil.which("tegrastats"):
-        return None
+    command = ["tegrastats", "--interval", "100"]
     try:
-        process = subprocess.Popen(
-            ["tegrastats", "--interval", "100"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-    except OSError:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    except OSError:  # no Jetson
         return None
-    latest: list[float] = []
-    rails: list[str] = []
+    latest: list[tuple[str, float]] = []
     told = threading.Event()
 
     def follow() -> None:
         for line in process.stdout:
             if found := parse_tegrastats(line):
-                rails[:], latest[:] = [found[0]], [found[1]]
+                latest[:] = [found]
                 told.set()
 
     threading.Thread(target=follow, daemon=True).start()
     if not told.wait(SENSOR_S):
         process.kill()
         return None
-    return PowerMeter(f"tegrastats, {rails[0]}", lambda: latest[0], close=process.kill)
+    return PowerMeter(f"tegrastats, {latest[0][0]}", lambda: latest[0][1], close=process.kill)
 
 
 def parse_tegrastats(line: str) -> tuple[str, float] | None:
@@ -170,15 +159,12 @@ def nvml_meter() -> Meter | None:
         import pynvml
     except ImportError:
         return None
-    try:
+    with suppress(pynvml.NVMLError):
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-    except pynvml.NVMLError:
-        return None
-    with suppress(pynvml.NVMLError):
-        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-        return CounterMeter("NVML energy, GPU 0", lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000)
-    with suppress(pynvml.NVMLError):
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+            return CounterMeter("NVML energy, GPU 0", lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000)
         pynvml.nvmlDeviceGetPowerUsage(handle)
         return PowerMeter("NVML power, GPU 0", lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000)
     return None
@@ -196,9 +182,6 @@ def smi_meter() -> PowerMeter | None:
         return None
 
 
-def _read_milli(path: Path) -> float:
-    return int(path.read_text()) / 1e3
-
-
-def _read_micro(path: Path) -> float:
-    return int(path.read_text()) / 1e6
+def _read(path: Path, per_unit: float) -> float:
+    """Of a file in thousandths or millionths of a unit."""
+    return int(path.read_text()) / per_unit

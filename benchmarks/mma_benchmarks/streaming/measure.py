@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -41,15 +42,10 @@ MAX_AGES_S = (0.0, 1.0, 2.0, INF)
 
 @dataclass(frozen=True)
 class StreamingOptions:
-    """What to measure.
+    """What to measure."""
 
-    Attributes:
-        sources: "sample" or media files.
-        repeat: passes over each clip.
-    """
-
-    sources: tuple[str, ...] = ("sample",)
-    repeat: int = 3
+    sources: tuple[str, ...] = ("sample",)  # or media files
+    repeat: int = 3  # passes over each clip
 
     def __post_init__(self) -> None:
         if self.repeat < 1:
@@ -87,21 +83,8 @@ class Way:
         )
 
 
-class Whole:
-    """The whole graph, called as a Streamer is."""
-
-    def __init__(self, recognizer: Recognizer) -> None:
-        self.engine = recognizer.engine
-
-    def __call__(self, clip: Clip) -> np.ndarray:
-        return full_logits(self.engine, clip)
-
-
 def measure_streaming(
-    bundle: str | os.PathLike | None,
-    options: StreamingOptions,
-    command: str,
-    advance: Advance = lambda step: None,
+    bundle: str | os.PathLike | None, options: StreamingOptions, command: str, advance: Advance = lambda step: None
 ) -> Result:
     """Run the benchmark on the folder of a bundle with streaming graphs, None for the embedded default model.
 
@@ -128,11 +111,10 @@ def measure_streaming(
                 group = [way for way in ways if way.hop_s == SHORTEST_HOP_S * stride]
                 run_in_turns(group, every(clips, stride), first_run=number == 0)
     if not all(way.update_ms for way in ways):
-        raise SourceError(
-            "no face was seen for longer than a window and a hop", "clips of some seconds", "try --source sample"
-        )
+        what = "no face was seen for longer than a window and a hop"
+        raise SourceError(what, "clips of some seconds", "try --source sample")
     full_ms = {way.hop_s: float(np.mean(way.update_ms)) for way in ways if way.mode == "full"}
-    max_ages_s = [bound_of(age_s) for age_s in MAX_AGES_S]
+    max_ages_s = list(map(bound_of, MAX_AGES_S))
     results = Streaming(
         StreamingSettings(StreamOptions().window_s, options.repeat, sorted(full_ms), max_ages_s),
         sources,
@@ -146,14 +128,11 @@ def measure_streaming(
 def ways_of(recognizer: Recognizer, exact: StreamingGraphs, rolling: StreamingGraphs | None, hop_s: float) -> list[Way]:
     """The whole graph, exact, and rolling at each of MAX_AGES_S where the bundle has it."""
     ways = [
-        Way("full", hop_s, None, lambda: Whole(recognizer)),
-        Way("exact", hop_s, None, lambda: Streamer(exact, "exact")),
+        Way("full", hop_s, None, lambda: partial(full_logits, recognizer.engine)),
+        Way("exact", hop_s, None, partial(Streamer, exact, "exact")),
     ]
-    if rolling is not None:
-        ways += [
-            Way("rolling", hop_s, bound_of(age_s), lambda age_s=age_s: Streamer(rolling, "rolling", age_s))
-            for age_s in MAX_AGES_S
-        ]
+    for age_s in MAX_AGES_S if rolling else ():
+        ways.append(Way("rolling", hop_s, bound_of(age_s), partial(Streamer, rolling, "rolling", age_s)))
     return ways
 
 

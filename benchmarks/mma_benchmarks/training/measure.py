@@ -24,18 +24,12 @@ CHILD_TIMEOUT_S = 3600
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to train: "plain", or PRECISION[+microN][+checkpoint].
-
-    Attributes:
-        precision: as mma-train --precision; "plain" is a loop without any of our options.
-        micro_batch: clips per forward pass, 0 for the whole batch.
-        checkpoint: activation checkpointing.
-    """
+    """One way to train: "plain", or PRECISION[+microN][+checkpoint]."""
 
     name: str
-    precision: str
-    micro_batch: int = 0
-    checkpoint: bool = False
+    precision: str  # as mma-train --precision; "plain" is a loop without any of our options
+    micro_batch: int = 0  # clips per forward pass, 0 for the whole batch
+    checkpoint: bool = False  # activation checkpointing
 
     @classmethod
     def parse(cls, name: str) -> Setting:
@@ -44,9 +38,8 @@ class Setting:
         checkpoint = "checkpoint" in extras
         known = precision in PRECISIONS or (precision == PLAIN and not extras)
         if not known or len(micro) > 1 or len(micro) + checkpoint != len(extras):
-            raise UsageError(
-                f"setting {name}", "plain, or fp32, bf16, fp16 or int8 with +microN and +checkpoint", "e.g. int8+micro1"
-            )
+            expected = "plain, or fp32, bf16, fp16 or int8 with +microN and +checkpoint"
+            raise UsageError(f"setting {name}", expected, "e.g. int8+micro1")
         return cls(name, precision, micro[0] if micro else 0, checkpoint)
 
     def describe(self) -> str:
@@ -60,26 +53,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What to measure.
-
-    Attributes:
-        model, image_size: architecture; size None is the model's own, 112 for vit-b.
-        batch_size: clips per step of the optimiser.
-        steps, warmup: counted steps of each process, and those before them.
-        rounds: processes per setting.
-        settings: see `Setting`; () for those that suit the device, "plain" is always among them.
-        device: "auto", "cpu" or a CUDA device. threads: of a processor, 0 for PyTorch's choice.
-    """
+    """What to measure."""
 
     model: str = "vit-b"
-    image_size: int | None = None
-    batch_size: int = 8
-    steps: int = 3
-    warmup: int = 1
-    rounds: int = 2
-    settings: tuple[str, ...] = ()
-    device: str = "auto"
-    threads: int = 0
+    image_size: int | None = None  # None: the model's own, 112 for vit-b
+    batch_size: int = 8  # clips per step of the optimiser
+    steps: int = 3  # counted steps of each process
+    warmup: int = 1  # steps before them
+    rounds: int = 2  # processes per setting
+    settings: tuple[str, ...] = ()  # see `Setting`; (): what suits the device; "plain" is always among them
+    device: str = "auto"  # or "cpu" or a CUDA device
+    threads: int = 0  # of a processor, 0 for PyTorch's choice
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("steps", 1), ("warmup", 0), ("rounds", 1), ("threads", 0)):
