@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -39,38 +40,31 @@ def stage_bars(parts: Mapping[str, Part]) -> str:
     bars = axes.barh(names, shares, color=[GREY if name == "other" else BLUE for name in names])
     texts = [f"{100 * part.share:.1f} %   {part.per_run_ms:.0f} ms" for part in parts.values()]
     axes.bar_label(bars, texts, padding=4)
-    # Room for the text beside the longest bar.
-    axes.set(
-        xlabel="share of the clip's wall time (%); beside the bars also in ms per run", xlim=(0, 1.28 * max(shares))
-    )
+    axes.set_xlabel("share of the clip's wall time (%); beside the bars also in ms per run")
+    axes.set_xlim(0, 1.28 * max(shares))  # room for the text beside the longest bar
     return _svg(axes)
 
 
 @matplotlib.rc_context(STYLE)
 def latency_boxes(rows: Mapping[str, Summary]) -> str:
-    """One box per row on a logarithmic axis: p25 to p75, median, whiskers p5 and p95, points p99 and maximum.
-
-    Args:
-        rows: label -> milliseconds.
-    """
-    column = {
-        key: np.array([getattr(row, key) for row in rows.values()])
+    """One box per label, ms on a logarithmic axis: p25 to p75, median, whiskers p5 and p95, points p99 and maximum."""
+    p5, p25, p50, p75, p95, p99, slowest = (
+        np.array([getattr(row, key) for row in rows.values()])
         for key in ("p5", "p25", "p50", "p75", "p95", "p99", "max")
-    }
+    )
     heights = np.arange(1, len(rows) + 1)
     axes = _axes(0.9 + 0.5 * len(rows))
-    axes.hlines(heights, column["p5"], column["p95"], color=BLUE, linewidth=1.5, zorder=1)
-    axes.scatter([*column["p5"], *column["p95"]], [*heights, *heights], marker="|", s=70, color=BLUE)
-    axes.barh(heights, column["p75"] - column["p25"], 0.5, column["p25"], color=PALE_BLUE, edgecolor=BLUE)
-    axes.vlines(column["p50"], heights - 0.25, heights + 0.25, color=DARK_BLUE, linewidth=2.5)
-    slow = [*column["p99"], *column["max"]]
-    axes.scatter(slow, [*heights, *heights], s=18, facecolors="none", edgecolors=ORANGE)
+    axes.hlines(heights, p5, p95, color=BLUE, linewidth=1.5, zorder=1)
+    axes.scatter([*p5, *p95], [*heights, *heights], marker="|", s=70, color=BLUE)
+    axes.barh(heights, p75 - p25, 0.5, p25, color=PALE_BLUE, edgecolor=BLUE)
+    axes.vlines(p50, heights - 0.25, heights + 0.25, color=DARK_BLUE, linewidth=2.5)
+    axes.scatter([*p99, *slowest], [*heights, *heights], s=18, facecolors="none", edgecolors=ORANGE)
     axes.set_xscale("log")
     axes.set_yticks(heights, list(rows))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    for height, row in enumerate(rows.values(), 1):
-        place = {"xy": (1.01, height), "xycoords": ("axes fraction", "data"), "va": "center"}
-        axes.annotate(f"p50 {row.p50:.3g}   p95 {row.p95:.3g}", **place)
+    for height, row in zip(heights, rows.values(), strict=True):
+        text, place = f"p50 {row.p50:.3g}   p95 {row.p95:.3g}", ("axes fraction", "data")
+        axes.annotate(text, (1.01, height), xycoords=place, va="center")
     axes.set_xlabel("ms per call, logarithmic")
     return _svg(axes)
 
@@ -81,13 +75,10 @@ def condition_bars(conditions: Sequence[Condition]) -> str:
     places = np.arange(len(conditions))
     axes = _axes(1.1 + 0.62 * len(conditions))
     colours = [CONDITION_COLOURS.get(entry.condition, GREY) for entry in conditions]
-    for offset, name, alpha, shares in (
-        (-0.19, "UAR", 1.0, [entry.uar for entry in conditions]),
-        (0.19, "WAR", 0.5, [entry.war for entry in conditions]),
-    ):
-        values = [100 * (share or 0.0) for share in shares]
+    for offset, key, alpha in ((-0.19, "uar", 1.0), (0.19, "war", 0.5)):
+        values = [100 * (getattr(entry, key) or 0.0) for entry in conditions]
         bars = axes.barh(places + offset, values, 0.36, color=colours, alpha=alpha)
-        axes.bar_label(bars, [f"{name} {value:.1f}" for value in values], padding=4)
+        axes.bar_label(bars, [f"{key.upper()} {value:.1f}" for value in values], padding=4)
     num_classes = len(conditions[0].recall)  # guessing finds 1 in C of every class, also of a rare one
     axes.axvline(100 / num_classes, color="#555", linewidth=1, linestyle="--")
     axes.set_yticks(places, [entry.name for entry in conditions])
@@ -109,15 +100,13 @@ def confusion(entry: Condition, labels: Sequence[str]) -> str:
 def speed_bars(cells: Sequence[GridCell]) -> str:
     """Median milliseconds per call, one bar each, the fastest on top; a line to p95, the ratio to eager beside it."""
     cells = sorted(cells, key=lambda cell: cell.call_ms.p50)
-    medians = np.array([cell.call_ms.p50 for cell in cells])
-    slow = np.array([cell.call_ms.p95 for cell in cells])
+    medians, slow = np.array([(cell.call_ms.p50, cell.call_ms.p95) for cell in cells]).T
     axes = _axes(0.9 + 0.42 * len(cells))
     places = np.arange(len(cells))
     axes.barh(places, medians, color=[PRECISION_COLOURS.get(cell.precision, GREY) for cell in cells])
     axes.hlines(places, medians, slow, color="#0a0b0c", linewidth=1)
     for place, cell in zip(places, cells, strict=True):
-        text = f"{cell.call_ms.p50:.3g} ms"
-        text += "" if cell.speedup is None else f"   {cell.speedup:.2f} x eager"
+        text = f"{cell.call_ms.p50:.3g} ms" + ("" if cell.speedup is None else f"   {cell.speedup:.2f} x eager")
         axes.annotate(text, (slow[place], place), xytext=(6, 0), textcoords="offset points", va="center")
     axes.set_yticks(places, [f"{cell.runner} {cell.precision}" for cell in cells])
     # Room for the text beside the longest bar.
@@ -127,24 +116,18 @@ def speed_bars(cells: Sequence[GridCell]) -> str:
 
 @matplotlib.rc_context(STYLE)
 def accuracy_against_latency(points: Sequence[Point], what: str) -> str:
-    """Share of right answers over milliseconds per clip (logarithmic): up and to the left is better.
+    """Share of right answers (of `what`) over milliseconds per clip (logarithmic): up and to the left is better.
 
-    Args:
-        points: one marker per model, one colour per precision. what: what the share is of, for the axis.
+    One marker per model, one colour per precision.
     """
     models = list(dict.fromkeys(point.model for point in points))
     axes = _axes(4.6)
     shares = 100 * np.array([point.share for point in points])
-    for index, model in enumerate(models):
+    for model, marker in zip(models, cycle(MARKERS), strict=False):
         own = [point for point in points if point.model == model]
-        axes.scatter(
-            [point.ms for point in own],
-            [100 * point.share for point in own],
-            marker=MARKERS[index % len(MARKERS)],
-            color=[PRECISION_COLOURS.get(point.precision, GREY) for point in own],
-            s=60,
-            label=model,
-        )
+        places = [point.ms for point in own], [100 * point.share for point in own]
+        colours = [PRECISION_COLOURS.get(point.precision, GREY) for point in own]
+        axes.scatter(*places, marker=marker, color=colours, s=60, label=model)
     for point, shift in zip(points, _shifts(points), strict=True):
         place = (point.ms, 100 * point.share)
         axes.annotate(point.name, place, xytext=(8, 4 + shift), textcoords="offset points", fontsize=9)
@@ -178,11 +161,11 @@ def _svg(axes: plt.Axes, grid: str = "x") -> str:
 def _shifts(points: Sequence[Point]) -> list[int]:
     """Points upwards for each name, so that names of points at about the same place stand above one another."""
     shifts: list[int] = []
-    for index, point in enumerate(points):
+    for point in points:
         near = [
-            shifts[other]
-            for other in range(index)
-            if abs(np.log(points[other].ms / point.ms)) < 0.35 and abs(points[other].share - point.share) < 0.02
+            shift
+            for other, shift in zip(points, shifts, strict=False)
+            if abs(np.log(other.ms / point.ms)) < 0.35 and abs(other.share - point.share) < 0.02
         ]
-        shifts.append(max(near) + LABEL_STEP if near else 0)
+        shifts.append(max(near, default=-LABEL_STEP) + LABEL_STEP)
     return shifts

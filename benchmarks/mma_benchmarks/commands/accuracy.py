@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import TimeRemainingColumn
 
 from mma_benchmarks.commands.support import add_bundles, add_output, finish, results_folder, unique
 from mma_edge.commands.support import progress, say
@@ -46,8 +46,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         precisions=unique(args.precision),
     )
     folder = results_folder(args.output)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with progress(console, *columns) as bars:
+    with progress(console, TimeRemainingColumn()) as bars:
         tasks: dict[str, int] = {}
 
         def advance(name: str, done: int, total: int) -> None:

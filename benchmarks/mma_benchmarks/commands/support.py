@@ -20,19 +20,12 @@ from mma_trainer.report.page import to_rich
 
 def add_bundles(parser: argparse.ArgumentParser) -> None:
     """The options that more than one of each makes a grid of."""
-    parser.add_argument(
-        "bundle", nargs="*", type=Path, metavar="BUNDLE", help="folders of bundles (default: the embedded model)"
-    )
-    parser.add_argument(
-        "--backend", nargs="+", default=["auto"], metavar="B", help="auto, tensorrt, cuda, openvino, cpu; one or more"
-    )
-    parser.add_argument(
-        "--precision",
-        nargs="+",
-        default=[],
-        metavar="P",
-        help="of the bundle, one or more (default: its best; a grid: all)",
-    )
+    bundles = "folders of bundles (default: the embedded model)"
+    parser.add_argument("bundle", nargs="*", type=Path, metavar="BUNDLE", help=bundles)
+    backends = "auto, tensorrt, cuda, openvino, cpu; one or more"
+    parser.add_argument("--backend", nargs="+", default=["auto"], metavar="B", help=backends)
+    precisions = "of the bundle, one or more (default: its best; a grid: all)"
+    parser.add_argument("--precision", nargs="+", default=[], metavar="P", help=precisions)
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

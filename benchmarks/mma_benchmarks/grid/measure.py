@@ -110,7 +110,8 @@ class GridRun:
         for number in range(self.options.rounds + 1):
             self.advance(f"round {number} of {self.options.rounds}" if number else "warming up")
             # Another cell begins each round: none always computes on a chip that the same other one has just heated.
-            for run in [*running[number % max(1, len(running)) :], *running[: number % max(1, len(running))]]:
+            first = number % max(1, len(running))
+            for run in [*running[first:], *running[:first]]:
                 try:
                     run.take_turn(self.options.turn_s)
                 except BackendError as error:

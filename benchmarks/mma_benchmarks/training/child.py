@@ -90,10 +90,6 @@ def train_ours(model: ContractModel, clips: TimedClips, device: torch.device, se
         Run(model, config, recipe, clips, Path(folder), {}, Console(quiet=True), device, execution).fit(resume=False)
 
 
-def peak_mib(device: torch.device) -> float:
-    return torch.cuda.max_memory_allocated(device) / MIB if device.type == "cuda" else peak_memory_mib()
-
-
 def measure(asked: dict, tell: Tell) -> dict:
     """Train some steps of one setting: their durations, the memory, and the loss afterwards."""
     setting, options, device = Setting(**asked["setting"]), asked["options"], torch.device(asked["device"])
@@ -105,6 +101,7 @@ def measure(asked: dict, tell: Tell) -> dict:
     torch.manual_seed(SEED)
     model = ContractModel(MMADFER(config))
     clips = TimedClips(config, options["batch_size"], options["warmup"] + options["steps"], device)
+    is_cuda = device.type == "cuda"
     with contextlib.suppress(EnoughError):
         if setting.name == PLAIN:
             train_plainly(model, clips, device)
@@ -113,11 +110,11 @@ def measure(asked: dict, tell: Tell) -> dict:
     return {
         "step_s": clips.wall_s[options["warmup"] :],
         "cpu_s": clips.cpu_s[options["warmup"] :],
-        "peak_memory_mib": peak_mib(device),
+        "peak_memory_mib": torch.cuda.max_memory_allocated(device) / MIB if is_cuda else peak_memory_mib(),
         "image_size": config.image_size,
         "labels": list(config.labels),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(device) if is_cuda else "cpu",
         "parameters": sum(p.numel() for p in model.parameters()),
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "torch": torch.__version__,
