@@ -30,8 +30,6 @@ Advance = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Machine:
-    """load_average: over one minute, before the first run."""
-
     name: str
     cpu: str
     cores_logical: int
@@ -42,7 +40,7 @@ class Machine:
     python: str
     libraries: dict[str, str]
     gpus: list[str]
-    load_average: float
+    load_average: float  # over one minute, before the first run
 
 
 @dataclass(frozen=True)

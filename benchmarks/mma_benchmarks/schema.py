@@ -56,19 +56,17 @@ class LatencySettings:
 
 @dataclass(frozen=True)
 class Startup:
-    """Importing the libraries; opening the bundle (hashes, session, self-test); opening source and detector."""
-
-    import_s: float
-    load_s: float
-    open_s: float
+    import_s: float  # of the libraries
+    load_s: float  # of the bundle: hashes, session, self-test
+    open_s: float  # of source and detector
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One run over the whole clip. real_time_factor: seconds of media per second of wall time."""
+    """One run over the whole clip."""
 
     wall_s: float
-    real_time_factor: float
+    real_time_factor: float  # seconds of media per second of wall time
     frames: int
     frames_per_s: float
     answers: int
@@ -84,9 +82,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Stage(Part):
-    """per_call_ms: one value per call, all runs together."""
-
-    per_call_ms: Summary
+    per_call_ms: Summary  # one value per call, all runs together
 
 
 @dataclass(frozen=True)
@@ -111,21 +107,18 @@ class AccuracySettings:
 
 @dataclass(frozen=True)
 class Condition:
-    """One set with what the model was given of it: "video and audio", "video only" or "audio only".
-
-    loss: mean negative log-likelihood, nats. confusion: clips, rows true, columns predicted.
-    """
+    """One set with what the model was given of it."""
 
     set: str
-    condition: str
+    condition: str  # "video and audio", "video only" or "audio only"
     description: str
     num_clips: int
     uar: float | None
     war: float | None
-    loss: float | None
+    loss: float | None  # mean negative log-likelihood, nats
     ece: float | None
     recall: list[float | None]
-    confusion: list[list[int]]
+    confusion: list[list[int]]  # clips, rows true, columns predicted
     predict_s: float
 
     @property
@@ -209,11 +202,9 @@ class Training:
 
 @dataclass(frozen=True)
 class GridSettings:
-    """turn_s: how long a turn of a cell aims to take. uncounted_calls: before those that count, in each turn."""
-
     rounds: int
-    turn_s: float
-    uncounted_calls: int
+    turn_s: float  # how long a turn of a cell aims to take
+    uncounted_calls: int  # before those that count, in each turn
 
 
 @dataclass(frozen=True)
@@ -240,13 +231,7 @@ class MatmulSpeed:
 
 @dataclass(frozen=True)
 class GridCell:
-    """One model, backend, precision and batch.
-
-    call_ms: of `batch` clips, arrays of the processor in and out. load_cold_s: the first opening, with empty caches;
-    None where nothing is cached, or the caches were full. peak_memory_mib: resident, of the process that was timed.
-    reference: the runner that speedup and logit_difference (largest absolute, same clips) are against. peak_share: of
-    the fastest matrix product at this precision and device.
-    """
+    """One model, backend, precision and batch."""
 
     subject: str
     runner: str
@@ -254,19 +239,19 @@ class GridCell:
     batch: int
     device: str
     details: str
-    call_ms: Summary
+    call_ms: Summary  # of `batch` clips, arrays of the processor in and out
     clips_per_s: float
-    load_cold_s: float | None
+    load_cold_s: float | None  # the first opening, with empty caches; None where nothing is cached or they were full
     load_warm_s: float
-    peak_memory_mib: float
+    peak_memory_mib: float  # resident, of the process that was timed
     gpu_memory_mib: float | None
     energy_j_per_clip: float | None
     energy_meter: str
-    reference: str
+    reference: str  # the runner that speedup and logit_difference are against
     speedup: float | None
-    logit_difference: float | None
+    logit_difference: float | None  # largest absolute, on the same clips
     gflops: float | None
-    peak_share: float | None
+    peak_share: float | None  # of the fastest matrix product at this precision and device
 
 
 @dataclass(frozen=True)
@@ -280,20 +265,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class StreamingSettings:
-    """max_ages_s: of rolling, None is without a bound."""
-
     window_s: float
     repeat: int
     hops_s: list[float]
-    max_ages_s: list[float | None]
+    max_ages_s: list[float | None]  # of rolling, None is without a bound
 
 
 @dataclass(frozen=True)
 class StreamingSource:
-    """windows: with a face, at the shortest hop."""
-
     name: str
-    windows: int
+    windows: int  # with a face, at the shortest hop
 
 
 @dataclass(frozen=True)
@@ -308,36 +289,26 @@ class WindowAgreement:
 
 @dataclass(frozen=True)
 class StreamingWay(WindowAgreement):
-    """One way of computing at one hop; agreement is with the whole graph on the same frames, all updates.
+    """One way of computing at one hop; agreement is with the whole graph on the same frames, all updates."""
 
-    mode: "full", "exact" or "rolling". max_age_s: of rolling, None is without a bound. update_ms: of updates one window
-    and one hop after the face appeared, and later: before, most frames are new. speedup: of mean times, over full.
-    stem_frames, layer_frames: mean per update.
-    """
-
-    mode: str
+    mode: str  # "full", "exact" or "rolling"
     hop_s: float
-    max_age_s: float | None
-    update_ms: Summary
+    max_age_s: float | None  # of rolling, None is without a bound
+    update_ms: Summary  # from one window and one hop after the face appeared: before, most frames are new
     updates_per_s: float
-    speedup: float
-    stem_frames: float
+    speedup: float  # mean time of full / mean time of this
+    stem_frames: float  # mean per update, as layer_frames
     layer_frames: float
     max_abs_logit_difference: float
 
 
 @dataclass(frozen=True)
 class Streaming:
-    """ways: one entry per hop and way of computing. refused: why the bundle does not offer rolling.
-
-    sampling: the grid's frames beside those of `frame_indices`, both through the whole graph, at the default hop.
-    """
-
     settings: StreamingSettings
     sources: list[StreamingSource]
-    ways: list[StreamingWay]
-    sampling: WindowAgreement
-    refused: str | None
+    ways: list[StreamingWay]  # one entry per hop and way of computing
+    sampling: WindowAgreement  # the grid's frames beside those of `frame_indices`, whole graph, at the default hop
+    refused: str | None  # why the bundle does not offer rolling
 
 
 RESULTS: dict[str, type] = {

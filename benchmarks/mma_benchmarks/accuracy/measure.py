@@ -31,7 +31,7 @@ from mma_trainer.evaluation.predict import answers_of
 from mma_trainer.evaluation.sets import SETS, EvalSet, open_set
 from mma_trainer.labels import DFEW_LABELS
 
-Advance = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 """Takes what is being measured, clips done and clips in all."""
 MAX_WHY = 400
 """Characters of the reason why a cell could not run."""
@@ -65,7 +65,7 @@ class AccuracyOptions:
         return any(len(values) > 1 for values in (self.bundles, self.backends, self.precisions))
 
 
-def measure_accuracy(options: AccuracyOptions, command: str, advance: Advance = lambda *step: None) -> Result:
+def measure_accuracy(options: AccuracyOptions, command: str, advance: Progress = lambda *step: None) -> Result:
     """Run the benchmark; `advance` is told of every batch.
 
     Raises:
@@ -93,7 +93,7 @@ def measure_accuracy(options: AccuracyOptions, command: str, advance: Advance = 
 
 
 def measure_cell(
-    folder: str | os.PathLike | None, backend: str, precision: str | None, options: AccuracyOptions, advance: Advance
+    folder: str | os.PathLike | None, backend: str, precision: str | None, options: AccuracyOptions, advance: Progress
 ) -> tuple[Model, list[Condition]]:
     """One bundle, backend and precision: what ran, and its figures on each set."""
     recognizer = mma_edge.load(folder, backend, precision)
@@ -122,7 +122,7 @@ def conditions_of(name: str, clips: EvalSet) -> list[tuple[str, EvalSet]]:
 
 
 def _evaluate(
-    recognizer: Recognizer, clips: EvalSet, batch: int, advance: Advance, names: tuple[str, str, str]
+    recognizer: Recognizer, clips: EvalSet, batch: int, advance: Progress, names: tuple[str, str, str]
 ) -> Condition:
     """The figures of one condition; NaN, such as the recall of a class without clips, becomes None for JSON."""
     classes, total = len(recognizer.labels), len(clips.labels)
@@ -141,7 +141,7 @@ def _evaluate(
 
 
 def _measure_in_child(
-    subject: Subject, runner: str, precision: str, options: AccuracyOptions, advance: Advance
+    subject: Subject, runner: str, precision: str, options: AccuracyOptions, advance: Progress
 ) -> AccuracyCell:
     """`measure_cell` in a process of its own.
 
