@@ -250,8 +250,8 @@ class GridCell:
     reference: str  # the runner that speedup and logit_difference are against
     speedup: float | None
     logit_difference: float | None  # largest absolute, on the same clips
-    gflops: float | None
-    peak_share: float | None  # of the fastest matrix product at this precision and device
+    gflops: float | None = None
+    peak_share: float | None = None  # of the fastest matrix product at this precision and device
 
 
 @dataclass(frozen=True)

@@ -169,9 +169,6 @@ class GridRun:
             reference=reference,
             speedup=float(np.median(eager.durations_ms)) / summary.p50 if eager else None,
             logit_difference=float(difference) if np.isfinite(difference) else None,
-            # Filled in at the end, when the model's work and the machine's peak are known.
-            gflops=None,
-            peak_share=None,
         )
 
     def _open(self, cell: Asked) -> Running | None:
