@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mma_edge.errors import OutputError
@@ -28,6 +30,59 @@ def replaced(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             aside.unlink()
+
+
+@contextlib.contextmanager
+def replaced_folders(targets: Sequence[Path], beside: Path, hint: str) -> Iterator[list[Path]]:
+    """New folders, one for each of `targets`, that take their places when the block ends well: all of them or none.
+
+    They are made next to `beside`, on the same disk: whoever looks at a target sees the old folder or the whole new
+    one, and nothing is left behind where the block or a move fails.
+
+    Args:
+        targets: folders of one parent, which is made if it is not there.
+        beside: what is written, for the message.
+        hint: what to do where the disk is full or may not be written to.
+
+    Raises:
+        OutputError: for any OSError of the block or of the moves.
+    """
+    work = None
+    try:
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{beside.name}-", dir=beside.parent))
+        places = [work / target.name for target in targets]
+        for place in places:
+            place.mkdir()
+            place.chmod(0o755)  # for others to read, whatever the umask
+        yield places
+        _put_in_place(places, targets)
+    except OSError as error:
+        raise OutputError(f"cannot write {beside}: {error.strerror or error}", hint=hint) from error
+    finally:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _put_in_place(places: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Move every folder to its target; if one cannot be moved, all that were go back."""
+    undo: list[tuple[Path, Path]] = []
+    parent = targets[0].parent
+    made_parent = not parent.exists()
+    parent.mkdir(exist_ok=True)
+    try:
+        for place, target in zip(places, targets, strict=True):
+            old = place.with_name(f"{place.name}.replaced")
+            for source, to in ((target, old), (place, target)):
+                if source.exists():
+                    os.replace(source, to)
+                    undo.append((to, source))
+    except OSError:
+        for moved, source in reversed(undo):
+            os.replace(moved, source)
+        if made_parent:
+            parent.rmdir()
+        raise
 
 
 def to_json(value: object) -> str:

@@ -177,7 +177,7 @@ def test_an_existing_bundle_outlives_a_failed_export(
     tiny_checkpoint: Path, traced: None, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {p.name: p.read_bytes() for p in bundle_copy.iterdir()}
-    monkeypatch.setattr("mma_export.parity.reference_logits", lambda model, seed, clips: np.float32(9))
+    monkeypatch.setattr("mma_export.parity.reference_logits", lambda model, seed, clips: np.full((clips, 3), 9.0))
     with pytest.raises(ParityError):
         write(tiny_checkpoint, bundle_copy, overwrite=True)
     assert {p.name: p.read_bytes() for p in bundle_copy.iterdir()} == before

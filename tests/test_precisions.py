@@ -18,7 +18,7 @@ from mma_edge.errors import BackendError, DataError, ParityError, UsageError
 from mma_export.cli import main
 from mma_export.precision.clips import RealClips, folder_clips, logits_of
 from mma_export.precision.gate import MIN_LABELLED, compare
-from mma_export.precision.half import HalfOptions, as_openvino, half_tensor, half_tensors, options_of, rounded, to_half
+from mma_export.precision.half import FORMATS, HalfOptions, as_openvino, half_tensors, options_of, rounded, to_half
 from mma_export.precision.sites import Largest, check_overflow, find_sites, largest_value
 from mma_export.precision.write import GateOptions
 from mma_export.weights import weight_files
@@ -112,10 +112,13 @@ def test_rounding_imitated_in_float32_is_as_large_as_the_rounding(
 
 def test_bfloat16_bits_are_those_of_the_format() -> None:
     values = np.array([1.0, 1.00390625, 1.01171875, -3.0e38, 0.0, 1e-40], np.float32)
-    tensor = half_tensor(values, "x", TensorProto.BFLOAT16)
-    np.testing.assert_array_equal(numpy_helper.to_array(tensor).astype(np.float32), rounded(values, tensor.data_type))
+    held = rounded(values, FORMATS["bf16"])
+    bits = held.view(np.uint32)
+    assert not (bits & 0xFFFF).any()  # a bfloat16 is the upper half of a float32
+    tensor = helper.make_tensor("x", TensorProto.BFLOAT16, values.shape, (bits >> 16).astype("<u2").tobytes(), raw=True)
+    np.testing.assert_array_equal(numpy_helper.to_array(tensor).astype(np.float32), held)
     # Halfway cases go to the even neighbour.
-    assert rounded(values, TensorProto.BFLOAT16)[1:3].tolist() == [1.0, 1.015625]
+    assert held[1:3].tolist() == [1.0, 1.015625]
 
 
 def test_an_overflow_to_come_is_found_on_real_clips(proto: onnx.ModelProto, clips: RealClips) -> None:

@@ -10,17 +10,16 @@ import onnx
 from onnx import numpy_helper
 
 from mma_export.precision.clips import RealClips, logits_of
-from mma_export.precision.int8 import (
-    activation_scale,
-    activation_scales,
-    integers,
+from mma_export.precision.grids import (
+    Grid,
     most_suspect,
-    quantize_static,
+    quantize_weight,
     quantize_weights,
     smooth,
-    weight_scales,
+    symmetric_grid,
+    unsigned_grid,
 )
-from mma_export.precision.int8_cpu import grid_of, quantize_for_cpu, sites_for_cpu, tensors_for_cpu
+from mma_export.precision.int8 import quantize_for_cpu, quantize_static, sites_for_cpu, tensors_for_cpu
 from mma_export.precision.search import measure, search
 from mma_export.precision.sites import Range, find_sites, inputs_of, observe
 
@@ -29,10 +28,14 @@ def operators(graph: onnx.ModelProto) -> Counter:
     return Counter(node.op_type for node in graph.graph.node)
 
 
+def symmetric_grids(ranges: dict[str, Range]) -> dict[str, Grid]:
+    return {name: symmetric_grid(seen) for name, seen in ranges.items()}
+
+
 def test_qdq_is_symmetric_and_per_channel(proto: onnx.ModelProto, clips: RealClips) -> None:
     sites = find_sites(proto)
-    scales = activation_scales(observe(proto, inputs_of(sites), clips.spread(4)))
-    graph = quantize_static(proto, sites, scales, quantize_weights(proto, sites), {sites[0].node})
+    grids = symmetric_grids(observe(proto, inputs_of(sites), clips.spread(4)))
+    graph = quantize_static(proto, sites, grids, quantize_weights(proto, sites), {sites[0].node})
     onnx.checker.check_model(graph, full_check=True)
     constants = {t.name: numpy_helper.to_array(t) for t in graph.graph.initializer}
     weights = 0
@@ -53,15 +56,16 @@ def test_qdq_is_symmetric_and_per_channel(proto: onnx.ModelProto, clips: RealCli
 
 def test_quantised_weights_are_within_half_a_step(rng: np.random.Generator) -> None:
     weight = rng.standard_normal((8, 5)).astype(np.float32) * np.array([1, 10, 100, 1e-3, 0], np.float32)
-    scales = weight_scales(weight, 1)
-    assert (np.abs(integers(weight, scales, 1) * scales - weight) <= scales / 2 + 1e-9).all()
+    found = quantize_weight(weight, 1)
+    assert found.values.dtype == np.int8 and found.scales.shape == (5,) and found.axis == 1
+    assert (np.abs(found.values * found.scales - weight) <= found.scales / 2 + 1e-9).all()
 
 
 def test_a_lone_outlier_is_clipped_and_a_full_range_is_not(rng: np.random.Generator) -> None:
     full = rng.uniform(-1, 1, 10_000).astype(np.float32)
-    assert activation_scale(Range(-1.0, 1.0, np.ones(1), full)) * 127 > 0.9
+    assert symmetric_grid(Range(-1.0, 1.0, np.ones(1), full)).scale * 127 > 0.9
     normal = rng.standard_normal(10_000).astype(np.float32)
-    assert activation_scale(Range(-5.0, 20.0, np.ones(1), normal)) * 127 < 10
+    assert symmetric_grid(Range(-5.0, 20.0, np.ones(1), normal)).scale * 127 < 10
 
 
 def test_smoothing_moves_ranges_and_changes_nothing(proto: onnx.ModelProto, clips: RealClips) -> None:
@@ -78,20 +82,21 @@ def test_smoothing_moves_ranges_and_changes_nothing(proto: onnx.ModelProto, clip
     sites = find_sites(graph)
     before = observe(graph, inputs_of(sites), clips.spread(4))
     name = norm.output[0]
-    assert smooth(graph, sites, before) > 2
-    after = observe(graph, inputs_of(sites), clips.spread(4))
-    np.testing.assert_allclose(logits_of(graph, clips), exact, atol=2e-5)
+    smoothed, moved = smooth(graph, sites, before)
+    assert sum(one != other for one, other in zip(sites, moved, strict=True)) > 2
+    after = observe(smoothed, inputs_of(moved), clips.spread(4))
+    np.testing.assert_allclose(logits_of(smoothed, clips), exact, atol=2e-5)
     peak = [seen[name].per_channel.max() / np.median(seen[name].per_channel) for seen in (before, after)]
     assert peak[1] < 0.6 * peak[0]
-    assert all(site.weight in {t.name for t in graph.graph.initializer} for site in sites)
+    assert all(site.weight in {t.name for t in smoothed.graph.initializer} for site in moved)
 
 
 def test_an_unsigned_grid_has_zero_on_it_and_covers_what_was_seen(rng: np.random.Generator) -> None:
     positive = np.abs(rng.uniform(0, 1, 10_000)).astype(np.float32)
-    grid = grid_of(Range(0.0, 1.0, np.ones(1), positive))
+    grid = unsigned_grid(Range(0.0, 1.0, np.ones(1), positive))
     assert grid.zero == 0 and np.abs(grid.rounded(positive) - positive).max() <= grid.scale
     skewed = rng.uniform(-0.2, 5, 10_000).astype(np.float32)
-    grid = grid_of(Range(-0.2, 5.0, np.ones(1), skewed))
+    grid = unsigned_grid(Range(-0.2, 5.0, np.ones(1), skewed))
     assert 0 < grid.zero < 20 and grid.rounded(np.zeros(1)) == 0
     assert np.abs(grid.rounded(skewed) - skewed).mean() < 5.2 / 255
 
@@ -99,7 +104,7 @@ def test_an_unsigned_grid_has_zero_on_it_and_covers_what_was_seen(rng: np.random
 def for_cpu(proto: onnx.ModelProto, clips: RealClips, kept: set[str] = frozenset()) -> onnx.ModelProto:
     sites = sites_for_cpu(proto, find_sites(proto))
     ranges = observe(proto, tensors_for_cpu(proto, sites), clips)
-    grids = {name: grid_of(seen) for name, seen in ranges.items()}
+    grids = {name: unsigned_grid(seen) for name, seen in ranges.items()}
     return quantize_for_cpu(proto, sites, grids, quantize_weights(proto, sites), kept)
 
 
@@ -141,12 +146,12 @@ def test_the_search_keeps_the_product_that_does_not_stand_it(
     seen = ranges[victim.activation]
     broken = dataclasses.replace(seen, highest=1e4, samples=np.append(seen.samples, np.float32(1e4)))
     ranges[victim.activation] = broken
-    scales, weights = activation_scales(ranges), quantize_weights(proto, sites)
+    grids, weights = symmetric_grids(ranges), quantize_weights(proto, sites)
 
     def quantize(kept: set[str]) -> onnx.ModelProto:
-        return quantize_static(proto, sites, scales, weights, kept)
+        return quantize_static(proto, sites, grids, weights, kept)
 
-    suspects = most_suspect(sites, ranges, scales, 5)
+    suspects = most_suspect(sites, ranges, grids, 5)
     assert suspects[0] == victim and len(suspects) == 5
     few = np.arange(3)
     without = logits_of(quantize(set()), clips.part(few))

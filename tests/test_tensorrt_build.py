@@ -16,6 +16,7 @@ import fake_tensorrt
 import numpy as np
 import pytest
 from conftest import one_line, run_python
+from rich.console import Console
 
 from mma_edge import cli
 from mma_edge.bundle import Bundle, read_bundle
@@ -220,7 +221,7 @@ def test_without_cuda_python_and_pycuda_the_remedy_is_named(gpu: None, monkeypat
 
 def test_export_hears_why_no_engine_was_built(bundle: Bundle, gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    assert "TensorRT's Python package is not installed" in build_if_possible(bundle, "fp32")
+    assert "TensorRT's Python package is not installed" in build_if_possible(bundle, "fp32", Console(quiet=True))
 
 
 def test_the_real_child_reports_what_is_missing(bundle: Bundle, tmp_path: Path) -> None:

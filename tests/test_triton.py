@@ -169,7 +169,7 @@ def test_a_full_disk_leaves_the_old_model_and_no_half_of_a_new_one(tiny_bundle: 
             raise OSError(28, "No space left on device")
         replace(source, target)
 
-    monkeypatch.setattr(triton.os, "replace", fail_on_the_new)
+    monkeypatch.setattr(os, "replace", fail_on_the_new)
     with pytest.raises(OutputError, match="No space left"):
         write_repository(bundle, models, overwrite=True)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before

@@ -234,7 +234,7 @@ def test_every_variant_exports_to_the_contract_and_runs_with_a_modality_missing(
     model, path = make_model(config), tmp_path / "model.onnx"
     export_graph(model, path)  # checks names, types and shapes of both inputs, needed or not
     assert [value.name for value in onnx.load(str(path)).graph.input] == ["frames", "mel"]
-    assert max(check_parity(model, path, "fp32").values()) <= 1e-4
+    assert max(check_parity(model, path).values()) <= 1e-4
     engine, (frames, mel) = OnnxCpuEngine(path, "fp32"), golden_inputs(7, 16, 2)
     contract = ContractModel(model).eval()
     for one, other in ((frames, 0 * mel), (0 * frames, mel)):  # as the runtime feeds what is missing

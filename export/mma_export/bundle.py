@@ -1,15 +1,11 @@
-"""Checkpoint -> bundle folder, all or nothing."""
+"""From a checkpoint to the folder of a bundle: all of it or nothing."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,23 +13,23 @@ import mma_trainer
 from mma_edge.bundle import Bundle, write_manifest
 from mma_edge.bundle.manifest import AUDIO, FACE_CROP, MANIFEST, SCHEMA_VERSION
 from mma_edge.errors import OutputError
+from mma_edge.files import replaced_folders
 from mma_export.graph import OPSET, export_graph
 from mma_export.parity import check_parity, reference_logits
+from mma_export.precision.write import GateOptions, PrecisionWriter
+from mma_export.streaming.parts import add_streaming
 from mma_trainer.weights.checkpoint import Checkpoint, build_model
-
-if TYPE_CHECKING:
-    from mma_export.precision.write import GateOptions
 
 GOLDEN_SEED = 0
 GOLDEN_TOLERANCE = 1e-3
-"""Other processors sum in another order; a wrong kernel is off by far more."""
+"""Of the load-time self-test. Other processors sum in another order; a wrong kernel is off by far more."""
 ASSETS = Path(mma_trainer.__file__).parent / "assets" / "nano"
 DEFAULT_NAME = "mma-dfer-nano"
 
 
 @dataclass(frozen=True)
 class WeightsLicense:
-    """Terms of the weights: a name for the manifest and the text that goes beside them."""
+    """Terms of the weights: their name for the manifest, and the text of the file LICENSE."""
 
     name: str
     text: str
@@ -61,14 +57,14 @@ def write_bundle(
 ) -> Bundle:
     """Export, gate and write a bundle.
 
-    It is made in a temporary folder beside `output` and moved there at the end: a failed gate or a
-    full disk leaves nothing behind, and an existing bundle stays until the new one is whole.
+    It is made in a temporary folder beside `output` and moved there at the end: a failed gate or a full disk leaves
+    nothing behind, and an existing bundle stays until the new one is complete.
 
     Args:
-        precisions: some of fp32, fp16, bf16, int8. The float32 graph is always there: the others are gated against
+        precisions: some of fp32, fp16, bf16, int8. The float32 graph is always written: the others are gated against
             it, here and again where an engine is built.
-        gate: what the others are calibrated and gated with; None: the sample clip.
-        streaming: also the graphs of `mma-edge run --streaming`.
+        gate: what the other precisions are calibrated and gated with; None: the sample clip.
+        streaming: also write the graphs of `mma-edge run --streaming`.
 
     Raises:
         OutputError: `output` exists and is not to be overwritten, or cannot be written.
@@ -76,17 +72,15 @@ def write_bundle(
     """
     check_output(output, overwrite)
     model = build_model(checkpoint, source)
-    with work_folder(output, "free disk space or choose another --output") as work:
+    with replaced_folders([output], output, "free disk space or choose another --output") as (work,):
         graph = work / "model.fp32.onnx"
         report(f"tracing at {model.config.image_size} px, opset {OPSET}")
         proto = export_graph(model, graph)
         report("comparing with PyTorch")
-        entries = {"fp32": {"file": graph.name, "parity": check_parity(model, graph, "fp32")}}
+        entries = {"fp32": {"file": graph.name, "parity": check_parity(model, graph)}}
         golden = reference_logits(model, GOLDEN_SEED, 1)
         others = [precision for precision in _listed(precisions) if precision != "fp32"]
         if others:
-            from mma_export.precision.write import GateOptions, PrecisionWriter
-
             config = model.config
             writer = PrecisionWriter(
                 proto, work, config.image_size, config.labels, (GOLDEN_SEED, golden), gate or GateOptions(), report
@@ -97,33 +91,14 @@ def write_bundle(
             shutil.copyfile(path, work / path.name)
         manifest = _manifest(checkpoint, name, entries, license_, golden.tolist())
         if streaming:
-            from mma_export.streaming.parts import add_streaming
-
             manifest["streaming"] = add_streaming(model, work, graph, report=report)
         report("hashing")
         manifest = write_manifest(work, manifest).manifest  # now with the hashes
-        work.chmod(0o755)  # mkdtemp's folders are private
-        _put_in_place(work, output)
-        return Bundle(output, manifest)
+    return Bundle(output, manifest)
 
 
 def _listed(precisions: str | Sequence[str]) -> list[str]:
     return [precisions] if isinstance(precisions, str) else list(dict.fromkeys(precisions))
-
-
-def _put_in_place(work: Path, output: Path) -> None:
-    """Move the finished folder to its name; the one it replaces goes only when that has worked."""
-    if not output.exists():
-        os.replace(work, output)
-        return
-    replaced = work.with_name(work.name + "-replaced")
-    os.replace(output, replaced)
-    try:
-        os.replace(work, output)
-    except OSError:
-        os.replace(replaced, output)
-        raise
-    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def check_output(output: Path, overwrite: bool) -> None:
@@ -160,29 +135,7 @@ def _manifest(checkpoint: Checkpoint, name: str, entries: dict, license_: Weight
     }
 
 
-@contextlib.contextmanager
-def work_folder(target: Path, hint: str) -> Iterator[Path]:
-    """A new folder beside `target`, on the same disk, that is gone at the end.
-
-    Args:
-        hint: what to do where the disk is full or may not be written to.
-
-    Raises:
-        OutputError: for any OSError of the block.
-    """
-    work = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        yield work
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}", hint=hint) from error
-    finally:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
-
-
 def default_source() -> tuple[Path, WeightsLicense, tuple[Path, ...]]:
-    """Checkpoint, terms of the weights, and the files that travel with them."""
+    """The default model: its checkpoint, the terms of its weights, and the files that go into its bundle."""
     license_ = WeightsLicense("research only, CC-BY-NC-SA-4.0", (ASSETS / "LICENSE").read_text())
     return ASSETS / "nano.pt", license_, (ASSETS / "MODEL_CARD.md",)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from mma_edge.commands.support import HelpFormatter, run_cli
+from mma_edge.bundle import Bundle
+from mma_edge.commands.support import HelpFormatter, run_cli, say
 from mma_edge.errors import UsageError
 from mma_edge.precisions import PRECISIONS
 
 if TYPE_CHECKING:
-    from mma_edge.bundle import Bundle
     from mma_export.triton import TritonOptions
 
 EXAMPLES = """\
@@ -38,29 +38,44 @@ def build_parser() -> argparse.ArgumentParser:
         "--checkpoint", type=Path, metavar="FILE", help="ours or the authors' (default: the default model)"
     )
     parser.add_argument(
-        "--precision", nargs="+", default=["fp32"], metavar="P", help=f"some of {', '.join(PRECISIONS)}; fp32 always is"
+        "--precision",
+        nargs="+",
+        default=["fp32"],
+        metavar="P",
+        help=f"some of {', '.join(PRECISIONS)}; fp32 is always written",
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the bundle (default: bundles/NAME)")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder to write the bundle to (default: bundles/NAME)"
+    )
     parser.add_argument("--name", help="name of the model in the manifest (default: from the checkpoint's file name)")
     parser.add_argument("--license", metavar="TEXT", help="terms of the weights, e.g. CC-BY-NC-4.0")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     parser.add_argument(
         "--no-engine",
         action="store_true",
-        help="build no TensorRT engine of fp16, bf16 or int8, though this machine could",
+        help="build no TensorRT engine of fp16, bf16 or int8, even where this machine could",
     )
-    parser.add_argument("--streaming", action="store_true", help="also the graphs of mma-edge run --streaming")
+    parser.add_argument(
+        "--streaming", action="store_true", help="also write the graphs that mma-edge run --streaming needs"
+    )
     gate = parser.add_argument_group("gate of fp16, bf16 and int8 (default: windows of the sample clip)")
     gate.add_argument(
-        "--clips", type=Path, metavar="DIR", help="your videos; in folders named as the classes they are labelled"
+        "--clips",
+        type=Path,
+        metavar="DIR",
+        help="your videos; in folders named after the classes they count as labelled",
     )
-    gate.add_argument("--data", type=Path, metavar="DIR", help="FER2013 and RAVDESS, as mma-eval has them: with labels")
+    gate.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of FER2013 and RAVDESS, as for mma-eval: clips with labels"
+    )
     gate.add_argument("--gate-clips", type=int, metavar="N", help="clips to judge with (default: 200; large models 24)")
-    gate.add_argument("--softmax-half", action="store_true", help="Softmax in half too (fp16, bf16)")
+    gate.add_argument("--softmax-half", action="store_true", help="Softmax in half precision, too (fp16, bf16)")
     gate.add_argument("--keep-going", action="store_true", help="mark a precision that fails instead of stopping")
     serving = parser.add_argument_group("NVIDIA Triton")
-    serving.add_argument("--triton", type=Path, metavar="DIR", help="also a model repository for a Triton server")
-    serving.add_argument("--triton-plan", action="store_true", help="TensorRT engines, built on this device, not ONNX")
+    serving.add_argument("--triton", type=Path, metavar="DIR", help="also write a model repository for a Triton server")
+    serving.add_argument(
+        "--triton-plan", action="store_true", help="TensorRT engines, built on this device, instead of ONNX"
+    )
     serving.add_argument("--triton-batch", type=int, default=16, metavar="N", help="clips in one call of the engine")
     return parser
 
@@ -78,13 +93,10 @@ def export(args: argparse.Namespace, console: Console) -> int:
         from mma_export.precision.write import GateOptions
         from mma_trainer.weights.checkpoint import read_checkpoint
 
-    license_, extra, name = UNSTATED, (), args.name
-    if args.checkpoint is None:
+    license_, extra, source = UNSTATED, (), args.checkpoint
+    if source is None:
         source, license_, extra = default_source()
-        name = name or DEFAULT_NAME
-    else:
-        source = args.checkpoint
-        name = name or source.stem
+    name = args.name or (DEFAULT_NAME if args.checkpoint is None else source.stem)
     if args.license:
         license_ = WeightsLicense(args.license, f"Terms of these weights: {args.license}\n")
     output = args.output or Path("bundles") / name
@@ -92,32 +104,27 @@ def export(args: argparse.Namespace, console: Console) -> int:
     serving = _check_triton(args)
     start = time.monotonic()
     with console.status("reading the checkpoint") as status:
-        checkpoint = read_checkpoint(source)
-        gate = GateOptions(args.clips, args.data, args.gate_clips, args.keep_going, args.softmax_half)
         bundle = write_bundle(
-            checkpoint,
+            read_checkpoint(source),
             source,
             name,
             output,
             precisions,
             license_,
             extra,
-            args.overwrite,
-            status.update,
-            gate,
-            args.streaming,
+            overwrite=args.overwrite,
+            report=status.update,
+            gate=GateOptions(args.clips, args.data, args.gate_clips, args.keep_going, args.softmax_half),
+            streaming=args.streaming,
         )
-    console.print(f"{name}: {len(bundle.labels)} classes, {bundle.image_size} px", highlight=False)
+    say(console, f"{name}: {len(bundle.labels)} classes, {bundle.image_size} px")
     for precision in bundle.precisions:
         _print_precision(bundle, precision, console)
     if not args.no_engine:
         _build_engines(bundle, [name for name in precisions if name != "fp32"], console)
-    console.print(
-        f"  written to {output} in {time.monotonic() - start:.0f} s; run it: mma-edge run sample --bundle {output}",
-        soft_wrap=True,
-        highlight=False,
-    )
-    if args.triton:
+    took_s = time.monotonic() - start
+    say(console, f"  written to {output} in {took_s:.0f} s; run it: mma-edge run sample --bundle {output}")
+    if serving:
         _write_triton(bundle, args, serving, console)
     return 0
 
@@ -145,7 +152,7 @@ def _write_triton(bundle: Bundle, args: argparse.Namespace, options: TritonOptio
                 build_plan(bundle, precision, built)
     folders = write_repository(bundle, args.triton, None, args.triton_plan, options, args.overwrite)
     for folder in folders:
-        console.print(f"  Triton model {folder.name} in {args.triton}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"  Triton model {folder.name} in {args.triton}")
 
 
 def _checked(args: argparse.Namespace) -> list[str]:
@@ -161,32 +168,30 @@ def _checked(args: argparse.Namespace) -> list[str]:
 
 
 def _build_engines(bundle: Bundle, precisions: list[str], console: Console) -> None:
-    """TensorRT's, where it is; a bundle is whole without them, so what is in the way is a note."""
+    """TensorRT engines, where TensorRT is installed; the bundle is whole without them, so a failure is only a note."""
     from mma_edge.commands.build import build_if_possible
 
     reasons: dict[str, list[str]] = {}
     for precision in precisions:
-        built = build_if_possible(bundle, precision)
+        built = build_if_possible(bundle, precision, console)
         if isinstance(built, Path):
-            console.print(f"  TensorRT engine {built}", soft_wrap=True, highlight=False, markup=False)
+            say(console, f"  TensorRT engine {built}")
         else:
             reasons.setdefault(built, []).append(precision)
     for reason, names in reasons.items():
-        text = f"  no TensorRT engine of {', '.join(names)}: {reason}"
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
+        say(console, f"  no TensorRT engine of {', '.join(names)}: {reason}")
 
 
 def _print_precision(bundle: Bundle, precision: str, console: Console) -> None:
     entry = bundle.manifest["precisions"][precision]
     files = [bundle.folder / entry[key] for key in ("file", "cpu_file") if key in entry]
     sizes = " + ".join(f"{file.stat().st_size / 1e6:.1f} MB" for file in files)
-    console.print(f"  {precision}: {sizes}", highlight=False)
+    say(console, f"  {precision}: {sizes}")
     for key, value in entry["parity"].items():
         if value is not None:
             shown = f"{value:.3g}" if isinstance(value, float) else value
-            console.print(f"    {key.replace('_', ' ')}: {shown}", highlight=False, markup=False)
+            say(console, f"    {key.replace('_', ' ')}: {shown}")
     if "failed" in entry:
-        console.print(f"    FAILED: {entry['failed']}", style="red", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"    FAILED: {entry['failed']}", style="red")
     for backend, reason in entry.get("failed_on", {}).items():
-        text = f"    not on {backend} unless asked for by name: {reason}"
-        console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"    not on {backend} unless asked for by name: {reason}", style="yellow")

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 
+from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.bundle import golden_inputs
 from mma_edge.errors import ParityError
-from mma_export.rewrite import rewrite_gelu
+from mma_export.rewrite import GELU
 from mma_export.weights import store_half
 from mma_trainer.model import MMADFER
 from mma_trainer.model.inputs import ContractModel
@@ -22,7 +25,7 @@ OPSET = 18
 
 
 def export_graph(model: MMADFER, path: Path) -> onnx.ModelProto:
-    """Trace `model`, write the float32 graph to `path` and check the file; returns the graph, weights in float32.
+    """Trace `model`, write the float32 graph to `path` and check the file; returns the graph with float32 weights.
 
     Raises:
         ParityError: the file does not have the shape that the contract promises.
@@ -51,12 +54,12 @@ def trace_module(
     output_names: Sequence[str],
     dynamic: dict[str, int],
 ) -> onnx.ModelProto:
-    """A module as ONNX in memory, weights in float32, stripped and rewritten as every graph of a bundle.
+    """A module as ONNX in memory, weights in float32, without notes and with the GELU that onnxruntime fuses.
 
     Args:
-        inputs: example values, at least two long where they are dynamic.
-        input_names: also of the arguments of its `forward`.
-        dynamic: name of an input -> its dimension of any size; all these have the same size.
+        inputs: example values, with at least two entries along a dynamic dimension.
+        input_names: they are also the names of the arguments of its `forward`.
+        dynamic: name of an input -> its dynamic dimension; all of these have the same size.
     """
     size = torch.export.Dim("N", min=1, max=1024)
     shapes = {name: {dynamic[name]: size} if name in dynamic else None for name in input_names}
@@ -74,14 +77,12 @@ def trace_module(
             dynamic_shapes=shapes,
             verbose=False,
         )
-    proto = program.model_proto
-    strip(proto)
-    rewrite_gelu(proto)
-    return proto
+    GELU.apply_to_model(program.model)
+    return plain_proto(program.model)
 
 
 def save_graph(proto: onnx.ModelProto, path: Path, half_storage: bool = True) -> None:
-    """Write a graph; weights that are exact in float16 are stored so, unless told not to. `proto` is left alone."""
+    """Write a graph, by default with the weights that are exact in float16 stored so; `proto` is not changed."""
     stored = proto
     if half_storage:
         stored = onnx.ModelProto()
@@ -90,50 +91,40 @@ def save_graph(proto: onnx.ModelProto, path: Path, half_storage: bool = True) ->
     onnx.save(stored, str(path))
 
 
-def strip(proto: onnx.ModelProto) -> None:
-    """Drop what the exporter notes for its developers (source lines per node): a tenth of a small model's file."""
+def plain_proto(model: ir.Model) -> onnx.ModelProto:
+    """An exported model without the exporter's notes for its developers: source lines per node, shapes in between.
+
+    They are a tenth of a small model's file, and name paths of the machine that exported it.
+    """
+    ClearMetadataAndDocStringPass()(model)
+    for holder in (model, *model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        holder.metadata_props.clear()
+        holder.doc_string = None
+    proto = ir.to_proto(model)
     del proto.graph.value_info[:]
-    for part in (
-        proto,
-        proto.graph,
-        *proto.graph.node,
-        *proto.graph.initializer,
-        *proto.graph.input,
-        *proto.graph.output,
-    ):
-        part.doc_string = ""
-        del part.metadata_props[:]
+    return proto
 
 
 def check_graph(path: Path, model: MMADFER) -> None:
     """onnx.checker, and that the graph has the promised operators, names, types and shapes."""
     onnx.checker.check_model(str(path), full_check=True)
-    proto = onnx.load(str(path))
-    domains = {entry.domain: entry.version for entry in proto.opset_import}
-    operators = [node.op_type for node in proto.graph.node]
+    graph = ir.load(path).graph
+    opset = graph.opset_imports.get("")
     c = model.config
-    # Each of the model's runs once; "unused" ones are in the file for the authors' layout alone.
+    # Each LayerNorm of the model runs once; "unused" ones are in a checkpoint only to keep the authors' layout.
     norms = sum(isinstance(m, nn.LayerNorm) and "unused" not in name for name, m in model.named_modules())
-    size = c.image_size
+    found_norms = sum(node.op_type == "LayerNormalization" for node in graph)
+    inputs = [
+        ("frames", ir.DataType.UINT8, [None, c.num_frames, c.image_size, c.image_size, 3]),
+        ("mel", ir.DataType.FLOAT, [None, NUM_MEL_FRAMES, NUM_MEL_BINS]),
+    ]
+    outputs = [("logits", ir.DataType.FLOAT, [None, c.num_classes])]
     problems = [
-        (domains.get("") != OPSET, f"opset {domains.get('')}, expected {OPSET}"),
-        (any(node.domain not in ("", "ai.onnx") for node in proto.graph.node), "operators outside the ONNX standard"),
-        (
-            operators.count("LayerNormalization") != norms,
-            f"{operators.count('LayerNormalization')} LayerNormalization, expected {norms}",
-        ),
-        (
-            _signature(proto.graph.input)
-            != [
-                ("frames", onnx.TensorProto.UINT8, [None, c.num_frames, size, size, 3]),
-                ("mel", onnx.TensorProto.FLOAT, [None, 512, 128]),
-            ],
-            "other inputs",
-        ),
-        (
-            _signature(proto.graph.output) != [("logits", onnx.TensorProto.FLOAT, [None, c.num_classes])],
-            "other outputs",
-        ),
+        (opset != OPSET, f"opset {opset}, expected {OPSET}"),
+        (any(node.domain not in ("", "ai.onnx") for node in graph), "operators outside the ONNX standard"),
+        (found_norms != norms, f"{found_norms} LayerNormalization, expected {norms}"),
+        (_signature(graph.inputs) != inputs, "other inputs"),
+        (_signature(graph.outputs) != outputs, "other outputs"),
     ]
     if wrong := [text for bad, text in problems if bad]:
         raise ParityError(
@@ -141,13 +132,6 @@ def check_graph(path: Path, model: MMADFER) -> None:
         )
 
 
-def _signature(values: list) -> list[tuple[str, int, list[int | None]]]:
+def _signature(values: Sequence[ir.Value]) -> list[tuple[str, ir.DataType, list[int | None]]]:
     """(name, type, shape) per value; None for a dynamic dimension."""
-    return [
-        (
-            value.name,
-            value.type.tensor_type.elem_type,
-            [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim],
-        )
-        for value in values
-    ]
+    return [(v.name, v.dtype, [dim if isinstance(dim, int) else None for dim in v.shape]) for v in values]

@@ -12,25 +12,29 @@ The wheel is read as a zip file; nothing in it is imported or run.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import json
 import pickle
+import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
-from mma_edge.errors import DependencyError, ParityError, SourceError
+from mma_edge.bundle import sha256
+from mma_edge.commands.support import run_cli, say
+from mma_edge.engines.session import open_session
+from mma_edge.errors import ParityError, SourceError
 
 OPSET = 18
 PARITY_TOLERANCE = 1e-4
 """Largest absolute difference allowed between ONNX Runtime and PyTorch, any output."""
 WEIGHTS_FOLDER = "facenet_pytorch/data"
 LANDMARK_HEAD = "dense6_3."
-"""O-Net's five facial points: the runtime has no use for them, the export leaves them out."""
+"""O-Net's five facial points: the runtime does not use them, so the export leaves them out."""
 PROVENANCE = """\
 Provenance of the weights
 -------------------------
@@ -145,10 +149,11 @@ def read_wheel(wheel: Path) -> tuple[dict[str, nn.Module], str]:
 
 def export_net(net: nn.Module, name: str, path: Path) -> None:
     """Write one network as ONNX: input `image` (P-Net) or `crops`, outputs `probability`, `offsets`."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise DependencyError("onnx is not installed", hint='pip install "mma-edge[export]"') from error
+    # Imported here: `main` turns a missing package into one line with the command that installs it.
+    import onnx
+
+    from mma_export.graph import plain_proto
+
     if name == "pnet":
         example, input_name = torch.zeros(1, 3, 97, 131), "image"
         dynamic = {2: torch.export.Dim("height", min=12), 3: torch.export.Dim("width", min=12)}
@@ -166,13 +171,7 @@ def export_net(net: nn.Module, name: str, path: Path) -> None:
         dynamic_shapes=(dynamic,),
         verbose=False,
     )
-    model = program.model_proto
-    # The exporter notes the Python source line of every node, paths of the building machine included.
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    del model.graph.metadata_props[:]
-    del model.metadata_props[:]
+    model = plain_proto(program.model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 
@@ -183,11 +182,7 @@ def check_parity(net: nn.Module, name: str, path: Path) -> float:
     Raises:
         ParityError: it is above `PARITY_TOLERANCE`.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise DependencyError("onnxruntime is not installed", hint='pip install "mma-edge[cpu]"') from error
-    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    session, _ = open_session(path)
     rng = np.random.default_rng(0)
     side = {"rnet": 24, "onet": 48}.get(name, 0)
     shapes = [(n, 3, side, side) for n in (1, 2, 7, 64)]
@@ -207,36 +202,36 @@ def check_parity(net: nn.Module, name: str, path: Path) -> float:
     return worst
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Export all three networks, check them, and write licence and provenance beside them."""
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m mma_export.mtcnn", description=__doc__.splitlines()[0])
     parser.add_argument("--wheel", type=Path, required=True, help="facenet_pytorch-*.whl")
     parser.add_argument("--output", type=Path, default=Path("mma_edge/assets/mtcnn"), help="folder to write to")
-    args = parser.parse_args(argv)
+    return run_cli(parser, export_detector, argv, extra="export")
 
+
+def export_detector(args: argparse.Namespace, console: Console) -> int:
+    """Export all three networks, check them, and write licence and provenance beside them."""
     nets, licence = read_wheel(args.wheel)
     args.output.mkdir(parents=True, exist_ok=True)
     for name, net in nets.items():
         path = args.output / f"{name}.onnx"
         export_net(net, name, path)
         difference = check_parity(net, name, path)
-        print(f"{path}  {path.stat().st_size / 1e3:.0f} kB  max difference to PyTorch {difference:.1e}")
+        say(console, f"{path}  {path.stat().st_size / 1e3:.0f} kB  max difference to PyTorch {difference:.1e}")
     (args.output / "LICENSE").write_text(f"{licence.strip()}\n\n{PROVENANCE}")
     source = {
         "package": "facenet-pytorch",
         "version": args.wheel.name.split("-")[1],
         "wheel": args.wheel.name,
-        "wheel_sha256": _sha256(args.wheel),
+        "wheel_sha256": sha256(args.wheel),
         "licence": "MIT",
         "opset": OPSET,
-        "files": {f"{name}.onnx": _sha256(args.output / f"{name}.onnx") for name in nets},
+        "files": {f"{name}.onnx": sha256(args.output / f"{name}.onnx") for name in nets},
     }
     (args.output / "SOURCE.json").write_text(json.dumps(source, indent=2) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

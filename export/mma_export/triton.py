@@ -6,13 +6,12 @@
     DIR/<name>-<precision>/manifest.json   the bundle's, for the client: temperatures, licence, hashes
     DIR/<name>-<precision>/LICENSE         and the model card, where the bundle has one
 
-The configuration is checked against Triton's own schema in the tests; it never ran on a Triton server.
+The tests check the configuration against Triton's own schema.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -25,14 +24,14 @@ from mma_edge.bundle.manifest import MANIFEST
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.engines.tensorrt.plan import check_plan, import_tensorrt, this_machine
 from mma_edge.errors import BackendError, BundleError, OutputError, UsageError
-from mma_export.bundle import work_folder
+from mma_edge.files import replaced_folders
 from mma_export.weights import weight_files
 
 CONFIG, LABELS, VERSION = "config.pbtxt", "labels.txt", "1"
 MARK = "# Written by mma-export --triton."
 DEVICES = {"auto": "KIND_AUTO", "gpu": "KIND_GPU", "cpu": "KIND_CPU"}
 LARGEST_BATCH = 1024
-"""The exported graphs' batch dimension goes no further."""
+"""The largest batch of the exported graphs."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,8 @@ class TritonOptions:
     Attributes:
         max_batch: clips in one call of the engine; of a plan at most what it was built for.
         queue_delay_us: how long a request may wait for others to be computed with it.
-        device: "auto" takes a GPU where there is one. instances: copies of the model per device.
+        device: "auto" takes a GPU where there is one.
+        instances: copies of the model per device.
     """
 
     max_batch: int = 16
@@ -72,13 +72,12 @@ def write_repository(
 ) -> list[Path]:
     """Add the bundle's models to a Triton repository, all of them or none.
 
-    The models are made beside `folder`, never in it: a server that polls its repository must not see half a model.
+    The models are made beside `folder`, not in it: a server that polls its repository must not see half a model.
 
     Args:
-        folder: of the repository; other models in it stay as they are.
+        folder: the repository; other models in it stay as they are.
         precisions: None takes all that passed their gate.
-        plan: the TensorRT engines of this device instead of the ONNX graphs.
-        options: see `TritonOptions`.
+        plan: serve the TensorRT engines of this device instead of the ONNX graphs.
         overwrite: replace models that were written by this function before.
 
     Returns:
@@ -90,20 +89,17 @@ def write_repository(
     """
     options = options or TritonOptions()
     chosen = choose_precisions(bundle, precisions)
-    targets = {precision: folder / model_name(bundle, precision, plan) for precision in chosen}
-    for target in targets.values():
+    targets = [folder / model_name(bundle, precision, plan) for precision in chosen]
+    for target in targets:
         _check_target(target, overwrite)
-    with work_folder(folder, "free disk space or choose another folder") as work:
-        for precision, target in targets.items():
-            _write_model(bundle, precision, plan, options, work / target.name)
-        made_folder = not folder.exists()
-        folder.mkdir(exist_ok=True)
-        _put_in_place(work, list(targets.values()), folder if made_folder else None)
-    return list(targets.values())
+    with replaced_folders(targets, folder, "free disk space or choose another folder") as places:
+        for precision, place in zip(chosen, places, strict=True):
+            _write_model(bundle, precision, plan, options, place)
+    return targets
 
 
 def choose_precisions(bundle: Bundle, precisions: Sequence[str] | None) -> list[str]:
-    """Those asked for, or all that passed their gate; see `write_repository` for the errors."""
+    """The given precisions, or all that passed their gate; see `write_repository` for the errors."""
     entries = bundle.manifest["precisions"]
     if precisions is None:
         precisions = [name for name in bundle.precisions if "failed" not in entries[name]]
@@ -131,7 +127,7 @@ def config_text(bundle: Bundle, name: str, platform: str, max_batch: int, option
     """config.pbtxt: Triton's `ModelConfig` in protobuf's text format."""
     S = bundle.image_size
     frames, mel = f"[ {NUM_FRAMES}, {S}, {S}, 3 ]", f"[ {NUM_MEL_FRAMES}, {NUM_MEL_BINS} ]"
-    # 2, 4, 8 ... and the largest: a batch of such a size goes at once, without waiting for more.
+    # 2, 4, 8 ... and the largest: a batch of such a size is computed at once, without waiting for more clips.
     preferred = [2**power for power in range(1, 11) if 2**power < max_batch]
     preferred += [max_batch] if max_batch > 1 else []
     batching = "" if max_batch == 1 else f"  preferred_batch_size: {preferred}\n"
@@ -162,12 +158,12 @@ model_warmup [ {{
 
 def _write_model(bundle: Bundle, precision: str, plan: bool, options: TritonOptions, folder: Path) -> None:
     version = folder / VERSION
-    version.mkdir(parents=True)
+    version.mkdir()
     max_batch = options.max_batch
     if plan:
         if options.device == "cpu":
             raise UsageError("a TensorRT engine on the CPU", "device gpu or auto", "leave the plan out")
-        # Checked against its sidecar, and the very bytes that were checked are written.
+        # The bytes that were checked against the sidecar are the ones that are written.
         checked = check_plan(bundle, precision, this_machine(import_tensorrt()))
         (version / "model.plan").write_bytes(checked.data)
         max_batch = min(max_batch, checked.max_batch)
@@ -191,7 +187,7 @@ def _cards(bundle: Bundle) -> list[str]:
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
-    """Only what this function wrote may be replaced, and that only when asked."""
+    """Refuse to replace anything but a model that mma-export wrote, and that only when asked."""
     if not target.exists():
         return
     config = target / CONFIG
@@ -202,24 +198,3 @@ def _check_target(target: Path, overwrite: bool) -> None:
         )
     if not overwrite:
         raise OutputError(f"{target} is there already", "a new model", "add --overwrite to replace it")
-
-
-def _put_in_place(work: Path, targets: list[Path], made_folder: Path | None) -> None:
-    """Move every model to its place; if one cannot be, all that moved go back."""
-    replaced, moved = [], []
-    try:
-        for target in targets:
-            (work / target.name).chmod(0o755)
-            if target.exists():
-                os.replace(target, work / f"{target.name}.replaced")
-                replaced.append(target)
-            os.replace(work / target.name, target)
-            moved.append(target)
-    except OSError:
-        for target in moved:
-            os.replace(target, work / target.name)
-        for target in replaced:
-            os.replace(work / f"{target.name}.replaced", target)
-        if made_folder:
-            made_folder.rmdir()
-        raise

@@ -90,12 +90,14 @@ def build_command(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def build_if_possible(bundle: Bundle, precision: str) -> Path | str:
+def build_if_possible(bundle: Bundle, precision: str, console: Console) -> Path | str:
     """For `mma-export`: the path of the plan that TensorRT built, or why it could not."""
     from mma_edge.engines.tensorrt.build import build_plan
 
     try:
-        return build_plan(bundle, precision, lambda: gate_clips(bundle))
+        with progress(console) as bars:
+            follow = _BuildProgress(bars, precision).follow
+            return build_plan(bundle, precision, lambda: gate_clips(bundle), follow=follow)
     except MMAEdgeError as error:
         return str(error)
 

@@ -1,7 +1,7 @@
 """Real clips to calibrate and to gate a graph with: the sample, a folder of the user's videos, or the public sets.
 
-All of them come out of the runtime's own pipeline (detector, tracker, crop, log-mel), so a graph is
-judged on what it will be fed.
+All of them come out of the runtime's own pipeline (detector, tracker, crop, log-mel), so a graph is judged on what it
+will get in use.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ from mma_edge.engines.session import open_session
 from mma_edge.errors import DataError, SourceError, UsageError
 from mma_edge.pipeline import collect_clips
 from mma_edge.types import Clip
+from mma_trainer.evaluation.sets import open_set
+from mma_trainer.labels import DFEW_LABELS
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".flv")
 SAMPLE_HOP_S = 0.1
-"""The sample is short: its windows overlap more than a live view's."""
+"""The sample is short, so its windows overlap more than those of a live view."""
 FOLDER_HOP_S = 1.0
 BUDGET_BYTES = 256 << 20
+"""Memory for all clips together."""
 DARK = 0.6
+"""Brightness of the darkened clips."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +40,7 @@ class RealClips:
         frames: uint8 (N, 16, S, S, 3); zeros where there is no face.
         mel: float32 (N, 512, 128); zeros where there is no sound.
         labels: int64 (N,) or None.
-        origin: where they come from, for the manifest: no paths.
+        origin: where they come from, in words without paths, for the manifest.
     """
 
     frames: np.ndarray
@@ -56,7 +60,7 @@ class RealClips:
         return RealClips(self.frames[rows], self.mel[rows], labels, self.origin)
 
     def halves(self) -> tuple[RealClips, RealClips]:
-        """Every other clip to calibrate with, the others to gate with."""
+        """Clips to calibrate with, and clips to gate with: they alternate."""
         return self.part(slice(0, None, 2)), self.part(slice(1, None, 2))
 
     def spread(self, count: int) -> RealClips:
@@ -65,7 +69,7 @@ class RealClips:
 
 
 def windows_of(source: str | Path, image_size: int, hop_s: float) -> list[Clip]:
-    """The clips that the runtime makes of a source; [] where it finds neither face nor sound."""
+    """The clips that the runtime makes of a source; [] where a file has neither face nor sound."""
     try:
         return collect_clips(source, image_size, hop_s)
     except SourceError:
@@ -108,7 +112,7 @@ def folder_clips(folder: Path, image_size: int, labels: Sequence[str], count: in
     limit = _affordable(image_size, count)
     for video in videos:
         found = windows_of(video, image_size, FOLDER_HOP_S)
-        # Every video has a say, however long another one is.
+        # Every video counts, however long another one is.
         found = [found[row] for row in evenly(len(found), max(1, 2 * limit // len(videos)))]
         clips += found
         classes += [labels.index(video.parent.name) if video.parent.name in labels else -1] * len(found)
@@ -122,9 +126,6 @@ def folder_clips(folder: Path, image_size: int, labels: Sequence[str], count: in
 
 def public_clips(data: Path, image_size: int, labels: Sequence[str], count: int) -> RealClips:
     """Pseudo pairs of FER2013 faces and RAVDESS voices, as `mma-eval --set pseudo` has them."""
-    from mma_trainer.evaluation.sets import open_set
-    from mma_trainer.labels import DFEW_LABELS
-
     if tuple(labels) != DFEW_LABELS:
         raise UsageError("--data with a model of other classes", ", ".join(DFEW_LABELS), "give videos with --clips DIR")
     clips = open_set("pseudo", data, image_size).first(_affordable(image_size, count))
@@ -135,7 +136,7 @@ def public_clips(data: Path, image_size: int, labels: Sequence[str], count: int)
 
 
 def _affordable(image_size: int, count: int) -> int:
-    """As many as asked for, as far as they fit into memory."""
+    """As many clips as asked for, or as fit into BUDGET_BYTES, but at least two."""
     per_clip = NUM_FRAMES * image_size**2 * 3 + NUM_MEL_FRAMES * NUM_MEL_BINS * 4
     return max(2, min(count, BUDGET_BYTES // per_clip))
 

@@ -1,4 +1,4 @@
-"""The gate: how far a graph of some precision is from the float32 one on real clips, and whether it is near enough."""
+"""The gate: how far a graph is from the float32 one on real clips, and whether that is near enough to ship."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mma_edge.engines.agreement import agreement
 from mma_edge.precisions import MIN_TOP1_AGREEMENT
 from mma_export.precision.clips import RealClips
 
-MAX_LOGIT_DIFFERENCE = {"fp32": 1e-4}
-"""Against PyTorch (mma_export.parity)."""
 MAX_UAR_LOSS = {"int8": 0.005}
-"""Share, where the clips have labels."""
+"""Largest allowed loss, as a share, where the clips have labels."""
 MIN_LABELLED = 200
-"""Below that, one clip more or less is more than the allowed loss of UAR: it is reported, not judged."""
+"""With fewer clips a single one weighs more than the allowed loss of UAR, so the loss is reported and not judged."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Comparison:
     uar_loss: float | None
 
     def problem(self, precision: str) -> str | None:
-        """Which limit is missed, in words; None when all are met. NaN misses them."""
+        """Which limit is not met, in words; None when all are met. NaN meets none."""
         least = MIN_TOP1_AGREEMENT.get(precision, 1.0)
         if not self.top1_agreement >= least:
             return f"top-1 agreement {self.top1_agreement:.1%} on {self.clips} clips, at least {least:.1%} is asked"
@@ -51,19 +50,16 @@ class Comparison:
 
 def compare(reference: np.ndarray, logits: np.ndarray, clips: RealClips) -> Comparison:
     """Logits (N, C) of a graph beside those of the float32 graph on the same clips."""
-    difference = np.abs(logits - reference)
-    norms = np.linalg.norm(logits, axis=1) * np.linalg.norm(reference, axis=1)
-    same = np.isfinite(logits).all(axis=1) & (logits.argmax(axis=1) == reference.argmax(axis=1))
-    loss = None
+    found, loss = agreement(reference, logits), None
     if clips.labels is not None:
         loss = _uar(reference, clips.labels) - _uar(logits, clips.labels)
     return Comparison(
-        clips=len(clips),
+        clips=found.clips,
         origin=clips.origin,
-        max_abs_logit_difference=float(difference.max()),
-        mean_abs_logit_difference=float(difference.mean()),
-        min_cosine=float(((logits * reference).sum(axis=1) / norms).min()),
-        top1_agreement=float(same.mean()),
+        max_abs_logit_difference=found.max_difference,
+        mean_abs_logit_difference=found.mean_difference,
+        min_cosine=found.min_cosine,
+        top1_agreement=found.top1,
         uar_loss=loss,
     )
 

@@ -10,14 +10,15 @@ TensorRT, onnxruntime on CUDA and OpenVINO run such a file as it stands: no buil
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+import onnx_ir as ir
 
-FORMATS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+from mma_export.rewrite import Rewrite
+
+FORMATS = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 PRODUCTS = {"MatMul", "Gemm", "Conv"}
 KEPT_FLOAT = {"LayerNormalization", "Softmax", "ReduceMean", "ReduceSum", "Pow", "Sqrt", "Reciprocal"}
 # Their outputs have the format of their first input, whatever it is.
@@ -61,69 +62,54 @@ def half_tensors(proto: onnx.ModelProto, options: HalfOptions) -> set[str]:
     """Names of the computed tensors of the float32 graph that are half in the converted one."""
     converter = _Converter(proto, options)
     converter.convert()
-    return converter.half & {name for node in proto.graph.node for name in node.output}
+    return converter.half
 
 
 class _Converter:
-    """Walks the graph once, in order; knows the format of every float tensor it has passed."""
+    """Walks the graph once, in order; knows the format of every float tensor it has passed.
+
+    Attributes:
+        half: names of the computed tensors that are half now.
+    """
 
     def __init__(self, proto: onnx.ModelProto, options: HalfOptions) -> None:
-        self.source, self.options = proto.graph, options
-        self.format = FORMATS[options.kind]
-        self.constants = {t.name: t for t in proto.graph.initializer if t.data_type == TensorProto.FLOAT}
-        self.half: set[str] = set()  # computed float tensors that are half now
-        self.floats = set(self.constants) | {
-            value.name for value in proto.graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT
-        }
-        self.casts: dict[tuple[str, bool], str] = {}
-        self.nodes: list[onnx.NodeProto] = []
-        self.new_constants: dict[str, TensorProto] = {}
+        self.rewrite, self.options, self.format = Rewrite(proto), options, FORMATS[options.kind]
+        self.half: set[str] = set()
+        graph = self.rewrite.graph
+        known = (*graph.inputs, *graph.initializers.values())
+        self.floats = {value.name for value in known if value.dtype == ir.DataType.FLOAT}
         self.after_product: set[str] = set()
-        self.model = onnx.ModelProto()
-        self.model.CopyFrom(proto)
 
     def convert(self) -> onnx.ModelProto:
-        for node in self.source.node:
+        for node in self.rewrite.nodes:
             self._convert_node(node)
-        graph = self.model.graph
-        outputs = {value.name for value in graph.output}
-        for name in outputs & self.half:
-            self._rename_output(name)
-        del graph.node[:]
-        graph.node.extend(self.nodes)
-        self._keep_used_constants()
-        del graph.value_info[:]
-        return self.model
+        for value in tuple(self.rewrite.graph.outputs):
+            if value.name in self.half and not self.options.emulate:
+                self.rewrite.put_behind(value, f"{value.name}_half", self._widened)
+        return self.rewrite.finish()
 
-    def _convert_node(self, node: onnx.NodeProto) -> None:
-        node = copy.deepcopy(node)
-        floats = [name for name in node.input if name in self.floats]
-        if not floats or (node.op_type == "Cast" and not _casts_to_float(node)):
-            self._keep(node)
+    def _convert_node(self, node: ir.Node) -> None:
+        floats = [value for value in node.inputs if value is not None and value.name in self.floats]
+        outputs = {value.name for value in node.outputs}
+        casts_to_float = node.op_type == "Cast" and node.attributes["to"].value == ir.DataType.FLOAT
+        if not floats or (node.op_type == "Cast" and not casts_to_float):
+            # Not about floats, or where floats begin (a Cast of the frames).
+            self.floats |= outputs if casts_to_float else set()
             return
         in_half = self._wants_half(node, floats)
-        for index, name in enumerate(node.input):
-            if name in self.floats:
-                node.input[index] = self._as(name, in_half)
-        if node.op_type in PRODUCTS or any(name in self.after_product for name in floats):
-            self.after_product.update(node.output)
-        self.floats.update(node.output)
-        if not in_half:
-            self.nodes.append(node)
-            return
-        self.half.update(node.output)
-        if self.options.emulate and node.op_type not in _MOVES:
-            self._rounded(node)
-        else:
-            self.nodes.append(node)
+        if node.op_type in PRODUCTS or any(value.name in self.after_product for value in floats):
+            self.after_product |= outputs
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.name in self.floats:
+                node.replace_input_with(index, self._as(value, in_half))
+        self.floats |= outputs
+        if in_half:
+            self.half |= outputs
+            if self.options.emulate and node.op_type not in _MOVES:
+                for value in node.outputs:
+                    self.rewrite.put_behind(value, f"{value.name}_exact", self._rounded)
 
-    def _keep(self, node: onnx.NodeProto) -> None:
-        """Not about floats, or where floats begin (a Cast of the frames)."""
-        if node.op_type == "Cast" and _casts_to_float(node):
-            self.floats.update(node.output)
-        self.nodes.append(node)
-
-    def _wants_half(self, node: onnx.NodeProto, floats: list[str]) -> bool:
+    def _wants_half(self, node: ir.Node, floats: list[ir.Value]) -> bool:
         everything = self.options.emulate and not self.options.products_only
         if node.op_type == "Conv" and self.options.kind == "bf16" and not everything:
             return False  # ONNX knows no bfloat16 convolution before opset 22
@@ -133,7 +119,7 @@ class _Converter:
             return self.options.softmax_half
         if node.op_type in KEPT_FLOAT:
             return False
-        computed = [name for name in floats if name not in self.constants]
+        computed = [value.name for value in floats if value.const_value is None]
         if not any(name in self.after_product for name in computed):
             return False  # preparation of the inputs
         if self.options.products_only and node.op_type not in _MOVES:
@@ -142,94 +128,32 @@ class _Converter:
             return any(name in self.half for name in computed)
         return all(name in self.half for name in computed)
 
-    def _as(self, name: str, half: bool) -> str:
-        """The tensor in the wanted format, cast at most once."""
-        if name in self.constants:
-            return self._constant(name) if half else name
-        if (name in self.half) == half:
-            return name
-        if self.options.emulate and not half:
-            return name  # it is a float32 tensor with rounded values
-        key = (name, half)
-        if key not in self.casts:
-            self.casts[key] = self._round(name) if self.options.emulate else self._cast(name, half)
-        return self.casts[key]
-
-    def _cast(self, name: str, half: bool) -> str:
-        result = f"{name}_{self.options.kind if half else 'fp32'}"
-        self.nodes.append(
-            helper.make_node("Cast", [name], [result], name=result, to=self.format if half else TensorProto.FLOAT)
-        )
-        return result
-
-    def _round(self, name: str, result: str | None = None) -> str:
-        result = result or f"{name}_rounded"
-        middle = f"{result}_{self.options.kind}"
-        self.nodes.append(helper.make_node("Cast", [name], [middle], name=middle, to=self.format))
-        self.nodes.append(helper.make_node("Cast", [middle], [result], name=result, to=TensorProto.FLOAT))
-        return result
-
-    def _rounded(self, node: onnx.NodeProto) -> None:
-        """Compute in float32, then round every output."""
-        outputs = list(node.output)
-        for index, name in enumerate(outputs):
-            node.output[index] = f"{name}_exact"
-        self.nodes.append(node)
-        for name in outputs:
-            self._round(f"{name}_exact", name)
-
-    def _constant(self, name: str) -> str:
-        result = f"{name}_{self.options.kind}"
-        if result not in self.new_constants:
-            values = numpy_helper.to_array(self.constants[name])
-            tensor = half_tensor(values, result, self.format)
-            if self.options.emulate:
-                tensor = numpy_helper.from_array(rounded(values, self.format), result)
-            self.new_constants[result] = tensor
-        return result
-
-    def _rename_output(self, name: str) -> None:
-        """The graph's output stays float32 under its own name."""
-        for node in self.nodes:
-            for names in (node.input, node.output):
-                for index, other in enumerate(names):
-                    if other == name:
-                        names[index] = f"{name}_half"
+    def _as(self, value: ir.Value, half: bool) -> ir.Value:
+        """The tensor in the wanted format."""
+        if value.const_value is not None:
+            return self._constant(value) if half else value
+        if (value.name in self.half) == half:
+            return value
         if self.options.emulate:
-            self.nodes.append(helper.make_node("Identity", [f"{name}_half"], [name], name=f"{name}_out"))
-        else:
-            self.nodes.append(
-                helper.make_node("Cast", [f"{name}_half"], [name], name=f"{name}_out", to=TensorProto.FLOAT)
-            )
+            # What is half is a float32 tensor with rounded values.
+            return self._rounded(value, f"{value.name}_rounded") if half else value
+        return self._narrowed(value) if half else self._widened(value, f"{value.name}_fp32")
 
-    def _keep_used_constants(self) -> None:
-        graph = self.model.graph
-        used = {name for node in self.nodes for name in node.input}
-        kept = [tensor for tensor in graph.initializer if tensor.name in used]
-        kept += self.new_constants.values()
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
+    def _narrowed(self, value: ir.Value) -> ir.Value:
+        return self.rewrite.add("Cast", [value], f"{value.name}_{self.options.kind}", to=self.format)
 
+    def _widened(self, value: ir.Value, name: str) -> ir.Value:
+        return self.rewrite.add("Cast", [value], name, to=ir.DataType.FLOAT)
 
-def half_tensor(values: np.ndarray, name: str, format_: int) -> TensorProto:
-    """Values float32 as a tensor in half precision, rounded to nearest even."""
-    if format_ == TensorProto.FLOAT16:
-        return numpy_helper.from_array(values.astype(np.float16), name)
-    bits = _bfloat16_bits(values)
-    return helper.make_tensor(name, TensorProto.BFLOAT16, values.shape, bits.tobytes(), raw=True)
+    def _rounded(self, value: ir.Value, name: str) -> ir.Value:
+        return self._widened(self._narrowed(value), name)
+
+    def _constant(self, value: ir.Value) -> ir.Value:
+        values = value.const_value.numpy()
+        stored = rounded(values, self.format) if self.options.emulate else values.astype(self.format.numpy())
+        return self.rewrite.constant(f"{value.name}_{self.options.kind}", stored)
 
 
-def rounded(values: np.ndarray, format_: int) -> np.ndarray:
-    """float32 values as the format can hold them, in float32."""
-    if format_ == TensorProto.FLOAT16:
-        return values.astype(np.float16).astype(np.float32)
-    return (_bfloat16_bits(values).astype(np.uint32) << 16).view(np.float32).reshape(values.shape)
-
-
-def _bfloat16_bits(values: np.ndarray) -> np.ndarray:
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
-def _casts_to_float(node: onnx.NodeProto) -> bool:
-    return any(attribute.name == "to" and attribute.i == TensorProto.FLOAT for attribute in node.attribute)
+def rounded(values: np.ndarray, format_: ir.DataType) -> np.ndarray:
+    """float32 values as the format can hold them, rounded to nearest even, in float32."""
+    return values.astype(format_.numpy()).astype(np.float32)

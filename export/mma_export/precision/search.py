@@ -1,7 +1,7 @@
-"""Which products do not stand 8 bits: found by measurement, and kept in float32.
+"""Which products suffer too much from 8 bits: found by measurement, and kept in float32.
 
-Each suspect is kept in float32 alone, with all others in 8 bits, and it is noted how much nearer the logits come. Then
-suspects are given back their float32, the most sensitive first, until the gate is passed and one step beyond.
+Each suspect in turn is kept in float32, with all others in 8 bits, and it is noted how much nearer the logits come.
+Then more and more suspects are kept in float32, the most sensitive first, until the gate is passed and one step beyond.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Found:
         graph: the quantised graph.
         kept: names of the nodes left in float32, the most sensitive first.
         comparison: of the graph, on the clips it was searched with.
-        sensitivity: node -> see `measure`; empty where no search was needed.
+        sensitivity: as of `measure`; empty where nothing had to be kept.
     """
 
     graph: onnx.ModelProto
@@ -47,8 +47,8 @@ def measure(
 ) -> dict[str, float]:
     """Node -> how much nearer to float32 the logits come when it alone is kept, largest first.
 
-    In mean absolute difference on the clips; negative where keeping it does harm. `reference` are float32's logits,
-    `without` those of the graph that keeps nothing.
+    Measured in mean absolute difference on the clips; negative where keeping it does harm. `reference` are float32's
+    logits, `without` those of the graph that keeps nothing.
     """
     found = {}
     before = float(np.abs(without - reference).mean())
@@ -73,8 +73,8 @@ def search(
     Args:
         suspects: the sites that may be kept.
         reference: float32's logits on `clips`.
-        few: rows of some of the clips, to rank the suspects with: that takes a run for each.
-        passes: the gate; a margin below its limit is wise, for other clips judge in the end.
+        few: rows of some of the clips, to rank the suspects with: each suspect takes a run over them.
+        passes: the gate; better with a margin, because other clips decide in the end.
         advance: told (done, total) while suspects are ranked.
     """
     graph = quantize(set())
@@ -88,17 +88,17 @@ def search(
     for kept in _attempts(list(sensitivity), suspects):
         graph = quantize(set(kept))
         comparison = compare(reference, logits_of(graph, clips), clips)
-        if passed:  # one step more than was needed: a clip or two decide, and other clips judge in the end
+        if passed:  # one step more than was needed, because other clips decide in the end
             break
         passed = passes(comparison)
     return Found(graph, tuple(kept), comparison, sensitivity)
 
 
 def _attempts(ranked: list[str], suspects: list[Site]) -> list[list[str]]:
-    """What to keep, in turn: a few of the most sensitive, all convolutions, more and more of the ranked."""
+    """What to keep, in this order: a few of the most sensitive, all convolutions, more and more of the ranked."""
     counts = [count for count in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64) if count <= max(1, len(ranked) // 2)]
     convolutions = [site.node for site in suspects if site.op_type == "Conv"]
     attempts = [ranked[:count] for count in counts]
-    # A stem of many convolutions passes its errors on: left in float32 as a whole it costs less than many products do.
+    # A stem of many convolutions adds up its errors: as a whole in float32 it costs less than many products do.
     few = sum(count < max(8, len(convolutions)) for count in counts)
     return attempts[:few] + ([convolutions] if convolutions else []) + attempts[few:]

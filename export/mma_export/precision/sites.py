@@ -1,4 +1,6 @@
-"""Where a graph can be quantised: matrix products and convolutions with constant weights, and what flows into them."""
+"""Where a graph can be quantised (products and convolutions with constant weights), and what its tensors hold on real
+clips.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from mma_edge.engines.session import open_session
 from mma_edge.errors import ParityError
 from mma_export.precision.clips import RealClips
+from mma_export.rewrite import Rewrite
 
 SAMPLES_PER_CLIP = 4096
-"""Values kept of each tensor and clip: enough to place a clipping point, little enough for hundreds of tensors."""
+"""Values kept of each tensor and clip: enough to choose a clipping point, few enough for hundreds of tensors."""
 TENSORS_PER_RUN = 80
 """Tensors fetched at once: about 1.3 GB for ViT-B at 224 pixels."""
+FLOAT16_MAX = 65504.0
+"""The largest float16; an engine says nothing when an activation overflows."""
+OVERFLOW_MARGIN = 4.0
+"""Other clips may be louder and brighter than those that were looked at."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Site:
     Attributes:
         node: its name, unique in the graph.
         op_type: "MatMul" or "Conv".
-        activation: the tensor that flows in.
+        activation: name of the tensor that flows in.
         weight: name of its initializer: (K, N) of a MatMul, (O, I, ...) of a Conv.
     """
 
@@ -63,7 +70,7 @@ class Range:
 
 
 def find_sites(proto: onnx.ModelProto) -> list[Site]:
-    """All of them, in the order of the graph. A Gemm (the classifier) is too small to be worth it."""
+    """All sites of a graph, in its order. A Gemm (the classifier) is too small to be worth it."""
     constants = {t.name: t for t in proto.graph.initializer if t.data_type == TensorProto.FLOAT}
     return [
         Site(node.name, node.op_type, node.input[0], node.input[1])
@@ -96,7 +103,8 @@ def observe(proto: onnx.ModelProto, tensors: Mapping[str, int], clips: RealClips
     ranges: dict[str, Range] = {}
     for start in range(0, len(names), TENSORS_PER_RUN):
         group = names[start : start + TENSORS_PER_RUN]
-        session, _ = open_session(with_outputs(proto, group).SerializeToString())
+        rewrite = Rewrite(proto)
+        session, _ = open_session(rewrite.finish([rewrite.values[name] for name in group]).SerializeToString())
         lows: dict[str, np.ndarray] = {}
         highs: dict[str, np.ndarray] = {}
         samples: dict[str, list[np.ndarray]] = {name: [] for name in group}
@@ -113,21 +121,6 @@ def observe(proto: onnx.ModelProto, tensors: Mapping[str, int], clips: RealClips
     return ranges
 
 
-def with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """A copy of the graph whose outputs are the named tensors."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    del copy.graph.output[:]
-    copy.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    return copy
-
-
-FLOAT16_MAX = 65504.0
-"""float16 ends here, and an engine says nothing when an activation overflows."""
-MARGIN = 4.0
-"""Other clips are louder and brighter than those that were looked at."""
-
-
 @dataclass(frozen=True)
 class Largest:
     """The largest absolute value that any of the tensors reached, and in which."""
@@ -139,17 +132,13 @@ class Largest:
 def largest_value(proto: onnx.ModelProto, names: set[str], clips: RealClips) -> Largest:
     """Largest absolute value of the named float tensors of a graph over real clips.
 
-    The maxima are taken inside the graph: the tensors of ViT-B together are larger than many a memory.
+    The maxima are computed inside the graph: all tensors of ViT-B together do not fit into the memory of many machines.
     """
     ordered = [name for node in proto.graph.node for name in node.output if name in names]
-    copy = with_outputs(proto, [f"{name}_max" for name in ordered])
-    graph = copy.graph
-    for name in ordered:
-        graph.node.append(helper.make_node("Abs", [name], [f"{name}_abs"], name=f"{name}_abs"))
-        graph.node.append(
-            helper.make_node("ReduceMax", [f"{name}_abs"], [f"{name}_max"], name=f"{name}_max", keepdims=0)
-        )
-    session, _ = open_session(copy.SerializeToString())
+    rewrite = Rewrite(proto)
+    sizes = [rewrite.add("Abs", [rewrite.values[name]], f"{name}_abs") for name in ordered]
+    maxima = [rewrite.add("ReduceMax", [size], f"{size.name}_max", keepdims=0) for size in sizes]
+    session, _ = open_session(rewrite.finish(maxima).SerializeToString())
     largest = dict.fromkeys(ordered, 0.0)
     for row in range(len(clips)):
         for name, value in zip(ordered, session.run(None, clips.feed(row)), strict=True):
@@ -159,10 +148,10 @@ def largest_value(proto: onnx.ModelProto, names: set[str], clips: RealClips) -> 
 
 
 def check_overflow(largest: Largest) -> None:
-    """ParityError where float16 would be too small, with a margin of MARGIN."""
-    if not largest.value * MARGIN <= FLOAT16_MAX:
+    """ParityError where float16 would be too small, with OVERFLOW_MARGIN to spare."""
+    if not largest.value * OVERFLOW_MARGIN <= FLOAT16_MAX:
         raise ParityError(
             f"activations of {largest.value:.0f} ({largest.tensor}) on real clips come too near to float16's 65504",
-            f"at most {FLOAT16_MAX / MARGIN:.0f}",
+            f"at most {FLOAT16_MAX / OVERFLOW_MARGIN:.0f}",
             "export bf16 instead, whose range is float32's",
         )

@@ -17,9 +17,9 @@ from mma_edge.precisions import MIN_TOP1_AGREEMENT
 from mma_export.graph import save_graph
 from mma_export.precision.clips import RealClips, folder_clips, logits_of, public_clips, sample_clips
 from mma_export.precision.gate import MAX_UAR_LOSS, Comparison, compare
+from mma_export.precision.grids import most_suspect, quantize_weights, smooth, symmetric_grid, unsigned_grid
 from mma_export.precision.half import as_openvino, half_tensors, options_of, to_half
-from mma_export.precision.int8 import activation_scales, most_suspect, quantize_static, quantize_weights, smooth
-from mma_export.precision.int8_cpu import grid_of, quantize_for_cpu, sites_for_cpu, tensors_for_cpu
+from mma_export.precision.int8 import quantize_for_cpu, quantize_static, sites_for_cpu, tensors_for_cpu
 from mma_export.precision.search import Found, Quantize, search
 from mma_export.precision.sites import Site, check_overflow, find_sites, inputs_of, largest_value, observe
 from mma_export.weights import share_weights
@@ -29,7 +29,7 @@ SMALL_MODEL_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Effort:
-    """How many clips a model can afford, and how many products the search may try one by one."""
+    """How many clips are used for a model of some size, and how many products the search tries one by one."""
 
     gate_clips: int
     calibration_clips: int
@@ -39,11 +39,12 @@ class Effort:
 
 SMALL = Effort(gate_clips=200, calibration_clips=40, ranking_clips=12, products_tried=1000)
 LARGE = Effort(gate_clips=24, calibration_clips=8, ranking_clips=2, products_tried=24)
-"""A model like ViT-B takes seconds per clip, and as long to load."""
+"""A model like ViT-B takes seconds per clip, and seconds to load."""
 TOLERANCE_FACTOR = 4.0
-"""Other backends sum in another order; a wrong kernel is off by far more than this many times the rounding."""
+"""The self-test allows so many times the difference seen here: other backends sum in another order, and a wrong kernel
+is off by far more."""
 SEARCH_MARGIN = 0.5
-"""The search stops at half of what the gate allows: it is judged on other clips."""
+"""The search stops at half of what the gate allows, because the gate has other clips."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ class GateOptions:
 
     Attributes:
         clips: folder of the user's videos, or None.
-        data: folder of FER2013 and RAVDESS, or None; without either the sample clip serves.
-        count: clips to gate with, or None for what the model can afford.
-        keep_going: a failed gate is written into the manifest instead of ending the export.
-        softmax_half: Softmax in half in the fp16 and bf16 graphs.
+        data: folder of FER2013 and RAVDESS, or None; where both are None, the sample clip is used.
+        count: clips to gate with, or None for the number that suits the model's size.
+        keep_going: a failed gate is noted in the manifest instead of ending the export.
+        softmax_half: Softmax in half precision in the fp16 and bf16 graphs.
     """
 
     clips: Path | None = None
@@ -70,9 +71,9 @@ class PrecisionWriter:
 
     Args:
         proto: the float32 graph as traced, weights in float32.
-        folder: of the bundle in the making.
+        folder: where the bundle is made.
         image_size, labels: of the model.
-        golden: logits float32 (1, C) of PyTorch on the golden inputs (`golden_seed`).
+        golden: the seed of the golden inputs, and PyTorch's logits float32 (1, C) on them.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class PrecisionWriter:
         figures |= _prefixed("openvino", on_openvino)
         entry = _entry(file, comparison, max(tolerance, its_tolerance), kind, failed, figures)
         if problem := on_openvino.problem(kind):
-            # The others may have it all the same.
+            # Other backends round less, so they may have it.
             self.report(f"bf16 will not run on OpenVINO unless asked for by name: {problem}")
             entry["failed_on"] = {"openvino": problem}
         return entry
@@ -142,25 +143,23 @@ class PrecisionWriter:
     def _int8(self) -> dict:
         self.report("int8: looking at activations")
         calibration = self.calibration.spread(self.effort.calibration_clips)
-        smoothed = onnx.ModelProto()
-        smoothed.CopyFrom(self.proto)
-        sites = find_sites(smoothed)
-        smooth(smoothed, sites, observe(smoothed, inputs_of(sites), calibration))
+        sites = find_sites(self.proto)
+        smoothed, sites = smooth(self.proto, sites, observe(self.proto, inputs_of(sites), calibration))
         own = sites_for_cpu(smoothed, sites)
         on_grids = tensors_for_cpu(smoothed, own)
         ranges = observe(smoothed, inputs_of(sites) | on_grids, calibration)
         weights = quantize_weights(smoothed, sites)
         answers = logits_of(self.proto, self.calibration)
-        scales = activation_scales({site.activation: ranges[site.activation] for site in sites})
-        suspects = most_suspect(sites, ranges, scales, self.effort.products_tried)
+        symmetric = {name: symmetric_grid(ranges[name]) for name in inputs_of(sites)}
+        unsigned = {name: unsigned_grid(ranges[name]) for name in on_grids}
+        suspects = most_suspect(sites, ranges, symmetric, self.effort.products_tried)
         static = self._search(
-            "int8", suspects, lambda kept: quantize_static(smoothed, sites, scales, weights, kept), answers
+            "int8", suspects, lambda kept: quantize_static(smoothed, sites, symmetric, weights, kept), answers
         )
-        grids = {name: grid_of(ranges[name]) for name in on_grids}
         cpu = self._search(
             "int8 for the CPU",
             [site for site in suspects if site in own],
-            lambda kept: quantize_for_cpu(smoothed, own, grids, weights, kept),
+            lambda kept: quantize_for_cpu(smoothed, own, unsigned, weights, kept),
             answers,
         )
         file, cpu_file = (self.folder / name for name in ("model.int8.onnx", "model.int8-cpu.onnx"))
@@ -188,7 +187,7 @@ class PrecisionWriter:
         return {**entry, "cpu_file": cpu_file.name}
 
     def _search(self, name: str, suspects: list[Site], quantize: Quantize, answers: np.ndarray) -> Found:
-        """On the calibration half, so that the gate's clips have no say in what is kept; `answers` are float32's."""
+        """Search on the calibration half: the gate's clips must not decide what is kept. `answers` are float32's."""
         clips = self.calibration
         self.report(f"{name}: quantising")
         found = search(
@@ -204,7 +203,7 @@ class PrecisionWriter:
         return found
 
     def _judge(self, name: str, graph: onnx.ModelProto) -> tuple[Comparison, float]:
-        """Comparison on the gate's clips, and the tolerance of the self-test."""
+        """Comparison on the gate's clips, and the tolerance for the load-time self-test."""
         self.report(f"{name}: comparing with float32 on {len(self.clips)} clips")
         comparison = compare(self.reference, logits_of(graph, self.clips), self.clips)
         difference = float(np.abs(logits_of(graph, self.golden_clips) - self.golden_logits).max())

@@ -1,4 +1,4 @@
-"""Is rolling good enough to ship? Its answers beside full recomputation on the same frames, window by window."""
+"""Whether rolling is good enough to ship: its answers are compared with full recomputation, window by window."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mma_edge.clip import GridClips, batch_of
+from mma_edge.engines.agreement import agreement
 from mma_edge.engines.base import Engine
 from mma_edge.errors import DataError
 from mma_edge.pipeline import collect_clips
@@ -16,15 +17,15 @@ from mma_edge.streaming import Streamer, StreamingGraphs
 from mma_edge.types import Clip
 
 REQUIRED_AGREEMENT = 0.99
-"""Share of windows with the same most probable class, from which on rolling is shipped."""
+"""Rolling ships where at least this share of the windows has the same most probable class."""
 HOP_S, STRIDES = 0.25, (2, 1)
-"""Windows are taken at every second of these hops, which is the default hop, and at every one."""
+"""Windows are taken at every second of these hops, which gives the default hop, and at every one."""
 MAX_AGES_S = (float("inf"), 2.0, 1.0)
-"""How old a summary may get; the first that passes is what ships. A window is 4 s, so inf is the window's length."""
+"""How old a summary may get; the first that passes ships. A window is 4 s long, so inf means 4 s."""
 
 
 def every(clips: Sequence[Clip], stride: int) -> list[Clip]:
-    """The clips of every stride-th window: those of a hop that is so much longer."""
+    """The clips of every stride-th window, as a hop that is `stride` times as long would give them."""
     ends_s = sorted({clip.end_s for clip in clips})
     chosen = set(ends_s[stride - 1 :: stride])
     return [clip for clip in clips if clip.end_s in chosen]
@@ -32,29 +33,28 @@ def every(clips: Sequence[Clip], stride: int) -> list[Clip]:
 
 @dataclass
 class Agreement:
-    """Rolling beside full recomputation.
+    """How far rolling agrees with full recomputation.
 
     Attributes:
-        same: per window, whether the most probable class is the same.
-        errors: per window, the absolute error of each probability: arrays (C,).
+        answers, expected: per window, probabilities: arrays (C,).
     """
 
-    same: list[bool] = field(default_factory=list)
-    errors: list[np.ndarray] = field(default_factory=list)
+    answers: list[np.ndarray] = field(default_factory=list)
+    expected: list[np.ndarray] = field(default_factory=list)
 
     def add(self, logits: np.ndarray, expected: np.ndarray) -> None:
         """One window: logits (1, C) of both."""
-        got, want = softmax(logits)[0], softmax(expected)[0]
-        self.same.append(bool(got.argmax() == want.argmax()))
-        self.errors.append(np.abs(got - want))
+        self.answers.append(softmax(logits)[0])
+        self.expected.append(softmax(expected)[0])
 
     def figures(self) -> dict[str, float | int]:
         """As the manifest and the benchmark store them."""
+        found = agreement(np.stack(self.expected), np.stack(self.answers))
         return {
-            "windows": len(self.same),
-            "top1_agreement": float(np.mean(self.same)),
-            "mean_abs_probability_error": float(np.mean(self.errors)),
-            "max_abs_probability_error": float(np.max(self.errors)),
+            "windows": found.clips,
+            "top1_agreement": found.top1,
+            "mean_abs_probability_error": found.mean_difference,
+            "max_abs_probability_error": found.max_difference,
         }
 
 
@@ -70,7 +70,7 @@ def full_logits(engine: Engine, clip: Clip) -> np.ndarray:
 
 
 def rolling_gate(graphs: StreamingGraphs, engine: Engine, image_size: int, sources: Sequence[str]) -> dict:
-    """What the manifest says of rolling beyond its parity: `max_age_s` if it is bounded, `curve`, or `refused`.
+    """What the manifest says of rolling besides its parity: `curve`, and `max_age_s` if it is bounded, or `refused`.
 
     The longest age that agrees in REQUIRED_AGREEMENT of the windows is taken; where none does, rolling is refused
     with the figures of the best.
