@@ -18,6 +18,10 @@ from mma_edge.sources.base import Event, Source, SourceStats
 from mma_edge.sources.tracks import AudioTrack, VideoTrack
 from mma_edge.types import AudioChunk, Frame, Notify, ignore_notice
 
+VIDEO_SUFFIXES = (
+    ".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts", ".ts",
+)  # fmt: skip
+
 _EXPECTED = "a video or audio file such as clip.mp4"
 _SAMPLE = Path(__file__).resolve().parents[1] / "assets" / "sample" / "sample.mp4"
 
@@ -193,6 +197,11 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as error:  # a name that is too long or has a NUL, a disk that fails
         raise SourceError(f"{str(path)[:200]!r} cannot be read ({type(error).__name__})", _EXPECTED) from error
     return path
+
+
+def videos_in(folder: Path) -> list[Path]:
+    """The video files anywhere below a folder, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
 
 
 def _similar_name(path: Path) -> str:

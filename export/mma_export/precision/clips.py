@@ -18,11 +18,11 @@ from mma_edge.clip import NUM_FRAMES, batch_of, evenly
 from mma_edge.engines.session import open_session
 from mma_edge.errors import DataError, SourceError, UsageError
 from mma_edge.pipeline import collect_clips
+from mma_edge.sources.file import VIDEO_SUFFIXES, videos_in
 from mma_edge.types import Clip
 from mma_trainer.evaluation.sets import open_set
 from mma_trainer.labels import DFEW_LABELS
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".flv")
 SAMPLE_HOP_S = 0.1
 """The sample is short, so its windows overlap more than those of a live view."""
 FOLDER_HOP_S = 1.0
@@ -105,7 +105,7 @@ def folder_clips(folder: Path, image_size: int, labels: Sequence[str], count: in
     hint = "give a folder of videos that show faces, or leave --clips out for the sample"
     if not folder.is_dir():
         raise DataError(f"--clips {folder} is no folder", "a folder of videos", hint)
-    videos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    videos = videos_in(folder)
     if not videos:
         raise DataError(f"--clips {folder} has no videos", f"files ending in {', '.join(VIDEO_SUFFIXES)}", hint)
     clips, classes = [], []

@@ -7,15 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.progress import TimeRemainingColumn
 
-from mma_edge.bundle.manifest import MODALITIES
 from mma_edge.commands.support import HelpFormatter, progress, run_cli, say
 from mma_edge.errors import UsageError
 from mma_edge.files import make_folder
-from mma_trainer.evaluation.calibration import ECE_BINS, Calibration
+from mma_trainer.evaluation.calibration import ECE_BINS
 from mma_trainer.evaluation.figures import (
     Evaluated,
     Progress,
@@ -26,8 +24,9 @@ from mma_trainer.evaluation.figures import (
     fit_calibration,
 )
 from mma_trainer.evaluation.predict import Predictor, bundle_predictor
-from mma_trainer.evaluation.sets import SETS, EvalSet, open_list, open_set
-from mma_trainer.report.page import Table, to_rich
+from mma_trainer.evaluation.sets import SETS, open_list, open_set
+from mma_trainer.report.blocks import FIT_HEADER, ROBUSTNESS_HEADER, calibration_rows, robustness_rows
+from mma_trainer.report.page import Table, number, to_rich
 
 EXAMPLES = """\
 examples:
@@ -45,9 +44,8 @@ examples:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("mma-eval", description=__doc__, epilog=EXAMPLES, formatter_class=HelpFormatter)
-    parser.add_argument(
-        "model", nargs="?", type=Path, metavar="MODEL", help="checkpoint or bundle (default: the embedded one)"
-    )
+    model_help = "checkpoint or bundle (default: the embedded one)"
+    parser.add_argument("model", nargs="?", type=Path, metavar="MODEL", help=model_help)
     sets = parser.add_argument_group("clips")
     sets.add_argument("--data", type=Path, metavar="DIR", help="folder of fer2013_val.npz and ravdess_speech/")
     sets.add_argument("--set", nargs="+", choices=SETS, default=[], help="public sets in --data")
@@ -65,19 +63,10 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also with damaged sound, faces and timing, and with missing modalities",
     )
-    parser.add_argument(
-        "--calibrate",
-        action="store_true",
-        help="fit the temperature on these clips, which must not be training clips, and write it into MODEL",
-    )
-    parser.add_argument(
-        "--abstain-at",
-        nargs="+",
-        type=float,
-        default=[],
-        metavar="T",
-        help="what is gained by answering only with at least this confidence",
-    )
+    calibrate_help = "fit the temperature on these clips, which must not be training clips, and write it into MODEL"
+    parser.add_argument("--calibrate", action="store_true", help=calibrate_help)
+    abstain_help = "what is gained by answering only with at least this confidence"
+    parser.add_argument("--abstain-at", nargs="+", type=float, default=[], metavar="T", help=abstain_help)
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="write report.html, metrics.json and confusion_<set>.png there"
     )
@@ -96,7 +85,8 @@ def evaluate_command(args: argparse.Namespace, console: Console) -> int:
     model = _open_model(args)
     sets = [open_set(name, args.data, model.image_size) for name in args.set]
     if args.val_list:
-        sets.append(_open_list(args, model))
+        roots = (args.frames_root, args.audio_root)
+        sets.append(open_list(args.val_list, *roots, model.labels, model.image_size, args.clips, args.skip_bad))
     results, figures = [], []
     for clips in sets:
         chosen = clips.first(args.limit) if args.limit else clips
@@ -107,10 +97,14 @@ def evaluate_command(args: argparse.Namespace, console: Console) -> int:
     record = None
     if args.calibrate:
         with _bar(console) as show:
-            found = fit_calibration(model, results, show)
-        record = calibration_record(model, found)
-        _print_calibration(console, found, model)
-        _store(args.model, record)
+            record = calibration_record(model, fit_calibration(model, results, show))
+        _print_calibration(console, record)
+        if args.model.is_dir():
+            calibrate_bundle(args.model, record)
+        else:
+            from mma_trainer.weights.predictor import calibrate_checkpoint
+
+            calibrate_checkpoint(args.model, record)
         say(console, f"temperature written into {args.model}")
     if args.output:
         # Imported here: it draws, and matplotlib takes a second to load.
@@ -130,9 +124,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.limit is not None and args.limit < 1:
         raise UsageError(f"--limit {args.limit}", "at least 1")
     if args.clips > 1 and (args.set or not args.val_list):
-        raise UsageError(
-            f"--clips {args.clips} with --set", "--val-list alone", "two clips of a still are the same clip"
-        )
+        hint = "two clips of a still are the same clip"
+        raise UsageError(f"--clips {args.clips} with --set", "--val-list alone", hint)
     if args.clips > 1 and args.robustness:
         raise UsageError(f"--robustness with --clips {args.clips}", "--clips 1")
     if wrong := [t for t in args.abstain_at if not 0 <= t <= 1]:
@@ -140,11 +133,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.model is not None and not args.model.exists():
         raise UsageError(f"{args.model} does not exist", "a checkpoint file or a bundle folder")
     if args.calibrate and args.model is None:
-        raise UsageError(
-            "--calibrate without MODEL",
-            "a checkpoint or a bundle of yours",
-            "the installed default model is not changed",
-        )
+        hint = "the installed default model is not changed"
+        raise UsageError("--calibrate without MODEL", "a checkpoint or a bundle of yours", hint)
 
 
 def _open_model(args: argparse.Namespace) -> Predictor:
@@ -154,20 +144,6 @@ def _open_model(args: argparse.Namespace) -> Predictor:
 
         return checkpoint_predictor(args.model, args.device)
     return bundle_predictor(args.model, args.backend, args.precision)
-
-
-def _store(model: Path, record: dict) -> None:
-    if model.is_dir():
-        calibrate_bundle(model, record)
-        return
-    from mma_trainer.weights.predictor import calibrate_checkpoint
-
-    calibrate_checkpoint(model, record)
-
-
-def _open_list(args: argparse.Namespace, model: Predictor) -> EvalSet:
-    roots = (args.frames_root, args.audio_root)
-    return open_list(args.val_list, *roots, model.labels, model.image_size, args.clips, args.skip_bad)
 
 
 @contextmanager
@@ -181,44 +157,28 @@ def _bar(console: Console) -> Iterator[Progress]:
 def _print(console: Console, result: Evaluated, figures: dict, labels: Sequence[str]) -> None:
     metrics = result.answers.metrics
     say(console, f"{result.clips.name}: {result.clips.description}")
-    say(
-        console,
-        f"  UAR {metrics.uar:.4f}  WAR {metrics.war:.4f}  loss {metrics.loss:.3f}  ECE {figures['ece']:.4f}  "
-        f"AURC {figures['abstention']['aurc']:.4f}  on {metrics.num_clips} clips",
-    )
-    rows = [
-        (label, *map(str, counts), "-" if np.isnan(recall) else f"{recall:.3f}")
-        for label, counts, recall in zip(labels, metrics.confusion, metrics.recall, strict=True)
-    ]
+    text = f"  UAR {metrics.uar:.4f}  WAR {metrics.war:.4f}  loss {metrics.loss:.3f}  ECE {figures['ece']:.4f}  "
+    say(console, text + f"AURC {figures['abstention']['aurc']:.4f}  on {metrics.num_clips} clips")
+    confusion = zip(labels, metrics.confusion, metrics.recall, strict=True)
+    rows = [(label, *map(str, counts), number(recall, 3)) for label, counts, recall in confusion]
     _show(console, "confusion (rows true, columns predicted)", ("", *labels, "recall"), rows)
     for row in figures["abstention"]["at"]:
         accuracy = "no answer" if row["accuracy"] is None else f"accuracy {100 * row['accuracy']:.1f} %"
         coverage = f"coverage {100 * row['coverage']:.1f} %"
         say(console, f"  answers at confidence {row['threshold']:g} and above: {coverage}, {accuracy}")
-    if figures["robustness"]:
-        forms = {"uar": ".1f", "uar_difference": "+.1f", "war": ".1f", "war_difference": "+.1f", "ece": ".1f"}
-        rows = [
-            (row["condition"], *(f"{100 * row[key]:{form}}" for key, form in forms.items()))
-            for row in figures["robustness"]
-        ]
-        header = ("condition", "UAR", "to clean", "WAR", "to clean", "ECE")
-        _show(console, f"robustness, {figures['set']} (percent)", header, rows)
+    if robustness := robustness_rows(figures["robustness"], 1):
+        _show(console, f"robustness, {figures['set']} (percent)", ROBUSTNESS_HEADER, robustness)
 
 
-def _print_calibration(console: Console, found: dict[str, Calibration], model: Predictor) -> None:
+def _print_calibration(console: Console, record: dict) -> None:
     """Expected calibration error in percent: at T = 1, as it was, and cross-fitted."""
-    header = "clips with", "from", "clips", "T was", "T", "ECE at T=1", "ECE was", "ECE now", "NLL was", "NLL now"
-    rows = []
-    for name, c in found.items():
-        temperatures, losses = (c.temperature_before, c.temperature), (c.nll_before, c.nll_after)
-        errors = (f"{100 * value:.1f}" for value in (c.ece_raw, c.ece_before, c.ece_after))
-        figures = (*(f"{value:.3f}" for value in temperatures), *errors, *(f"{value:.3f}" for value in losses))
-        rows.append((name, c.source, str(c.num_clips), *figures))
-    _show(console, f"calibration (ECE in percent, {ECE_BINS} equal-width bins)", header, rows, prose=(1,))
+    header = tuple(name.replace(" = ", "=") for name in FIT_HEADER)  # a console is narrow
+    title = f"calibration (ECE in percent, {ECE_BINS} equal-width bins)"
+    _show(console, title, header, calibration_rows(record, 1), prose=(1,))
     say(console, "  'now' is cross-fitted: each half of the clips at the temperature of the other half")
-    for name in MODALITIES:
-        if name not in found:
-            say(console, f"  no clips with {name}: its temperature stays {model.temperatures[name]:.3f}")
+    for name, kept in record["temperature"].items():
+        if name not in record["fits"]:
+            say(console, f"  no clips with {name}: its temperature stays {kept:.3f}")
 
 
 def _show(console: Console, caption: str, header: tuple[str, ...], rows: list, prose: tuple[int, ...] = ()) -> None:

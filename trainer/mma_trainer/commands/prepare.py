@@ -12,6 +12,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 from rich.console import Console
@@ -20,27 +21,18 @@ from rich.progress import TextColumn, TimeRemainingColumn
 from mma_edge.commands.support import HelpFormatter, progress, run_cli, say
 from mma_edge.errors import DataError, OutputError, UsageError
 from mma_edge.files import replaced, to_json
+from mma_edge.sources.file import videos_in
 from mma_trainer.data.check import counts
+from mma_trainer.data.preparation import layouts
 from mma_trainer.data.preparation.cut import CRASHED, FACES, WORK, CropOptions, Outcome, finished, prepare_video
-from mma_trainer.data.preparation.layouts import (
-    TEST,
-    TRAIN,
-    Layout,
-    Video,
-    annotated,
-    class_folders,
-    csv_table,
-    split_folds,
-    videos_in,
-    with_unique_names,
-)
+from mma_trainer.data.preparation.layouts import TEST, TRAIN, Layout, Video
 from mma_trainer.data.preparation.pool import run_all
 from mma_trainer.data.preparation.sound import extract_sound
 from mma_trainer.data.protocols import DESCRIPTION, PROTOCOLS, SCHEMA, prepared_list
 
 FAILURES = "failures.csv"
 MAX_SHOWN = 20
-BAD_ENTRY = "entry that cannot be used"
+PLAIN = {"highlight": False, "soft_wrap": True, "markup": False}  # printed as it stands
 
 EXAMPLES = """\
 examples:
@@ -58,9 +50,8 @@ examples:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "mma-train prepare", description=__doc__, epilog=EXAMPLES, formatter_class=HelpFormatter
-    )
+    texts = {"description": __doc__, "epilog": EXAMPLES}
+    parser = argparse.ArgumentParser("mma-train prepare", formatter_class=HelpFormatter, **texts)
     source = parser.add_argument_group("videos (one of --classes, --csv and --dataset)")
     source.add_argument("--classes", type=Path, metavar="DIR", help="one folder of videos per class")
     source.add_argument("--csv", type=Path, metavar="FILE", help="columns path,label[,fold]")
@@ -100,19 +91,24 @@ def prepare(args: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"--crop-size {args.crop_size}", "a side in pixels, or 0 for crops as they are cut")
     if args.sound_only:
         return _prepare_sound(args, console)
-    layout = with_unique_names(_layout(args))
+    layout = layouts.with_unique_names(_layout(args))
     if layout.folds == 0:
-        layout = split_folds(layout, args.folds, args.val_share, args.seed)
+        layout = layouts.split_folds(layout, args.folds, args.val_share, args.seed)
     options = CropOptions(args.format, args.crop_size, args.centre_fallback)
-    outcomes = {} if args.overwrite else _finished(layout.videos, args.output, options)
+    candidates = [video for video in layout.videos if video.path is not None and not args.overwrite]
+    done = {video.name: finished(args.output, video, options) for video in candidates}
+    outcomes = {name: outcome for name, outcome in done.items() if outcome}
     waiting = [video for video in layout.videos if video.name not in outcomes]
     if outcomes:
         say(console, f"{len(outcomes)} of {len(layout.videos)} videos are done already")
     _make_folder(args.output)
     work = functools.partial(prepare_video, output=args.output, options=options)
-    crashed = functools.partial(_crashed, options=options)
+    crash = "its process died: a defect of the decoder, or memory used up"
+    results = run_all(
+        work, waiting, min(args.workers, len(waiting) or 1), lambda v: Outcome.failed(v.name, CRASHED, crash, options)
+    )
     with _bar(console, "preparing", len(layout.videos), len(outcomes)) as advance:
-        for video, outcome in run_all(work, waiting, min(args.workers, len(waiting) or 1), crashed):
+        for video, outcome in results:
             outcomes[video.name] = outcome
             advance(sum(outcome.failure is not None for outcome in outcomes.values()))
     return _conclude(args, layout, outcomes, console)
@@ -129,8 +125,8 @@ def _prepare_sound(args: argparse.Namespace, console: Console) -> int:
     jobs = [(path, args.output / f"{name}.wav") for name, path in files.items()]
     waiting = [job for job in jobs if args.overwrite or not job[1].exists()]
     failures = []
+    results = run_all(extract_sound, waiting, min(args.workers, len(waiting) or 1), lambda job: CRASHED)
     with _bar(console, "extracting", len(jobs), len(jobs) - len(waiting)) as advance:
-        results = run_all(extract_sound, waiting, min(args.workers, len(waiting) or 1), lambda job: CRASHED)
         for (path, _), failure in results:
             if failure:
                 failures.append((failure, path.stem, str(path), "yes", ""))
@@ -163,9 +159,9 @@ def _layout(args: argparse.Namespace) -> Layout:
     if labels and (len(set(labels)) < len(labels) or not all(labels)):
         raise UsageError(f"--labels {args.labels}", "different names, separated by commas")
     if args.classes:
-        return class_folders(args.classes, labels)
+        return layouts.class_folders(args.classes, labels)
     if args.csv:
-        return csv_table(args.csv, args.videos, labels)
+        return layouts.csv_table(args.csv, args.videos, labels)
     if labels:
         raise UsageError(f"--labels with --dataset {args.dataset}", "the data set's own classes", "leave --labels out")
     if args.videos is None or args.data is None:
@@ -173,12 +169,7 @@ def _layout(args: argparse.Namespace) -> Layout:
     for option in ("data", "videos"):
         if not getattr(args, option).is_dir():
             raise DataError(f"--{option}: {getattr(args, option)} is no folder", "a folder")
-    return annotated(PROTOCOLS[args.dataset], args.data, args.videos)
-
-
-def _finished(videos: Sequence[Video], output: Path, options: CropOptions) -> dict[str, Outcome]:
-    found = {video.name: finished(output, video, options) for video in videos if video.path is not None}
-    return {name: outcome for name, outcome in found.items() if outcome}
+    return layouts.annotated(PROTOCOLS[args.dataset], args.data, args.videos)
 
 
 def _make_folder(output: Path) -> None:
@@ -189,18 +180,14 @@ def _make_folder(output: Path) -> None:
         raise OutputError(f"{output} cannot be written ({error})", hint="choose another --output") from error
 
 
-def _crashed(video: Video, options: CropOptions) -> Outcome:
-    details = "its process died: a defect of the decoder, or memory used up"
-    return Outcome.failed(video.name, CRASHED, details, options)
-
-
 def _conclude(args: argparse.Namespace, layout: Layout, outcomes: dict[str, Outcome], console: Console) -> int:
     """Write lists, failures and description; print the result."""
     usable = [video for video in layout.videos if outcomes[video.name].failure is None]
-    failures = [(BAD_ENTRY, name, "", "yes", text) for name, text in layout.complaints]
+    failures = [("entry that cannot be used", name, "", "yes", text) for name, text in layout.complaints]
     for video in layout.videos:
-        if problem := outcomes[video.name].problem:
-            left_out = "yes" if outcomes[video.name].failure else "no"
+        outcome = outcomes[video.name]
+        if problem := outcome.failure or outcome.note:
+            left_out = "yes" if outcome.failure else "no"
             failures.append((problem[0], video.name, str(video.path or ""), left_out, problem[1]))
     try:
         absent = _write_lists(args.output, layout, usable, outcomes)
@@ -212,21 +199,19 @@ def _conclude(args: argparse.Namespace, layout: Layout, outcomes: dict[str, Outc
     except OSError as error:
         raise OutputError(f"{args.output} cannot be written ({error})", hint="free disk space, then repeat") from error
     for kind, name, _, left_out, text in failures[:MAX_SHOWN]:
-        end = "" if left_out == "yes" else " (kept, heard as silence)"
-        say(console, f"{kind}: {name}: {text}{end}")
+        say(console, f"{kind}: {name}: {text}{'' if left_out == 'yes' else ' (kept, heard as silence)'}")
     if len(failures) > MAX_SHOWN:
         say(console, f"and {len(failures) - MAX_SHOWN} more")
     for text in absent:
         say(console, text)
-    failed = [failure for failure in failures if failure[3] == "yes"]
-    kinds = counts(row[0] for row in failures)
     summary = f"{len(usable)} clips of {len(layout.videos)} videos in {args.output}"
-    reported = f"; {kinds}: see {args.output / FAILURES}" if failures else ""
+    if failures:
+        summary += f"; {counts(kind for kind, *_ in failures)}: see {args.output / FAILURES}"
     if not usable:
-        raise DataError(f"{summary}{reported}", "at least one usable video")
-    if failed and args.strict:
-        raise DataError(f"{summary}{reported}", "no failures (--strict)", "repair the videos and repeat the command")
-    say(console, f"{summary}{reported}")
+        raise DataError(summary, "at least one usable video")
+    if args.strict and any(left_out == "yes" for *_, left_out, _ in failures):
+        raise DataError(summary, "no failures (--strict)", "repair the videos and repeat the command")
+    say(console, summary)
     return 0
 
 
@@ -240,17 +225,14 @@ def _write_failures(output: Path, failures: Sequence[tuple[str, ...]]) -> None:
 def _write_lists(output: Path, layout: Layout, usable: list[Video], outcomes: dict[str, Outcome]) -> list[str]:
     """One list per fold and split; returns a line for each class that one of them lacks."""
     lacking = []
-    for fold in range(1, layout.folds + 1):
-        for split in (TRAIN, TEST):
-            chosen = [video for video in usable if video.split(fold) == split]
-            path = prepared_list(output, fold, split)
-            path.parent.mkdir(exist_ok=True)
-            lines = [f"{FACES}/{video.name} {outcomes[video.name].frames} {video.label}\n" for video in chosen]
-            path.write_text("".join(lines))
-            present = {video.label for video in chosen}
-            missing = [name for label, name in enumerate(layout.labels) if label not in present]
-            if missing:
-                lacking.append(f"{path.name} has no clip of {', '.join(missing)}: mma-train will ask for --skip-bad")
+    for fold, split in product(range(1, layout.folds + 1), (TRAIN, TEST)):
+        chosen = [video for video in usable if video.split(fold) == split]
+        path = prepared_list(output, fold, split)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(f"{FACES}/{v.name} {outcomes[v.name].frames} {v.label}\n" for v in chosen))
+        present = {video.label for video in chosen}
+        if missing := [name for label, name in enumerate(layout.labels) if label not in present]:
+            lacking.append(f"{path.name} has no clip of {', '.join(missing)}: mma-train will ask for --skip-bad")
     return lacking
 
 

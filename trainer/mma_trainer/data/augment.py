@@ -14,6 +14,7 @@ LOG_FLOOR = math.log(torch.finfo(torch.float32).eps)  # Kaldi's log-mel of digit
 DB_TO_LOG = math.log(10) / 10  # the mels are natural logarithms of power
 SNR_DB = (8.0, 45.0)
 NOISY_SHARE = 0.7
+SHORTEST_EXCERPT = 200  # frames
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, rng: Generator) -> Tensor:
@@ -58,14 +59,8 @@ def augment_stills(images: Tensor, rng: Generator) -> Tensor:
     """Random pose, light, softness and occlusion of faces (B, C, H, W)."""
     B = len(images)
     flip = (torch.rand(B, generator=rng) < 0.5).float() * 2 - 1
-    images = warp(
-        images,
-        uniform((B,), -0.2, 0.2, rng),
-        uniform((B,), 0.88, 1.14, rng),
-        uniform((B,), -0.12, 0.12, rng),
-        uniform((B,), -0.12, 0.12, rng),
-        flip,
-    )
+    ranges = ((-0.2, 0.2), (0.88, 1.14), (-0.12, 0.12), (-0.12, 0.12))  # angle, scale, shifts
+    images = warp(images, *(uniform((B,), *bounds, rng) for bounds in ranges), flip)
     images = light(images, uniform((B, 1, 1, 1), 0.75, 1.25, rng), uniform((B, 1, 1, 1), 0.75, 1.3, rng))
     images = blur(images, torch.rand(B, generator=rng) * (torch.rand(B, generator=rng) < 0.2))
     return erase(images, 0.1, rng)
@@ -89,7 +84,7 @@ def stills_to_clips(images: Tensor, num_frames: int, rng: Generator) -> Tensor:
     return (frames * wave.view(-1, 1, 1, 1)).clamp(0, 1).reshape(B, num_frames, C, H, W)
 
 
-def place_mel(rows: Tensor, rng: Generator | None, shortest: int = 200) -> Tensor:
+def place_mel(rows: Tensor, rng: Generator | None) -> Tensor:
     """Log-mel rows (n, 128) -> (512, 128), zero-padded: from the start, or with `rng` a random excerpt.
 
     A live window starts anywhere in a sentence and holds silence before or after it.
@@ -99,15 +94,14 @@ def place_mel(rows: Tensor, rng: Generator | None, shortest: int = 200) -> Tenso
     if rng is None:
         mel[:length] = rows[:length]
         return mel
-    if length > shortest and torch.rand((), generator=rng) < 0.5:
-        length = int(torch.randint(shortest, length + 1, (), generator=rng))
+    if length > SHORTEST_EXCERPT and torch.rand((), generator=rng) < 0.5:
+        length = int(torch.randint(SHORTEST_EXCERPT, length + 1, (), generator=rng))
     start = int(torch.randint(0, len(rows) - length + 1, (), generator=rng))
     mel[:length] = rows[start : start + length]
     if torch.rand((), generator=rng) < 0.3 and length < NUM_MEL_FRAMES:  # quiet lead-in, as live
         lead = int(torch.randint(0, NUM_MEL_FRAMES - length + 1, (), generator=rng))
-        quiet = rows[: max(1, len(rows) // 20)].mean(dim=0)
         mel = torch.roll(mel, lead, dims=0)
-        mel[:lead] = quiet
+        mel[:lead] = rows[: max(1, len(rows) // 20)].mean(dim=0)
     return mel
 
 
@@ -117,8 +111,7 @@ def loudest_part(mels: Tensor, count: int, rng: Generator) -> Tensor:
     loudness = torch.where((mels == 0).all(dim=-1), torch.zeros(()), mels.mean(dim=-1) - LOG_FLOOR)
     sums = F.pad(loudness.cumsum(dim=1), (1, 0))
     first = (sums[:, count:] - sums[:, :-count]).argmax(dim=1)
-    jitter = torch.randint(-count // 4, count // 4 + 1, (B,), generator=rng)
-    first = (first + jitter).clamp(0, frames - count)
+    first = (first + torch.randint(-count // 4, count // 4 + 1, (B,), generator=rng)).clamp(0, frames - count)
     return torch.stack([mel[start : start + count] for mel, start in zip(mels, first.tolist(), strict=True)])
 
 
@@ -126,19 +119,16 @@ def augment_mel(mels: Tensor, rng: Generator) -> Tensor:
     """Log-mels (B, n, 128) heard elsewhere: gain, tone, noise, masks (SpecAugment, Park et al. 2019)."""
     B = len(mels)
     padding = (mels == 0).all(dim=-1, keepdim=True)
-    gain = uniform((B, 1, 1), -2, 2, rng)
-    tilt = uniform((B, 1, 1), -1, 1, rng) * torch.linspace(-1, 1, NUM_MEL_BINS)
-    mels = mels + gain + tilt
+    mels = mels + uniform((B, 1, 1), -2, 2, rng)  # gain, then tilt
+    mels = mels + uniform((B, 1, 1), -1, 1, rng) * torch.linspace(-1, 1, NUM_MEL_BINS)
     # Noise below the loudest frame of this very voice: quiet recordings would drown in a fixed level.
     loud = mels.masked_fill(padding, LOG_FLOOR).mean(dim=2).amax(dim=1).view(B, 1, 1)
     floor = loud - DB_TO_LOG * uniform((B, 1, 1), *SNR_DB, rng) + 0.8 * torch.randn(mels.shape, generator=rng)
     noisy = torch.rand((B, 1, 1), generator=rng) < NOISY_SHARE
     mels = torch.where(noisy, torch.logaddexp(mels, floor), mels)
     for axis, widest in ((1, 32), (1, 32), (2, 12), (2, 12)):
-        size = mels.shape[axis]
-        width = torch.randint(0, widest, (B, 1), generator=rng)
-        start = (torch.rand((B, 1), generator=rng) * (size - width)).long()
-        place = torch.arange(size)
+        place, width = torch.arange(mels.shape[axis]), torch.randint(0, widest, (B, 1), generator=rng)
+        start = (torch.rand((B, 1), generator=rng) * (len(place) - width)).long()
         masked = (place >= start) & (place < start + width)
         mels = torch.where(masked.unsqueeze(3 - axis), mels.mean(dim=(1, 2), keepdim=True), mels)
     return torch.where(padding, torch.zeros(()), mels)

@@ -27,18 +27,11 @@ class Shard:
     world: int = 1
 
     def part(self, batch_size: int) -> slice:
-        """This process's clips of a training batch.
-
-        Raises:
-            UsageError: the clips cannot be shared equally.
-        """
-        if batch_size % self.world:
-            raise UsageError(
-                f"a batch of {batch_size} clips cannot be shared by {self.world} processes",
-                "a multiple",
-                f"try --batch-size {max(1, batch_size // self.world) * self.world}",
-            )
-        size = batch_size // self.world
+        """This process's clips of a training batch; UsageError when they cannot be shared equally."""
+        size, rest = divmod(batch_size, self.world)
+        if rest:
+            what = f"a batch of {batch_size} clips cannot be shared by {self.world} processes"
+            raise UsageError(what, "a multiple", f"try --batch-size {max(1, size) * self.world}")
         return slice(self.rank * size, (self.rank + 1) * size)
 
     def slices(self, count: int, size: int) -> list[slice]:
@@ -46,8 +39,7 @@ class Shard:
         return [slice(start, min(start + size, count)) for start in range(0, count, size)[self.rank :: self.world]]
 
 
-WHOLE = Shard()
-"""All of it: a single process."""
+WHOLE = Shard()  # a single process
 
 
 def epoch_generator(seed: int, epoch: int) -> Generator:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,9 @@ from mma_edge.errors import OutputError, UsageError
 from mma_edge.files import replaced
 from mma_trainer.data.entries import ClipEntry, ClipFiles
 
-VERSION = "1"
-"""Part of every key: to be raised when what is stored changes, the log-mel for instance."""
-NPY_HEADER_BYTES = 128
-MEL_BYTES = 4 * NUM_MEL_FRAMES * NUM_MEL_BINS + NPY_HEADER_BYTES
-"""Of one log-mel's file."""
-HEADER_BYTES = 4096
-"""Room for the headers and the table of sizes of a clip's frames."""
+VERSION = "1"  # part of every key: to be raised when what is stored changes, the log-mel for instance
+MEL_BYTES = 4 * NUM_MEL_FRAMES * NUM_MEL_BINS + 128  # of one log-mel's file: its header has 128
+HEADER_BYTES = 4096  # room for the headers and the table of sizes of a clip's frames
 
 
 class ClipCache(ClipFiles):
@@ -36,16 +32,12 @@ class ClipCache(ClipFiles):
     worker processes need not agree on anything. What the folder already holds takes room, too.
 
     Args:
-        folder: made when it is not there.
+        folder: made when it is not there; OutputError when it cannot be made.
         entries: the clips that will be asked for.
-        max_gb: bound in 10^9 bytes for all that is in the folder.
+        max_gb: bound in 10^9 bytes for all that is in the folder; UsageError unless positive.
 
     Attributes:
         clips, clips_kept: how many clips there are, and the frames of how many find room.
-
-    Raises:
-        UsageError: `max_gb` is not positive.
-        OutputError: the folder cannot be made.
     """
 
     def __init__(self, folder: Path, entries: Iterable[ClipEntry], max_gb: float) -> None:
@@ -55,7 +47,8 @@ class ClipCache(ClipFiles):
         try:
             for name in ("frames", "mel"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
-            present = {Path(item.path).stem: item.stat().st_size for item in _files(folder)}
+            stored = [path for name in ("frames", "mel") for path in (folder / name).glob("*.npy")]
+            present = {path.stem: path.stat().st_size for path in stored}
         except OSError as error:
             raise OutputError(f"cache {folder} cannot be made ({error})", hint="choose another --cache") from error
         room = max_gb * 1e9 - sum(present.values())
@@ -85,7 +78,9 @@ class ClipCache(ClipFiles):
         if stored is None:
             images = super().images(entry, range(len(entry.files)))
             if sum(image.nbytes for image in images) <= entry.frame_bytes:
-                _write(path, lambda file: _save_frames(file, images))
+                # Two arrays behind each other: sizes int64 (n, 2), then all pixels in a row, uint8.
+                sizes = np.array([image.shape[:2] for image in images], np.int64)
+                _write(path, sizes, np.concatenate([image.ravel() for image in images]))
             return [images[int(index)] for index in indices]
         shapes, ends, pixels = stored
         return [
@@ -105,14 +100,8 @@ class ClipCache(ClipFiles):
         except (OSError, ValueError, EOFError):
             pass  # not there yet, or damaged: made again
         mel = super().mel(entry)
-        _write(path, lambda file: np.save(file, mel))
+        _write(path, mel)
         return mel
-
-
-def _files(folder: Path) -> Iterable[os.DirEntry]:
-    for name in ("frames", "mel"):
-        with os.scandir(folder / name) as items:
-            yield from (item for item in items if item.name.endswith(".npy"))
 
 
 def _key(path: Path, made_of: Sequence[Path], *names: str) -> str:
@@ -127,20 +116,13 @@ def _key(path: Path, made_of: Sequence[Path], *names: str) -> str:
     return digest.hexdigest()[:32]
 
 
-def _save_frames(file: object, images: Sequence[np.ndarray]) -> None:
-    """Two arrays behind each other in one file: sizes int64 (n, 2), then all pixels in a row, uint8."""
-    np.save(file, np.array([image.shape[:2] for image in images], np.int64))
-    np.save(file, np.concatenate([image.ravel() for image in images]))
-
-
 def _open_frames(path: Path, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Sizes (n, 2), ends (n,) and the pixels, mapped; None where there is no whole file."""
     try:
         with path.open("rb") as file:
             shapes = np.load(file)
-            version = np.lib.format.read_magic(file)
-            reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            (length,), _, dtype = reader(file)
+            np.lib.format.read_magic(file)
+            (length,), _, dtype = np.lib.format.read_array_header_1_0(file)  # numpy's choice for a short header
             offset = file.tell()
         ends = np.cumsum(shapes.prod(axis=1) * 3)
         if shapes.shape != (count, 2) or dtype != np.uint8 or ends[-1] != length:
@@ -150,14 +132,12 @@ def _open_frames(path: Path, count: int) -> tuple[np.ndarray, np.ndarray, np.nda
         return None
 
 
-def _write(path: Path, save: Callable[[object], None]) -> None:
+def _write(path: Path, *arrays: np.ndarray) -> None:
     """Whole or not at all: a reader never sees half a file."""
     try:
         with replaced(path) as aside, aside.open("wb") as file:
-            save(file)
+            for array in arrays:
+                np.save(file, array)
     except OSError as error:
-        raise OutputError(
-            f"cache {path.parent} cannot be written ({error})",
-            "free disk space",
-            "lower --cache-gb, or leave --cache out",
-        ) from error
+        what, hint = f"cache {path.parent} cannot be written ({error})", "lower --cache-gb, or leave --cache out"
+        raise OutputError(what, "free disk space", hint) from error

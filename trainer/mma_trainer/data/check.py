@@ -12,9 +12,7 @@ from pathlib import Path
 from mma_edge.errors import DataError
 from mma_trainer.data.entries import ClipEntry
 
-BAD_CLIPS = "bad_clips.csv"
-MAX_SHOWN = 50
-"""Problems that are printed; the file has them all."""
+MAX_SHOWN = 50  # problems that are printed; the file has them all
 
 # Kinds of problems, as the counts name them.
 BAD_LINE = "unreadable line"
@@ -31,18 +29,11 @@ ABSENT_CLASS = "class without clips"
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong.
-
-    Attributes:
-        kind: one of the kinds above.
-        where: list and line, "set_1_train.txt line 3".
-        clip: name of the clip; empty when the problem is not that of a single clip.
-        text: what was found and what was expected.
-    """
+    """One thing wrong: one of the kinds above, and what was found and expected."""
 
     kind: str
-    where: str
-    clip: str
+    where: str  # list and line, "set_1_train.txt line 3"
+    clip: str  # its name; empty when the problem is not that of a single clip
     text: str
 
     def __str__(self) -> str:
@@ -68,12 +59,8 @@ def settle(
 
     Args:
         problems: everything found; nothing is said when it is empty.
-        skip_bad: go on (the caller has left the bad clips out).
+        skip_bad: go on (the caller has left the bad clips out); otherwise a DataError has the counts in one line.
         folder: where `bad_clips.csv` with all of them is written; None for no file.
-        notify: takes the lines.
-
-    Raises:
-        DataError: there are problems and `skip_bad` is False; its one line has the counts.
     """
     if not problems:
         return
@@ -90,7 +77,7 @@ def settle(
 
 
 def _write(problems: Sequence[Problem], folder: Path) -> Path:
-    path = folder / BAD_CLIPS
+    path = folder / "bad_clips.csv"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:

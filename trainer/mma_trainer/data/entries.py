@@ -19,22 +19,15 @@ from mma_trainer.data.sampling import augment_clip, clip_indices, train_indices
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """One line of a list, found on disk: its frames in order, its wav (None: silent) and its class.
+    """One line of a list, found on disk."""
 
-    Attributes:
-        name: last part of the folder.
-        folder, files: the folder and the names of its frames, in order.
-        where: list and line, for messages.
-        frame_bytes: decoded size of its frames, guessed generously from three of them.
-    """
-
-    name: str
+    name: str  # last part of the folder
     folder: Path
-    files: tuple[str, ...]
-    wav: Path | None
+    files: tuple[str, ...]  # names of its frames, in order
+    wav: Path | None  # None: silent
     label: int
-    where: str = ""
-    frame_bytes: int = 0
+    where: str = ""  # list and line, for messages
+    frame_bytes: int = 0  # decoded size of its frames, guessed generously from three of them
 
 
 class ClipFiles:
@@ -49,9 +42,8 @@ class ClipFiles:
                     with Image.open(entry.folder / entry.files[index]) as image:
                         images[index] = np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of them
-            raise DataError(
-                f"clip {entry.name}: a frame cannot be read ({error})", "a picture", "prepare it again, or --skip-bad"
-            ) from error
+            what, hint = f"clip {entry.name}: a frame cannot be read ({error})", "prepare it again, or --skip-bad"
+            raise DataError(what, "a picture", hint) from error
         return [images[int(index)] for index in indices]
 
     def mel(self, entry: ClipEntry) -> np.ndarray:
@@ -93,10 +85,9 @@ def load_clip(
 def load_clips(
     entry: ClipEntry, image_size: int, num_clips: int, files: ClipFiles = FILES
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`num_clips` uniformly sampled test clips: frames uint8 (k, 16, S, S, 3) and log-mel (k, 512, 128).
+    """The test clips of `sampling.clip_indices`: frames uint8 (k, 16, S, S, 3) and log-mel (k, 512, 128).
 
-    `sampling.clip_indices` says which frames they have. All of them have the same sound: the model hears the
-    first 5.12 s whatever it sees.
+    All of them have the same sound: the model hears the first 5.12 s whatever it sees.
     """
     chosen = clip_indices(len(entry.files), num_clips)
     frames = np.stack([resize(image, image_size) for image in files.images(entry, chosen.ravel())])

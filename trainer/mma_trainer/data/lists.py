@@ -43,16 +43,12 @@ def scan_list(
     """The usable clips of a list, in its order, and everything that is wrong with the others.
 
     Of each clip the number of frames, the headers of three of them and that of its wav are looked at;
-    nothing is decoded.
+    nothing is decoded. DataError for a list that cannot be read or is empty.
 
     Args:
         path: the list; `.csv` is DFEW's own format.
         frames_root: where the listed folders lie, by their whole path or by its last part alone; None: as listed.
         audio_root: folder of the wavs; None: the parallel tree.
-        labels: class names in order.
-
-    Raises:
-        DataError: the file cannot be read or is empty.
     """
     lines = read_lines(path)
     if not lines:
@@ -67,10 +63,8 @@ def scan_list(
 
     with ThreadPoolExecutor(READERS) as pool:
         found = list(pool.map(look_up, *zip(*lines, strict=True)))
-    entries = [item for item in found if isinstance(item, ClipEntry)]
-    problems = [item for item in found if isinstance(item, Problem)]
-    entries, twice = check.without_doubles(entries)
-    return entries, problems + twice
+    entries, twice = check.without_doubles([item for item in found if isinstance(item, ClipEntry)])
+    return entries, [item for item in found if isinstance(item, Problem)] + twice
 
 
 def read_lines(path: Path) -> list[tuple[str, str]]:
@@ -78,9 +72,8 @@ def read_lines(path: Path) -> list[tuple[str, str]]:
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"list {path} cannot be read ({error})", "a text file", "check --train-list and --val-list"
-        ) from error
+        what = f"list {path} cannot be read ({error})"
+        raise DataError(what, "a text file", "check --train-list and --val-list") from error
     numbered = [(f"{path.name} line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
     return numbered[1:] if path.suffix.lower() == ".csv" else numbered  # a CSV begins with video_name,label
 
@@ -92,8 +85,7 @@ def parse_line(line: str, labels: Sequence[str]) -> tuple[str, int | None, int]:
     elif match := re.fullmatch(r'\s*"?(\d+)"?\s*,\s*(\d+)\s*', line):  # DFEW's split: classes count from 1
         folder, count, label = f"{int(match[1]):05d}", None, int(match[2]) - 1
     elif match := re.fullmatch(r"\s*(\S+)\.(?:mp4|avi|mov|mkv)\s+([a-z]+)\s*", line, re.IGNORECASE):
-        word = match[2].lower()
-        word = SYNONYMS.get(word, word)
+        word = SYNONYMS.get(match[2].lower(), match[2].lower())
         if word not in labels:
             raise BadClipError(check.BAD_LABEL, match[1], f"class {match[2]!r}, none of {', '.join(labels)}")
         folder, count, label = match[1], None, list(labels).index(word)
@@ -121,8 +113,7 @@ def _find_clip(
         expected = "at least one is needed" if count is None else f"the list says {count}"
         raise BadClipError(check.MISSING_FRAMES, name, f"{folder} has {len(files)} frames, {expected}")
     files = files[:count]
-    wav = _find_wav(folder, audio_root)
-    if wav is not None:
+    if (wav := _find_wav(folder, audio_root)) is not None:
         _check_wav(wav, name)
     sizes = {_check_frame(folder / file, name) for file in (files[0], files[len(files) // 2], files[-1])}
     # Face crops differ in size from frame to frame; the others may be larger than these.
@@ -142,13 +133,13 @@ def frame_number(name: str) -> tuple[int, str]:
 
 
 def _find_wav(folder: Path, audio_root: Path | None) -> Path | None:
-    names = [folder.name + ".wav"]
-    if folder.name.isdigit():
-        names.append(f"{int(folder.name)}.wav")
-    roots = [audio_root] if audio_root else []
-    if not roots and folder.parent.name in PARALLEL_TREES:
-        roots = [folder.parent.with_name(PARALLEL_TREES[folder.parent.name])]
-    return next((root / name for root in roots for name in names if (root / name).is_file()), None)
+    if audio_root is None:
+        tree = PARALLEL_TREES.get(folder.parent.name)
+        if tree is None:
+            return None
+        audio_root = folder.parent.with_name(tree)
+    names = [folder.name, *([str(int(folder.name))] if folder.name.isdigit() else ())]
+    return next((wav for name in names if (wav := audio_root / f"{name}.wav").is_file()), None)
 
 
 def _check_wav(wav: Path, clip: str) -> None:
@@ -177,10 +168,7 @@ def _check_frame(path: Path, clip: str) -> int:
 def scan_fold(
     train_list: Path, val_list: Path, frames_root: Path | None, audio_root: Path | None, labels: Sequence[str]
 ) -> tuple[list[ClipEntry], list[ClipEntry], list[Problem]]:
-    """The usable training and test clips of a fold, and all that is wrong with them (see `check.settle`).
-
-    A clip that is in both lists stays in the test list alone.
-    """
+    """The usable training and test clips of a fold, and all that is wrong; a clip in both lists is a test clip."""
     train, problems = scan_list(train_list, frames_root, audio_root, labels)
     val, more = scan_list(val_list, frames_root, audio_root, labels)
     train, shared = check.without_tested(train, val)

@@ -15,9 +15,7 @@ from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator
 from mma_trainer.data.entries import FILES, ClipEntry, ClipFiles, load_clip
 from mma_trainer.training.recipe import Recipe
 
-PREFETCH = 4
-"""Batches that each worker prepares ahead."""
-
+PREFETCH = 4  # batches that each worker prepares ahead
 Item = tuple[torch.Tensor, torch.Tensor, int, str]
 """frames uint8 (16, S, S, 3), log-mel (512, 128), class, name of the clip."""
 
@@ -90,8 +88,6 @@ class ListTask:
     """The paper's protocol: shuffled batches with the last incomplete one dropped; one test clip per video.
 
     Args:
-        train, val: clips to train and to report on.
-        image_size: side S of a frame, pixels.
         recipe: batch size and seed.
         workers: loader processes for training, and as many for validation; 0: this process loads.
         cache: store of decoded clips (`mma_trainer.data.cache.ClipCache`).
@@ -113,11 +109,8 @@ class ListTask:
         self.train, self.val, self.recipe = list(train), list(val), recipe
         self.num_batches = len(self.train) // recipe.batch_size
         if self.num_batches == 0:
-            raise DataError(
-                f"the training list has {len(self.train)} clips",
-                f"at least a batch of {recipe.batch_size}",
-                "lower --batch-size",
-            )
+            what = f"the training list has {len(self.train)} clips"
+            raise DataError(what, f"at least a batch of {recipe.batch_size}", "lower --batch-size")
         if not self.val:
             raise DataError("the test list has no usable clip", "at least one")
         pin = torch.cuda.is_available() and pin_memory is not False
@@ -134,9 +127,8 @@ class ListTask:
 
     def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         size = self.recipe.batch_size
-        part = shard.part(size)
         order = torch.randperm(len(self.train), generator=epoch_generator(self.recipe.seed, epoch))
-        mine = order[: self.num_batches * size].reshape(-1, size)[:, part]
+        mine = order[: self.num_batches * size].reshape(-1, size)[:, shard.part(size)]
         yield from self._train_loader.batches(epoch, mine.tolist())
 
     def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:

@@ -18,12 +18,9 @@ from pathlib import Path
 from mma_edge.errors import DataError, UsageError
 from mma_trainer.labels import DFEW_LABELS, MAFW_LABELS
 
-DESCRIPTION = "dataset.json"
-"""What `mma-train prepare` writes at the top of its folder."""
+DESCRIPTION = "dataset.json"  # what `mma-train prepare` writes at the top of its folder
 SCHEMA = 1
-LIST_FOLDERS = ("", "annotation", "annotations")
-NO_AUDIO = Path("none")
-"""`--audio-root none`: train without sound on purpose."""
+NO_AUDIO = Path("none")  # `--audio-root none`: train without sound on purpose
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,6 @@ class Protocol:
     name: str
     labels: tuple[str, ...]
     folds: int
-    variable: str
     lists: tuple[str, ...]
     frames: tuple[str, ...]
     audio: tuple[str, ...]
@@ -55,7 +51,6 @@ PROTOCOLS = {
         "DFEW",
         DFEW_LABELS,
         5,
-        "DFEW_ROOT",
         (
             "DFEW_set_{fold}_{split}.txt",
             "set_{fold}_{split}.txt",
@@ -77,7 +72,6 @@ PROTOCOLS = {
         "MAFW",
         MAFW_LABELS,
         5,
-        "MAFW_ROOT",
         (
             "MAFW_set_{fold}_{split}_faces.txt",
             "MAFW_set_{fold}_{split}.txt",
@@ -118,10 +112,8 @@ def find_fold(
         places = [root / name for name in protocol.frames]
         frames_root = _find(places, f"{protocol.name}'s folder of frames", hint="give --frames-root DIR")
     if audio_root is None:
-        places = [
-            *(root / name for name in protocol.audio),
-            *(frames_root.parent / n for n in ("raw_wav", "clips_wav")),
-        ]
+        beside = [frames_root.parent / name for name in ("raw_wav", "clips_wav")]
+        places = [root / name for name in protocol.audio] + beside
         hint = "give --audio-root DIR (mma-train prepare --sound-only makes one), or --audio-root none for no sound"
         audio_root = _find(places, f"{protocol.name}'s folder of wavs", hint=hint)
     return Fold(train, val, frames_root, audio_root, protocol.labels)
@@ -136,22 +128,22 @@ def find_root(protocol: Protocol, data: Path | None) -> Path:
     """The data set's folder."""
     if data is not None:
         return _existing(data, "--data", f"the folder of {protocol.name}")
-    if given := os.environ.get(protocol.variable):
-        return _existing(Path(given), protocol.variable, f"the folder of {protocol.name}")
+    variable = f"{protocol.name}_ROOT"
+    if given := os.environ.get(variable):
+        return _existing(Path(given), variable, f"the folder of {protocol.name}")
     places = [Path(top) / name for top in ("data", ".") for name in (protocol.name, protocol.name.lower())]
     expected = f"{protocol.name}, which its makers give on request"
-    return _find(places, protocol.name, expected, f"give --data DIR, or set {protocol.variable}")
+    return _find(places, protocol.name, expected, f"give --data DIR, or set {variable}")
 
 
 def find_list(protocol: Protocol, root: Path, fold: int, split: str) -> Path:
     """The list of a fold's "train" or "test" clips."""
     names = [name.format(fold=fold, split=split) for name in protocol.lists]
-    places = [root / folder / name for name in names for folder in LIST_FOLDERS]
+    places = [root / folder / name for name in names for folder in ("", "annotation", "annotations")]
     # Outside the folder only after that: lists that lie inside belong to its frames.
     places += [place / name for name in names for place in (root.absolute().parent / "annotation", Path("annotation"))]
-    for place in places:
-        if place.is_file():
-            return place
+    if found := next(filter(Path.is_file, places), None):
+        return found
     raise DataError(
         f"no {split} list of fold {fold} of {protocol.name} in {root}: looked for {', '.join(names)}"
         " there, in its annotation and annotations, in annotation beside it and in ./annotation",
@@ -162,20 +154,16 @@ def find_list(protocol: Protocol, root: Path, fold: int, split: str) -> Path:
 
 def describe(folder: Path) -> dict:
     """`dataset.json` of a prepared data set: labels and number of folds."""
-    path = folder / DESCRIPTION
+    path, again = folder / DESCRIPTION, "run mma-train prepare again"
     try:
         found = json.loads(path.read_text())
         labels, folds = tuple(found["labels"]), int(found["folds"])
         if found["schema"] != SCHEMA or not labels or not all(isinstance(label, str) for label in labels) or folds < 1:
             raise ValueError(f"schema {found['schema']!r}, {len(labels)} labels, {folds} folds")
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path} does not exist", "a folder that mma-train prepare finished", "run mma-train prepare again"
-        ) from error
+        raise DataError(f"{path} does not exist", "a folder that mma-train prepare finished", again) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path} cannot be used ({error})", f"schema {SCHEMA}", "run mma-train prepare again"
-        ) from error
+        raise DataError(f"{path} cannot be used ({error})", f"schema {SCHEMA}", again) from error
     return {**found, "labels": labels, "folds": folds}
 
 
@@ -193,8 +181,7 @@ def _existing(folder: Path | None, option: str, what: str) -> Path:
 
 def _find(places: Sequence[Path], what: str, expected: str = "", hint: str = "") -> Path:
     """The first of `places` that is a folder."""
-    for place in places:
-        if place.is_dir():
-            return place
+    if found := next(filter(Path.is_dir, places), None):
+        return found
     listed = ", ".join(dict.fromkeys(map(str, places)))
     raise DataError(f"{what} was not found: looked for {listed}", expected, hint)

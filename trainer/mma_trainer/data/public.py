@@ -21,11 +21,8 @@ from mma_edge.audio.logmel import NUM_MEL_BINS, LogMelStream
 from mma_edge.errors import DataError
 from mma_trainer.labels import DFEW_LABELS
 
-# RAVDESS emotion code -> DFEW class. Code 2, calm, is not among the seven: in training it is an eighth class.
-RAVDESS_TO_DFEW = {1: 2, 3: 0, 4: 1, 5: 3, 6: 6, 7: 5, 8: 4}
-CALM = len(DFEW_LABELS)
-TRAIN_ACTORS = range(1, 17)
-VAL_ACTORS = range(17, 21)
+CALM = len(DFEW_LABELS)  # not among the seven: in training it is an eighth class
+RAVDESS_TO_DFEW = {1: 2, 2: CALM, 3: 0, 4: 1, 5: 3, 6: 6, 7: 5, 8: 4}  # emotion code -> class
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,27 +69,28 @@ def load_faces(folder: str | Path, split: str) -> Faces:
 def load_voices(folder: str | Path, split: str, calm: bool = False) -> Voices:
     """RAVDESS speech of the "train" actors (1-16) or the "val" actors (17-20); `calm` voices have class CALM."""
     root = Path(folder) / "ravdess_speech"
-    actors = TRAIN_ACTORS if split == "train" else VAL_ACTORS
+    actors = range(1, 17) if split == "train" else range(17, 21)
     paths = [path for actor in actors for path in sorted((root / f"Actor_{actor:02d}").glob("*.flac"))]
     if not paths:
-        raise DataError(
-            f"no voices in {root}", "folders Actor_01 ... of .flac files", "give --data their parent folder"
-        )
+        hint = "give --data their parent folder"
+        raise DataError(f"no voices in {root}", "folders Actor_01 ... of .flac files", hint)
     waves, labels, speakers, rates = [], [], [], set()
     for path in paths:
         fields = path.stem.split("-")
-        emotion = int(fields[2]) if len(fields) == 7 and fields[2].isdigit() and fields[6].isdigit() else -1
-        if emotion == 2 and not calm:
-            continue
-        if emotion != 2 and emotion not in RAVDESS_TO_DFEW:
+        label = None
+        if len(fields) == 7 and fields[2].isdigit() and fields[6].isdigit():
+            label = RAVDESS_TO_DFEW.get(int(fields[2]))
+        if label is None:
             raise DataError(f"{path}: no RAVDESS emotion code", "a name MM-VV-EE-II-SS-RR-AA.flac")
+        if label == CALM and not calm:
+            continue
         try:
             wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, OSError) as error:
             raise DataError(f"{path} cannot be read ({error})", "a FLAC file", "copy it again") from error
         waves.append(wave[:, 0])
         rates.add(rate)
-        labels.append(RAVDESS_TO_DFEW.get(emotion, CALM))
+        labels.append(label)
         speakers.append(int(fields[6]))
     if len(rates) != 1:
         raise DataError(f"voices in {root} have rates {sorted(rates)} Hz", "one rate")
@@ -109,7 +107,4 @@ def resample(wave: np.ndarray, factor: float) -> np.ndarray:
     """Band-limited resampling of a whole wave by padding or cutting its spectrum; n -> round(n * factor)."""
     length = round(len(wave) * factor)
     spectrum = np.fft.rfft(wave)
-    wanted = np.zeros(length // 2 + 1, spectrum.dtype)
-    shared = min(len(wanted), len(spectrum))
-    wanted[:shared] = spectrum[:shared]
-    return (np.fft.irfft(wanted, length) * factor).astype(np.float32)
+    return (np.fft.irfft(spectrum, length) * factor).astype(np.float32)  # which pads or cuts the spectrum

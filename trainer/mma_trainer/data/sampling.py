@@ -16,40 +16,35 @@ CROP_ATTEMPTS = 10
 BRIGHTNESS = (0.5, 1.5)
 
 
-def train_indices(num_frames: int, rng: np.random.Generator, count: int = NUM_FRAMES) -> np.ndarray:
-    """One random frame from each of `count` equal segments; a short clip's last frame is repeated. int64 (count,)."""
-    segment = num_frames // count
+def train_indices(num_frames: int, rng: np.random.Generator) -> np.ndarray:
+    """One random frame from each of 16 equal segments; a short clip's last frame is repeated. int64 (16,)."""
+    segment = num_frames // NUM_FRAMES
     if segment > 0:
-        return np.arange(count) * segment + rng.integers(segment, size=count)
-    return np.minimum(np.arange(count), num_frames - 1)
+        return np.arange(NUM_FRAMES) * segment + rng.integers(segment, size=NUM_FRAMES)
+    return np.minimum(np.arange(NUM_FRAMES), num_frames - 1)
 
 
-def clip_indices(num_frames: int, num_clips: int, count: int = NUM_FRAMES) -> np.ndarray:
-    """Frames of `num_clips` uniformly sampled test clips of one video: int64 (num_clips, count).
+def clip_indices(num_frames: int, num_clips: int) -> np.ndarray:
+    """Frames of `num_clips` uniformly sampled test clips of one video: int64 (num_clips, 16).
 
     The paper averages "two uniformly sampled clips" and its code has one clip only: the middle frame of
     each of 16 equal segments. Here clip j of k takes the middle of the j-th k-th of every segment, so
     each clip spans the whole video as in training, no frame is in two clips of a long enough video, and
-    one clip is `mma_edge.clip.frame_indices`. At most `count` frames make the clips equal.
+    one clip is `mma_edge.clip.frame_indices`. At most 16 frames make the clips equal.
     """
     if num_clips < 1:
         raise UsageError(f"{num_clips} clips of a video", "at least one")
-    if num_frames <= count:
-        return np.repeat(frame_indices(num_frames, count)[None], num_clips, axis=0)
-    tick = num_frames / count
+    if num_frames <= NUM_FRAMES:
+        return np.repeat(frame_indices(num_frames)[None], num_clips, axis=0)
+    tick = num_frames / NUM_FRAMES
     phase = (2 * np.arange(num_clips)[:, None] + 1) / (2 * num_clips)
-    return (tick * phase + tick * np.arange(count)).astype(np.int64)
+    return (tick * phase + tick * np.arange(NUM_FRAMES)).astype(np.int64)
 
 
 def augment_clip(frames: list[np.ndarray], size: int, rng: np.random.Generator) -> np.ndarray:
-    """Brightness, random sized crop and flip, the same for all frames of the clip.
+    """Brightness, random sized crop and flip, the same for all frames uint8 (H, W, 3): uint8 (n, size, size, 3).
 
-    Args:
-        frames: uint8 (H, W, 3) each. Face crops may differ in size (those of MAFW do): the crop is drawn in
-            the first one and is the same part of the others.
-
-    Returns:
-        uint8 (len(frames), size, size, 3).
+    Face crops may differ in size (those of MAFW do): the crop is drawn in the first and the same part of the others.
     """
     factor = rng.uniform(*BRIGHTNESS)
     height, width = frames[0].shape[:2]
@@ -59,8 +54,7 @@ def augment_clip(frames: list[np.ndarray], size: int, rng: np.random.Generator) 
     for frame in frames:
         rows = _same_part(y, h, height, frame.shape[0])
         columns = _same_part(x, w, width, frame.shape[1])
-        bright = np.clip(frame[rows, columns] * np.float32(factor), 0, 255).astype(np.uint8)
-        small = resize(bright, size)
+        small = resize(np.clip(frame[rows, columns] * np.float32(factor), 0, 255).astype(np.uint8), size)
         out.append(small[:, ::-1] if flip else small)
     return np.stack(out)
 

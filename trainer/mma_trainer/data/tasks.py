@@ -39,9 +39,9 @@ def balanced_order(labels: np.ndarray, power: float, count: int, rng: Generator)
 def resize_stills(images: np.ndarray, size: int) -> Tensor:
     """uint8 (B, H, W) grey -> float32 (B, 1, size, size) in [0, 1]."""
     faces = torch.from_numpy(images).unsqueeze(1).float() / 255
-    if faces.shape[-1] == size:
-        return faces
-    return F.interpolate(faces, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    if faces.shape[-1] != size:
+        faces = F.interpolate(faces, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return faces
 
 
 class FaceTask:
@@ -134,8 +134,8 @@ class VoiceTask:
             heard = torch.stack(mels)
             if epoch < self.short_epochs:
                 heard = loudest_part(heard, SHORT_FRAMES, rng)
-            inputs = (prepare_mel(augment_mel(heard, rng)),)
-            yield share(Batch(inputs, torch.from_numpy(self.train.labels[chosen])), shard)
+            mel = prepare_mel(augment_mel(heard, rng))
+            yield share(Batch((mel,), torch.from_numpy(self.train.labels[chosen])), shard)
 
     def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
         for part in shard.slices(len(self.val.labels), EVAL_BATCH):
@@ -193,7 +193,10 @@ class PseudoPairTask:
             stills = augment_stills(resize_stills(self.train_faces.images[faces[rows]], self.image_size), rng)
             frames = to_uint8_rgb(stills_to_clips(stills, NUM_FRAMES, rng))
             mels = augment_mel(torch.stack([self.train_voices.random(index, rng) for index in voices]), rng)
-            yield share(Batch(hide_modalities(frames, mels, present), torch.from_numpy(labels)), shard)
+            # A clip without a face is black, one without a voice silent: what the runtime feeds for an absent one.
+            face, voice = present.unbind(dim=1)
+            inputs = (frames * face.view(-1, 1, 1, 1, 1), mels * voice.view(-1, 1, 1))
+            yield share(Batch(inputs, torch.from_numpy(labels)), shard)
 
     def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
         # A quick look during the run; mma-eval takes all pairs, and each modality alone.
@@ -224,9 +227,3 @@ def draw_modalities(count: int, probability: float, rng: Generator) -> Tensor:
     """Which of (face, voice) each clip keeps: bool (count, 2); each is lost with `probability`, never both."""
     draw = torch.rand(count, generator=rng)
     return torch.stack([draw >= probability, draw <= 1 - probability], dim=1)
-
-
-def hide_modalities(frames: Tensor, mels: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """Black out the face or silence the voice of some clips: what the runtime feeds for an absent one."""
-    face, voice = present.unbind(dim=1)
-    return frames * face.view(-1, 1, 1, 1, 1), mels * voice.view(-1, 1, 1)

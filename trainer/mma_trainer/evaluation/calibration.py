@@ -11,11 +11,10 @@ import numpy as np
 from mma_trainer.evaluation.metrics import cross_entropy
 
 ECE_BINS = 15
+# Range of the search. For a model that is never wrong the likelihood has no minimum: it gets the lowest.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
-"""Range of the search. For a model that is never wrong the likelihood has no minimum: it gets the lowest."""
 TOLERANCE = 1e-6  # of log T
 GOLDEN = (math.sqrt(5) - 1) / 2
-CURVE_POINTS = 200
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_BINS) -> float:
@@ -23,11 +22,7 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
 
     Answers are sorted by the probability of their most probable class into `bins` equal-width bins
     (lower < p <= upper); |accuracy - mean confidence| of each bin is averaged, weighted by its answers
-    (Guo et al. 2017).
-
-    Args:
-        probabilities: (N, C), rows sum to 1.
-        labels: (N,) true classes.
+    (Guo et al. 2017). Shapes (N, C) and (N,).
     """
     return float(sum(abs(b.accuracy - b.confidence) * b.share for b in reliability(probabilities, labels, bins)))
 
@@ -46,14 +41,8 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_B
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    return [
-        Bin(
-            share=float(np.mean(which == index)),
-            confidence=float(confidence[which == index].mean()),
-            accuracy=float(right[which == index].mean()),
-        )
-        for index in np.unique(which).tolist()
-    ]
+    members = [which == index for index in np.unique(which)]
+    return [Bin(*(float(v.mean()) for v in (inside, confidence[inside], right[inside]))) for inside in members]
 
 
 def cooled(logits: np.ndarray, temperature: float) -> np.ndarray:
@@ -73,9 +62,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     The likelihood is convex in 1/T, so it has one minimum. Accuracy does not change: the order of the
     classes stays. Written by hand: nothing else here needs scipy, which has such a search.
-
-    Args:
-        logits: (N, C), or logarithms of probabilities. labels: (N,).
+    Shapes (N, C), or logarithms of probabilities, and (N,).
     """
     low, high = math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)
 
@@ -112,34 +99,23 @@ def cross_fitted(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray | No
 
 @dataclass(frozen=True)
 class Calibration:
-    """What temperature scaling does for one kind of clip.
+    """What temperature scaling does for one kind of clip; `_before`: as it was, `_after`: cross-fitted over halves."""
 
-    Attributes:
-        source: which clips. num_clips: how many.
-        temperature_before, temperature: as it was, as fitted on all clips.
-        ece_raw: at temperature 1. ece_before: as it was. ece_after: cross-fitted over two halves.
-        nll_before, nll_after: in nats, the latter cross-fitted.
-    """
-
-    source: str
+    source: str  # which clips
     num_clips: int
     temperature_before: float
-    temperature: float
-    ece_raw: float
+    temperature: float  # as fitted on all clips
+    ece_raw: float  # at temperature 1
     ece_before: float
     ece_after: float
-    nll_before: float
+    nll_before: float  # in nats
     nll_after: float
 
 
 def calibrate(
     source: str, logits: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, temperature_before: float
 ) -> Calibration:
-    """Fit and judge a temperature.
-
-    Args:
-        logits: (N, C) at temperature 1. groups: see `halves`. temperature_before: in use until now.
-    """
+    """Fit and judge a temperature of logits (N, C) at temperature 1; `groups` as for `halves`."""
     after = cross_fitted(logits, labels, groups)
     right = np.maximum(after[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
     return Calibration(
@@ -157,19 +133,12 @@ def calibrate(
 
 @dataclass(frozen=True, eq=False)
 class Abstention:
-    """What is gained by answering only when confident (selective classification, Geifman and El-Yaniv 2017).
+    """What is gained by answering only when confident (selective classification, Geifman and El-Yaniv 2017)."""
 
-    Attributes:
-        thresholds: (M,) distinct confidences, descending; an answer is given at or above one.
-        coverage: (M,) share of the clips that get an answer.
-        accuracy: (M,) share of right answers among these; the risk is 1 - accuracy.
-        aurc: area under the risk-coverage curve: the risk averaged over coverage; lower is better.
-    """
-
-    thresholds: np.ndarray
-    coverage: np.ndarray
-    accuracy: np.ndarray
-    aurc: float
+    thresholds: np.ndarray  # (M,) distinct confidences, descending; an answer is given at or above one
+    coverage: np.ndarray  # (M,) share of the clips that get an answer
+    accuracy: np.ndarray  # (M,) share of right answers among these; the risk is 1 - accuracy
+    aurc: float  # area under the risk-coverage curve: the risk averaged over coverage; lower is better
 
     def at(self, threshold: float) -> tuple[float, float | None]:
         """(coverage, accuracy) when only answers with at least this confidence are given; None when there are none."""
@@ -180,17 +149,13 @@ class Abstention:
 
     def rows(self, thresholds: Sequence[float]) -> list[dict]:
         """`at` for each threshold, as plain values."""
-        return [_row(threshold, *self.at(threshold)) for threshold in thresholds]
+        points = [(threshold, *self.at(threshold)) for threshold in thresholds]
+        return [dict(zip(("threshold", "coverage", "accuracy"), point, strict=True)) for point in points]
 
-    def curve(self, points: int = CURVE_POINTS) -> list[dict]:
-        """At most `points` of the curve, evenly over its thresholds: for a picture."""
-        chosen = np.unique(np.linspace(0, len(self.thresholds) - 1, points).round().astype(int))
-        columns = (column[chosen].tolist() for column in (self.thresholds, self.coverage, self.accuracy))
-        return [_row(*values) for values in zip(*columns, strict=True)]
-
-
-def _row(threshold: float, coverage: float, accuracy: float | None) -> dict:
-    return {"threshold": threshold, "coverage": coverage, "accuracy": accuracy}
+    def curve(self) -> list[dict]:
+        """At most 200 points of the curve, evenly over its thresholds: for a picture."""
+        chosen = np.unique(np.linspace(0, len(self.thresholds) - 1, 200).round().astype(int))
+        return self.rows(self.thresholds[chosen].tolist())
 
 
 def abstention(probabilities: np.ndarray, labels: np.ndarray) -> Abstention:

@@ -18,8 +18,7 @@ from mma_trainer.evaluation.robustness import spoiled
 from mma_trainer.evaluation.sets import EvalSet
 
 THRESHOLDS = tuple(np.round(np.arange(0.0, 1.0, 0.05), 2).tolist())
-Progress = Callable[[str, int, int], None]
-"""Takes the name of the set or condition, clips done, clips in all."""
+Progress = Callable[[str, int, int], None]  # takes the name of the set or condition, clips done, clips in all
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +47,7 @@ def figures_of(result: Evaluated, labels: Sequence[str], thresholds: Sequence[fl
     """The entry of a set in metrics.json. NaN, the recall of a class without clips, becomes None."""
     metrics, answers = result.answers.metrics, result.answers
     curve = abstention(answers.probabilities, answers.labels)
+    tables = {"at": curve.rows(thresholds), "table": curve.rows(THRESHOLDS), "curve": curve.curve()}
     return {
         "set": result.clips.name,
         "description": result.clips.description,
@@ -55,12 +55,7 @@ def figures_of(result: Evaluated, labels: Sequence[str], thresholds: Sequence[fl
         **metric_figures(metrics, labels),
         "ece": expected_calibration_error(answers.probabilities, answers.labels),
         "predict_s": answers.predict_s,
-        "abstention": {
-            "aurc": curve.aurc,
-            "at": curve.rows(thresholds),
-            "table": curve.rows(THRESHOLDS),
-            "curve": curve.curve(),
-        },
+        "abstention": {"aurc": curve.aurc, **tables},
         "robustness": [
             {
                 "condition": name,
@@ -124,9 +119,8 @@ def _rows(clips: EvalSet, answers: Answers, index: int) -> dict[str, np.ndarray]
 
 def calibration_record(model: Predictor, found: dict[str, Calibration]) -> dict:
     """What is written into a checkpoint's or a bundle's provenance."""
-    temperatures = {name: found[name].temperature if name in found else model.temperatures[name] for name in MODALITIES}
     return {
-        "temperature": temperatures,
+        "temperature": {**model.temperatures, **{name: fit.temperature for name, fit in found.items()}},
         "method": f"temperature scaling by negative log-likelihood; ECE over {ECE_BINS} equal-width bins; "
         "ece_after and nll_after are cross-fitted over two halves, the temperature is fitted on all clips",
         "fits": {name: asdict(calibration) for name, calibration in found.items()},

@@ -9,15 +9,10 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Metrics:
-    """Counts of one evaluation.
+    """Counts of one evaluation."""
 
-    Attributes:
-        confusion: int (C, C), rows are the true class, columns the predicted one.
-        loss: mean cross-entropy in nats, NaN when only predictions are known.
-    """
-
-    confusion: np.ndarray
-    loss: float = float("nan")
+    confusion: np.ndarray  # int (C, C), rows are the true class, columns the predicted one
+    loss: float = float("nan")  # mean cross-entropy in nats, NaN when only predictions are known
 
     @property
     def recall(self) -> np.ndarray:
@@ -67,7 +62,6 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 Z_95 = 1.959964
 BOOTSTRAP_DRAWS = 2000
-BOOTSTRAP_SEED = 0
 
 
 def wilson_interval(right: float, total: float) -> tuple[float, float]:
@@ -93,15 +87,14 @@ def recall_intervals(metrics: Metrics) -> list[tuple[float, float]]:
 def uar_interval(metrics: Metrics) -> tuple[float, float]:
     """95 % bootstrap over the clips of each class (percentiles of 2,000 draws with a fixed seed).
 
-    As every interval here it takes the clips as independent; many clips of few speakers are not, and deserve a
-    wider one.
+    Like all intervals here it takes the clips as independent; many clips of few speakers deserve a wider one.
     """
     totals = metrics.confusion.sum(axis=1)
     there = totals > 0
     if not there.any():
         return 0.0, 1.0
     # Drawing n clips of a class with replacement finds a binomial number of right ones.
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    rng = np.random.default_rng(0)
     draws = rng.binomial(totals[there], metrics.recall[there], (BOOTSTRAP_DRAWS, int(there.sum()))) / totals[there]
     low, high = np.percentile(draws.mean(axis=1), [2.5, 97.5])
     return float(low), float(high)

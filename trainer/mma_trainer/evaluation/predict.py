@@ -32,19 +32,12 @@ class Predictor(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a model said about every clip of a set.
+    """What a model said about every clip of a set."""
 
-    Attributes:
-        labels: int64 (N,) true classes.
-        probabilities: float32 (N, C).
-        available: int (N,), which modalities each clip had: an index into MODALITIES.
-        predict_s: time spent inside the model.
-    """
-
-    labels: np.ndarray
-    probabilities: np.ndarray
-    available: np.ndarray
-    predict_s: float
+    labels: np.ndarray  # int64 (N,), true classes
+    probabilities: np.ndarray  # float32 (N, C)
+    available: np.ndarray  # int (N,), which modalities each clip had: an index into MODALITIES
+    predict_s: float  # time spent inside the model
 
     @property
     def log_probabilities(self) -> np.ndarray:
@@ -65,13 +58,10 @@ def answers_of(
 ) -> Answers:
     """Run all clips of a set; `progress` is told the number of clips done, at the start and after each batch.
 
-    Raises:
-        DataError: a clip has a class that the model lacks.
+    DataError where a clip has a class that the model lacks.
     """
-    if clips.labels.max(initial=0) >= num_classes:
-        raise DataError(
-            f"set {clips.name} has class {int(clips.labels.max())}", f"classes below the model's {num_classes}"
-        )
+    if (last := int(clips.labels.max(initial=0))) >= num_classes:
+        raise DataError(f"set {clips.name} has class {last}", f"classes below the model's {num_classes}")
     found, available, predict_s, done = [], [], 0.0, 0
     progress(0)
     for frames, mel, labels in clips.batches(batch):

@@ -31,12 +31,12 @@ Change = Callable[[RawClip, np.random.Generator], RawClip]
 
 @dataclass(frozen=True)
 class Condition:
-    """A way to spoil clips that have all of `needs`; `only` names the modality that is left, if one is taken."""
+    """A way to spoil clips that have all of `needs`: by a change, or by taking away the modality `lost`."""
 
     name: str
     needs: tuple[str, ...]
     change: Change | None = None
-    only: str | None = None
+    lost: str | None = None
 
 
 def noisy(clip: RawClip, rng: np.random.Generator, snr_db: float) -> RawClip:
@@ -56,11 +56,10 @@ def shifted(clip: RawClip, _: np.random.Generator, shift_ms: float) -> RawClip:
     """
     length = clip.wave.shape[-1]
     samples = min(round(abs(shift_ms) / 1000 * clip.sample_rate_hz), length)
+    early, late = slice(length - samples), slice(samples, None)
     wave = np.zeros_like(clip.wave)
-    if shift_ms >= 0:
-        wave[..., samples:] = clip.wave[..., : length - samples]
-    else:
-        wave[..., : length - samples] = clip.wave[..., samples:]
+    target, source = (late, early) if shift_ms >= 0 else (early, late)
+    wave[..., target] = clip.wave[..., source]
     return dataclasses.replace(clip, wave=wave)
 
 
@@ -80,25 +79,22 @@ def darkened(image: np.ndarray) -> np.ndarray:
 
 def low_resolution(image: np.ndarray) -> np.ndarray:
     """Shrunk and brought back to its size, by Pillow's BILINEAR both times."""
-    small = (LOW_RESOLUTION_PX, LOW_RESOLUTION_PX)
-    picture, size = Image.fromarray(image), image.shape[1::-1]
-    return np.array(picture.resize(small, Image.Resampling.BILINEAR).resize(size, Image.Resampling.BILINEAR))
+    small = Image.fromarray(image).resize((LOW_RESOLUTION_PX, LOW_RESOLUTION_PX), Image.Resampling.BILINEAR)
+    return np.array(small.resize(image.shape[1::-1], Image.Resampling.BILINEAR))
 
 
 def dropped(clip: RawClip, rng: np.random.Generator, share: float) -> RawClip:
     """A share of the frames lost, never the first; each shows the last one that came through. Stills look the same."""
-    count = len(clip.images)
-    lost = set((1 + rng.permutation(count - 1)[: round(share * count)]).tolist())
-    images = list(clip.images)
-    for index in sorted(lost):
+    count, images = len(clip.images), list(clip.images)
+    for index in sorted(1 + rng.permutation(count - 1)[: round(share * count)]):
         images[index] = images[index - 1]
     return dataclasses.replace(clip, images=tuple(images))
 
 
 CONDITIONS = (
     Condition("clean", ()),
-    Condition("audio only", ("video", "audio"), only="audio"),
-    Condition("video only", ("video", "audio"), only="video"),
+    Condition("audio only", ("video", "audio"), lost="video"),
+    Condition("video only", ("video", "audio"), lost="audio"),
     *(Condition(f"noise, SNR {snr_db} dB", ("audio",), partial(noisy, snr_db=snr_db)) for snr_db in SNRS_DB),
     Condition("faces blurred", ("video",), partial(with_images, change=blurred)),
     Condition("faces dark", ("video",), partial(with_images, change=darkened)),
@@ -112,17 +108,16 @@ CONDITIONS = (
 def spoiled(clips: EvalSet) -> Iterator[tuple[Condition, EvalSet]]:
     """The clean set, then every condition that its modalities allow."""
     if clips.raw is None or clips.views > 1:
-        raise UsageError(
-            f"no robustness table of {clips.name}", "one clip per item, from a list or a public set", "use --clips 1"
-        )
+        what = "one clip per item, from a list or a public set"
+        raise UsageError(f"no robustness table of {clips.name}", what, "use --clips 1")
     for condition in CONDITIONS:
         if set(condition.needs) <= set(clips.modalities):
             yield condition, _apply(condition, clips)
 
 
 def _apply(condition: Condition, clips: EvalSet) -> EvalSet:
-    if condition.only:
-        return clips.without("video" if condition.only == "audio" else "audio")
+    if condition.lost:
+        return clips.without(condition.lost)
     if condition.change is None:
         return clips
     seed, change = zlib.crc32(condition.name.encode()), condition.change

@@ -24,15 +24,10 @@ PAIRING_SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class RawClip:
-    """A clip before the runtime's own resize and log-mel, where a camera and a microphone can still spoil it.
+    """A clip before the runtime's own resize and log-mel, where a camera and a microphone can still spoil it."""
 
-    Attributes:
-        images: the 16 sampled frames, uint8 (h, w, 3) RGB each (one object where a still is shown), or None.
-        wave: float32 (n,) or (channels, n) in [-1, 1] at `sample_rate_hz`, or None.
-    """
-
-    images: tuple[np.ndarray, ...] | None
-    wave: np.ndarray | None
+    images: tuple[np.ndarray, ...] | None  # the 16 sampled frames, uint8 (h, w, 3) RGB; of a still one object 16 times
+    wave: np.ndarray | None  # float32 (n,) or (channels, n) in [-1, 1]
     sample_rate_hz: int = 0
 
 
@@ -59,30 +54,17 @@ def cut(clip: RawClip, image_size: int) -> Inputs:
 
 @dataclass(frozen=True, eq=False)
 class EvalSet:
-    """Labelled clips.
+    """Labelled clips, by index; with more than one view `load` gives (views, ...) frames and mels."""
 
-    Attributes:
-        name: "faces", "voices", "pseudo" or the list's file name.
-        description: one line for a report.
-        labels: int64 (N,).
-        load: index -> (frames uint8 (16, S, S, 3) or None, mel float32 (512, 128) or None); with more than one
-            view (frames (views, 16, S, S, 3), mel (views, 512, 128)).
-        views: clips per labelled item, whose probabilities are averaged.
-        raw: index -> the clip before resize and log-mel; None where it cannot be had.
-        image_size: side S of the frames, pixels; needed with `raw`.
-        modalities: what its clips have.
-        groups: (N,) clips that are not independent, e.g. of one speaker; None: all are.
-    """
-
-    name: str
-    description: str
-    labels: np.ndarray
+    name: str  # "faces", "voices", "pseudo" or the list's file name
+    description: str  # one line for a report
+    labels: np.ndarray  # int64 (N,)
     load: Callable[[int], Inputs]
-    views: int = 1
-    raw: Callable[[int], RawClip] | None = None
-    image_size: int = 0
-    modalities: tuple[str, ...] = ("video", "audio")
-    groups: np.ndarray | None = None
+    views: int = 1  # clips per labelled item, whose probabilities are averaged
+    raw: Callable[[int], RawClip] | None = None  # the clip before resize and log-mel; None where it cannot be had
+    image_size: int = 0  # side S of the frames, pixels; needed with `raw`
+    modalities: tuple[str, ...] = ("video", "audio")  # what its clips have
+    groups: np.ndarray | None = None  # (N,) clips that are not independent, e.g. of one speaker; None: all are
 
     def batches(self, size: int = BATCH) -> Iterator[tuple[np.ndarray | None, np.ndarray | None, np.ndarray]]:
         """(frames (B * views, 16, S, S, 3) or None, mel (B * views, 512, 128) or None, labels (B,)).
@@ -110,15 +92,10 @@ class EvalSet:
     def without(self, modality: str) -> EvalSet:
         """The same clips with the "video" or the "audio" taken away."""
         load = self.load
-
-        def masked(index: int) -> Inputs:
-            frames, mel = load(index)
-            return (None, mel) if modality == "video" else (frames, None)
-
         return dataclasses.replace(
             self,
             name=f"{self.name} without {modality}",
-            load=masked,
+            load=lambda index: (None, load(index)[1]) if modality == "video" else (load(index)[0], None),
             raw=None,
             modalities=tuple(name for name in self.modalities if name != modality),
         )
@@ -135,13 +112,11 @@ class EvalSet:
 
 def _joined(part: tuple[np.ndarray | None, ...], join: Callable) -> np.ndarray | None:
     there = next((array for array in part if array is not None), None)
-    if there is None:
-        return None
-    return join([np.zeros_like(there) if array is None else array for array in part])
+    return None if there is None else join([np.zeros_like(there) if array is None else array for array in part])
 
 
 def raw_set(
-    name: str, description: str, labels: np.ndarray, raw: Callable[[int], RawClip], image_size: int, **more: object
+    name: str, description: str, labels: np.ndarray, raw: Callable[[int], RawClip], image_size: int = 0, **more: object
 ) -> EvalSet:
     """A set whose clips are cut by the runtime's own code."""
     return EvalSet(
@@ -153,22 +128,17 @@ def faces_set(data: Path, image_size: int) -> EvalSet:
     """FER2013's validation faces, each shown for 16 frames, without sound."""
     faces = load_faces(data, "val")
     description = f"FER2013 validation, {len(faces.labels)} stills shown for {NUM_FRAMES} frames, no sound"
-
-    def raw(index: int) -> RawClip:
-        return RawClip(still(faces, index), None)
-
-    return raw_set("faces", description, faces.labels, raw, image_size, modalities=("video",))
+    return raw_set(
+        "faces", description, faces.labels, lambda i: RawClip(still(faces, i), None), image_size, modalities=("video",)
+    )
 
 
 def voices_set(data: Path) -> EvalSet:
     """RAVDESS speech of the validation actors at its own rate, without faces."""
     voices = load_voices(data, "val")
-    description = f"RAVDESS speech, actors 17-20, {len(voices.labels)} clips at {voices.sample_rate_hz} Hz, no faces"
-
-    def raw(index: int) -> RawClip:
-        return RawClip(None, voices.waves[index], voices.sample_rate_hz)
-
-    return raw_set("voices", description, voices.labels, raw, 0, modalities=("audio",), groups=voices.actors)
+    rate_hz, more = voices.sample_rate_hz, {"modalities": ("audio",), "groups": voices.actors}
+    description = f"RAVDESS speech, actors 17-20, {len(voices.labels)} clips at {rate_hz} Hz, no faces"
+    return raw_set("voices", description, voices.labels, lambda i: RawClip(None, voices.waves[i], rate_hz), **more)
 
 
 def pseudo_set(data: Path, image_size: int) -> EvalSet:
@@ -216,8 +186,7 @@ def open_list(
 ) -> EvalSet:
     """The usable clips of a list; what is wrong with the others is said on stderr.
 
-    Raises:
-        DataError: there are bad clips and `skip_bad` is False, or no usable one.
+    DataError where there are bad clips and `skip_bad` is False, or no usable one.
     """
     entries, problems = scan_list(path, frames_root, audio_root, labels)
     settle(problems, skip_bad)

@@ -8,8 +8,9 @@ from pathlib import Path
 from mma_edge.files import to_json, write_text
 from mma_trainer.report.page import Bars, Block, Heading, Matrix, Page, Table, Tiles, number, percent, to_html
 
-REPORT = "report.html"
-METRICS = "metrics.json"
+REPORT, METRICS = "report.html", "metrics.json"
+ROBUSTNESS_HEADER = ("condition", "UAR", "to clean", "WAR", "to clean", "ECE")
+FIT_HEADER = ("clips with", "from", "clips", "T was", "T", "ECE at T = 1", "ECE was", "ECE now", "NLL was", "NLL now")
 INTERVAL_NOTE = (
     "UAR: mean of the per-class recall, over the classes that occur. WAR: share of right answers. Loss: mean "
     "cross-entropy in nats. Intervals are 95 %: Wilson's for shares, for UAR a bootstrap over the clips of each class. "
@@ -18,15 +19,11 @@ INTERVAL_NOTE = (
 
 
 def headline(figures: Mapping, more: Sequence[tuple[str, str, str]] = ()) -> Tiles:
-    """The figures to be seen first: UAR and WAR with their intervals, `more`, loss and number of clips.
-
-    Args:
-        figures: `evaluation.figures.metric_figures`, here and below.
-    """
+    """The figures to be seen first; here and below `figures` are those of `evaluation.figures.metric_figures`."""
     tiles = []
     for key in ("uar", "war"):
-        low, high = figures[f"{key}_interval"]
-        tiles.append((key.upper(), percent(figures[key], 2, " %"), f"95 %: {percent(low)} to {percent(high)}"))
+        low, high = map(percent, figures[f"{key}_interval"])
+        tiles.append((key.upper(), percent(figures[key], 2, " %"), f"95 %: {low} to {high}"))
     loss = ("Loss", number(figures["loss"], 3), "nats")
     return Tiles([*tiles, *more, loss, ("Clips", f"{figures['num_clips']:,}", "evaluated")])
 
@@ -42,6 +39,31 @@ def recall_and_confusion(figures: Mapping, level: int) -> list[Block]:
         Bars("Recall, percent, with 95 % intervals", rows),
         Heading("Confusion", level),
         Matrix(caption, tuple(figures["labels"]), figures["confusion"]),
+    ]
+
+
+def robustness_rows(rows: Sequence[Mapping], digits: int, unit: str = "") -> list[tuple[str, ...]]:
+    """The conditions of `evaluation.figures.figures_of`, in percent; differences in percentage points."""
+    cells = []
+    for row in rows:
+        uar, war, ece = (percent(row[key], digits, unit) for key in ("uar", "war", "ece"))
+        uar_difference, war_difference = (f"{100 * row[f'{key}_difference']:+.{digits}f}" for key in ("uar", "war"))
+        cells.append((row["condition"], uar, uar_difference, war, war_difference, ece))
+    return cells
+
+
+def calibration_rows(record: Mapping, digits: int, unit: str = "", grouping: str = "") -> list[tuple[str, ...]]:
+    """The fits of `evaluation.figures.calibration_record`; `grouping`: "," separates thousands of clips."""
+    return [
+        (
+            name,
+            fit["source"],
+            f"{fit['num_clips']:{grouping}}",
+            *(number(fit[key], 3) for key in ("temperature_before", "temperature")),
+            *(percent(fit[key], digits, unit) for key in ("ece_raw", "ece_before", "ece_after")),
+            *(number(fit[key], 3) for key in ("nll_before", "nll_after")),
+        )
+        for name, fit in record["fits"].items()
     ]
 
 

@@ -9,7 +9,17 @@ from mma_edge.files import make_folder
 from mma_trainer.evaluation.calibration import ECE_BINS, reliability
 from mma_trainer.evaluation.figures import Evaluated
 from mma_trainer.evaluation.predict import Predictor
-from mma_trainer.report.blocks import INTERVAL_NOTE, headline, recall_and_confusion, value_table, write_report
+from mma_trainer.report.blocks import (
+    FIT_HEADER,
+    INTERVAL_NOTE,
+    ROBUSTNESS_HEADER,
+    calibration_rows,
+    headline,
+    recall_and_confusion,
+    robustness_rows,
+    value_table,
+    write_report,
+)
 from mma_trainer.report.figures import abstention_curve, difference_bars, plot_confusion, reliability_diagram
 from mma_trainer.report.page import Block, Figure, Gallery, Heading, Page, Table, Text, number, percent
 
@@ -29,7 +39,6 @@ CALIBRATION_NOTE = (
     "'Now' is cross-fitted: each half of the clips at the temperature of the other half. The figures of the sets "
     "below are those before this calibration."
 )
-THRESHOLDS_SHOWN = tuple(round(0.1 * step, 1) for step in range(10))
 
 
 def write_eval_report(
@@ -40,15 +49,11 @@ def write_eval_report(
     figures: Sequence[Mapping],
     calibration: Mapping | None,
 ) -> Path:
-    """Write the report of an evaluation.
+    """Write the report of an evaluation; OutputError where something cannot be written.
 
     Args:
-        folder: made if need be. name: of the model.
-        results, figures: one each per set (`evaluation.figures_of`).
-        calibration: `evaluation.calibration_record`, if a temperature was fitted.
-
-    Raises:
-        OutputError: something cannot be written.
+        results, figures: one each per set (`evaluation.figures.figures_of`).
+        calibration: `evaluation.figures.calibration_record`, if a temperature was fitted.
     """
     make_folder(folder)
     facts = {
@@ -60,7 +65,9 @@ def write_eval_report(
     }
     blocks: list[Block] = [value_table("What was evaluated", facts), Text(INTERVAL_NOTE)]
     if calibration:
-        blocks += _calibration(calibration)
+        rows = calibration_rows(calibration, 2, " %", ",")
+        table = Table("Expected calibration error and likelihood", FIT_HEADER, rows, (1,))
+        blocks += [Heading("Calibration"), Text(CALIBRATION_NOTE), table]
     for result, entry in zip(results, figures, strict=True):
         blocks += _set_blocks(result, entry)
         plot_confusion(result.answers.metrics, model.labels, folder / f"confusion_{result.clips.name}.png")
@@ -70,15 +77,12 @@ def write_eval_report(
 
 def _set_blocks(result: Evaluated, entry: Mapping) -> list[Block]:
     aurc = number(entry["abstention"]["aurc"], 3)
-    answers = result.answers
-    reliability_figure = Figure(
-        reliability_diagram(reliability(answers.probabilities, answers.labels)),
-        "Right answers by stated confidence; area of a dot: its share of the answers",
-    )
-    abstention_figure = Figure(
-        abstention_curve(entry["abstention"]["curve"]),
-        "Right answers among those given, when the least confident are withheld",
-    )
+    honesty = reliability_diagram(reliability(result.answers.probabilities, result.answers.labels))
+    silence = abstention_curve(entry["abstention"]["curve"])
+    figures = [
+        Figure(honesty, "Right answers by stated confidence; area of a dot: its share of the answers"),
+        Figure(silence, "Right answers among those given, when the least confident are withheld"),
+    ]
     return [
         Heading(entry["set"]),
         Text(entry["description"] + ".", note=entry["set"] == "pseudo"),
@@ -86,15 +90,15 @@ def _set_blocks(result: Evaluated, entry: Mapping) -> list[Block]:
         *recall_and_confusion(entry, level=3),
         Heading("Confidence", 3),
         Text(HONESTY_NOTE),
-        Gallery([reliability_figure, abstention_figure]),
+        Gallery(figures),
         _thresholds(entry),
         *(_robustness(entry["robustness"]) if entry["robustness"] else ()),
     ]
 
 
 def _thresholds(entry: Mapping) -> Table:
-    wanted = {row["threshold"]: row for row in entry["abstention"]["table"] if row["threshold"] in THRESHOLDS_SHOWN}
-    wanted |= {row["threshold"]: row for row in entry["abstention"]["at"]}
+    tenths = entry["abstention"]["table"][::2]  # of steps of 0.05
+    wanted = {row["threshold"]: row for row in (*tenths, *entry["abstention"]["at"])}
     rows = [
         (f"{threshold:g}", percent(row["coverage"], 2, " %"), percent(row["accuracy"], 2, " %"))
         for threshold, row in sorted(wanted.items())
@@ -106,32 +110,10 @@ def _thresholds(entry: Mapping) -> Table:
 def _robustness(rows: Sequence[Mapping]) -> list[Block]:
     clean, *others = rows
     figure = difference_bars([row["condition"] for row in others], clean["uar"], [row["uar"] for row in others])
-    cells = []
-    for row in rows:
-        uar, war, ece = (percent(row[key], 2, " %") for key in ("uar", "war", "ece"))
-        uar_difference, war_difference = (f"{100 * row[f'{key}_difference']:+.2f}" for key in ("uar", "war"))
-        cells.append((row["condition"], uar, uar_difference, war, war_difference, ece))
-    header = ("condition", "UAR", "to clean", "WAR", "to clean", "ECE")
+    caption = "Under each condition, and the difference to clean in percentage points"
     return [
         Heading("Robustness", 3),
         Text(ROBUSTNESS_NOTE),
         Figure(figure, "UAR under each condition; dashed: clean"),
-        Table("Under each condition, and the difference to clean in percentage points", header, cells),
+        Table(caption, ROBUSTNESS_HEADER, robustness_rows(rows, 2, " %")),
     ]
-
-
-def _calibration(record: Mapping) -> list[Block]:
-    rows = [
-        (
-            name,
-            fit["source"],
-            f"{fit['num_clips']:,}",
-            *(number(fit[key], 3) for key in ("temperature_before", "temperature")),
-            *(percent(fit[key], 2, " %") for key in ("ece_raw", "ece_before", "ece_after")),
-            *(number(fit[key], 3) for key in ("nll_before", "nll_after")),
-        )
-        for name, fit in record["fits"].items()
-    ]
-    header = ("clips with", "from", "clips", "T was", "T", "ECE at T = 1", "ECE was", "ECE now", "NLL was", "NLL now")
-    table = Table("Expected calibration error and likelihood", header, rows, (1,))
-    return [Heading("Calibration"), Text(CALIBRATION_NOTE), table]

@@ -23,7 +23,6 @@ from mma_trainer.evaluation.metrics import Metrics
 BLUE, ORANGE, GREEN = "#4a8bd3", "#d9822b", "#3fa06b"
 INK = "#0a0b0c"  # replaced by the page's own ink in an SVG
 WIDTH_IN = 9.0
-HALF_IN = 4.6
 # Glyphs as outlines: the reader's machine need not have our font. A fixed salt: the same figures, the same file.
 STYLE = {
     "svg.fonttype": "path",
@@ -34,15 +33,16 @@ STYLE = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "legend.frameon": False,
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
-    ),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
+    **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), INK),
 }
-LOSS_LINES = {"train_loss": ("training", BLUE), "val_loss": ("validation", ORANGE)}
-SHARE_LINES = {
-    "train_war": ("training WAR", BLUE),
-    "val_war": ("validation WAR", ORANGE),
-    "val_uar": ("validation UAR", GREEN),
+# (label, colour, axes: loss on the left, shares on the right) of the columns of a log
+LINES = {
+    "train_loss": ("training", BLUE, 0),
+    "val_loss": ("validation", ORANGE, 0),
+    "train_war": ("training WAR", BLUE, 1),
+    "val_war": ("validation WAR", ORANGE, 1),
+    "val_uar": ("validation UAR", GREEN, 1),
 }
 
 
@@ -55,24 +55,24 @@ def training_curves(columns: Mapping[str, Sequence[float]]) -> str:
 @matplotlib.rc_context(STYLE)
 def plot_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     """The training curves of a run's log as a picture; OutputError where it cannot be written."""
-    _write_png(_curves({key: [row[key] for row in rows] for key in ("epoch", *LOSS_LINES, *SHARE_LINES)}), path)
+    _write_png(_curves({key: [row[key] for row in rows] for key in ("epoch", *LINES)}), path)
 
 
 def _curves(columns: Mapping[str, Sequence[float]]) -> Figure:
     epochs = columns["epoch"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH_IN, 3.4), layout="constrained")
-    for axes, lines, scale in ((left, LOSS_LINES, 1), (right, SHARE_LINES, 100)):
-        for key, (label, colour) in lines.items():
-            if key in columns:
-                values = [scale * value for value in columns[key]]
-                axes.plot(epochs, values, color=colour, label=label, marker="o" if len(epochs) < 40 else "", ms=3)
+    figure, both = plt.subplots(1, 2, figsize=(WIDTH_IN, 3.4), layout="constrained")
+    for key, (label, colour, side) in LINES.items():
+        if key in columns:
+            values = [(1, 100)[side] * value for value in columns[key]]
+            both[side].plot(epochs, values, color=colour, label=label, marker="o" if len(epochs) < 40 else "", ms=3)
+    for axes in both:
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         if axes.lines:
             axes.legend()
         _plain(axes)
-    left.set_ylabel("cross-entropy, nats")
-    right.set(ylabel="percent", ylim=(0, 100))
+    both[0].set_ylabel("cross-entropy, nats")
+    both[1].set(ylabel="percent", ylim=(0, 100))
     return figure
 
 
@@ -96,7 +96,7 @@ def abstention_curve(curve: Sequence[dict]) -> str:
 
 
 def _right_answers(xlabel: str) -> tuple[Figure, Axes]:
-    figure, axes = plt.subplots(figsize=(HALF_IN, 3.4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(4.6, 3.4), layout="constrained")
     axes.set(xlabel=xlabel, ylabel="right answers, percent", xlim=(0, 103), ylim=(0, 103))
     _plain(axes)
     return figure, axes
@@ -133,12 +133,9 @@ def draw_confusion(axes: Axes, metrics: Metrics, labels: tuple[str, ...], title:
     axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
     axes.set_yticks(range(len(labels)), [f"{label} ({n})" for label, n in zip(labels, totals[:, 0], strict=True)])
     axes.set(xlabel="predicted", ylabel="true (clips)", title=title)
-    for row in range(len(labels)):
-        for column in range(len(labels)):
-            colour = "white" if share[row, column] > 0.6 else "black"
-            axes.text(
-                column, row, f"{100 * share[row, column]:.0f}", ha="center", va="center", color=colour, fontsize=8
-            )
+    for (row, column), value in np.ndenumerate(share):
+        colour = "white" if value > 0.6 else "black"
+        axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", color=colour, fontsize=8)
 
 
 def _plain(axes: Axes) -> None:

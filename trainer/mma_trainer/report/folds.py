@@ -17,24 +17,17 @@ from mma_trainer.report.page import Heading, Matrix, Page, Table, Text, Tiles, p
 from mma_trainer.report.paper import PUBLISHED, Published
 
 ONE, TWO = "one clip", "mean of two clips"
-PICTURE = "confusion.png"
 
 
 @dataclass(frozen=True, eq=False)
 class FoldSummary:
-    """Metrics of every fold, in order.
+    """Metrics of every fold, in order, with one clip of each video and with the mean of two."""
 
-    Attributes:
-        dataset: "dfew", "mafw" or "prepared". labels: class names.
-        one_clip, two_clips: per fold, with one clip of each video and with the mean of two.
-        options: what they were trained with.
-    """
-
-    dataset: str
+    dataset: str  # "dfew", "mafw" or "prepared"
     labels: tuple[str, ...]
     one_clip: Sequence[Metrics]
     two_clips: Sequence[Metrics]
-    options: dict
+    options: dict  # what they were trained with
 
     @property
     def protocols(self) -> dict[str, Sequence[Metrics]]:
@@ -101,15 +94,10 @@ def to_dict(summary: FoldSummary) -> dict:
 def fold_table(summary: FoldSummary) -> Table:
     """UAR and WAR per fold, their mean and spread."""
     clips = [metrics.num_clips for metrics in summary.one_clip]
-    columns = summary.columns.values()
-    rows = [
-        (str(index + 1), f"{count:,}", *(percent(column[index], 2) for column in columns))
-        for index, count in enumerate(clips)
-    ]
-    means, deviations = zip(*map(spread, columns), strict=True)
-    rows.append(("mean", f"{sum(clips):,}", *(percent(mean, 2) for mean in means)))
-    rows.append(("deviation", "", *(percent(deviation, 2) for deviation in deviations)))
-    header = ("fold", "test clips", *summary.columns)
+    names = [*(str(fold) for fold in range(1, len(clips) + 1)), "mean", "deviation"]
+    totals = [*(f"{count:,}" for count in (*clips, sum(clips))), ""]
+    columns = ([percent(value, 2) for value in (*column, *spread(column))] for column in summary.columns.values())
+    header, rows = ("fold", "test clips", *summary.columns), list(zip(names, totals, *columns, strict=True))
     return Table("Per fold, percent; deviation: standard deviation between the folds", header, rows)
 
 
@@ -134,10 +122,8 @@ def paper_table(summary: FoldSummary) -> Table:
 
 
 def summary_page(summary: FoldSummary) -> Page:
-    tiles = []
-    for name, column in summary.columns.items():
-        mean, deviation = (percent(value, 2) for value in spread(column))
-        tiles.append((name, f"{mean} %", f"± {deviation} between folds"))
+    spreads = {name: [percent(value, 2) for value in spread(column)] for name, column in summary.columns.items()}
+    tiles = [(name, f"{mean} %", f"± {deviation} between folds") for name, (mean, deviation) in spreads.items()]
     caption = "{}: rows true, percent of the row, below it clips"
     matrices = [
         Matrix(caption.format(name), summary.labels, summary.confusion(name).confusion.tolist())
@@ -166,13 +152,13 @@ def summary_page(summary: FoldSummary) -> Page:
 
 def write_summary(summary: FoldSummary, folder: Path) -> list[Path]:
     """summary.json, .md and .html, and the summed confusion matrix as a picture (one clip)."""
-    page = summary_page(summary)
+    page, picture = summary_page(summary), folder / "confusion.png"
     texts = {"json": to_json(to_dict(summary)), "md": to_markdown(page), "html": to_html(page)}
     paths = {folder / f"summary.{suffix}": text for suffix, text in texts.items()}
     for path, text in paths.items():
         write_text(path, text)
-    plot_confusion(summary.confusion(ONE), summary.labels, folder / PICTURE)
-    return [*paths, folder / PICTURE]
+    plot_confusion(summary.confusion(ONE), summary.labels, picture)
+    return [*paths, picture]
 
 
 def print_summary(summary: FoldSummary, console: Console) -> None:

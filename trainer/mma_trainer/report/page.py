@@ -208,10 +208,10 @@ def _html(block: Block) -> str:
 def _html_table(block: Table) -> str:
     kinds = [' class="number"' if block.is_number(column) else "" for column in range(len(block.header))]
     head = "".join(f"<th{kind}>{html.escape(cell)}</th>" for cell, kind in zip(block.header, kinds, strict=True))
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td{k}>{html.escape(cell)}</td>" for cell, k in zip(row, kinds, strict=True)) + "</tr>"
-        for row in block.rows
-    )
+    cells = [
+        [f"<td{kind}>{html.escape(cell)}</td>" for cell, kind in zip(row, kinds, strict=True)] for row in block.rows
+    ]
+    rows = "\n".join(f"<tr>{''.join(row)}</tr>" for row in cells)
     body = f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n"
     return _wide(f"<table>\n<caption>{html.escape(block.caption)}</caption>\n{body}</table>")
 
@@ -235,10 +235,8 @@ def _html_matrix(block: Matrix) -> str:
 def _html_bars(block: Bars) -> str:
     rows = []
     for name, share, low, high, remark in block.rows:
-        bar = ""
-        if share is not None:
-            bar = f'<i style="width: {100 * share:.1f}%"></i>'
-            bar += f'<u style="left: {100 * low:.1f}%; width: {100 * (high - low):.1f}%"></u>'
+        interval = f'<u style="left: {100 * low:.1f}%; width: {100 * (high - low):.1f}%"></u>'
+        bar = "" if share is None else f'<i style="width: {100 * share:.1f}%"></i>{interval}'
         rows.append(
             f'<tr><td>{html.escape(name)}</td><td><div class="bar">{bar}</div></td>'
             f'<td class="number">{_share(share, low, high)}</td><td class="number">{html.escape(remark)}</td></tr>'

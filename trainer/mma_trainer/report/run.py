@@ -23,7 +23,7 @@ def write_run_report(
     provenance: Mapping[str, object],
     data: Mapping[str, object] | None = None,
 ) -> Path:
-    """Write RUN/report.html and RUN/metrics.json at the end of a training run.
+    """Write RUN/report.html, whose path is returned, and RUN/metrics.json; OutputError where that fails.
 
     Args:
         folder: of the run; its `log.csv` gives the curves and is read as it is found.
@@ -31,12 +31,6 @@ def write_run_report(
         config: of the model, as plain values (`MMADFERConfig.to_dict`); its `labels` name the classes.
         provenance: as the checkpoint carries it: command, dataset, recipe, where the first weights come from.
         data: counts of the data, e.g. {"training clips": 9364, "validation clips": 2341}.
-
-    Returns:
-        Path of the page.
-
-    Raises:
-        OutputError: it cannot be written.
     """
     figures = metric_figures(metrics, config["labels"])
     blocks: list[Block] = [headline(figures), Text(INTERVAL_NOTE)]
@@ -82,6 +76,5 @@ def _epochs(log: dict[str, list[float]]) -> Table:
     """The log as a table; of a long one evenly spaced rows, the last among them."""
     count = len(log["epoch"])
     step = -(-count // MAX_EPOCH_ROWS)
-    shown = sorted({*range(count - 1, -1, -step)})
-    rows = [tuple(f"{log[key][row]:.4g}" for key in log) for row in shown]
+    rows = [tuple(f"{column[row]:.4g}" for column in log.values()) for row in range((count - 1) % step, count, step)]
     return Table("Epochs" if step == 1 else f"Every {step}th epoch", tuple(key.replace("_", " ") for key in log), rows)

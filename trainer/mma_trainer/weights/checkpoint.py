@@ -35,25 +35,18 @@ def _numpy_constructors() -> list:
     multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
     allowed = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8"))]
     for package in ("numpy.core", "numpy._core"):  # numpy 1 and numpy 2 wrote different names
-        allowed += [(multiarray._reconstruct, f"{package}.multiarray._reconstruct")]
-        allowed += [(multiarray.scalar, f"{package}.multiarray.scalar")]
+        allowed += [(getattr(multiarray, name), f"{package}.multiarray.{name}") for name in ("_reconstruct", "scalar")]
     return allowed
 
 
 @dataclass
 class Checkpoint:
-    """What a file holds.
-
-    Attributes:
-        config: the architecture. state_dict: float32 tensors under our names.
-        provenance: where it comes from: a dict of plain values.
-        training: optimiser state and counters to resume with; empty in a released model.
-    """
+    """What a file holds."""
 
     config: MMADFERConfig
-    state_dict: dict[str, Tensor]
-    provenance: dict = field(default_factory=dict)
-    training: dict = field(default_factory=dict)
+    state_dict: dict[str, Tensor]  # float32 tensors under our names
+    provenance: dict = field(default_factory=dict)  # where it comes from, plain values
+    training: dict = field(default_factory=dict)  # optimiser state and counters to resume with; empty when released
 
 
 def load_checkpoint(path: str | os.PathLike) -> MMADFER:
@@ -74,11 +67,8 @@ def build_model(checkpoint: Checkpoint, path: str | os.PathLike) -> MMADFER:
     if state and all(key.startswith("model.") for key in state):  # a run's last.pt
         state = {key.removeprefix("model."): value for key, value in state.items()}
     if any(key.startswith("encoder.") for key in state):
-        raise CheckpointError(
-            f"{path} is a single pre-trained encoder",
-            "a whole MMA-DFER",
-            "give it to --image-encoder or --audio-encoder",
-        )
+        hint = "give it to --image-encoder or --audio-encoder"
+        raise CheckpointError(f"{path} is a single pre-trained encoder", "a whole MMA-DFER", hint)
     with torch.device("meta"):  # takes no time to draw random weights that the file replaces
         model = MMADFER(checkpoint.config)
     check_fit(state, model.state_dict(), path)
@@ -100,19 +90,16 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
         raise _not_a_checkpoint(path, f"its keys are not MMA-DFER's (first: {next(iter(state))})")
     renamed, unknown = official.rename(state)
     if unknown:
-        raise CheckpointError(
-            f"{path}: unknown tensors {some(unknown)}", "the published MMA-DFER layout", "check which variant this is"
-        )
+        what = f"{path}: unknown tensors {some(unknown)}"
+        raise CheckpointError(what, "the published MMA-DFER layout", "check which variant this is")
     provenance = {"origin": "MMA-DFER authors' layout", "file": Path(path).name}
     return Checkpoint(official.read_config(renamed), renamed, provenance)
 
 
 def parse_ours(content: dict, path: str | os.PathLike) -> Checkpoint:
     """Check and unpack the contents of a file of ours."""
-    if content.get("version") != VERSION:
-        raise CheckpointError(
-            f"{path}: checkpoint version {content.get('version')}", f"version {VERSION}", "upgrade mma-edge"
-        )
+    if (version := content.get("version")) != VERSION:
+        raise CheckpointError(f"{path}: checkpoint version {version}", f"version {VERSION}", "upgrade mma-edge")
     try:
         config, state = MMADFERConfig.from_dict(content["config"]), content["state_dict"]
         state = {str(key): as_float(value) for key, value in state.items()}
@@ -143,35 +130,27 @@ def save_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint, half: bool 
         with replaced(path) as aside, aside.open("wb") as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(
-            f"cannot write {path}: {error}", hint="free disk space or choose another folder"
-        ) from error
+        what = f"cannot write {path}: {getattr(error, 'strerror', None) or error}"
+        raise CheckpointError(what, hint="free disk space or choose another folder") from error
 
 
 def check_fit(found: dict[str, Tensor], wanted: dict[str, Tensor], path: str | os.PathLike) -> None:
     """Raise CheckpointError listing what is missing, unexpected or misshapen."""
-    problems = []
-    if missing := sorted(set(wanted) - set(found)):
-        problems.append(f"missing {some(missing)}")
-    if unexpected := sorted(set(found) - set(wanted)):
-        problems.append(f"unexpected {some(unexpected)}")
     misshapen = [
         f"{key} is {tuple(found[key].shape)}, expected {tuple(wanted[key].shape)}"
         for key in sorted(set(found) & set(wanted))
         if found[key].shape != wanted[key].shape
     ]
-    if misshapen:
-        problems.append(f"misshapen: {some(misshapen)}")
-    if problems:
-        raise CheckpointError(
-            f"{path} does not fit the model: " + "; ".join(problems), hint="check which model it is of"
-        )
+    missing, unexpected = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    kinds = {"missing": missing, "unexpected": unexpected, "misshapen:": misshapen}
+    if problems := [f"{kind} {some(names)}" for kind, names in kinds.items() if names]:
+        what = f"{path} does not fit the model: " + "; ".join(problems)
+        raise CheckpointError(what, hint="check which model it is of")
 
 
-def some(names: list[str], limit: int = 8) -> str:
-    """The first few names, and how many more there are."""
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest
+def some(names: list[str]) -> str:
+    """The first eight names, and how many more there are."""
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def state_of(content: object, *keys: str) -> dict[str, Tensor]:
@@ -197,8 +176,7 @@ def _not_a_checkpoint(path: str | os.PathLike, why: str) -> CheckpointError:
 def load_safely(path: Path, stand_ins: Sequence[tuple[type, str]] = ()) -> object:
     """A torch file's contents: tensors, numbers and plain containers, nothing that runs.
 
-    Args:
-        stand_ins: (inert class, name of the class whose place it takes), of objects that this kind of file may hold.
+    `stand_ins`: (inert class, name of the class whose place it takes), of objects that this kind of file may hold.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
@@ -211,14 +189,11 @@ def load_safely(path: Path, stand_ins: Sequence[tuple[type, str]] = ()) -> objec
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "GLOBAL" in str(error):
             name = str(error).partition("GLOBAL ")[2].split(" ")[0] or "unknown"
-            encoder = name == "argparse.Namespace"  # the options of the script that pre-trained it
-            raise CheckpointError(
-                f"{path} holds code or objects that are not tensors ({name}) and was not loaded",
-                "tensors and numbers only",
-                "MAE-Face's and AudioMAE's files go to --image-encoder and --audio-encoder"
-                if encoder
-                else "load it only where you trust it, and save its state_dict alone",
-            ) from error
+            what = f"{path} holds code or objects that are not tensors ({name}) and was not loaded"
+            hint = "load it only where you trust it, and save its state_dict alone"
+            if name == "argparse.Namespace":  # the options of the script that pre-trained an encoder
+                hint = "MAE-Face's and AudioMAE's files go to --image-encoder and --audio-encoder"
+            raise CheckpointError(what, "tensors and numbers only", hint) from error
         raise _not_a_checkpoint(path, "it cannot be read as a torch file") from error
     except Exception as error:  # damaged bytes can raise anything inside the unpickler
         reason = (str(error).splitlines() or [type(error).__name__])[0]

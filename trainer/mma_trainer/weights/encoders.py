@@ -34,12 +34,13 @@ ENCODER_FIELDS = {
 }
 """Fields of the config that an encoder's weights depend on; the others may differ from those of its pre-training."""
 
+CHANNELS = {"image": 3, "audio": 1}  # of the input
+
 _NOT_READ = re.compile(r"decoder_.*|mask_token|head\..*|head_dist\..*")
 _KNOWN = re.compile(
     r"cls_token|pos_embed|patch_embed\.proj\.(weight|bias)|norm\.(weight|bias)"
     r"|blocks\.\d+\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(weight|bias)"
 )
-_LAYERS = {".mlp.fc1.": ".mlp.0.", ".mlp.fc2.": ".mlp.2."}
 
 
 class _InertNamespace:
@@ -48,17 +49,11 @@ class _InertNamespace:
 
 @dataclass(frozen=True)
 class EncoderWeights:
-    """A pre-trained encoder under our names.
+    """A pre-trained encoder under our names."""
 
-    Attributes:
-        state: float32 tensors of one `Encoder` without prompts.
-        grid: patches down and across of its position embedding.
-        provenance: where it comes from, plain values.
-    """
-
-    state: dict[str, Tensor]
-    grid: tuple[int, int]
-    provenance: dict = field(default_factory=dict)
+    state: dict[str, Tensor]  # float32 tensors of one `Encoder` without prompts
+    grid: tuple[int, int]  # patches down and across of its position embedding
+    provenance: dict = field(default_factory=dict)  # where it comes from, plain values
 
 
 def read_encoder(path: str | os.PathLike, modality: str, config: MMADFERConfig) -> EncoderWeights:
@@ -73,21 +68,14 @@ def read_encoder(path: str | os.PathLike, modality: str, config: MMADFERConfig) 
         return _read_ours(content, path, modality, config)
     published = state_of(content, "model", "state_dict")
     if not published:
-        raise CheckpointError(
-            f"{path} holds no state dict of tensors",
-            "an encoder pre-trained with mma-train, or MAE-Face's or AudioMAE's file",
-            "check the path",
-        )
+        expected = "an encoder pre-trained with mma-train, or MAE-Face's or AudioMAE's file"
+        raise CheckpointError(f"{path} holds no state dict of tensors", expected, "check the path")
     state, unknown, notes = rename(published)
     problems = [f"unknown tensors {some(unknown)}"] if unknown else []
-    architecture = _read_architecture(state, path)
-    problems += _differences(architecture, modality, config)
-    if problems:
-        raise CheckpointError(
-            f"{path} is not the {modality} encoder that is wanted: " + "; ".join(problems),
-            "a plain ViT as MAE-Face and AudioMAE publish it, of the architecture given here",
-            "check which file it is and --model",
-        )
+    if problems := problems + _differences(_read_architecture(state, path), modality, config):
+        what = f"{path} is not the {modality} encoder that is wanted: {'; '.join(problems)}"
+        expected = "a plain ViT as MAE-Face and AudioMAE publish it, of the architecture given here"
+        raise CheckpointError(what, expected, "check which file it is and --model")
     layout = {"origin": "published encoder, MAE layout", "file": Path(path).name, **notes}
     return EncoderWeights(state, _grid(state["pos_embed"].shape[1] - 1, modality, config, path), layout)
 
@@ -107,12 +95,10 @@ def rename(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str], dict
             name = name.removeprefix("fc_")
         elif _NOT_READ.fullmatch(name) or _NOT_READ.fullmatch(key.removeprefix("module.")):
             continue
-        if not _KNOWN.fullmatch(name) or not key.startswith(prefix):
+        if _KNOWN.fullmatch(name) and key.startswith(prefix):
+            renamed[name.replace(".mlp.fc1.", ".mlp.0.").replace(".mlp.fc2.", ".mlp.2.")] = tensor
+        else:
             unknown.append(key)
-            continue
-        for theirs, ours in _LAYERS.items():
-            name = name.replace(theirs, ours)
-        renamed[name] = tensor
     return renamed, unknown, notes
 
 
@@ -120,11 +106,9 @@ def _read_architecture(state: dict[str, Tensor], path: str | os.PathLike) -> dic
     """Width, depth, MLP ratio, patch and channels, read from the shapes of the tensors."""
     needed = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.0.weight")
     if missing := [key for key in needed if key not in state]:
-        raise CheckpointError(
-            f"{path} has no {', '.join(missing)}",
-            "a ViT encoder's state dict, as MAE-Face and AudioMAE publish it",
-            "check which file it is; a whole MMA-DFER goes to --init",
-        )
+        expected = "a ViT encoder's state dict, as MAE-Face and AudioMAE publish it"
+        hint = "check which file it is; a whole MMA-DFER goes to --init"
+        raise CheckpointError(f"{path} has no {', '.join(missing)}", expected, hint)
     projection, hidden = state["patch_embed.proj.weight"], state["blocks.0.mlp.0.weight"]
     if projection.ndim != 4 or hidden.ndim != 2 or state["pos_embed"].ndim != 3:
         raise CheckpointError(f"{path} has a patch projection, an MLP or positions of odd shape", "those of a ViT")
@@ -138,16 +122,13 @@ def _read_architecture(state: dict[str, Tensor], path: str | os.PathLike) -> dic
 
 
 def _differences(found: dict[str, int], modality: str, config: MMADFERConfig) -> list[str]:
-    is_image = modality == "image"
     wanted = {
-        "channels": 3 if is_image else 1,
-        "width": config.width,
-        "depth": config.depth,
-        "mlp_ratio": config.mlp_ratio,
-        "patch": config.image_patch if is_image else config.audio_patch,
+        "channels": CHANNELS[modality],
+        **{key: getattr(config, key) for key in ("width", "depth", "mlp_ratio")},
+        "patch": getattr(config, f"{modality}_patch"),
     }
     problems = differences(found, wanted)
-    if stem := (config.image_stem if is_image else config.audio_stem):
+    if stem := getattr(config, f"{modality}_stem"):
         problems.append(f"{modality}_stem is empty in the file, {','.join(map(str, stem))} here")
     return problems
 
@@ -156,15 +137,12 @@ def _grid(patches: int, modality: str, config: MMADFERConfig, path: str | os.Pat
     """Patches down and across: of a square face, or of a log-mel of any length."""
     if modality == "image":
         down = across = round(max(patches, 0) ** 0.5)
+        expected = "a square number"
     else:
         across = NUM_MEL_BINS // config.audio_patch
-        down = patches // across
+        down, expected = patches // across, f"a multiple of {across} (patches that do not overlap)"
     if patches < 1 or down * across != patches:
-        raise CheckpointError(
-            f"{path}: pos_embed covers {patches} patches",
-            "a square number" if modality == "image" else f"a multiple of {across} (patches that do not overlap)",
-            "check which file it is",
-        )
+        raise CheckpointError(f"{path}: pos_embed covers {patches} patches", expected, "check which file it is")
     return down, across
 
 
@@ -172,23 +150,17 @@ def _read_ours(content: dict, path: str | os.PathLike, modality: str, config: MM
     checkpoint = parse_ours(content, path)
     state = {k.removeprefix("encoder."): v for k, v in checkpoint.state_dict.items() if k.startswith("encoder.")}
     if not state:
-        raise CheckpointError(
-            f"{path} is no single encoder",
-            f"the last.pt of --dataset {'faces' if modality == 'image' else 'voices'}",
-            "a whole MMA-DFER goes to --init",
-        )
+        expected = f"the last.pt of --dataset {'faces' if modality == 'image' else 'voices'}"
+        raise CheckpointError(f"{path} is no single encoder", expected, "a whole MMA-DFER goes to --init")
     found = checkpoint.config
     here = config.to_dict()
     problems = differences(found.to_dict(), {key: here[key] for key in ENCODER_FIELDS[modality]})
     first = state.get("patch_embed.stem.0.weight", state.get("patch_embed.proj.weight"))
-    channels, wanted = first.shape[1] if first is not None else 0, 3 if modality == "image" else 1
+    channels, wanted = first.shape[1] if first is not None else 0, CHANNELS[modality]
     if not problems and channels != wanted:
         problems.append(f"its input has {channels} channels, not the {wanted} of {modality}")
     if problems:
-        raise CheckpointError(
-            f"{path} was trained with another architecture: " + "; ".join(problems),
-            "an encoder of this model",
-            "give the options that it was pre-trained with, or another file",
-        )
-    grid = found.image_grid if modality == "image" else found.audio_grid
-    return EncoderWeights(state, grid, checkpoint.provenance)
+        what = f"{path} was trained with another architecture: {'; '.join(problems)}"
+        hint = "give the options that it was pre-trained with, or another file"
+        raise CheckpointError(what, "an encoder of this model", hint)
+    return EncoderWeights(state, getattr(found, f"{modality}_grid"), checkpoint.provenance)

@@ -45,15 +45,14 @@ _TABLE = [
     (r"temporal_net.temporal_transformer.layers.{n}.1.fn.fn.net.0.{wb}", r"temporal.blocks.\1.mlp.0.\2"),
     (r"temporal_net.temporal_transformer.layers.{n}.1.fn.fn.net.3.{wb}", r"temporal.blocks.\1.mlp.2.\2"),
 ]
-_PATTERNS = [
-    (
-        re.compile(
-            old.replace(".", r"\.").replace(r"\.*", ".*").replace("{n}", r"(\d+)").replace("{wb}", "(weight|bias)")
-        ),
-        new,
-    )
-    for old, new in _TABLE
-]
+
+
+def _regex(pattern: str) -> re.Pattern[str]:
+    escaped = pattern.replace(".", r"\.").replace(r"\.*", ".*")
+    return re.compile(escaped.replace("{n}", r"(\d+)").replace("{wb}", "(weight|bias)"))
+
+
+_PATTERNS = [(_regex(old), new) for old, new in _TABLE]
 # Classification heads of the pre-trained encoders: in the file, never used.
 _UNUSED = re.compile(r"(image_encoder|audio_model)\.head\.(weight|bias)")
 
@@ -78,18 +77,18 @@ def rename(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     return renamed, unknown
 
 
-# What the shapes tell: (our tensor, axis).
+# (tensor under our names, axis) whose length is a number of the architecture.
 _SIZES = {
     "positions": ("image_encoder.pos_embed", 1),
     "width": ("image_encoder.patch_embed.proj.weight", 0),
     "image_patch": ("image_encoder.patch_embed.proj.weight", 2),
-    "image_mlp": ("image_encoder.blocks.0.mlp.0.weight", 0),
+    "mlp": ("image_encoder.blocks.0.mlp.0.weight", 0),
     "audio_patch": ("audio_encoder.patch_embed.proj.weight", 2),
     "num_prompts": ("image_prompts.init", 0),
     "prompts_per_update": ("image_prompts.updates.0", 0),
     "bottleneck_width": ("fusion.0.image_down.weight", 0),
     "temporal_width": ("joint.weight", 0),
-    "temporal_attention": ("temporal.blocks.0.attn.to_q.weight", 0),
+    "temporal_inner": ("temporal.blocks.0.attn.to_q.weight", 0),
     "temporal_mlp": ("temporal.blocks.0.mlp.0.weight", 0),
     "classes": ("classifier.weight", 0),
 }
@@ -97,22 +96,16 @@ _SIZES = {
 
 def read_config(state: dict[str, Tensor]) -> MMADFERConfig:
     """The architecture of a state dict whose keys are already ours."""
-    if missing := dict.fromkeys(key for key, _ in _SIZES.values() if key not in state):
-        raise CheckpointError(
-            f"checkpoint lacks {', '.join(missing)}",
-            "a whole MMA-DFER state dict",
-            "check that the download is complete",
-        )
+    if missing := [key for key in dict.fromkeys(key for key, _ in _SIZES.values()) if key not in state]:
+        hint = "check that the download is complete"
+        raise CheckpointError(f"checkpoint lacks {', '.join(missing)}", "a whole MMA-DFER state dict", hint)
     sizes = {name: state[key].shape[axis] for name, (key, axis) in _SIZES.items()}
-    mlp, attention, classes = (sizes.pop(name) for name in ("image_mlp", "temporal_attention", "classes"))
-    num_patches = sizes.pop("positions") - 1 - sizes["num_prompts"]
+    positions, mlp, inner, classes = map(sizes.pop, ("positions", "mlp", "temporal_inner", "classes"))
+    num_patches = positions - 1 - sizes["num_prompts"]
     side = round(max(num_patches, 0) ** 0.5)
     if side * side != num_patches:
-        raise CheckpointError(
-            f"image_encoder.pos_embed covers {num_patches} patches",
-            "a square number",
-            "check where the file comes from",
-        )
+        what = f"image_encoder.pos_embed covers {num_patches} patches"
+        raise CheckpointError(what, "a square number", "check where the file comes from")
 
     def count(pattern: str) -> int:
         return 1 + max(int(m.group(1)) for key in state if (m := re.match(pattern, key)))
@@ -123,7 +116,7 @@ def read_config(state: dict[str, Tensor]) -> MMADFERConfig:
         depth=count(r"image_encoder\.blocks\.(\d+)\."),
         num_heads=max(1, sizes["width"] // HEAD_DIM),
         mlp_ratio=mlp // sizes["width"],
-        temporal_heads=max(1, attention // HEAD_DIM),
+        temporal_heads=max(1, inner // HEAD_DIM),
         temporal_head_dim=HEAD_DIM,
         temporal_depth=count(r"temporal\.blocks\.(\d+)\."),
         **sizes,

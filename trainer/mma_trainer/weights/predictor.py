@@ -25,11 +25,16 @@ def checkpoint_predictor(path: Path, device: str = "cpu") -> Predictor:
         temperatures = read_temperatures(checkpoint.provenance.get("calibration", {}).get("temperature", 1.0))
     except (ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: {error}", hint="calibrate it again with mma-eval --calibrate") from error
-    model = ContractModel(build_model(checkpoint, path)).to(_device(device))
+    model = ContractModel(build_model(checkpoint, path))
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {device} cannot be used", "cpu or a CUDA device of this machine") from error
+    model.to(device)
     S = checkpoint.config.image_size
 
     def predict(frames: np.ndarray | None, mel: np.ndarray | None) -> np.ndarray:
-        count = len(frames) if frames is not None else len(mel)
+        count = len(mel if frames is None else frames)
         frames = np.zeros((count, NUM_FRAMES, S, S, 3), np.uint8) if frames is None else frames
         mel = np.zeros((count, NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32) if mel is None else mel
         with torch.inference_mode():
@@ -38,14 +43,6 @@ def checkpoint_predictor(path: Path, device: str = "cpu") -> Predictor:
         return softmax(cool(logits, frames, mel, temperatures))
 
     return Predictor(predict, checkpoint.config.labels, S, temperatures)
-
-
-def _device(name: str) -> str:
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {name} cannot be used", "cpu or a CUDA device of this machine") from error
-    return name
 
 
 def calibrate_checkpoint(path: Path, record: dict) -> None:
@@ -57,13 +54,9 @@ def calibrate_checkpoint(path: Path, record: dict) -> None:
     """
     checkpoint = read_checkpoint(path)
     if "layout" in str(checkpoint.provenance.get("origin", "")):
-        raise UsageError(
-            f"{path} is in the authors' format, which has no place for a temperature",
-            "a checkpoint of mma-train or a bundle",
-            "mma-export it and calibrate the bundle",
-        )
+        what = f"{path} is in the authors' format, which has no place for a temperature"
+        raise UsageError(what, "a checkpoint of mma-train or a bundle", "mma-export it and calibrate the bundle")
     floats = [tensor for tensor in checkpoint.state_dict.values() if tensor.is_floating_point()]
     # A file of float16 tensors is written as one again: nothing is lost a second time.
     half = all((tensor.half().float() == tensor).all() for tensor in floats)
-    provenance = {**checkpoint.provenance, "calibration": record}
-    save_checkpoint(path, replace(checkpoint, provenance=provenance), half=half)
+    save_checkpoint(path, replace(checkpoint, provenance={**checkpoint.provenance, "calibration": record}), half=half)

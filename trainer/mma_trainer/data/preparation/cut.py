@@ -34,51 +34,28 @@ from mma_trainer.data.preparation.sound import Sound
 
 FACES, WAVS, DONE, WORK = "clips_faces", "clips_wav", "clips_done", "clips_work"
 CENTRE_TRACK = 0  # as in the runtime's pipeline; real tracks count from 1
-
-# Kinds of failures, as failures.csv and the counts name them.
-NOT_FOUND = "no such video"
-UNREADABLE = "unreadable video"
-NO_VIDEO = "no video track"
-NO_FRAMES = "no frames"
-NO_FACE = "no face"
 CRASHED = "decoder crashed"
-# The clip is kept all the same, and heard as silence.
-NO_SOUND = "sound cannot be decoded"
-SHORT_SOUND = "sound shorter than a window of the log-mel"
 
 
 @dataclass(frozen=True)
 class CropOptions:
-    """How clips are written.
+    """How clips are written."""
 
-    Attributes:
-        format: "jpg" (quality 95) or "png" (what the runtime sees, to the bit; about five times as large).
-        size: side in pixels to resize crops to as the runtime does; 0 leaves them as cut.
-        centre_fallback: the centre of the picture where no face is found in the whole video.
-    """
-
-    format: str = "jpg"
-    size: int = 0
-    centre_fallback: bool = False
+    format: str = "jpg"  # of quality 95, or "png": what the runtime sees, to the bit; about five times as large
+    size: int = 0  # side in pixels to resize crops to as the runtime does; 0 leaves them as cut
+    centre_fallback: bool = False  # the centre of the picture where no face is found in the whole video
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a video; the marker of a finished clip.
-
-    Attributes:
-        frames: crops written, 0 for a failure.
-        failure: (kind, details) of a video that gave no clip, else None.
-        note: (kind, details) of a clip that lacks something, else None.
-        source, options: what it was made of and how; a finished clip is redone when they change.
-    """
+    """What became of a video; the marker of a finished clip, which is redone when source or options change."""
 
     name: str
-    frames: int
+    frames: int  # crops written, 0 for a failure
     sound_s: float
     faces: int
-    failure: tuple[str, str] | None
-    note: tuple[str, str] | None
+    failure: tuple[str, str] | None  # (kind as failures.csv names it, details) of a video that gave no clip
+    note: tuple[str, str] | None  # (kind, details) of a clip without usable sound, kept all the same: heard as silence
     source: tuple[str, int, int]
     options: dict
 
@@ -87,18 +64,13 @@ class Outcome:
         """Of a video that could not be opened at all."""
         return cls(name, 0, 0.0, 0, (kind, details), None, ("", 0, 0), asdict(options))
 
-    @property
-    def problem(self) -> tuple[str, str] | None:
-        return self.failure or self.note
-
 
 def finished(output: Path, video: Video, options: CropOptions) -> Outcome | None:
     """The outcome of an earlier run, where source and options are the same and the files are there."""
     faces, _, marker = _places(output, video.name)
     try:
         found = json.loads(marker.read_text())
-        for part in ("failure", "note", "source"):
-            found[part] = tuple(found[part]) if found[part] is not None else None
+        found |= {part: tuple(found[part]) for part in ("failure", "note", "source") if found[part] is not None}
         outcome = Outcome(**found)
         same = outcome.source == _source(video.path) and outcome.options == asdict(options)
     except (OSError, ValueError, TypeError, KeyError):
@@ -110,7 +82,7 @@ def prepare_video(video: Video, output: Path, options: CropOptions) -> Outcome:
     """Make one clip, whole or not at all; failures of the video are an outcome, those of the disk an OutputError."""
     if video.path is None or not video.path.is_file():
         details = f"{video.path} does not exist" if video.path else "no file of this name among the videos"
-        return Outcome.failed(video.name, NOT_FOUND, details, options)
+        return Outcome.failed(video.name, "no such video", details, options)
     work = output / WORK / video.name
     try:
         shutil.rmtree(work, ignore_errors=True)
@@ -119,9 +91,8 @@ def prepare_video(video: Video, output: Path, options: CropOptions) -> Outcome:
         _move(outcome, sound, work, output)
         return outcome
     except OSError as error:
-        raise OutputError(
-            f"{output} cannot be written ({error})", "free disk space", "repeat the command to go on"
-        ) from error
+        what = f"{output} cannot be written ({error})"
+        raise OutputError(what, "free disk space", "repeat the command to go on") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -141,23 +112,24 @@ def _cut(video: Video, work: Path, options: CropOptions) -> tuple[Outcome, Sound
                 else:
                     sound.add(event)
     except SourceError as error:
-        failure = (UNREADABLE, str(error))
+        failure = ("unreadable video", str(error))
     else:
+        notices = "; ".join(said)
         if not has_video:
-            failure = (NO_VIDEO, "; ".join(said))
+            failure = ("no video track", notices)
         elif not frames:
-            failure = (NO_FRAMES, "; ".join(said) or "nothing could be decoded")
+            failure = ("no frames", notices or "nothing could be decoded")
         elif not tracks.counts:
-            failure = (NO_FACE, f"in {frames} frames; --centre-fallback takes the centre of the picture instead")
-        elif not has_audio and "cannot be decoded" in "; ".join(said):
-            note = (NO_SOUND, "; ".join(said))
+            failure = ("no face", f"in {frames} frames; --centre-fallback takes the centre of the picture instead")
+        elif not has_audio and "cannot be decoded" in notices:
+            note = ("sound cannot be decoded", notices)
         elif has_audio and sound.samples < frame_length_samples(sound.rate_hz):
-            note = (SHORT_SOUND, f"{sound.samples} samples at {sound.rate_hz} Hz")
+            note = ("sound shorter than a window of the log-mel", f"{sound.samples} samples at {sound.rate_hz} Hz")
     count = tracks.choose(work / "frames") if failure is None else 0
     heard = sound if sound.samples and note is None else None
     sound_s = round(sound.samples / sound.rate_hz, 3) if heard else 0.0
-    source, plain = _source(video.path), asdict(options)
-    return Outcome(video.name, count, sound_s, len(tracks.counts), failure, note, source, plain), heard
+    made_of = (_source(video.path), asdict(options))
+    return Outcome(video.name, count, sound_s, len(tracks.counts), failure, note, *made_of), heard
 
 
 def _source(path: Path) -> tuple[str, int, int]:
@@ -199,18 +171,16 @@ class Tracks:
         found = [(face.track_id, crop_face(frame.image, face.box)) for face in self._tracker.update(frame)]
         if not found and self.options.centre_fallback:
             found = [(CENTRE_TRACK, centre_crop(frame.image))]
+        size, suffix = self.options.size, self.options.format
         for track, crop in found:
             if crop.size:
-                self._write(track, crop)
-
-    def _write(self, track: int, crop: np.ndarray) -> None:
-        self.counts[track] += 1
-        self._areas[track] += crop.shape[0] * crop.shape[1]
-        folder = self.folder / f"track{track}"
-        folder.mkdir(exist_ok=True)
-        image = Image.fromarray(resize(crop, self.options.size) if self.options.size else np.ascontiguousarray(crop))
-        how = {"compress_level": 1} if self.options.format == "png" else {"quality": 95, "subsampling": 0}
-        image.save(folder / f"{self.counts[track]:05d}.{self.options.format}", **how)
+                self.counts[track] += 1
+                self._areas[track] += crop.shape[0] * crop.shape[1]
+                folder = self.folder / f"track{track}"
+                folder.mkdir(exist_ok=True)
+                image = Image.fromarray(resize(crop, size) if size else np.ascontiguousarray(crop))
+                how = {"compress_level": 1} if suffix == "png" else {"quality": 95, "subsampling": 0}
+                image.save(folder / f"{self.counts[track]:05d}.{suffix}", **how)
 
     def choose(self, target: Path) -> int:
         """Rename the folder of the face that the clip is about to `target`; returns its number of frames."""

@@ -7,38 +7,29 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from mma_edge.errors import DataError, UsageError
+from mma_edge.sources.file import videos_in
 from mma_trainer.data.lists import BadClipError, last_part, parse_line, read_lines
 from mma_trainer.data.protocols import Protocol, find_list
 
-VIDEO_SUFFIXES = {
-    ".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".ts",
-}  # fmt: skip
 TRAIN, TEST = "train", "test"
 TEST_NAMES = {"test", "val", "valid", "validation"}
 
 
 @dataclass(frozen=True)
 class Video:
-    """One raw video.
+    """One raw video, its class and its folds."""
 
-    Attributes:
-        name: of the clip that is made of it, unique and usable as a folder's name.
-        path: the file; None when it was not found.
-        label: class number.
-        tests: numbers of the folds that it is a test clip of; in the others it is a training clip.
-        trains: numbers of the folds that it is a training clip of; None: all but `tests`.
-    """
-
-    name: str
-    path: Path | None
+    name: str  # of the clip that is made of it, unique and usable as a folder's name
+    path: Path | None  # None when it was not found
     label: int
-    tests: tuple[int, ...] = ()
-    trains: tuple[int, ...] | None = None
+    tests: tuple[int, ...] = ()  # numbers of the folds that it is a test clip of
+    trains: tuple[int, ...] | None = None  # of those that it is a training clip of; None: all but `tests`
 
     def split(self, fold: int) -> str | None:
         """ "train", "test" or None: in neither list of this fold."""
@@ -49,17 +40,12 @@ class Video:
 
 @dataclass(frozen=True)
 class Layout:
-    """Everything there is to prepare: videos, class names in order, number of folds, and what was wrong."""
+    """Everything there is to prepare: videos, class names in order, number of folds (0: not divided yet)."""
 
     videos: tuple[Video, ...]
     labels: tuple[str, ...]
     folds: int
     complaints: tuple[tuple[str, str], ...] = ()  # (name or path, what is wrong with it)
-
-
-def videos_in(folder: Path) -> list[Path]:
-    """The video files anywhere below a folder, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
 
 
 def clip_name(relative: str) -> str:
@@ -74,16 +60,17 @@ def class_folders(root: Path, labels: Sequence[str] | None) -> Layout:
     except OSError as error:
         raise DataError(f"{root} cannot be read ({error})", "a folder with one folder of videos per class") from error
     names = tuple(labels or folders)
+    wanted = "one folder of videos per class"
     if missing := [name for name in names if name not in folders]:
-        raise DataError(
-            f"{root} has no folder {', '.join(missing)}", "one folder of videos per class", "check --labels"
-        )
+        raise DataError(f"{root} has no folder {', '.join(missing)}", wanted, "check --labels")
     if not names:
-        raise DataError(f"{root} has no folders", "one folder of videos per class", "or give --csv FILE")
+        raise DataError(f"{root} has no folders", wanted, "or give --csv FILE")
     complaints = [(name, "folder is not among --labels: left out") for name in folders if name not in names]
-    videos = []
-    for label, name in enumerate(names):
-        videos += [Video(clip_name(os.fspath(path.relative_to(root))), path, label) for path in videos_in(root / name)]
+    videos = [
+        Video(clip_name(os.fspath(path.relative_to(root))), path, label)
+        for label, name in enumerate(names)
+        for path in videos_in(root / name)
+    ]
     if not videos:
         raise DataError(f"no videos in the folders of {root}", f"files such as {root / names[0] / 'clip.mp4'}")
     return Layout(tuple(videos), names, 0, tuple(complaints))
@@ -109,12 +96,12 @@ def csv_table(path: Path, root: Path | None, labels: Sequence[str] | None) -> La
     folds, base = _folds([row["fold"] for row in rows], path), root or path.parent
     numbers = {name: label for label, name in enumerate(names)}
     videos, complaints = [], []
-    for number, (row, word) in enumerate(zip(rows, words, strict=True)):
+    for line, (row, word, fold) in enumerate(zip(rows, words, folds, strict=True), 2):
         label = int(word) if numbered else numbers.get(word, len(names))
         if label < len(names):
-            videos.append(Video(_name(row["path"], base), base / row["path"], label, *folds[number]))
+            videos.append(Video(_name(row["path"], base), base / row["path"], label, *fold))
         else:
-            complaints.append((f"{path.name} line {number + 2}", f"label {word!r} is not one of {', '.join(names)}"))
+            complaints.append((f"{path.name} line {line}", f"label {word!r} is not one of {', '.join(names)}"))
     count = max((fold for tests, trains in folds for fold in (*tests, *(trains or ()))), default=0)
     return Layout(tuple(videos), names, count, tuple(complaints))
 
@@ -123,8 +110,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
-            columns = [name.strip().lower() for name in reader.fieldnames or ()]
-            reader.fieldnames = columns
+            reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or ()]
             rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error})", "a CSV with columns path,label[,fold]") from error
@@ -148,12 +134,9 @@ def _folds(values: Sequence[str], path: Path) -> list[tuple[tuple[int, ...], tup
         return [((), None)] * len(words)
     if all(re.fullmatch(r"\d+", word) for word in words):
         numbers = list(map(int, words))
-        start = min(numbers)  # people count from 0 or from 1
-        wanted = set(range(start, max(numbers) + 1))
-        if start > 1 or wanted != set(numbers) or len(wanted) < 2:
-            raise DataError(
-                f"{path} has the folds {sorted(set(numbers))}", "at least two, numbered from 0 or 1 without gaps"
-            )
+        found, start = sorted(set(numbers)), min(numbers)  # people count from 0 or from 1
+        if start > 1 or len(found) < 2 or found[-1] - start >= len(found):
+            raise DataError(f"{path} has the folds {found}", "at least two, numbered from 0 or 1 without gaps")
         return [((number - start + 1,), None) for number in numbers]
     if unknown := sorted(set(words) - TEST_NAMES - {TRAIN}):
         raise DataError(f"{path} has the fold {unknown[0]!r}", "a number in every line, or train or test in every line")
@@ -173,30 +156,27 @@ def annotated(protocol: Protocol, lists: Path, videos: Path) -> Layout:
         raise DataError(f"no videos in {videos}", f"{protocol.name}'s raw videos", "check --videos")
     known: dict[str, Video] = {}
     complaints = []
-    for fold in range(1, protocol.folds + 1):
-        for split in (TRAIN, TEST):
-            for where, line in read_lines(find_list(protocol, lists, fold, split)):
-                try:
-                    folder, _, label = parse_line(line, protocol.labels)
-                except BadClipError as error:
-                    complaints.append((where, error.args[2]))
-                    continue
-                name = last_part(folder)
-                found = files.get(name) or files.get(name.lstrip("0") or "0")
-                video = known.setdefault(name, Video(name, found, label, (), ()))
-                if video.label != label:
-                    complaints.append((where, f"clip {name} as class {label}, and as {video.label} before"))
-                    continue
-                folds = "tests" if split == TEST else "trains"
+    for fold, split in product(range(1, protocol.folds + 1), (TRAIN, TEST)):
+        for where, line in read_lines(find_list(protocol, lists, fold, split)):
+            try:
+                folder, _, label = parse_line(line, protocol.labels)
+            except BadClipError as error:
+                complaints.append((where, error.args[2]))
+                continue
+            name, folds = last_part(folder), f"{split}s"  # the fields Video.trains and Video.tests
+            found = files.get(name) or files.get(name.lstrip("0") or "0")
+            video = known.setdefault(name, Video(name, found, label, (), ()))
+            if video.label == label:
                 known[name] = replace(video, **{folds: (*getattr(video, folds), fold)})
+            else:
+                complaints.append((where, f"clip {name} as class {label}, and as {video.label} before"))
     return Layout(tuple(known.values()), protocol.labels, protocol.folds, tuple(complaints))
 
 
 def split_folds(layout: Layout, folds: int, val_share: float, seed: int) -> Layout:
     """Divide videos that come without folds: stratified by class, a function of names and seed alone.
 
-    Args:
-        folds: K parts, each the test list of one fold; 1: one fold with `val_share` of each class to test.
+    Each of K > 1 parts is the test list of one fold; a single fold has `val_share` of each class to test.
     """
     if folds < 1:
         raise UsageError(f"--folds {folds}", "at least 1")
@@ -224,6 +204,5 @@ def with_unique_names(layout: Layout) -> Layout:
     for video in layout.videos:
         first = kept.setdefault(video.name, video)
         if first is not video:
-            text = f"{video.path} and {first.path} have one name: only the second is used"
-            complaints.append((video.name, text))
+            complaints.append((video.name, f"{video.path} and {first.path} have one name: only the second is used"))
     return replace(layout, videos=tuple(kept.values()), complaints=tuple(complaints))

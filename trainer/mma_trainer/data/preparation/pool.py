@@ -12,15 +12,11 @@ from typing import TypeVar
 In, Out = TypeVar("In"), TypeVar("Out")
 
 
-def _ignore_interrupt() -> None:
-    # Ctrl-C reaches every process of the group: the parent stops handing out work, the clip at hand is finished.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def _open(workers: int) -> ProcessPoolExecutor:
     # Spawned: a fork would copy locks that other threads of this process (progress bar, FFmpeg) may hold.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt)
+    # Ctrl-C reaches every process of the group: the parent stops handing out work, the clip at hand is finished.
+    return ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
 
 def run_all(
@@ -36,8 +32,9 @@ def run_all(
     if workers == 1:
         yield from ((item, work(item)) for item in items)
         return
-    waiting, suspects = list(reversed(items)), []
+    waiting = list(reversed(items))
     while waiting:
+        suspects: list[In] = []
         with _open(workers) as pool:
             running: dict[Future, In] = {}
             try:
@@ -61,4 +58,3 @@ def run_all(
                 except BrokenProcessPool:
                     result = crashed(item)
             yield item, result
-        suspects = []

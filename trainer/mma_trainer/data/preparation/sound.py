@@ -52,19 +52,14 @@ class Sound:
             with replaced(path) as aside:
                 soundfile.write(aside, np.concatenate(self._parts), self.rate_hz, format="WAV", subtype="FLOAT")
         except (OSError, soundfile.LibsndfileError) as error:
-            raise OutputError(
-                f"{path} cannot be written ({error})", "free disk space", "repeat the command to go on"
-            ) from error
+            what = f"{path} cannot be written ({error})"
+            raise OutputError(what, "free disk space", "repeat the command to go on") from error
 
 
 def extract_sound(job: tuple[Path, Path]) -> str | None:
     """Write the sound of a video (job[0]) to a wav (job[1]), whole or not at all, without decoding its pictures.
 
-    Returns:
-        None, or the reason why there is no wav.
-
-    Raises:
-        OutputError: the wav cannot be written.
+    Returns None, or the reason why the video gives no wav; OutputError where a wav cannot be written.
     """
     video, wav = job
     sound = Sound()
