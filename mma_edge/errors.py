@@ -6,25 +6,17 @@ The command line prints the message on one line and exits with `exit_code`; a pr
 
 from __future__ import annotations
 
+import re
+
 # How onnxruntime, OpenVINO, CUDA and the C++ library say that no memory is left.
-_OUT_OF_MEMORY = (
-    "bad_alloc",
-    "bad allocation",
-    "out of memory",
-    "failed to allocate memory",
-    "alloc_failed",
-    "cannot allocate memory",
-    "outofmemory",
+_OUT_OF_MEMORY = re.compile(
+    r"bad_alloc|bad allocation|alloc_failed|out of memory|outofmemory|(failed to|cannot) allocate memory", re.IGNORECASE
 )
 
 
 class MMAEdgeError(Exception):
-    """Base of all errors raised on purpose.
-
-    Args:
-        what: what happened, with the offending value or path.
-        expected: what would have been right.
-        hint: what the user can do next (a command where there is one).
+    """Base of all errors raised on purpose: what happened (with the offending value or path), what would have been
+    right, and what the user can do next (a command where there is one).
     """
 
     exit_code = 1
@@ -103,8 +95,7 @@ def first_line(error: BaseException) -> str:
 
 def out_of_memory(error: BaseException, what: str) -> MMAEdgeError | None:
     """The error to raise instead when `error` means that there is "not enough memory `what`"; None for others."""
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
         return BackendError(
             f"not enough memory {what}",
             hint="close other programs, use a smaller precision (--precision fp16 or int8) or model, or fewer clips",

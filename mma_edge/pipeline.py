@@ -50,24 +50,14 @@ class StageTimer:
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """How a source is cut into clips.
+    """How a source is cut into clips."""
 
-    Attributes:
-        window_s: length of a clip in seconds, at most 5.12 (the log-mel's span). 4 s hold a spoken sentence.
-        hop_s: time between two answers in seconds.
-        whole: one clip for the whole file instead (the paper's protocol); not for live sources.
-        centre_fallback: where no face is found, use the centre of the picture as the MMA-DFER authors do.
-        audio: False ignores the sound.
-        streaming: "exact" or "rolling" does the work that windows share only once (see `mma_edge.streaming`); None
-            does everything for every window.
-        notify: takes one-line notices for the user.
-    """
-
-    window_s: float = 4.0
-    hop_s: float = 0.5
-    whole: bool = False
-    centre_fallback: bool = False
-    audio: bool = True
+    window_s: float = 4.0  # length of a clip, at most 5.12 (the log-mel's span); 4 s hold a spoken sentence
+    hop_s: float = 0.5  # time between two answers
+    whole: bool = False  # one clip for the whole file instead (the paper's protocol); not for live sources
+    centre_fallback: bool = False  # where no face is found, use the centre of the picture as the MMA-DFER authors do
+    audio: bool = True  # False ignores the sound
+    # "exact" or "rolling": the work that windows share only once, see `mma_edge.streaming`; None: all for every window.
     streaming: str | None = None
     notify: Notify = ignore_notice
 

@@ -19,15 +19,10 @@ BY_NAME = ("int8",)
 
 @dataclass(frozen=True)
 class Runs:
-    """A backend computes in a precision.
+    """A backend computes in a precision."""
 
-    Attributes:
-        rank: its place in the order of preference, from 1, when no precision is asked for.
-        needs: what the hardware must have: for a GPU the least compute capability (major, minor), for a processor
-            OpenVINO's name of the capability; None: nothing.
-    """
-
-    rank: int
+    rank: int  # place in the order of preference, from 1, when no precision is asked for
+    # What the hardware must have: least compute capability of a GPU, or OpenVINO's name of a processor's capability.
     needs: tuple[int, int] | str | None = None
 
 

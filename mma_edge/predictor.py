@@ -16,14 +16,8 @@ from mma_edge.types import Clip, Emotion
 
 
 class Predictor:
-    """A model ready to predict.
-
-    Attributes:
-        labels: class names, in the order of the probabilities.
-        image_size: side S of the face crops, pixels.
-        backend: what really runs: "cpu", "cuda", "openvino" or "tensorrt".
-        precision: of the graph that runs.
-        notes: what the user should know about that choice, e.g. why a better backend was not taken.
+    """A model ready to predict. `labels` are in the order of the probabilities, `image_size` is the side S of the face
+    crops in pixels; `backend`, `precision` and `notes` are the engine's (see `Engine`).
     """
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
@@ -86,9 +80,7 @@ class Predictor:
                 end_s=clip.end_s,
                 track_id=clip.track_id,
                 box=clip.box,
-                modalities=tuple(
-                    name for name, data in (("video", clip.frames), ("audio", clip.mel)) if data is not None
-                ),
+                modalities=("video",) * (clip.frames is not None) + ("audio",) * (clip.mel is not None),
                 labels=self.labels,
                 probabilities=row,
                 age_ms=1000 * (now - clip.newest_arrival_s),

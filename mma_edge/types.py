@@ -1,8 +1,7 @@
 """The data that travels between the parts of the runtime: frozen dataclasses with numpy arrays.
 
 One clock: `time_s` is the presentation time of the source in seconds (PTS of a file, capture time of a live device),
-the same for frames and sound. `arrival_s` is `time.monotonic()` when the datum entered this process; its age is
-counted from it.
+the same for frames and sound. `arrival_s` is `time.monotonic()` at decoding or capture; a datum's age counts from it.
 """
 
 from __future__ import annotations
@@ -33,33 +32,20 @@ def as_box(values: np.ndarray) -> Box:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Frame:
-    """One upright video frame.
+    """One upright video frame."""
 
-    Attributes:
-        image: uint8 (H, W, 3), RGB, rotation flags already applied.
-        time_s: presentation time in seconds.
-        arrival_s: `time.monotonic()` at decoding or capture.
-    """
-
-    image: np.ndarray
+    image: np.ndarray  # uint8 (H, W, 3), RGB, rotation flags already applied
     time_s: float
     arrival_s: float
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class AudioChunk:
-    """Consecutive samples of one source.
+    """Consecutive samples of one source."""
 
-    Attributes:
-        samples: float32 (channels, n) in [-1, 1].
-        sample_rate_hz: the source's own rate.
-        time_s: presentation time of the first sample in seconds.
-        arrival_s: `time.monotonic()` at decoding or capture.
-    """
-
-    samples: np.ndarray
-    sample_rate_hz: int
-    time_s: float
+    samples: np.ndarray  # float32 (channels, n) in [-1, 1]
+    sample_rate_hz: int  # the source's own
+    time_s: float  # of the first sample
     arrival_s: float
 
     @property
@@ -70,65 +56,39 @@ class AudioChunk:
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """One tracked face in one frame.
+    """One tracked face in one frame."""
 
-    Attributes:
-        track_id: stable number of this person's track, from 1.
-        box: its place in the frame, pixels.
-        score: probability that it is a face, 0 to 1.
-    """
-
-    track_id: int
+    track_id: int  # stable number of this person's track, from 1
     box: Box
-    score: float
+    score: float  # probability that it is a face, 0 to 1
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Clip:
-    """The model's input for one face track (or for the voice alone) over one window.
-
-    Attributes:
-        start_s, end_s: the window in presentation time.
-        track_id: the face track, None when the window has no face.
-        box: newest face box of the window, None without a face.
-        frames: uint8 (16, S, S, 3) RGB crops, None without a face.
-        mel: float32 (512, 128) log-mel before normalisation, None without sound.
-        newest_arrival_s: `time.monotonic()` at which the newest datum of the window arrived.
-        times_s: presentation time of each of the frames; empty for a whole file and without a face.
-    """
+    """The model's input for one face track (or for the voice alone) over one window of presentation time."""
 
     start_s: float
     end_s: float
-    track_id: int | None
-    box: Box | None
-    frames: np.ndarray | None
-    mel: np.ndarray | None
-    newest_arrival_s: float
-    times_s: tuple[float, ...] = ()
+    track_id: int | None  # None when the window has no face
+    box: Box | None  # the newest of the window
+    frames: np.ndarray | None  # uint8 (16, S, S, 3) RGB crops, None without a face
+    mel: np.ndarray | None  # float32 (512, 128) log-mel before normalisation, None without sound
+    newest_arrival_s: float  # of the newest datum of the window
+    times_s: tuple[float, ...] = ()  # of each of the frames; empty for a whole file and without a face
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Emotion:
-    """What the model says about one clip; one record of every sink.
-
-    Attributes:
-        start_s, end_s: the window in presentation time (PTS) of the source, seconds.
-        track_id: the face track, None when the answer comes from the voice alone.
-        box: newest face box of the window in pixels, None without a face.
-        modalities: those that the clip has, from ("video", "audio").
-        labels: class names, in the order of `probabilities`.
-        probabilities: float32 (C,), sum 1, calibrated by the bundle's temperature.
-        age_ms: time between the arrival of the newest datum and this answer, milliseconds.
-    """
+    """What the model says about one clip; one record of every sink. Window, track and box are the clip's."""
 
     start_s: float
     end_s: float
-    track_id: int | None
+    track_id: int | None  # None when the answer comes from the voice alone
     box: Box | None
-    modalities: tuple[str, ...]
-    labels: tuple[str, ...]
-    probabilities: np.ndarray
-    age_ms: float
+    modalities: tuple[str, ...]  # those that the clip has, from ("video", "audio")
+    labels: tuple[str, ...]  # class names, in the order of `probabilities`
+    probabilities: np.ndarray  # float32 (C,), sum 1, calibrated by the bundle's temperature
+    age_ms: float  # time between the arrival of the newest datum and this answer
 
     @property
     def label(self) -> str:

@@ -9,29 +9,20 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Agreement:
-    """Answers beside those of a reference on the same clips.
-
-    Attributes:
-        clips: their number.
-        finite: False when an answer holds NaN or infinity; the differences and the cosine are then NaN.
-        max_difference, mean_difference: of the values, absolute.
-        min_cosine: smallest cosine between the two answers to a clip.
-        top1: share of the clips with the same class first; an answer that is not finite agrees with nothing.
-    """
+    """Answers beside those of a reference on the same clips."""
 
     clips: int
-    finite: bool
-    max_difference: float
+    finite: bool  # False when an answer holds NaN or infinity; the differences and the cosine are then NaN
+    max_difference: float  # of the values, absolute
     mean_difference: float
-    min_cosine: float
-    top1: float
+    min_cosine: float  # the smallest between the two answers to a clip
+    top1: float  # share of the clips with the same class first; an answer that is not finite agrees with nothing
 
 
 def agreement(reference: np.ndarray, values: np.ndarray, tie: float = 0.0) -> Agreement:
     """Compare values (N, C), logits or probabilities, with the reference's.
 
-    Args:
-        tie: a class whose reference value is at most this far below the reference's best may come first as well.
+    A class whose reference value is at most `tie` below the reference's best may come first as well.
     """
     difference = np.abs(values - reference)
     finite = np.isfinite(values).all(axis=1)

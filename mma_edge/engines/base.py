@@ -25,19 +25,12 @@ THREADS_VARIABLE = "MMA_EDGE_THREADS"
 
 
 class Engine(Protocol):
-    """A graph ready to run on one device.
+    """A graph ready to run on one device."""
 
-    Attributes:
-        backend: what really runs: "cpu", "cuda", "openvino" or "tensorrt".
-        precision: of the graph: "fp32", "fp16", ...
-        details: one line for people: library, version, device, threads.
-        notes: what the user should know about the choice, e.g. why a better backend was not taken; set on opening.
-    """
-
-    backend: str
-    precision: str
-    details: str
-    notes: tuple[str, ...]
+    backend: str  # what really runs: "cpu", "cuda", "openvino" or "tensorrt"
+    precision: str  # of the graph: "fp32", "fp16", ...
+    details: str  # one line for people: library, version, device, threads
+    notes: tuple[str, ...]  # what the user should know about the choice, e.g. why no better backend; set on opening
 
     def __call__(self, frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
         """frames uint8 (N, 16, S, S, 3), mel float32 (N, 512, 128) -> logits float32 (N, C)."""

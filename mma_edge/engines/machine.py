@@ -66,17 +66,11 @@ _JETSON_FILES = (Path("/etc/nv_tegra_release"), Path("/proc/device-tree/model"))
 
 @dataclass(frozen=True)
 class CudaDevice:
-    """One GPU.
+    """One GPU."""
 
-    Attributes:
-        name: as the driver gives it, e.g. "Orin".
-        compute_capability: (major, minor).
-        memory_bytes: of the whole device; a Jetson shares it with the processor.
-    """
-
-    name: str
+    name: str  # as the driver gives it, e.g. "Orin"
     compute_capability: tuple[int, int]
-    memory_bytes: int
+    memory_bytes: int  # of the whole device; a Jetson shares it with the processor
 
     @property
     def capability(self) -> str:

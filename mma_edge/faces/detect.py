@@ -38,15 +38,10 @@ LOOKS = np.array([(0, 0, 1), (0, 0, 0.85), (0, 0, 1.2), (-0.08, 0, 1), (0.08, 0,
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """A face in one image.
+    """A face in one image."""
 
-    Attributes:
-        box: in pixels of the given image, may reach past its border.
-        score: O-Net's probability that it is a face, 0 to 1.
-    """
-
-    box: Box
-    score: float
+    box: Box  # in pixels of the given image, may reach past its border
+    score: float  # O-Net's probability that it is a face, 0 to 1
 
 
 class MTCNNDetector:
@@ -94,7 +89,7 @@ class MTCNNDetector:
             boxes: where the faces were, for instance in the frame before.
 
         Returns:
-            One entry per box, in order: the face, or None where there is no face any more.
+            For each box, in order, the face, or None where there is no face any more.
         """
         check_image(image)
         if not boxes:
@@ -112,14 +107,8 @@ class MTCNNDetector:
     def confirm(self, image: np.ndarray, boxes: Sequence[Box]) -> list[float]:
         """How surely each box is a face: O-Net's mean probability over shifted, scaled and mirrored crops.
 
-        A hand or a crease in a shirt may score 0.98 in one crop, but seldom in all of them.
-
-        Args:
-            image: uint8 (H, W, 3) RGB.
-            boxes: face boxes of this same image.
-
-        Returns:
-            0 to 1 for each box, in order.
+        A hand or a crease in a shirt may score 0.98 in one crop, but seldom in all of them. Takes face boxes of this
+        same image, uint8 (H, W, 3) RGB; gives 0 to 1 for each, in order.
         """
         check_image(image)
         answers = []
@@ -127,11 +116,8 @@ class MTCNNDetector:
             side, centre = square[2] - square[0], np.tile((square[:2] + square[2:]) / 2, 2)
             half = side * LOOKS[:, 2:] / 2
             inside, crops = _crops(image, centre + side * np.tile(LOOKS[:, :2], 2) + half * (-1, -1, 1, 1), O_SIDE)
-            if not inside.size:
-                answers.append(0.0)
-                continue
-            probability, _ = _run(self._onet, np.concatenate([crops, crops[:, :, ::-1]]))
-            answers.append(float(probability.mean()))
+            mirrored = crops[:, :, ::-1]
+            answers.append(float(_run(self._onet, np.concatenate([crops, mirrored]))[0].mean()) if inside.size else 0.0)
         return answers
 
     def _propose(self, image: np.ndarray) -> np.ndarray:
@@ -208,8 +194,7 @@ def _moved(boxes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def _crops(image: np.ndarray, boxes: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Cut out each box that touches the image; a box past the border is cut there and stretched, as published.
 
-    Returns:
-        Indices (m,) of these boxes, and their crops, uint8 (m, side, side, 3).
+    Gives the indices (m,) of these boxes, and their crops, uint8 (m, side, side, 3).
     """
     height, width = image.shape[:2]
     bounds = np.floor(boxes).astype(np.int64).clip(0, (width, height, width, height))

@@ -15,29 +15,17 @@ Event = Frame | AudioChunk
 
 @dataclass
 class SourceStats:
-    """Counters that a source updates while it is read.
-
-    Attributes:
-        frames: frames handed out.
-        audio_s: seconds of sound handed out.
-        dropped_frames: live only: frames that a newer one overwrote before they were read.
-        dropped_audio_s: live only: seconds of sound discarded because they were not read in time.
-        damaged_packets: packets that could not be read or decoded.
-        damaged_frames: frames left out because they depend on damaged data (grey or smeared faces).
-        undated_frames: frames left out because the file gives them no presentation time.
-        out_of_order: frames and sound blocks left out because their time runs backwards.
-        reopened: live only: how often a stalled device came back.
-    """
+    """Counters that a source updates while it is read: what was handed out, and what was not."""
 
     frames: int = 0
     audio_s: float = 0.0
-    dropped_frames: int = 0
-    dropped_audio_s: float = 0.0
-    damaged_packets: int = 0
-    damaged_frames: int = 0
-    undated_frames: int = 0
-    out_of_order: int = 0
-    reopened: int = 0
+    dropped_frames: int = 0  # live only: a newer frame overwrote them before they were read
+    dropped_audio_s: float = 0.0  # live only: not read in time
+    damaged_packets: int = 0  # could not be read or decoded
+    damaged_frames: int = 0  # depend on damaged data (grey or smeared faces)
+    undated_frames: int = 0  # the file gives them no presentation time
+    out_of_order: int = 0  # frames and sound blocks whose time runs backwards
+    reopened: int = 0  # live only: how often a stalled device came back
 
     def count(self, event: Event) -> None:
         """Count one event that is about to be handed out."""
@@ -48,17 +36,10 @@ class SourceStats:
 
 
 class Source(AbstractContextManager):
-    """Frames and sound on one clock. Constructors do everything that can fail; use it in a `with` block.
+    """Frames and sound on one clock. Constructors do everything that can fail; use it in a `with` block."""
 
-    Attributes:
-        name: short name for messages and records: the file's name, "camera:0".
-        live: True when the source does not wait for its reader.
-        has_video, has_audio: whether it delivers frames, sound.
-        stats: counters, see `SourceStats`.
-    """
-
-    name: str
-    live: bool
+    name: str  # for messages and records: the file's name, "camera:0"
+    live: bool  # does not wait for its reader
     has_video: bool
     has_audio: bool
     stats: SourceStats

@@ -34,13 +34,6 @@ class Grabber(threading.Thread):
         sleep: pauses the thread.
         on_frame: called after each frame, to wake the reader.
         on_overwrite: called when an unread frame is overwritten.
-
-    Attributes:
-        ready: set once the capture is open or has failed to open.
-        opened_s: clock when the camera was open, None before that and if opening failed.
-        last_frame_s: clock of the newest frame, None before the first.
-        size: (width, height) of the newest frame.
-        error: what `open_capture` raised, if it did.
     """
 
     def __init__(
@@ -51,19 +44,18 @@ class Grabber(threading.Thread):
         on_frame: Callable[[], None],
         on_overwrite: Callable[[], None],
     ) -> None:
-        super().__init__(
-            name="camera-grabber", daemon=True
-        )  # a driver that never returns must not keep the program alive
+        # A daemon: a driver that never returns must not keep the program alive.
+        super().__init__(name="camera-grabber", daemon=True)
         self._open_capture, self._clock, self._sleep = open_capture, clock, sleep
         self._on_frame, self._on_overwrite = on_frame, on_overwrite
         self._lock = threading.Lock()
         self._newest: tuple[np.ndarray, float] | None = None
         self._stop_asked = threading.Event()
-        self.ready = threading.Event()
-        self.opened_s: float | None = None
-        self.last_frame_s: float | None = None
-        self.size = (0, 0)
-        self.error: Exception | None = None
+        self.ready = threading.Event()  # set once the capture is open or has failed to open
+        self.opened_s: float | None = None  # clock when the camera was open, None before that and if opening failed
+        self.last_frame_s: float | None = None  # clock of the newest frame, None before the first
+        self.size = (0, 0)  # (width, height) of the newest frame
+        self.error: Exception | None = None  # what `open_capture` raised, if it did
 
     def run(self) -> None:
         """The thread: open, grab until stopped, release."""

@@ -35,17 +35,11 @@ HOST_SPARE_BYTES = 512 * MIB
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """The user's choices for a build.
+    """The user's choices for a build."""
 
-    Attributes:
-        max_batch: largest number of clips that run at once; a larger batch runs in parts.
-        workspace_mib: scratch memory that one kernel may use; None: at most 512 MiB on a Jetson, 4 GiB elsewhere.
-        optimization_level: 0 (short build) to 5 (long build, may run faster); None: TensorRT's own default.
-    """
-
-    max_batch: int = 4
-    workspace_mib: int | None = None
-    optimization_level: int | None = None
+    max_batch: int = 4  # clips that run at once; a larger batch runs in parts
+    workspace_mib: int | None = None  # scratch memory of a kernel; None: at most 512 MiB on a Jetson, 4 GiB elsewhere
+    optimization_level: int | None = None  # 0 (short build) to 5 (long, may run faster); None: TensorRT's own default
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_batch <= 256:

@@ -59,18 +59,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan that was checked against its sidecar, this machine and the bundle.
-
-    Attributes:
-        data: the bytes for TensorRT. Read once, so that the bytes that were hashed are the ones that are loaded.
-        max_batch: largest N of its profile.
-        sidecar: as written.
-    """
+    """A plan that was checked against its sidecar, this machine and the bundle."""
 
     path: Path
-    data: bytes
-    max_batch: int
-    sidecar: dict[str, Any]
+    data: bytes  # for TensorRT; read once, so that the bytes that were hashed are the ones that are loaded
+    max_batch: int  # largest N of its profile
+    sidecar: dict[str, Any]  # as written
 
 
 def import_tensorrt() -> ModuleType:
