@@ -27,14 +27,7 @@ def frame_indices(num_frames: int, count: int = NUM_FRAMES) -> np.ndarray:
     """Which frames of a clip the model sees at test time: the middle of each of `count` equal segments.
 
     With n > count frames: int(tick / 2 + tick * i), tick = n / count; otherwise every frame once and the last one
-    repeated (the authors' loader, test mode).
-
-    Args:
-        num_frames: frames in the clip, at least 1.
-        count: frames wanted.
-
-    Returns:
-        int64 (count,), ascending.
+    repeated (the authors' loader, test mode). int64 (count,), ascending; UsageError where n is not at least 1.
     """
     if num_frames < 1:
         raise UsageError(f"a clip of {num_frames} frames", "at least one frame")

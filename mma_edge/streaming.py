@@ -52,11 +52,7 @@ def choose_engine(backend: str, precision: str | None) -> tuple[str, str]:
 
 
 class StreamingGraphs:
-    """The model in parts, in onnxruntime sessions on the CPU.
-
-    Args:
-        stem: ONNX file, frames -> tokens.
-        rest: ONNX file of the mode: tokens and mel -> logits, see `window` and `roll`.
+    """The model in parts, in onnxruntime sessions on the CPU, from the ONNX files of the stem and of the mode's rest.
 
     Raises:
         BundleError, BackendError, DependencyError: see `open_session`; BackendError also where an inference fails.
@@ -80,11 +76,8 @@ class StreamingGraphs:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mode rolling, one clip: logits (1, C) and summaries (M, D) of the new frames.
 
-        Args:
-            tokens: (M, T, W) of the new frames, M >= 1.
-            past: float32 (16, D) summaries of older frames.
-            order: int64 (16,): m < M is the m-th new frame, M + k is row k of `past`.
-            mel: (1, 512, 128).
+        tokens (M, T, W) of the new frames, M >= 1; past float32 (16, D), summaries of older frames; order int64 (16,):
+        m < M is the m-th new frame, M + k is row k of `past`; mel (1, 512, 128).
         """
         inputs = {"tokens": tokens, "past": past, "order": order, "mel": mel}
         return tuple(_run(self._rest, ["logits", "summaries"], inputs))
@@ -119,10 +112,7 @@ class _Track:
 class Streamer:
     """Logits of clips that share frames with earlier clips. Use one per source; the clips need `times_s`.
 
-    Args:
-        graphs: the parts for the mode.
-        mode: one of MODES.
-        max_age_s: rolling: a summary that is older than this, in presentation time, is computed again.
+    In mode rolling a summary that is older than `max_age_s`, in presentation time, is computed again.
     """
 
     def __init__(self, graphs: StreamingGraphs, mode: str, max_age_s: float = float("inf")) -> None:

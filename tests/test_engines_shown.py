@@ -39,7 +39,7 @@ def shown(folder: Path) -> str:
 
 def test_doctor_asks_for_nothing_to_be_installed_where_there_is_no_gpu(monkeypatch) -> None:
     monkeypatch.setattr(engines, "cuda_devices", list)
-    for finding in (doctor._cuda(), doctor._tensorrt()):
+    for finding in (doctor.CHECKS["onnxruntime CUDA"](), doctor._tensorrt()):
         assert finding.state == doctor.OPTIONAL and "no CUDA device answers" in finding.found
         assert finding.todo == "none needed without an NVIDIA GPU"
 
@@ -47,7 +47,7 @@ def test_doctor_asks_for_nothing_to_be_installed_where_there_is_no_gpu(monkeypat
 def test_doctor_says_what_keeps_a_backend_from_running(monkeypatch, gpu: None) -> None:
     monkeypatch.setattr(backend_module("cuda"), "probe", lambda: "cuBLAS is missing: pip install it")
     monkeypatch.setattr(backend_module("tensorrt"), "probe", lambda: None)
-    finding = doctor._cuda()
+    finding = doctor.CHECKS["onnxruntime CUDA"]()
     assert finding.state == doctor.OPTIONAL and finding.todo == "cuBLAS is missing: pip install it"
     finding = doctor._tensorrt()
     assert finding.state == doctor.OK and "mma-edge build" in finding.todo

@@ -111,9 +111,8 @@ def read_bundle(folder: str | os.PathLike | None = None) -> Bundle:
     folder = Path(DEFAULT_BUNDLE if folder is None else folder)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise BundleError(
-            f"bundle {folder} {what}", f"a folder with {MANIFEST}", "make one with mma-export --output DIR"
-        )
+        hint = "make one with mma-export --output DIR"
+        raise BundleError(f"bundle {folder} {what}", f"a folder with {MANIFEST}", hint)
     manifest = read_manifest(folder)
     check_manifest(folder, manifest)
     _check_files(folder, manifest)
@@ -139,12 +138,9 @@ def write_manifest(folder: Path, manifest: dict) -> Bundle:
 
 
 def write_temperatures(bundle: Bundle, temperatures: dict[str, float], calibration: dict) -> Bundle:
-    """Put a calibration into an existing bundle; nothing else changes and no file is hashed again.
+    """Put a calibration, with how it was found (plain values, for the provenance), into an existing bundle.
 
-    Args:
-        bundle: as read.
-        temperatures: one for each of MODALITIES.
-        calibration: how they were found, for the provenance: a dict of plain values.
+    Nothing else changes and no file is hashed again.
 
     Raises:
         BundleError: the bundle was changed since it was read. OSError: the manifest cannot be written.
@@ -169,16 +165,11 @@ def _check_files(folder: Path, manifest: dict) -> None:
         # resolve() follows links too: a link that leaves the folder is refused as well. It raises on a null byte, which
         # would end the name for the system.
         if "\0" in name or os.path.isabs(name) or not path.resolve().is_relative_to(root) or path.resolve() == root:
-            raise BundleError(
-                f"{folder / MANIFEST} names {name!r}", "a file inside the bundle's folder", "do not use this bundle"
-            )
+            what, right = f"{folder / MANIFEST} names {name!r}", "a file inside the bundle's folder"
+            raise BundleError(what, right, "do not use this bundle")
         if not path.is_file():
-            raise BundleError(
-                f"bundle {folder} lacks {name}", "every file of its manifest", "copy the whole folder again"
-            )
+            what, right = f"bundle {folder} lacks {name}", "every file of its manifest"
+            raise BundleError(what, right, "copy the whole folder again")
         if sha256(path) != expected:
-            raise BundleError(
-                f"{path} was changed after export (SHA-256 differs)",
-                "the file as exported",
-                "copy it again, or " + REEXPORT,
-            )
+            what, right = f"{path} was changed after export (SHA-256 differs)", "the file as exported"
+            raise BundleError(what, right, "copy it again, or " + REEXPORT)

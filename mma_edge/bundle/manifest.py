@@ -79,7 +79,7 @@ _SCHEMA: dict[str, tuple[type | tuple[type, ...], set[str] | None]] = {
 }
 # Keys that may be absent.
 _OPTIONAL: dict[str, tuple[type | tuple[type, ...], set[str] | None]] = {
-    "streaming": (dict, {"precision", "stem", "exact", "rolling"}),
+    "streaming": (dict, {"precision", "stem", "exact", "rolling"})
 }
 # Keys of an entry -> type; float stands for any positive number.
 _ENTRY = {"file": str, "parity": dict}

@@ -71,10 +71,6 @@ def _result(check: Callable[[], Finding]) -> Finding:
         return Finding(BROKEN, f"{type(error).__name__}: {error}", "report this")
 
 
-def _package() -> Finding:
-    return Finding(OK, f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
-
-
 def _processor() -> Finding:
     parts = (cpu_model(), f"{os.cpu_count()} cores", " ".join(instruction_sets()))
     return Finding(OK, ", ".join(part for part in parts if part))
@@ -132,10 +128,6 @@ def _backend(backend: str, *distributions: str) -> Finding:
     if reason == NO_GPU:
         return Finding(OPTIONAL, f"{found}, {reason}", "none needed without an NVIDIA GPU")
     return Finding(OPTIONAL, f"{found}, does not work" if installed else found, reason)
-
-
-def _cuda() -> Finding:
-    return _backend("cuda", "onnxruntime-gpu")
 
 
 def _tensorrt() -> Finding:
@@ -203,13 +195,13 @@ def _version(distribution: str) -> str | None:
 
 
 CHECKS: dict[str, Callable[[], Finding]] = {
-    "mma-edge": _package,
+    "mma-edge": lambda: Finding(OK, f"{__version__}, Python {platform.python_version()}, {platform.platform()}"),
     "processor": _processor,
     "onnxruntime": _onnxruntime,
     "default model": _default_model,
     "face detector": _face_detector,
     "NVIDIA GPU": _gpu,
-    "onnxruntime CUDA": _cuda,
+    "onnxruntime CUDA": lambda: _backend("cuda", "onnxruntime-gpu"),
     "TensorRT": _tensorrt,
     "OpenVINO": _openvino,
     "camera": _cameras,

@@ -150,7 +150,9 @@ class OpenVinoEngine:
                 f"openvino/{version()}",
                 bundle.onnx_sha256(source)[:32],
                 int(1.2 * graph.stat().st_size) + (64 << 20),
-                lambda work: _save(core, graph, bundle.image_size, work),
+                lambda work: import_openvino().save_model(
+                    _read(core, graph, bundle.image_size), str(work / _MODEL), compress_to_fp16=False
+                ),
             )
             return core.compile_model(
                 str(folder / _MODEL), "CPU", {**config, "CACHE_DIR": str(folder), "CACHE_MODE": "OPTIMIZE_SIZE"}
@@ -170,10 +172,8 @@ class OpenVinoEngine:
         # One at a time: the request's memory is shared.
         with self._lock:
             for row in range(len(frames)):
-                inputs = {
-                    "frames": np.ascontiguousarray(frames[row : row + 1]),
-                    "mel": np.ascontiguousarray(mel[row : row + 1]),
-                }
+                clip = {"frames": frames[row : row + 1], "mel": mel[row : row + 1]}
+                inputs = {name: np.ascontiguousarray(array) for name, array in clip.items()}
                 try:
                     results = self._request.infer(inputs, share_inputs=True, share_outputs=True)
                 except Exception as error:  # openvino raises plain RuntimeErrors
@@ -196,10 +196,6 @@ def _read(core: Any, graph: Path, image_size: int) -> Any:
         check_names(graph, *([port.get_any_name() for port in ports] for ports in (model.inputs, model.outputs)))
         model.reshape({name: [1, *shape] for name, shape in input_shapes(image_size).items()})
     return model
-
-
-def _save(core: Any, graph: Path, image_size: int, work: Path) -> None:
-    import_openvino().save_model(_read(core, graph, image_size), str(work / _MODEL), compress_to_fp16=False)
 
 
 @contextlib.contextmanager

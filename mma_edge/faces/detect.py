@@ -82,14 +82,9 @@ class MTCNNDetector:
         return sorted(found, key=lambda d: (d.box[0] - d.box[2]) * (d.box[3] - d.box[1]))
 
     def refine(self, image: np.ndarray, boxes: Sequence[Box]) -> list[Detection | None]:
-        """Look for a face again around each box: O-Net alone, far cheaper than `detect`.
+        """Look for a face again around each box of a frame before: O-Net alone, far cheaper than `detect`.
 
-        Args:
-            image: uint8 (H, W, 3) RGB.
-            boxes: where the faces were, for instance in the frame before.
-
-        Returns:
-            For each box, in order, the face, or None where there is no face any more.
+        Takes uint8 (H, W, 3) RGB; gives for each box, in order, the face, or None where there is no face any more.
         """
         check_image(image)
         if not boxes:

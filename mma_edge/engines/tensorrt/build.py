@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -20,6 +21,7 @@ import numpy as np
 
 from mma_edge.bundle import Bundle
 from mma_edge.child import Child, ChildDiedError, Message, Tell
+from mma_edge.engines.machine import read_text
 from mma_edge.engines.tensorrt.engine import lacking, require_tensorrt
 from mma_edge.engines.tensorrt.gate import gate_inputs
 from mma_edge.engines.tensorrt.plan import FOLDER, Plan, check_plan, import_tensorrt, this_machine, write_plan
@@ -46,7 +48,7 @@ class BuildOptions:
             raise UsageError(f"--max-batch {self.max_batch}", "1 to 256")
         if self.workspace_mib is not None and self.workspace_mib < 1:
             raise UsageError(f"--workspace {self.workspace_mib}", "at least 1 MiB")
-        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+        if self.optimization_level not in (None, *range(6)):
             raise UsageError(f"--optimization-level {self.optimization_level}", "0 to 5")
 
 
@@ -105,13 +107,8 @@ def build_plan(
             inputs = Path(work) / "clips.npz"
             frames, mel = gate_inputs(clips())
             np.savez(inputs, frames=frames, mel=mel)
-            request = {
-                "bundle": str(bundle.folder.resolve()),
-                "precision": precision,
-                "partial": str(partial.resolve()),
-                "clips": str(inputs),
-                **asdict(options),
-            }
+            paths = {"bundle": bundle.folder.resolve(), "partial": partial.resolve(), "clips": inputs}
+            request = {"precision": precision, **asdict(options), **{key: str(path) for key, path in paths.items()}}
             sidecar = _run_child(request, precision, follow)
         return write_plan(bundle, precision, partial, sidecar)
     except OSError as error:
@@ -151,13 +148,8 @@ def _check_room(bundle: Bundle, precision: str, folder: Path) -> None:
 
 def available_memory() -> int | None:
     """Bytes that the system can give without swapping; None where the system does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    return None
+    stated = re.search(r"^MemAvailable:\s+(\d+)", read_text(Path("/proc/meminfo")), re.MULTILINE)
+    return 1024 * int(stated[1]) if stated else None
 
 
 def _run_child(request: Message, precision: str, follow: Tell) -> dict[str, Any]:

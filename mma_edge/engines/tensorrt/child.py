@@ -86,7 +86,7 @@ def compile_plan(trt, bundle: Bundle, precision: str, options: dict[str, Any], t
         profile.set_shape(name, smallest, likeliest, largest)
     config.add_optimization_profile(profile)
     cache_path = bundle.folder / FOLDER / TIMING_CACHE
-    cache = _attach_timing_cache(config, cache_path)
+    cache: trt.ITimingCache | None = _attach_timing_cache(config, cache_path)
     monitor = make_monitor(trt, tell)
     config.progress_monitor = monitor
     serialized: trt.IHostMemory | None = builder.build_serialized_network(network, config)
@@ -95,7 +95,11 @@ def compile_plan(trt, bundle: Bundle, precision: str, options: dict[str, Any], t
             f"TensorRT {trt.__version__} cannot build {precision} here{logger.because()}",
             hint="give it more room with --workspace MIB, a smaller --max-batch, or another --precision",
         )
-    _save_timing_cache(cache, cache_path)
+    if cache is not None:
+        content: trt.IHostMemory = cache.serialize()
+        # If the disk is full, the next build is slower; nothing else is lost.
+        with contextlib.suppress(OSError), replaced(cache_path) as aside:
+            aside.write_bytes(bytes(content))
     return bytes(serialized)
 
 
@@ -150,15 +154,6 @@ def _attach_timing_cache(config: trt.IBuilderConfig, path: Path) -> trt.ITimingC
         if cache is not None and config.set_timing_cache(cache, False):
             return cache
     return None
-
-
-def _save_timing_cache(cache: trt.ITimingCache | None, path: Path) -> None:
-    if cache is None:
-        return
-    content: trt.IHostMemory = cache.serialize()
-    # If the disk is full, the next build is slower; nothing else is lost.
-    with contextlib.suppress(OSError), replaced(path) as aside:
-        aside.write_bytes(bytes(content))
 
 
 def _workspace(bundle: Bundle, precision: str, asked_mib: int | None) -> int:

@@ -31,8 +31,9 @@ MAX_FP32_DIFFERENCE = 1e-2
 TIE = 1e-2
 """Where the two best fp32 logits are closer than this, either class may come first."""
 HOP_S = 0.25
-WHOLE_CLIPS, VIDEO_ONLY, AUDIO_ONLY = 16, 4, 4
-"""Number of clips; the reference runs on the processor, where a ViT-B takes seconds per clip on a small board."""
+CLIPS = (16, 4, 4)
+"""How many clips have both modalities, only the video, only the sound. The reference runs on the processor, where a
+ViT-B takes seconds per clip on a small board."""
 
 
 def gate_inputs(clips: Sequence[Clip]) -> tuple[np.ndarray, np.ndarray]:
@@ -42,38 +43,32 @@ def gate_inputs(clips: Sequence[Clip]) -> tuple[np.ndarray, np.ndarray]:
     the sound.
     """
     both = [(clip.frames, clip.mel) for clip in clips if clip.frames is not None and clip.mel is not None]
-    chosen = _spread(both, WHOLE_CLIPS)
-    chosen += [(frames, np.zeros_like(mel)) for frames, mel in _spread(both, VIDEO_ONLY)]
-    chosen += [(np.zeros_like(frames), mel) for frames, mel in _spread(both, AUDIO_ONLY)]
+    whole, video, audio = ([both[row] for row in evenly(len(both), count)] for count in CLIPS)
+    chosen = [*whole, *((frames, np.zeros_like(mel)) for frames, mel in video)]
+    chosen += [(np.zeros_like(frames), mel) for frames, mel in audio]
     return np.stack([frames for frames, _ in chosen]), np.stack([mel for _, mel in chosen])
 
 
 def check_engine(
     bundle: Bundle, engine: Engine, frames: np.ndarray, mel: np.ndarray, tell: Tell = lambda message: None
 ) -> dict[str, Any]:
-    """The figures of an engine that passes.
+    """The figures of an engine of this bundle that passes on the inputs of `gate_inputs`; ParityError for others.
 
-    Args:
-        bundle: its fp32 graph is the reference; where it has none, the graph of the engine's precision is.
-        engine: of this bundle.
-        frames, mel: see `gate_inputs`.
-        tell: takes {"phase": "gate", "steps"} and {"phase": "gate", "step"}.
-
-    Raises:
-        ParityError: the engine does not pass.
+    The reference is the bundle's fp32 graph; where it has none, the graph of the engine's precision. `tell` takes
+    {"phase": "gate", "steps"} and {"phase": "gate", "step"}.
     """
     precision = engine.precision
     golden_frames, golden_mel, golden, _ = bundle.golden
     reference_precision = "fp32" if "fp32" in bundle.precisions else precision
     session, version = open_session(bundle.graph(reference_precision))
+    clips = [{"frames": frames[row : row + 1], "mel": mel[row : row + 1]} for row in range(len(frames))]
     reference = []
-    tell({"phase": "gate", "steps": len(frames)})
-    for row in range(len(frames)):
-        inputs = {"frames": frames[row : row + 1], "mel": mel[row : row + 1]}
-        reference.append(session.run(["logits"], inputs)[0][0])
-        tell({"phase": "gate", "step": row + 1})
+    tell({"phase": "gate", "steps": len(clips)})
+    for step, clip in enumerate(clips, 1):
+        reference.append(session.run(["logits"], clip)[0][0])
+        tell({"phase": "gate", "step": step})
     # Every batch size that will be used: one clip, then full batches and a rest.
-    alone = np.concatenate([engine(frames[row : row + 1], mel[row : row + 1]) for row in range(len(frames))])
+    alone = np.concatenate([engine(**clip) for clip in clips])
     together = engine(frames, mel)
     figures = compare(np.stack(reference).astype(np.float32), alone, together)
     golden_difference = float(np.abs(engine(golden_frames, golden_mel) - golden).max())
@@ -134,7 +129,3 @@ def _device_ms(engine: Engine, frames: np.ndarray, mel: np.ndarray, repeat: int 
         engine(frames[:1], mel[:1])
         times_ms.append(engine.device_ms)
     return float(np.median(times_ms))
-
-
-def _spread(clips: list, count: int) -> list:
-    return [clips[row] for row in evenly(len(clips), count)]
