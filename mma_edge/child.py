@@ -33,12 +33,7 @@ END_TIMEOUT_S = 20
 
 
 class ChildDiedError(Exception):
-    """The child ended without an answer.
-
-    Attributes:
-        status: its exit status, -N where signal N ended it.
-        last_words: the last line that it wrote to stderr, "" if there is none.
-    """
+    """The child ended without an answer: its exit status, -N where signal N ended it, and its last line on stderr."""
 
     def __init__(self, status: int, last_words: str) -> None:
         self.status, self.last_words = status, last_words

@@ -54,29 +54,22 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=HelpFormatter,
     )
     run.set_defaults(command=run_command)
-    run.add_argument("source", metavar="SOURCE", help="a media file, camera, camera:N or sample")
-    run.add_argument("--bundle", type=Path, metavar="DIR", help="model to run (default: the embedded one)")
-    run.add_argument("--backend", default="auto", metavar="B", help="auto, tensorrt, cuda, openvino or cpu")
-    run.add_argument("--precision", metavar="P", help="one of the bundle's (default: the backend's best)")
-    run.add_argument("--output", type=Path, metavar="FILE", help="write records to FILE.jsonl or FILE.csv")
-    run.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
-    run.add_argument(
-        "--whole", action="store_true", help="one clip for the whole file and each face (the paper's protocol)"
-    )
-    run.add_argument("--window", type=float, default=4.0, metavar="S", help="length of a clip in seconds")
-    run.add_argument("--hop", type=float, default=0.5, metavar="S", help="seconds between two answers")
-    run.add_argument(
-        "--streaming",
-        metavar="exact|rolling",
-        help="do the work that overlapping clips share only once: exactly, or with the old results of old frames",
-    )
-    run.add_argument("--no-audio", action="store_true", help="do not use the sound or the microphone")
-    run.add_argument(
-        "--centre-fallback",
-        action="store_true",
-        help="where no face is found, use the centre of the picture, as the MMA-DFER authors do",
-    )
-    run.add_argument("--quiet", action="store_true", help="print notices and errors only")
+    add = run.add_argument
+    add("source", metavar="SOURCE", help="a media file, camera, camera:N or sample")
+    add("--bundle", type=Path, metavar="DIR", help="model to run (default: the embedded one)")
+    add("--backend", default="auto", metavar="B", help="auto, tensorrt, cuda, openvino or cpu")
+    add("--precision", metavar="P", help="one of the bundle's (default: the backend's best)")
+    add("--output", type=Path, metavar="FILE", help="write records to FILE.jsonl or FILE.csv")
+    add("--overwrite", action="store_true", help="replace FILE if it exists")
+    add("--whole", action="store_true", help="one clip for the whole file and each face (the paper's protocol)")
+    add("--window", type=float, default=4.0, metavar="S", help="length of a clip in seconds")
+    add("--hop", type=float, default=0.5, metavar="S", help="seconds between two answers")
+    streaming = "do the work that overlapping clips share only once: exactly, or with the old results of old frames"
+    add("--streaming", metavar="exact|rolling", help=streaming)
+    add("--no-audio", action="store_true", help="do not use the sound or the microphone")
+    centre = "where no face is found, use the centre of the picture, as the MMA-DFER authors do"
+    add("--centre-fallback", action="store_true", help=centre)
+    add("--quiet", action="store_true", help="print notices and errors only")
     info = commands.add_parser("info", help="show what a bundle holds", formatter_class=HelpFormatter)
     info.set_defaults(command=info_command)
     info.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="its folder (default: the embedded one)")

@@ -210,8 +210,7 @@ def collect_clips(
 ) -> list[Clip]:
     """Every clip that `mma-edge run SOURCE --hop HOP` makes of a file, sampled by `cut`; also those without a face.
 
-    Raises:
-        SourceError: the source cannot be opened, or has neither a face nor sound.
+    SourceError where the source cannot be opened, or has neither a face nor sound.
     """
     collector, options = _Collector(image_size), StreamOptions(hop_s=hop_s)
     opened = open_source(source)

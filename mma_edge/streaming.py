@@ -184,10 +184,7 @@ class StreamingRecognizer:
         graphs, max_age_s = open_graphs(recognizer.bundle, mode)
         self_test(recognizer.bundle, graphs, mode)
         self.streamer = Streamer(graphs, mode, max_age_s)
-
-    @property
-    def stats(self) -> StreamingStats:
-        return self.streamer.stats
+        self.stats = self.streamer.stats
 
     def predict_clips(self, clips: Sequence[Clip]) -> list[Emotion]:
         """One Emotion per clip; clips come in the order of their windows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -14,6 +14,7 @@ from mma_edge.errors import MMAEdgeError
 
 if TYPE_CHECKING:
     from mma_edge.bundle import Bundle
+    from mma_edge.child import Message, Tell
     from mma_edge.engines.tensorrt.plan import Plan
     from mma_edge.types import Clip
 
@@ -41,51 +42,34 @@ def add_build_command(commands: argparse._SubParsersAction) -> None:
         formatter_class=HelpFormatter,
     )
     parser.set_defaults(command=build_command)
-    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="its folder (default: the embedded one)")
-    parser.add_argument(
-        "--precision",
-        nargs="+",
-        action="extend",
-        metavar="P",
-        help="some of fp32, fp16, bf16, int8 (default: the one of the bundle that suits this GPU best)",
-    )
-    parser.add_argument("--max-batch", type=int, default=4, metavar="N", help="clips that can run at once")
-    parser.add_argument(
-        "--workspace", type=int, metavar="MIB", help="scratch memory of a kernel (default: 4096, on a Jetson 512)"
-    )
-    parser.add_argument(
-        "--optimization-level", type=int, metavar="L", help="0 builds fast, 5 long (default: TensorRT's own)"
-    )
-    parser.add_argument(
-        "--overwrite", "--force", action="store_true", help="build again even if a plan exists and fits"
-    )
+    add = parser.add_argument
+    add("bundle", nargs="?", type=Path, metavar="BUNDLE", help="its folder (default: the embedded one)")
+    precisions = "some of fp32, fp16, bf16, int8 (default: the one of the bundle that suits this GPU best)"
+    add("--precision", nargs="+", action="extend", metavar="P", help=precisions)
+    add("--max-batch", type=int, default=4, metavar="N", help="clips that can run at once")
+    add("--workspace", type=int, metavar="MIB", help="scratch memory of a kernel (default: 4096, on a Jetson 512)")
+    add("--optimization-level", type=int, metavar="L", help="0 builds fast, 5 long (default: TensorRT's own)")
+    add("--overwrite", "--force", action="store_true", help="build again even if a plan exists and fits")
 
 
 def build_command(args: argparse.Namespace, console: Console) -> int:
     from mma_edge.bundle import read_bundle
-    from mma_edge.engines.tensorrt.build import (
-        BuildOptions,
-        build_plan,
-        choose_precision,
-        existing_plan,
-        require_buildable,
-    )
+    from mma_edge.engines.tensorrt import build
 
-    options = BuildOptions(args.max_batch, args.workspace, args.optimization_level)
+    options = build.BuildOptions(args.max_batch, args.workspace, args.optimization_level)
     bundle = read_bundle(args.bundle)
-    precisions = list(dict.fromkeys(args.precision or [choose_precision(bundle)]))
+    precisions = list(dict.fromkeys(args.precision or [build.choose_precision(bundle)]))
     # Check all of them first: a wrong name should not have to wait for a build.
     for precision in precisions:
-        require_buildable(bundle, precision)
+        build.require_buildable(bundle, precision)
     for precision in precisions:
-        there = None if args.overwrite else existing_plan(bundle, precision, options)
+        there = None if args.overwrite else build.existing_plan(bundle, precision, options)
         if there:
             say(console, f"{there.path} exists and fits this device; --overwrite builds it again")
             continue
         with progress(console) as bars:
-            follow = _BuildProgress(bars, precision).follow
-            path = build_plan(bundle, precision, lambda: gate_clips(bundle), options, follow)
-        plan = existing_plan(bundle, precision, options)
+            path = build.build_plan(bundle, precision, lambda: gate_clips(bundle), options, _bars_of(bars, precision))
+        plan = build.existing_plan(bundle, precision, options)
         say(console, _summary(plan) if plan else str(path))
     return 0
 
@@ -123,23 +107,20 @@ def _summary(plan: Plan) -> str:
     return "; ".join(parts)
 
 
-class _BuildProgress:
-    """One bar for each phase that TensorRT reports; the bar disappears with its phase."""
+def _bars_of(bars: Progress, precision: str) -> Tell:
+    """For `build_plan`: one bar for each phase that TensorRT reports; the bar disappears with its phase."""
+    tasks: dict[str, TaskID] = {}
 
-    def __init__(self, bars: Progress, precision: str) -> None:
-        self._bars, self._precision = bars, precision
-        self._tasks: dict[str, TaskID] = {}
-
-    def follow(self, message: dict[str, Any]) -> None:
-        """See `mma_edge.engines.tensorrt.build.build_plan`."""
+    def follow(message: Message) -> None:
         phase = message["phase"]
         if "step" in message:
-            if phase in self._tasks:
-                self._bars.update(self._tasks[phase], completed=message["step"])
+            if phase in tasks:
+                bars.update(tasks[phase], completed=message["step"])
             return
         # The phase begins or ends.
-        if phase in self._tasks:
-            self._bars.remove_task(self._tasks.pop(phase))
+        if phase in tasks:
+            bars.remove_task(tasks.pop(phase))
         if "steps" in message:
-            total = max(1, message["steps"])
-            self._tasks[phase] = self._bars.add_task(f"{self._precision}  {phase}", total=total)
+            tasks[phase] = bars.add_task(f"{precision}  {phase}", total=max(1, message["steps"]))
+
+    return follow

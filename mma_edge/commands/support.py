@@ -65,8 +65,7 @@ def run_cli(
 ) -> int:
     """Parse, run, and turn every foreseen failure into one line on stderr and its exit code.
 
-    Args:
-        extra: the distribution's extra that installs what this command needs.
+    `extra` is the distribution's extra that installs what this command needs.
     """
     args = parser.parse_args(argv)
     console = Console()

@@ -35,13 +35,12 @@ def backend_module(backend: str) -> ModuleType:
 def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = None) -> Engine:
     """The engine asked for, tested against the bundle's golden output.
 
+    Its `notes` say which better backends were passed over, and why.
+
     Args:
         backend: a backend, which runs or raises an error; or "auto": the first of BACKENDS that really works here.
         precision: one of the bundle's; None: the backend's best among those that passed the export gate (int8 only
             where the bundle has nothing else).
-
-    Returns:
-        An engine whose `notes` say which better backends were passed over, and why.
 
     Raises:
         BackendError: an unknown or unavailable backend, or a precision that the bundle or the hardware lacks.

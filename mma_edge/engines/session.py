@@ -29,11 +29,9 @@ def check_session(graph: object, session: Any) -> None:
 
 
 def open_session(graph: Path | bytes, num_threads: int = 0) -> tuple[Any, str]:
-    """A session that uses only the CPU provider, and onnxruntime's version.
+    """A session that uses only the CPU provider, for an ONNX file or its bytes, and onnxruntime's version.
 
-    Args:
-        graph: path or bytes of an ONNX file.
-        num_threads: threads for one operator; 0: onnxruntime takes every physical core.
+    `num_threads` work on one operator; 0: onnxruntime takes every physical core.
 
     Raises:
         DependencyError: onnxruntime is not installed. BundleError: it cannot load the graph.

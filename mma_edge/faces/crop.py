@@ -18,15 +18,8 @@ def square_box(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
     half the difference at both ends. So a box at the border, or one whose sides differ by an odd number, may not become
     quite square: the resize that follows stretches it, as it did in training.
 
-    Args:
-        box: (x0, y0, x1, y1) in pixels of the frame.
-        width, height: of the frame, pixels.
-
-    Returns:
-        Whole pixels, inside the frame, x1 and y1 exclusive.
-
-    Raises:
-        UsageError: the box is empty or lies outside the frame.
+    Takes and gives (x0, y0, x1, y1) in pixels of the frame; the result is whole, inside the frame, x1 and y1 exclusive.
+    UsageError where the box is empty or lies outside the frame.
     """
     x0, y0, x1, y1 = (round(float(value)) for value in box)
     x0, y0 = max(x0, 0), max(y0, 0)
@@ -69,14 +62,8 @@ def centre_crop(image: np.ndarray) -> np.ndarray:
 def resize(crop: np.ndarray, size: int) -> np.ndarray:
     """Resize to a square with Pillow's BILINEAR, which averages over the source area when it shrinks.
 
-    OpenCV's INTER_LINEAR always samples four pixels, whatever the factor, and gives another picture.
-
-    Args:
-        crop: uint8 (h, w, 3) RGB, any strides.
-        size: side of the result, pixels.
-
-    Returns:
-        uint8 (size, size, 3), contiguous, never a view of `crop`.
+    OpenCV's INTER_LINEAR always samples four pixels, whatever the factor, and gives another picture. Takes uint8
+    (h, w, 3) RGB with any strides; gives uint8 (size, size, 3), contiguous, never a view of `crop`.
     """
     check_image(crop)
     if size < 1:

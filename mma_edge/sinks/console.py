@@ -53,8 +53,7 @@ class LineSink(AbstractContextManager):
 class LiveSink:
     """For each face one bar per emotion, and below them the state of the run.
 
-    Args:
-        status: gives the line about the source: time, dropped frames and so on; called at each refresh.
+    At each refresh `status` gives the line about the source: time, dropped frames and so on.
     """
 
     def __init__(self, console: Console, title: str, status: Callable[[], str]) -> None:

@@ -11,18 +11,13 @@ from mma_edge.sources.camera import CameraSource
 from mma_edge.sources.file import FileSource, sample_path
 from mma_edge.types import Notify, ignore_notice
 
-__all__ = [
-    "CameraSource", "Event", "FileSource", "Source", "SourceStats", "open_source", "sample_path",
-]  # fmt: skip
+__all__ = ["CameraSource", "Event", "FileSource", "Source", "SourceStats", "open_source", "sample_path"]
 
 
 def open_source(spec: str | os.PathLike[str], notify: Notify = ignore_notice, audio: bool = True) -> Source:
-    """Open the source that the user named.
+    """Open the source that the user named: "sample", "camera", "camera:N" or a path ("./sample" is such a file).
 
-    Args:
-        spec: "sample", "camera", "camera:N" or a path; "./sample" is a file of that name.
-        notify: takes one-line notices, each given once.
-        audio: False ignores the sound or the microphone.
+    `notify` takes one-line notices, each given once; without `audio` the sound or the microphone is ignored.
     """
     text = os.fspath(spec)
     if text == "sample":
@@ -32,8 +27,7 @@ def open_source(spec: str | os.PathLike[str], notify: Notify = ignore_notice, au
         if not re.fullmatch(r"[0-9]{1,3}", number):
             raise UsageError(f"{text!r} does not name a camera", "camera or camera:N with a number N", "try camera:0")
         return CameraSource(int(number), notify, audio)
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
-    if scheme:
+    if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
         # Repeat only the scheme: the address may hold a password.
         raise UsageError(
             f"{scheme[1]}:// addresses are not supported in this version",

@@ -35,15 +35,8 @@ class FileSource(Source):
     """Reads a media file with PyAV.
 
     Picture and sound are read through two containers on the same file and merged lazily by time, so memory does not
-    grow, however far apart a badly interleaved file stores the two.
-
-    Args:
-        path: the file.
-        notify: takes the notices (no sound, damaged, cut short).
-        audio: False does not read the sound.
-
-    Attributes:
-        duration_s: the length that the file states, None if it states none.
+    grow, however far apart a badly interleaved file stores the two. `notify` takes the notices (no sound, damaged, cut
+    short); without `audio` the sound is not read.
     """
 
     live = False
@@ -63,6 +56,7 @@ class FileSource(Source):
     def _open_tracks(self, audio: bool) -> None:
         """Open both tracks and decode the first event of each: a track that opens may still not decode."""
         container = self._open_container()
+        # The length that the file states, None if it states none.
         self.duration_s = container.duration / av.time_base if container.duration else None
         # FFmpeg calls cover art a video stream; here it is not one.
         attached = av.stream.Disposition.attached_pic
@@ -73,12 +67,10 @@ class FileSource(Source):
         self._video = self._audio = None
         video_events: Iterator[Frame] = iter(())
         audio_events: Iterator[AudioChunk] = iter(())
-        stream = _decodable(pictures)
-        if stream is not None:
+        if (stream := _decodable(pictures)) is not None:
             self._video = VideoTrack(container, stream, self.stats, self.name)
             video_events = self._video.events()
-        stream = _decodable(sounds) if audio else None
-        if stream is not None:
+        if audio and (stream := _decodable(sounds)) is not None:
             container = self._open_container()
             self._audio = AudioTrack(container, container.streams[stream.index], self.stats, self.name)
             audio_events = self._audio.events()
@@ -166,7 +158,6 @@ class FileSource(Source):
         return container
 
     def close(self) -> None:
-        """Close both containers."""
         self._closed = True
         for container in self._containers:
             container.close()

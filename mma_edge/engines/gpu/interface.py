@@ -19,13 +19,9 @@ class GraphCaptureError(Exception):
 
 
 class DeviceMemory(Protocol):
-    """Memory and order of work on one GPU. Make every call inside `with memory.active():`.
+    """Memory and order of work on one GPU. Make every call inside `with memory.active():`."""
 
-    Attributes:
-        library: the package behind it, with its version.
-    """
-
-    library: str
+    library: str  # the package behind it, with its version
 
     def active(self) -> AbstractContextManager[None]:
         """Make the calling thread work on this GPU."""

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from mma_edge.bundle import Bundle
+from mma_edge.bundle import ENGINES, Bundle
 from mma_edge.child import Child, ChildDiedError, Message, Tell
 from mma_edge.engines.machine import read_text
 from mma_edge.engines.tensorrt.engine import lacking, require_tensorrt
 from mma_edge.engines.tensorrt.gate import gate_inputs
-from mma_edge.engines.tensorrt.plan import FOLDER, Plan, check_plan, import_tensorrt, this_machine, write_plan
+from mma_edge.engines.tensorrt.plan import Plan, check_plan, import_tensorrt, this_machine, write_plan
 from mma_edge.errors import BackendError, BundleError, OutputError, UsageError
 from mma_edge.precisions import preferred
 from mma_edge.types import Clip
@@ -99,7 +99,7 @@ def build_plan(
     """
     options = options or BuildOptions()
     require_buildable(bundle, precision)
-    folder = bundle.folder / FOLDER
+    folder = bundle.folder / ENGINES
     _check_room(bundle, precision, folder)
     partial = folder / f".{precision}.plan.{os.getpid()}.partial"
     try:

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mma_edge.bundle import Bundle, read_bundle
+from mma_edge.bundle import ENGINES, Bundle, read_bundle
 from mma_edge.child import Tell, serve
 from mma_edge.engines.gpu.open import open_device_memory
 from mma_edge.engines.machine import is_jetson
 from mma_edge.engines.tensorrt.engine import TensorRTEngine, require_tensorrt
 from mma_edge.engines.tensorrt.gate import check_engine
 from mma_edge.engines.tensorrt.plan import (
-    FOLDER,
     TIMING_CACHE,
     Plan,
     make_logger,
@@ -85,7 +84,7 @@ def compile_plan(trt, bundle: Bundle, precision: str, options: dict[str, Any], t
     for name, (smallest, likeliest, largest) in profile_of(bundle, options["max_batch"]).items():
         profile.set_shape(name, smallest, likeliest, largest)
     config.add_optimization_profile(profile)
-    cache_path = bundle.folder / FOLDER / TIMING_CACHE
+    cache_path = bundle.folder / ENGINES / TIMING_CACHE
     cache: trt.ITimingCache | None = _attach_timing_cache(config, cache_path)
     monitor = make_monitor(trt, tell)
     config.progress_monitor = monitor

@@ -95,18 +95,15 @@ class TensorRTEngine:
     Buffers are allocated once, for the plan's largest batch; larger batches run in parts. A context that was captured
     must not be changed any more (its graph would no longer fit), so each batch size has its own execution context; as
     these never run at the same time, they share one piece of device memory for their activations.
-
-    Attributes (and those of `mma_edge.engines.base.Engine`; `details` says when there is no CUDA graph):
-        device_ms: time on the GPU of the last call of at most `max_batch` clips, copies included.
-        max_batch: largest number of clips that run at once.
+    `details` says when there is no CUDA graph.
     """
 
     backend = "tensorrt"
 
     def __init__(self, bundle: Bundle, plan: Plan, memory: DeviceMemory | None = None) -> None:
         trt = import_tensorrt()
-        self.precision, self.max_batch = plan.sidecar["precision"], plan.max_batch
-        self.device_ms, self.notes = 0.0, ()
+        self.precision, self.max_batch, self.notes = plan.sidecar["precision"], plan.max_batch, ()
+        self.device_ms = 0.0  # on the GPU, of the last call of at most `max_batch` clips, copies included
         self._lock = threading.Lock()
         self._session = _Session(trt, bundle, plan, memory or open_device_memory())
         # Also at the interpreter's exit, before modules are torn down: TensorRT's objects must go before the CUDA
@@ -181,7 +178,6 @@ class _Session:
         self._started = self._own(memory.event(), memory.destroy_event)
         self._done = self._own(memory.event(), memory.destroy_event)
         self._made.callback(self._contexts.clear)
-        self._made.callback(self._destroy_graphs)
 
     def run(self, frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
         """At most max_batch clips -> logits float32 (n, C), a copy."""
@@ -228,7 +224,8 @@ class _Session:
         if self.no_graph:
             return
         try:
-            self._graphs[count] = self.memory.capture(self._stream, lambda: self._enqueue(count))
+            graph = self.memory.capture(self._stream, lambda: self._enqueue(count))
+            self._graphs[count] = self._own(graph, self.memory.destroy_graph)
         except GraphCaptureError as error:
             self.no_graph = str(error)
 
@@ -266,10 +263,6 @@ class _Session:
         """`made`, which `close` gives to `release`."""
         self._made.callback(release, made)
         return made
-
-    def _destroy_graphs(self) -> None:
-        while self._graphs:
-            self.memory.destroy_graph(self._graphs.popitem()[1])
 
     def close(self) -> None:
         try:

@@ -31,7 +31,6 @@ from mma_edge.files import replaced
 if TYPE_CHECKING:
     import tensorrt as trt
 
-FOLDER = ENGINES
 TIMING_CACHE = "timing.cache"
 SIDECAR_VERSION = 1
 MIN_TENSORRT = (10, 3)
@@ -103,11 +102,11 @@ def this_machine(trt: ModuleType) -> Machine:
 
 
 def plan_path(bundle: Bundle, precision: str) -> Path:
-    return bundle.folder / FOLDER / f"{precision}.plan"
+    return bundle.folder / ENGINES / f"{precision}.plan"
 
 
 def sidecar_path(bundle: Bundle, precision: str) -> Path:
-    return bundle.folder / FOLDER / f"{precision}.json"
+    return bundle.folder / ENGINES / f"{precision}.json"
 
 
 def build_command(bundle: Bundle, precision: str) -> str:
