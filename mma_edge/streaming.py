@@ -71,9 +71,7 @@ class StreamingGraphs:
         """Mode exact: tokens (N, 16, T, W) and mel (N, 512, 128) -> logits (N, C)."""
         return _run(self._rest, ["logits"], {"tokens": tokens, "mel": mel})[0]
 
-    def roll(
-        self, tokens: np.ndarray, past: np.ndarray, order: np.ndarray, mel: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def roll(self, tokens: np.ndarray, past: np.ndarray, order: np.ndarray, mel: np.ndarray) -> tuple[np.ndarray, ...]:
         """Mode rolling, one clip: logits (1, C) and summaries (M, D) of the new frames.
 
         tokens (M, T, W) of the new frames, M >= 1; past float32 (16, D), summaries of older frames; order int64 (16,):

@@ -169,9 +169,7 @@ def _entry_problems(name: str, entry: object, required: dict, optional: dict, ha
     types = required | optional
     if not isinstance(entry, dict) or not set(required) <= set(entry) <= set(types):
         return [name]
-    if not all(
-        _is_positive(value) if types[key] is float else isinstance(value, types[key]) for key, value in entry.items()
-    ):
+    if not all(_is_positive(v) if types[key] is float else isinstance(v, types[key]) for key, v in entry.items()):
         return [name]
     files = [entry[key] for key in ("file", "cpu_file") if key in entry]
     return [f"{name}: {file} (no SHA-256)" for file in files if file not in hashed]

@@ -37,9 +37,7 @@ class Detector(Protocol):
     """What the tracker needs of a detector; see `MTCNNDetector`."""
 
     def detect(self, image: np.ndarray) -> list[Detection]: ...
-
     def refine(self, image: np.ndarray, boxes: Sequence[Box]) -> list[Detection | None]: ...
-
     def confirm(self, image: np.ndarray, boxes: Sequence[Box]) -> list[float]: ...
 
 
@@ -69,21 +67,15 @@ class FaceTracker:
 
     Between full detections each face is only refined near its last place. A face that is not seen in a frame is not
     reported for that frame; if it is seen again near its old place within `max_missing_s`, it keeps its number. No
-    number is used twice, not even after `reset`.
-
-    Args:
-        detector: finds and refines faces.
-        detect_interval_s: presentation time between full detections while all faces are in sight.
-        search_interval_s: the same while there is no face, a candidate, or a missing face.
-        max_missing_s: a face that was not seen for this long is forgotten.
+    number is used twice, not even after `reset`. Intervals are in presentation time.
     """
 
     def __init__(
         self,
         detector: Detector,
-        detect_interval_s: float = 0.5,
-        search_interval_s: float = 0.2,
-        max_missing_s: float = 0.8,
+        detect_interval_s: float = 0.5,  # between full detections while all faces are in sight
+        search_interval_s: float = 0.2,  # the same while there is no face, a candidate, or a missing face
+        max_missing_s: float = 0.8,  # a face that was not seen for this long is forgotten
     ) -> None:
         if not (detect_interval_s > 0 and search_interval_s > 0 and max_missing_s >= 0):
             given = f"{detect_interval_s}, {search_interval_s} and {max_missing_s} s"

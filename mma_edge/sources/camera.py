@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -35,16 +36,6 @@ class CameraSource(Source):
     """Camera number `index` and the default microphone, merged in order of arrival.
 
     `time_s` counts from the first call of `events()`, for frames and sound alike.
-
-    Args:
-        index: N of /dev/videoN on Linux.
-        notify: takes the notices (no microphone, camera stalled, camera back).
-        audio: False does not open the microphone.
-        stall_s: after this time without a frame the camera is reopened.
-        first_frame_s: the same for the first frame after opening; some cameras take seconds to start.
-        give_up_s: after this time without a frame comes DeviceError.
-        open_timeout_s: longest wait for the camera to open at the start.
-        open_capture, open_stream, clock, sleep: the outside world; tests replace them.
     """
 
     live = True
@@ -52,14 +43,15 @@ class CameraSource(Source):
 
     def __init__(
         self,
-        index: int = 0,
-        notify: Notify = ignore_notice,
-        audio: bool = True,
+        index: int = 0,  # N of /dev/videoN on Linux
+        notify: Notify = ignore_notice,  # takes the notices (no microphone, camera stalled, camera back)
+        audio: bool = True,  # False does not open the microphone
         *,
-        stall_s: float = 2.0,
-        first_frame_s: float = 5.0,
-        give_up_s: float = 60.0,
-        open_timeout_s: float = 15.0,
+        stall_s: float = 2.0,  # after this time without a frame the camera is reopened
+        first_frame_s: float = 5.0,  # the same for the first frame after opening; some cameras take seconds to start
+        give_up_s: float = 60.0,  # after this time without a frame comes DeviceError
+        open_timeout_s: float = 15.0,  # longest wait for the camera to open at the start
+        # The outside world; tests replace it.
         open_capture: Callable[[int], Capture] = open_camera,
         open_stream: OpenStream = open_default_input,
         clock: Callable[[], float] = time.monotonic,
@@ -85,9 +77,8 @@ class CameraSource(Source):
         self.has_audio = self._microphone is not None
 
     def _start_grabber(self) -> Grabber:
-        grabber = Grabber(
-            lambda: self._open_capture(self._index), self._clock, self._sleep, self._wake.set, self._count_overwritten
-        )
+        open_capture = partial(self._open_capture, self._index)
+        grabber = Grabber(open_capture, self._clock, self._sleep, self._wake.set, self._count_overwritten)
         grabber.start()
         return grabber
 

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 import av
+from av.container import InputContainer
 
 from mma_edge.errors import SourceError
 from mma_edge.sources.base import Event, Source, SourceStats
@@ -46,7 +47,7 @@ class FileSource(Source):
         self.name = self.path.name
         self.stats = SourceStats()
         self._notify = notify
-        self._containers: list[av.container.InputContainer] = []
+        self._containers: list[InputContainer] = []
         try:
             self._open_tracks(audio)
         except BaseException:
@@ -143,7 +144,7 @@ class FileSource(Source):
             return (container.start_time or 0) / av.time_base + self.duration_s
         return None
 
-    def _open_container(self) -> av.container.InputContainer:
+    def _open_container(self) -> InputContainer:
         """Open the file; "file:" and the white list prevent that a name or a playlist opens anything else."""
         try:
             container = av.open(f"file:{self.path}", options={"protocol_whitelist": "file"})

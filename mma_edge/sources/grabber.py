@@ -17,32 +17,21 @@ class Capture(Protocol):
     """The part of `cv2.VideoCapture` that is used."""
 
     def isOpened(self) -> bool: ...  # noqa: N802 (OpenCV's name)
-
     def grab(self) -> bool: ...
-
     def retrieve(self) -> tuple[bool, np.ndarray | None]: ...
-
     def release(self) -> None: ...
 
 
 class Grabber(threading.Thread):
-    """Opens one capture, keeps its newest frame, releases it when stopped.
-
-    Args:
-        open_capture: opens the camera; called in the thread.
-        clock: monotonic seconds.
-        sleep: pauses the thread.
-        on_frame: called after each frame, to wake the reader.
-        on_overwrite: called when an unread frame is overwritten.
-    """
+    """Opens one capture, keeps its newest frame, releases it when stopped."""
 
     def __init__(
         self,
-        open_capture: Callable[[], Capture],
-        clock: Callable[[], float],
+        open_capture: Callable[[], Capture],  # called in the thread
+        clock: Callable[[], float],  # monotonic seconds
         sleep: Callable[[float], None],
-        on_frame: Callable[[], None],
-        on_overwrite: Callable[[], None],
+        on_frame: Callable[[], None],  # called after each frame, to wake the reader
+        on_overwrite: Callable[[], None],  # called when an unread frame is overwritten
     ) -> None:
         # A daemon: a driver that never returns must not keep the program alive.
         super().__init__(name="camera-grabber", daemon=True)

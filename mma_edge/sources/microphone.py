@@ -79,28 +79,18 @@ def open_default_input(on_block: BlockCallback, rescan: bool = False) -> InputSt
 
 
 class Microphone:
-    """Collects blocks from the sound driver's thread until the reader takes them.
-
-    Args:
-        notify: takes "stopped" and "is back", each once per event.
-        stats: its `dropped_audio_s` is updated.
-        open_stream: opens the input; tests replace it.
-        clock: monotonic seconds.
-        on_data: called after each block, in the driver's thread, to wake the reader.
-        stall_s: when the driver delivered nothing for this long, the microphone counts as unplugged.
-        retry_s: pause between attempts to reopen it.
-    """
+    """Collects blocks from the sound driver's thread until the reader takes them."""
 
     def __init__(
         self,
-        notify: Notify,
-        stats: SourceStats,
+        notify: Notify,  # takes "stopped" and "is back", each once per event
+        stats: SourceStats,  # its `dropped_audio_s` is updated
         *,
-        open_stream: OpenStream = open_default_input,
+        open_stream: OpenStream = open_default_input,  # tests replace it
         clock: Callable[[], float] = time.monotonic,
-        on_data: Callable[[], None] = lambda: None,
-        stall_s: float = 2.0,
-        retry_s: float = 5.0,
+        on_data: Callable[[], None] = lambda: None,  # called after each block, in the driver's thread: wakes the reader
+        stall_s: float = 2.0,  # when nothing came for this long, the microphone counts as unplugged
+        retry_s: float = 5.0,  # pause between attempts to reopen it
     ) -> None:
         self._notify, self._stats, self._open_stream = notify, stats, open_stream
         self._clock, self._on_data = clock, on_data

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import av
 import cv2
 import numpy as np
+from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideDataType
 
 from mma_edge.errors import SourceError
@@ -20,7 +21,7 @@ _MAX_UNDATED_FRAMES = 100
 """A file whose first frames, so many, have no presentation time is refused and not decoded to its end."""
 
 
-def _decoded(container: av.container.InputContainer, stream: av.stream.Stream, stats: SourceStats) -> Iterator:
+def _decoded(container: InputContainer, stream: av.stream.Stream, stats: SourceStats) -> Iterator:
     """PyAV frames of one stream, packet by packet, so that a damaged packet costs only itself."""
     read_errors = 0
     packets = container.demux(stream)
@@ -79,9 +80,7 @@ def to_float(frame: av.AudioFrame) -> np.ndarray:
 class VideoTrack:
     """The picture of a file as `Frame`s, read from its own container."""
 
-    def __init__(
-        self, container: av.container.InputContainer, stream: av.VideoStream, stats: SourceStats, name: str
-    ) -> None:
+    def __init__(self, container: InputContainer, stream: av.VideoStream, stats: SourceStats, name: str) -> None:
         stream.thread_type = "AUTO"
         # Otherwise FFmpeg silently drops damaged frames; this way they can be counted.
         stream.codec_context.flags |= av.codec.context.Flags.output_corrupt
@@ -146,9 +145,7 @@ class AudioTrack:
         resampled_from_hz: the other rate, when the file changes its rate in the middle.
     """
 
-    def __init__(
-        self, container: av.container.InputContainer, stream: av.AudioStream, stats: SourceStats, name: str
-    ) -> None:
+    def __init__(self, container: InputContainer, stream: av.AudioStream, stats: SourceStats, name: str) -> None:
         self.container, self.stream, self.stats, self.name = container, stream, stats, name
         self.end_s = float("-inf")
         self.sample_rate_hz: int | None = None

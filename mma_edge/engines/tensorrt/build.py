@@ -83,15 +83,11 @@ def require_buildable(bundle: Bundle, precision: str) -> None:
 def build_plan(
     bundle: Bundle,
     precision: str,
-    clips: Callable[[], Sequence[Clip]],
+    clips: Callable[[], Sequence[Clip]],  # what the engine is judged on, see `gate_inputs`; called after all checks
     options: BuildOptions | None = None,
-    follow: Tell = lambda message: None,
+    follow: Tell = lambda message: None,  # {"phase", "steps"}, {"phase", "step"} or {"phase", "finished"}
 ) -> Path:
     """Build, gate and keep the plan of one precision; an existing plan is replaced only by a finished one.
-
-    Args:
-        clips: gives the real clips that the engine is judged on, see `gate.gate_inputs`; called after all checks.
-        follow: takes the child's messages: {"phase", "steps"}, {"phase", "step"} or {"phase", "finished"}.
 
     Raises:
         BackendError: TensorRT cannot build it here, or the build was killed. BundleError: it cannot read the graph.
@@ -168,20 +164,18 @@ def _run_child(request: Message, precision: str, follow: Tell) -> dict[str, Any]
         raise _death(error, f"while building {precision} (phase {phase})") from error
 
 
-def _death(child: ChildDiedError, during: str) -> BackendError:
+def _death(died: ChildDiedError, during: str) -> BackendError:
     """The error for a child that ended without a report, from its exit status and its last words."""
-    if child.status == -signal.SIGKILL:
+    if died.status == -signal.SIGKILL:
         return BackendError(
             f"the system killed TensorRT {during}, which it does when memory runs out",
             hint="close other programs, add swap, and give a smaller --workspace MIB or --max-batch",
         )
-    last = f", its last words: {child.last_words[:200]}" if child.last_words else ""
-    if child.status < 0:
+    last = f", its last words: {died.last_words[:200]}" if died.last_words else ""
+    if died.status < 0:
         with contextlib.suppress(ValueError):
             return BackendError(
-                f"TensorRT crashed with {signal.Signals(-child.status).name} {during}{last}",
+                f"TensorRT crashed with {signal.Signals(-died.status).name} {during}{last}",
                 hint="take another --precision, or another TensorRT version",
             )
-    return BackendError(
-        f"the build process ended with status {child.status} {during}{last}", hint="see mma-edge doctor"
-    )
+    return BackendError(f"the build process ended with status {died.status} {during}{last}", hint="see mma-edge doctor")

@@ -21,14 +21,7 @@ from mma_edge.engines.gpu.open import open_device_memory
 from mma_edge.engines.machine import is_jetson
 from mma_edge.engines.tensorrt.engine import TensorRTEngine, require_tensorrt
 from mma_edge.engines.tensorrt.gate import check_engine
-from mma_edge.engines.tensorrt.plan import (
-    TIMING_CACHE,
-    Plan,
-    make_logger,
-    make_sidecar,
-    profile_of,
-    this_machine,
-)
+from mma_edge.engines.tensorrt.plan import TIMING_CACHE, Plan, make_logger, make_sidecar, profile_of, this_machine
 from mma_edge.errors import BackendError, BundleError
 from mma_edge.files import replaced
 
