@@ -53,16 +53,13 @@ class ChildTimeoutError(Exception):
 
 
 class Child(contextlib.AbstractContextManager):
-    """A running child; close it, or use it in a `with`: afterwards it has ended and its memory is free.
-
-    Args:
-        command: arguments of `python`, e.g. ("-m", "mma_benchmarks.grid.child").
-        request: what `serve` passes to the child's work.
-        environment: variables to set, or to remove with None.
-    """
+    """A running child; close it, or use it in a `with`: afterwards it has ended and its memory is free."""
 
     def __init__(
-        self, command: tuple[str, ...], request: Message, environment: Mapping[str, str | None] | None = None
+        self,
+        command: tuple[str, ...],  # arguments of `python`, e.g. ("-m", "mma_benchmarks.grid.child")
+        request: Message,  # what `serve` passes to the child's work
+        environment: Mapping[str, str | None] | None = None,  # variables to set, or to remove with None
     ) -> None:
         # The child imports from the same places as this process, whatever folder it starts in.
         paths = os.pathsep.join(path for path in sys.path if path)
@@ -122,8 +119,7 @@ class Child(contextlib.AbstractContextManager):
     def close(self, at_once: bool = False) -> None:
         """End the child and wait until its memory is free. Safe to call twice.
 
-        Args:
-            at_once: kill it; otherwise ask it to end, and kill it only if it does not.
+        It is killed if `at_once`, or if it does not end when asked.
         """
         if at_once:
             self._process.kill()

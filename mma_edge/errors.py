@@ -96,8 +96,6 @@ def first_line(error: BaseException) -> str:
 def out_of_memory(error: BaseException, what: str) -> MMAEdgeError | None:
     """The error to raise instead when `error` means that there is "not enough memory `what`"; None for others."""
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
-        return BackendError(
-            f"not enough memory {what}",
-            hint="close other programs, use a smaller precision (--precision fp16 or int8) or model, or fewer clips",
-        )
+        hint = "close other programs, use a smaller precision (--precision fp16 or int8) or model, or fewer clips"
+        return BackendError(f"not enough memory {what}", hint=hint)
     return None

@@ -204,11 +204,8 @@ def open_graphs(bundle: Bundle, mode: str) -> tuple[StreamingGraphs, float]:
     """The graphs of a mode and its `max_age_s`; BundleError where the bundle has none or refuses it."""
     entry = bundle.manifest.get("streaming")
     if entry is None:
-        raise BundleError(
-            f"bundle {bundle.folder} has no graphs for --streaming",
-            "a bundle exported for it",
-            "export it with mma-export --streaming, or leave --streaming out",
-        )
+        hint = "export it with mma-export --streaming, or leave --streaming out"
+        raise BundleError(f"bundle {bundle.folder} has no graphs for --streaming", "a bundle exported for it", hint)
     if refused := entry[mode].get("refused"):
         raise BundleError(f"bundle {bundle.folder} does not offer --streaming {mode}: {refused}", hint="use exact")
     rest = bundle.folder / entry[mode]["file"]
@@ -222,8 +219,6 @@ def self_test(bundle: Bundle, graphs: StreamingGraphs, mode: str) -> None:
     logits = Streamer(graphs, mode)(clip)
     difference = float(np.abs(logits - expected).max())
     if not difference <= tolerance:  # NaN fails too
-        raise BundleError(
-            f"{bundle.folder}: the graphs of --streaming {mode} differ from the golden output by {difference:.2e}",
-            f"at most {tolerance:.0e}",
-            "update onnxruntime, or export the bundle again with mma-export --streaming",
-        )
+        what = f"{bundle.folder}: the graphs of --streaming {mode} differ from the golden output by {difference:.2e}"
+        hint = "update onnxruntime, or export the bundle again with mma-export --streaming"
+        raise BundleError(what, f"at most {tolerance:.0e}", hint)

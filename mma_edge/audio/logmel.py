@@ -35,9 +35,8 @@ def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     """Log-mel of a whole waveform, as the paper feeds it: first 512 frames, zero-padded.
 
     Args:
-        waveform: float (channels, n) or (n,), in [-1, 1]. The mean over channels and time is subtracted, then the first
-            channel is used.
-        sample_rate: in Hz, the file's own.
+        waveform: float (channels, n) or (n,), in [-1, 1], at the file's own `sample_rate` in Hz. The mean over channels
+            and time is subtracted, then the first channel is used.
 
     Returns:
         float32 (512, 128), before normalisation. The padding is zero before normalisation too, and a waveform shorter

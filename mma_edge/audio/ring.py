@@ -12,10 +12,7 @@ GAP_TOLERANCE_S = 0.05
 
 
 class MelRing:
-    """Turns audio chunks into log-mel frames and gives any recent window of them.
-
-    Args:
-        capacity_s: how far back a window may reach; older frames are forgotten.
+    """Turns audio chunks into log-mel frames and gives any window of the last `capacity_s`; older ones are forgotten.
 
     A hole in the sound (lost packets, a stalled microphone) becomes silence of the same length, so that later sound
     stays on the clock; overlapping samples are cut.

@@ -52,11 +52,9 @@ class Bundle:
     def require(self, precision: str) -> None:
         """BackendError unless the bundle has this precision."""
         if precision not in self.precisions:
-            raise BackendError(
-                f"bundle {self.folder} has no precision {precision}",
-                f"one of {', '.join(self.precisions)}",
-                f"export it with mma-export --precision {precision}",
-            )
+            expected = f"one of {', '.join(self.precisions)}"
+            hint = f"export it with mma-export --precision {precision}"
+            raise BackendError(f"bundle {self.folder} has no precision {precision}", expected, hint)
 
     def graph(self, precision: str) -> Path:
         """Path of the ONNX file of a precision that the bundle has."""
@@ -105,8 +103,7 @@ def golden_inputs(seed: int, image_size: int, clips: int = 1) -> tuple[np.ndarra
 def read_bundle(folder: str | os.PathLike | None = None) -> Bundle:
     """Read and check a bundle, every file's SHA-256 included; None is the embedded default.
 
-    Raises:
-        BundleError: with what is wrong and the command that helps.
+    A BundleError says what is wrong and names the command that helps.
     """
     folder = Path(DEFAULT_BUNDLE if folder is None else folder)
     if not folder.is_dir():
@@ -165,11 +162,11 @@ def _check_files(folder: Path, manifest: dict) -> None:
         # resolve() follows links too: a link that leaves the folder is refused as well. It raises on a null byte, which
         # would end the name for the system.
         if "\0" in name or os.path.isabs(name) or not path.resolve().is_relative_to(root) or path.resolve() == root:
-            what, right = f"{folder / MANIFEST} names {name!r}", "a file inside the bundle's folder"
-            raise BundleError(what, right, "do not use this bundle")
+            hint = "do not use this bundle"
+            raise BundleError(f"{folder / MANIFEST} names {name!r}", "a file inside the bundle's folder", hint)
         if not path.is_file():
-            what, right = f"bundle {folder} lacks {name}", "every file of its manifest"
-            raise BundleError(what, right, "copy the whole folder again")
+            hint = "copy the whole folder again"
+            raise BundleError(f"bundle {folder} lacks {name}", "every file of its manifest", hint)
         if sha256(path) != expected:
-            what, right = f"{path} was changed after export (SHA-256 differs)", "the file as exported"
-            raise BundleError(what, right, "copy it again, or " + REEXPORT)
+            hint = "copy it again, or " + REEXPORT
+            raise BundleError(f"{path} was changed after export (SHA-256 differs)", "the file as exported", hint)

@@ -32,15 +32,8 @@ def say(console: Console, text: str, style: str | None = None) -> None:
 
 def progress(console: Console, *columns: ProgressColumn | str) -> Progress:
     """A progress display with description, bar, count, `columns` and time; it disappears when its `with` block ends."""
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        *columns,
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    )
+    first = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    return Progress(*first, *columns, TimeElapsedColumn(), console=console, transient=True)
 
 
 def report(error: MMAEdgeError) -> int:

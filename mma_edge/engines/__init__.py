@@ -106,11 +106,8 @@ def preferences(bundle: Bundle, backend: str) -> list[str]:
     best_first = preferred(backend)
     runs = [name for name in best_first if name in bundle.precisions]
     if not runs:
-        raise BackendError(
-            f"bundle {bundle.folder} has {', '.join(bundle.precisions)} only",
-            f"one of {', '.join(best_first)}",
-            f"export it with mma-export --precision {best_first[0]}",
-        )
+        expected, hint = f"one of {', '.join(best_first)}", f"export it with mma-export --precision {best_first[0]}"
+        raise BackendError(f"bundle {bundle.folder} has {', '.join(bundle.precisions)} only", expected, hint)
     passed = [name for name in runs if not bundle.failed(name, backend)]
     if not passed:
         raise BackendError(

@@ -59,11 +59,8 @@ def check_names(graph: object, inputs: Iterable[str], outputs: Iterable[str]) ->
     """BundleError unless a graph has the contract's inputs and output."""
     inputs, outputs = sorted(inputs), sorted(outputs)
     if (inputs, outputs) != (sorted(INPUTS), [OUTPUT]):
-        raise BundleError(
-            f"{graph} has inputs {inputs} and outputs {outputs}",
-            f"inputs {sorted(INPUTS)} and output {OUTPUT}",
-            "export it with mma-export",
-        )
+        expected, hint = f"inputs {sorted(INPUTS)} and output {OUTPUT}", "export it with mma-export"
+        raise BundleError(f"{graph} has inputs {inputs} and outputs {outputs}", expected, hint)
 
 
 def run_failure(error: BaseException, details: str) -> MMAEdgeError:

@@ -33,12 +33,8 @@ def cache_root() -> Path | None:
 def cached_folder(library: str, key: str, needed_bytes: int, fill: Callable[[Path], None]) -> Path:
     """The folder of `key`, filled by `fill` if it is new: complete or not there, even if others fill it too.
 
-    Args:
-        library: subfolder, e.g. "openvino/2026.4.1".
-        needed_bytes: the most that `fill` writes.
-
-    Raises:
-        OSError: the folder cannot be written, or the disk is too full.
+    It lies in the subfolder `library`, e.g. "openvino/2026.4.1"; `fill` writes at most `needed_bytes`. OSError where
+    the folder cannot be written, or the disk is too full.
     """
     root = cache_root()
     if root is None:

@@ -82,11 +82,8 @@ def open_engine(bundle: Bundle, precision: str) -> OnnxCudaEngine:
     """
     least, gpu = require("cuda", precision).needs, first_gpu(cuda_devices())
     if least and gpu.compute_capability < least:
-        raise BackendError(
-            f"{gpu.name} (compute capability {gpu.capability}) has no {precision}",
-            f"{dotted(least)} or newer",
-            "use --precision fp16",
-        )
+        expected, hint = f"{dotted(least)} or newer", "use --precision fp16"
+        raise BackendError(f"{gpu.name} (compute capability {gpu.capability}) has no {precision}", expected, hint)
     return OnnxCudaEngine(bundle.graph(precision), precision, bundle.image_size, len(bundle.labels), gpu.name)
 
 
@@ -181,7 +178,5 @@ def _open_failure(onnxruntime: ModuleType, error: Exception, name: str) -> Backe
         )
     if any(library in text for library in ("cuda", "cublas", "cudnn")):
         return BackendError(f"onnxruntime cannot use the GPU: {first_line(error)}", hint=LIBRARIES)
-    return BundleError(
-        f"onnxruntime {onnxruntime.__version__} cannot load {name}: {first_line(error)}",
-        hint="upgrade onnxruntime-gpu, or export the bundle again",
-    )
+    hint = "upgrade onnxruntime-gpu, or export the bundle again"
+    return BundleError(f"onnxruntime {onnxruntime.__version__} cannot load {name}: {first_line(error)}", hint=hint)

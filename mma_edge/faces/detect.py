@@ -47,19 +47,18 @@ class Detection:
 class MTCNNDetector:
     """Finds faces in an image (`detect`), or finds them again near known places (`refine`).
 
-    Args:
-        min_face_px: smallest face that is looked for, in pixels of the shrunken frame: with the defaults 1/24 of the
-            longest side of any larger frame (80 px of 1920).
-        max_side_px: longest side of the shrunken frame; smaller frames stay as they are.
-        num_threads: CPU threads for each network.
-        assets: folder with `pnet.onnx`, `rnet.onnx`, `onet.onnx` and `SOURCE.json`.
+    With the defaults the smallest face is 1/24 of the longest side of any larger frame (80 px of 1920).
 
     Raises:
         BundleError: a network is missing or was changed. DependencyError: onnxruntime is not installed.
     """
 
     def __init__(
-        self, min_face_px: int = 20, max_side_px: int = 480, num_threads: int = 2, assets: Path = ASSETS
+        self,
+        min_face_px: int = 20,  # smallest face that is looked for, in pixels of the shrunken frame
+        max_side_px: int = 480,  # longest side of the shrunken frame; smaller frames stay as they are
+        num_threads: int = 2,  # CPU threads for each network
+        assets: Path = ASSETS,  # folder with `pnet.onnx`, `rnet.onnx`, `onet.onnx` and `SOURCE.json`
     ) -> None:
         if min_face_px < P_WINDOW or max_side_px < min_face_px or num_threads < 1:
             given = f"min_face_px={min_face_px}, max_side_px={max_side_px}, num_threads={num_threads}"
@@ -111,8 +110,8 @@ class MTCNNDetector:
             side, centre = square[2] - square[0], np.tile((square[:2] + square[2:]) / 2, 2)
             half = side * LOOKS[:, 2:] / 2
             inside, crops = _crops(image, centre + side * np.tile(LOOKS[:, :2], 2) + half * (-1, -1, 1, 1), O_SIDE)
-            mirrored = crops[:, :, ::-1]
-            answers.append(float(_run(self._onet, np.concatenate([crops, mirrored]))[0].mean()) if inside.size else 0.0)
+            looks = np.concatenate([crops, crops[:, :, ::-1]])
+            answers.append(float(_run(self._onet, looks)[0].mean()) if inside.size else 0.0)
         return answers
 
     def _propose(self, image: np.ndarray) -> np.ndarray:

@@ -29,11 +29,9 @@ def open_source(spec: str | os.PathLike[str], notify: Notify = ignore_notice, au
         return CameraSource(int(number), notify, audio)
     if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
         # Repeat only the scheme: the address may hold a password.
-        raise UsageError(
-            f"{scheme[1]}:// addresses are not supported in this version",
-            "a file, camera, camera:N or sample",
-            "record some of it first: ffmpeg -i ADDRESS -t 30 -c copy clip.mkv",
-        )
+        what = f"{scheme[1]}:// addresses are not supported in this version"
+        hint = "record some of it first: ffmpeg -i ADDRESS -t 30 -c copy clip.mkv"
+        raise UsageError(what, "a file, camera, camera:N or sample", hint)
     if not text:
         raise UsageError("the source is empty", "a file, camera, camera:N or sample", "try: mma-edge run sample")
     return FileSource(spec, notify, audio)

@@ -156,11 +156,9 @@ class CameraSource(Source):
             self.stats.reopened += 1
             self._stalled_s = None
         elif now_s - self._stalled_s > self._give_up_s:
-            raise DeviceError(
-                f"camera {self._index} stopped delivering and did not come back in {self._give_up_s:g} s",
-                f"a working camera; {_cameras_here()}",
-                "check its cable and start again",
-            )
+            what = f"camera {self._index} stopped delivering and did not come back in {self._give_up_s:g} s"
+            hint = "check its cable and start again"
+            raise DeviceError(what, f"a working camera; {_cameras_here()}", hint)
         elif grabber.is_alive():
             # It is still inside the driver, or waits for its first frame: a second capture would find the camera busy.
             if not grabber.stopping and self._is_quiet(now_s):

@@ -210,11 +210,9 @@ def _not_media(path: Path, cause: Exception) -> SourceError:
     with path.open("rb") as file:
         head = file.read(4096)
     if head[4:8] == b"ftyp":
-        return SourceError(
-            f"{path.name} is an MP4 file without its index (moov): the recording or the copy was cut short",
-            "a complete file",
-            "copy it again, or rebuild its index with a repair tool such as untrunc",
-        )
+        what = f"{path.name} is an MP4 file without its index (moov): the recording or the copy was cut short"
+        hint = "copy it again, or rebuild its index with a repair tool such as untrunc"
+        return SourceError(what, "a complete file", hint)
     try:
         text = b"\0" not in head and bool(head[:-3].decode("utf-8"))
     except UnicodeDecodeError:

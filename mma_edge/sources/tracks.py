@@ -50,8 +50,7 @@ def _decoded(container: InputContainer, stream: av.stream.Stream, stats: SourceS
 def upright(image: np.ndarray, display_matrix: np.ndarray | None) -> np.ndarray:
     """Turn and mirror `image` (H, W, 3) as a file's display matrix asks, to the nearest quarter turn.
 
-    Args:
-        display_matrix: int32 (9,) as FFmpeg stores it: x' = m0 x + m3 y, y' = m1 x + m4 y, y downwards.
+    The matrix is int32 (9,) as FFmpeg stores it: x' = m0 x + m3 y, y' = m1 x + m4 y, y downwards.
     """
     if display_matrix is None:
         return image
@@ -94,8 +93,7 @@ class VideoTrack:
 
     def events(self) -> Iterator[Frame]:
         """Upright RGB frames with strictly rising presentation times; SourceError if none has a time."""
-        undated = 0
-        step_s = 0.0
+        undated, step_s = 0, 0.0
         for frame in _decoded(self.container, self.stream, self.stats):
             if frame.is_corrupt:
                 self.stats.damaged_frames += 1
@@ -118,11 +116,8 @@ class VideoTrack:
             image = frame.to_ndarray(format="rgb24")
             yield Frame(upright(image, self._display_matrix(frame)), float(time_s), time.monotonic())
         if undated and self.end_s == float("-inf"):
-            raise SourceError(
-                f"no video frame of {self.name} has a presentation time",
-                "a file with time stamps",
-                "put it into a container that has them: ffmpeg -fflags +genpts -i IN -c copy OUT.mkv",
-            )
+            hint = "put it into a container that has them: ffmpeg -fflags +genpts -i IN -c copy OUT.mkv"
+            raise SourceError(f"no video frame of {self.name} has a presentation time", "a file with time stamps", hint)
 
     def _display_matrix(self, frame: av.VideoFrame) -> np.ndarray | None:
         """The frame's display matrix, read only when its angle changes.
@@ -138,18 +133,13 @@ class VideoTrack:
 
 
 class AudioTrack:
-    """The sound of a file as `AudioChunk`s, read from its own container.
-
-    Attributes:
-        sample_rate_hz: rate of the first chunk, used for all; None before it.
-        resampled_from_hz: the other rate, when the file changes its rate in the middle.
-    """
+    """The sound of a file as `AudioChunk`s, read from its own container."""
 
     def __init__(self, container: InputContainer, stream: av.AudioStream, stats: SourceStats, name: str) -> None:
         self.container, self.stream, self.stats, self.name = container, stream, stats, name
         self.end_s = float("-inf")
-        self.sample_rate_hz: int | None = None
-        self.resampled_from_hz: int | None = None
+        self.sample_rate_hz: int | None = None  # of the first chunk, used for all; None before it
+        self.resampled_from_hz: int | None = None  # the other rate, when the file changes its rate in the middle
         self._resampler: tuple[int, str, av.AudioResampler] | None = None
 
     def events(self) -> Iterator[AudioChunk]:

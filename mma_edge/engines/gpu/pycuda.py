@@ -56,10 +56,8 @@ class PycudaMemory:
         try:
             allocation = driver.mem_alloc(nbytes)
         except driver.MemoryError as error:
-            raise BackendError(
-                f"{nbytes / 1e6:.0f} MB of GPU memory cannot be had: {error}",
-                hint="close other programs that use the GPU, or build with a smaller --max-batch",
-            ) from error
+            hint = "close other programs that use the GPU, or build with a smaller --max-batch"
+            raise BackendError(f"{nbytes / 1e6:.0f} MB of GPU memory cannot be had: {error}", hint=hint) from error
         self._allocations[int(allocation)] = allocation
         return int(allocation)
 

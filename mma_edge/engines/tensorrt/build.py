@@ -120,11 +120,8 @@ def _check_room(bundle: Bundle, precision: str, folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be written: {error.strerror or error}",
-            "a bundle of your own",
-            f"copy it first: cp -r {bundle.folder} my-bundle",
-        ) from error
+        expected, hint = "a bundle of your own", f"copy it first: cp -r {bundle.folder} my-bundle"
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}", expected, hint) from error
     size = bundle.graph(precision).stat().st_size
     # The plan is at most about as large as the graph's weights in float32; add the timing cache and a margin.
     needed, free = 2 * size + DISK_SPARE_BYTES, shutil.disk_usage(folder).free
@@ -135,11 +132,8 @@ def _check_room(bundle: Bundle, precision: str, folder: Path) -> None:
     # Three copies: the parser reads the weights, the network holds them, and the plan gets a copy.
     needed, available = 3 * size + HOST_SPARE_BYTES, available_memory()
     if available is not None and needed > available:
-        raise BackendError(
-            f"{available / 1e9:.1f} GB of memory are available",
-            f"{needed / 1e9:.1f} GB to build {precision}",
-            "close other programs, or add swap",
-        )
+        expected, hint = f"{needed / 1e9:.1f} GB to build {precision}", "close other programs, or add swap"
+        raise BackendError(f"{available / 1e9:.1f} GB of memory are available", expected, hint)
 
 
 def available_memory() -> int | None:
@@ -167,15 +161,11 @@ def _run_child(request: Message, precision: str, follow: Tell) -> dict[str, Any]
 def _death(died: ChildDiedError, during: str) -> BackendError:
     """The error for a child that ended without a report, from its exit status and its last words."""
     if died.status == -signal.SIGKILL:
-        return BackendError(
-            f"the system killed TensorRT {during}, which it does when memory runs out",
-            hint="close other programs, add swap, and give a smaller --workspace MIB or --max-batch",
-        )
+        hint = "close other programs, add swap, and give a smaller --workspace MIB or --max-batch"
+        return BackendError(f"the system killed TensorRT {during}, which it does when memory runs out", hint=hint)
     last = f", its last words: {died.last_words[:200]}" if died.last_words else ""
     if died.status < 0:
         with contextlib.suppress(ValueError):
-            return BackendError(
-                f"TensorRT crashed with {signal.Signals(-died.status).name} {during}{last}",
-                hint="take another --precision, or another TensorRT version",
-            )
+            hint = "take another --precision, or another TensorRT version"
+            return BackendError(f"TensorRT crashed with {signal.Signals(-died.status).name} {during}{last}", hint=hint)
     return BackendError(f"the build process ended with status {died.status} {during}{last}", hint="see mma-edge doctor")

@@ -83,10 +83,8 @@ def compile_plan(trt, bundle: Bundle, precision: str, options: dict[str, Any], t
     config.progress_monitor = monitor
     serialized: trt.IHostMemory | None = builder.build_serialized_network(network, config)
     if serialized is None:
-        raise BackendError(
-            f"TensorRT {trt.__version__} cannot build {precision} here{logger.because()}",
-            hint="give it more room with --workspace MIB, a smaller --max-batch, or another --precision",
-        )
+        hint = "give it more room with --workspace MIB, a smaller --max-batch, or another --precision"
+        raise BackendError(f"TensorRT {trt.__version__} cannot build {precision} here{logger.because()}", hint=hint)
     if cache is not None:
         content: trt.IHostMemory = cache.serialize()
         # If the disk is full, the next build is slower; nothing else is lost.
@@ -109,10 +107,8 @@ def _parse(trt, builder: trt.Builder, logger, bundle: Bundle, precision: str, te
             refusal: trt.ParserError = parser.get_error(index)
             named.append(f"node {refusal.node_name()} ({refusal.node_operator()}): {refusal.desc()}")
         reason = f": {'; '.join(named)}" if named else logger.because()
-        raise BundleError(
-            f"TensorRT {trt.__version__} cannot read {graph}{reason}",
-            hint="upgrade TensorRT, or export the bundle again with mma-export",
-        )
+        hint = "upgrade TensorRT, or export the bundle again with mma-export"
+        raise BundleError(f"TensorRT {trt.__version__} cannot read {graph}{reason}", hint=hint)
     return network
 
 
@@ -164,11 +160,9 @@ def _workspace(bundle: Bundle, precision: str, asked_mib: int | None) -> int:
     # The weights count twice: as read, and in the engine.
     needed = 2 * bundle.graph(precision).stat().st_size + SPARE_BYTES + workspace * MIB
     if needed > free:
-        raise BackendError(
-            f"{free / 1e9:.1f} of {total / 1e9:.1f} GB of GPU memory are free",
-            f"{needed / 1e9:.1f} GB for this build",
-            "close other programs that use the GPU, or give a smaller --workspace MIB",
-        )
+        expected = f"{needed / 1e9:.1f} GB for this build"
+        hint = "close other programs that use the GPU, or give a smaller --workspace MIB"
+        raise BackendError(f"{free / 1e9:.1f} of {total / 1e9:.1f} GB of GPU memory are free", expected, hint)
     return workspace
 
 

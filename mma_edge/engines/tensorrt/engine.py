@@ -157,10 +157,8 @@ class _Session:
         self._made.callback(self.__dict__.pop, "_runtime")
         self._engine: trt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(plan.data)
         if self._engine is None:
-            raise BundleError(
-                f"TensorRT cannot load {plan.path}{self._logger.because()}",
-                hint=f"build it again with: {build_command(bundle, plan.sidecar['precision'])} --overwrite",
-            )
+            hint = f"build it again with: {build_command(bundle, plan.sidecar['precision'])} --overwrite"
+            raise BundleError(f"TensorRT cannot load {plan.path}{self._logger.because()}", hint=hint)
         self._made.callback(self.__dict__.pop, "_engine")
         self._check_tensors(bundle, plan)
 
@@ -204,10 +202,8 @@ class _Session:
             trt.ExecutionContextAllocationStrategy.USER_MANAGED
         )
         if context is None:
-            raise BackendError(
-                f"TensorRT makes no execution context{self._logger.because()}",
-                hint="close other programs that use the GPU, or build with a smaller --max-batch",
-            )
+            hint = "close other programs that use the GPU, or build with a smaller --max-batch"
+            raise BackendError(f"TensorRT makes no execution context{self._logger.because()}", hint=hint)
         context.set_device_memory(self._scratch, self._scratch_bytes)
         accepted = [context.set_input_shape(name, (count, *self._host[name].shape[1:])) for name in INPUTS]
         accepted += [context.set_tensor_address(name, address) for name, address in self._device.items()]
@@ -253,11 +249,9 @@ class _Session:
             shapes = {name: engine.get_tensor_profile_shape(name, 0) for name in INPUTS}
             if all([tuple(shape) for shape in shapes[name]] == list(profile[name]) for name in INPUTS):
                 return
-        raise BundleError(
-            f"{plan.path} is an engine of another graph: tensors {sorted(found)}",
-            f"{sorted(kinds)} with the profile of its sidecar",
-            f"build it again with: {build_command(bundle, plan.sidecar['precision'])} --overwrite",
-        )
+        expected = f"{sorted(kinds)} with the profile of its sidecar"
+        hint = f"build it again with: {build_command(bundle, plan.sidecar['precision'])} --overwrite"
+        raise BundleError(f"{plan.path} is an engine of another graph: tensors {sorted(found)}", expected, hint)
 
     def _own(self, made: T, release: Callable[[T], None]) -> T:
         """`made`, which `close` gives to `release`."""

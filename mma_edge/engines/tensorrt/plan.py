@@ -169,11 +169,8 @@ def check_plan(bundle: Bundle, precision: str, machine: Machine) -> Plan:
     sidecar, path = check_sidecar(bundle, precision, machine), plan_path(bundle, precision)
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != sidecar["plan_sha256"]:
-        raise BundleError(
-            f"{path} is not the plan that its sidecar describes (SHA-256 differs)",
-            "the plan as it was built",
-            f"build it here with: {build_command(bundle, precision)}",
-        )
+        expected, hint = "the plan as it was built", f"build it here with: {build_command(bundle, precision)}"
+        raise BundleError(f"{path} is not the plan that its sidecar describes (SHA-256 differs)", expected, hint)
     return Plan(path, data, sidecar["builder"]["max_batch"], sidecar)
 
 
