@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,14 +46,9 @@ exit codes: 0 done, 2 usage, 3 source, 4 camera or microphone, 5 bundle, 6 backe
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("mma-edge", description=__doc__, epilog=EXAMPLES, formatter_class=HelpFormatter)
     parser.add_argument("--version", action="version", version=f"mma-edge {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    run = commands.add_parser(
-        "run",
-        help="recognise emotions",
-        description="Emotions of SOURCE.",
-        epilog=RUN_EXAMPLES,
-        formatter_class=HelpFormatter,
-    )
+    subparser = partial(argparse.ArgumentParser, formatter_class=HelpFormatter)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=subparser)
+    run = commands.add_parser("run", help="recognise emotions", description="Emotions of SOURCE.", epilog=RUN_EXAMPLES)
     run.set_defaults(command=run_command)
     add = run.add_argument
     add("source", metavar="SOURCE", help="a media file, camera, camera:N or sample")
@@ -70,11 +66,11 @@ def build_parser() -> argparse.ArgumentParser:
     centre = "where no face is found, use the centre of the picture, as the MMA-DFER authors do"
     add("--centre-fallback", action="store_true", help=centre)
     add("--quiet", action="store_true", help="print notices and errors only")
-    info = commands.add_parser("info", help="show what a bundle holds", formatter_class=HelpFormatter)
+    info = commands.add_parser("info", help="show what a bundle holds")
     info.set_defaults(command=info_command)
     info.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="its folder (default: the embedded one)")
     add_build_command(commands)
-    doctor = commands.add_parser("doctor", help="check what this machine can run", formatter_class=HelpFormatter)
+    doctor = commands.add_parser("doctor", help="check what this machine can run")
     doctor.set_defaults(command=doctor_command)
     return parser
 

@@ -66,9 +66,8 @@ class StreamOptions:
             return
         check_mode(self.streaming)
         if self.whole:
-            raise UsageError(
-                f"--streaming {self.streaming} with --whole", "one of them", "a whole file has no windows that overlap"
-            )
+            hint = "a whole file has no windows that overlap"
+            raise UsageError(f"--streaming {self.streaming} with --whole", "one of them", hint)
 
 
 @dataclass
@@ -137,8 +136,7 @@ class Pipeline(AbstractContextManager):
         for event in self._timed_events():
             yield from self._answer(self._clips.due(event.time_s))
             if isinstance(event, Frame):
-                crops = self._crops(event)
-                self._clips.add_crops(crops, event.time_s)
+                self._clips.add_crops(self._crops(event), event.time_s)
             else:
                 with self.timer("log-mel"):
                     self._clips.add_audio(event)

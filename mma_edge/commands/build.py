@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from mma_edge.commands.support import HelpFormatter, progress, say
+from mma_edge.commands.support import progress, say
 from mma_edge.errors import MMAEdgeError
 
 if TYPE_CHECKING:
@@ -34,13 +34,9 @@ exit codes: 0 done, 2 usage, 5 bundle, 6 TensorRT or memory, 7 output, 10 the en
 
 def add_build_command(commands: argparse._SubParsersAction) -> None:
     """The subcommand `build` of `mma-edge`."""
-    parser = commands.add_parser(
-        "build",
-        help="make TensorRT engines on this device",
-        description="TensorRT engines of BUNDLE, for this very device.",
-        epilog=BUILD_EXAMPLES,
-        formatter_class=HelpFormatter,
-    )
+    description = "TensorRT engines of BUNDLE, for this very device."
+    brief = "make TensorRT engines on this device"
+    parser = commands.add_parser("build", help=brief, description=description, epilog=BUILD_EXAMPLES)
     parser.set_defaults(command=build_command)
     add = parser.add_argument
     add("bundle", nargs="?", type=Path, metavar="BUNDLE", help="its folder (default: the embedded one)")

@@ -21,7 +21,6 @@ INSTRUCTION_SETS = (
     # ARM: half precision, dot product, 8-bit matrix product, bfloat16, scalable vectors.
     "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
 )  # fmt: skip
-X86 = ("x86_64", "amd64")
 
 
 def instruction_sets() -> tuple[str, ...]:
@@ -37,7 +36,7 @@ def cpu_model() -> str:
 
 
 def is_x86() -> bool:
-    return platform.machine().lower() in X86
+    return platform.machine().lower() in ("x86_64", "amd64")
 
 
 def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:
@@ -61,7 +60,6 @@ def read_text(path: Path) -> str:
 
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 NO_GPU = "no CUDA device answers"
-_JETSON_FILES = (Path("/etc/nv_tegra_release"), Path("/proc/device-tree/model"))
 
 
 @dataclass(frozen=True)
@@ -120,8 +118,7 @@ def driver_cuda_version() -> tuple[int, int] | None:
 
 def is_jetson() -> bool:
     """Whether this is one of NVIDIA's boards, whose GPU shares the processor's memory."""
-    release, model = _JETSON_FILES
-    return release.is_file() or "NVIDIA" in read_text(model)
+    return Path("/etc/nv_tegra_release").is_file() or "NVIDIA" in read_text(Path("/proc/device-tree/model"))
 
 
 def platform_name() -> str:

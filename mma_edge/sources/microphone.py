@@ -118,9 +118,8 @@ class Microphone:
             if generation != self._generation or self._stop.is_set():
                 return
             self._last_block_s, self._heard = now_s, True
-            if self._next_s is None or abs(measured_s - self._next_s) > _RESYNC_S:
-                start_s = measured_s
-            else:
+            start_s = measured_s
+            if self._next_s is not None and abs(measured_s - self._next_s) <= _RESYNC_S:
                 start_s = self._next_s + _SLEW * (measured_s - self._next_s)
             self._next_s = start_s + length_s
             self._chunks.append(AudioChunk(mono, rate, start_s, now_s))
