@@ -22,7 +22,7 @@ class Runs:
     """A backend computes in a precision."""
 
     rank: int  # place in the order of preference, from 1, when no precision is asked for
-    # What the hardware must have: least compute capability of a GPU, or OpenVINO's name of a processor's capability.
+    # What the hardware must have: a GPU's least compute capability, OpenVINO's name of a processor's; None: nothing.
     needs: tuple[int, int] | str | None = None
 
 
