@@ -18,11 +18,15 @@ def replaced(path: Path) -> Iterator[Path]:
     """A file beside `path` to write to; it replaces `path` when the block ends without an error.
 
     A reader never sees half a file, even after a full disk or a killed process: only the old one or the new one. Two
-    processes that write the same file do not disturb each other.
+    processes that write the same file do not disturb each other. What is not a file (a pipe, /dev/null) is written to
+    itself: a file in its place would take it away from everybody.
 
     Raises:
         OSError: from the block, or because `path` cannot be replaced.
     """
+    if path.exists() and not path.is_file():
+        yield path
+        return
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield aside
