@@ -76,8 +76,7 @@ def build_if_possible(bundle: Bundle, precision: str, console: Console) -> Path 
 
     try:
         with progress(console) as bars:
-            follow = _BuildProgress(bars, precision).follow
-            return build_plan(bundle, precision, lambda: gate_clips(bundle), follow=follow)
+            return build_plan(bundle, precision, lambda: gate_clips(bundle), follow=_bars_of(bars, precision))
     except MMAEdgeError as error:
         return str(error)
 
