@@ -17,7 +17,7 @@ from mma_edge.errors import CheckpointError, UsageError
 from mma_trainer.architectures import ARCHITECTURES, Architecture
 from mma_trainer.commands import model_options as cli_model
 from mma_trainer.model import MMADFERConfig
-from mma_trainer.model.mma import build_encoder
+from mma_trainer.model.encoder import Encoder
 from mma_trainer.training.pretrain import EncoderClassifier, initialise_encoder, model_from_encoders, resize_positions
 from mma_trainer.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mma_trainer.weights.encoders import EncoderWeights, read_encoder, rename
@@ -100,7 +100,7 @@ def test_an_encoder_from_a_published_file_computes_the_published_features(save: 
     state = published(channels, patches)
     weights = read_encoder(save(state), modality, SMALL)
     assert weights.grid == {"image": (2, 2), "audio": (32, 8)}[modality]
-    encoder = build_encoder(SMALL, modality)
+    encoder = Encoder(SMALL, modality)
     initialise_encoder(encoder, weights, "the file")
     x = torch.randn(shape)
     with torch.inference_mode():
@@ -117,7 +117,7 @@ def test_positions_are_resized_bicubically_and_those_of_prompts_stay_random(save
         state = published(channels, old[0] * old[1])
         weights = read_encoder(save(state), modality, config)
         assert weights.grid == old
-        encoder = build_encoder(config, modality, config.num_prompts)
+        encoder = Encoder(config, modality, config.num_prompts)
         before = encoder.pos_embed.detach().clone()
         initialise_encoder(encoder, weights, "the file")
         after, patches = encoder.pos_embed.detach(), new[0] * new[1]
@@ -140,7 +140,7 @@ def test_the_published_files_names_and_shapes_are_those_of_our_vit_b(
     renamed, unknown, notes = rename(state)
     assert unknown == [] and notes == {}
     with torch.device("meta"):
-        encoder = build_encoder(MMADFERConfig(), modality)
+        encoder = Encoder(MMADFERConfig(), modality)
     grid = {"image": (14, 14), "audio": (64, 8)}[modality]
     renamed["pos_embed"] = resize_positions(renamed["pos_embed"], grid, encoder.grid)
     assert {key: value.shape for key, value in renamed.items()} == {
@@ -173,7 +173,7 @@ def test_a_fine_tuned_files_head_is_passed_over_and_its_norm_found(save: Callabl
 def refused(path: Path, modality: str = "image", config: MMADFERConfig = SMALL) -> str:
     with pytest.raises(CheckpointError) as error:
         weights = read_encoder(path, modality, config)
-        initialise_encoder(build_encoder(config, modality), weights, str(path))
+        initialise_encoder(Encoder(config, modality), weights, str(path))
     return one_line(error.value)
 
 
@@ -257,7 +257,7 @@ def test_two_published_files_are_all_that_a_model_needs(save: Callable, monkeypa
 
 
 def test_weights_that_lack_positions_are_missing_them_by_name() -> None:
-    encoder = build_encoder(SMALL, "image")
+    encoder = Encoder(SMALL, "image")
     state = {key: value for key, value in encoder.state_dict().items() if key != "pos_embed"}
     with pytest.raises(CheckpointError, match="missing pos_embed"):
         initialise_encoder(encoder, EncoderWeights(state, (2, 2)), "a file")

@@ -18,10 +18,9 @@ from torch import Tensor
 from mma_edge.errors import CheckpointError
 from mma_trainer.labels import DFEW_LABELS, MAFW_LABELS
 from mma_trainer.model import MMADFER, MMADFERConfig, config_of
-from mma_trainer.model.encoder import attend
+from mma_trainer.model.encoder import ProgressivePrompts, attend
 from mma_trainer.model.fusion import FusionBottleneck
 from mma_trainer.model.inputs import ContractModel
-from mma_trainer.model.prompts import ProgressivePrompts
 from mma_trainer.weights.checkpoint import load_checkpoint
 
 

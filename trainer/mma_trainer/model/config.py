@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.clip import NUM_FRAMES
@@ -78,66 +79,55 @@ class MMADFERConfig:
     temporal_mlp: int = 1024
     temporal_depth: int = 1
     drop_path: float = 0.1
+    num_frames: ClassVar[int] = NUM_FRAMES
 
     def __post_init__(self) -> None:
         for key in ("labels", "image_stem", "audio_stem", "image_stem_blocks", "audio_stem_blocks"):  # JSON has lists
             object.__setattr__(self, key, tuple(getattr(self, key)))
         numbers = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.type == "int"}
-        problems = [f"{key} is {n!r}" for key, n in numbers.items() if type(n) is not int or n < 1]
-        if problems:  # the rules below divide by them
-            raise CheckpointError("model config: " + ", ".join(problems), "whole numbers from 1", "correct them")
-        image = self.image_patch, self.image_stem, self.image_stem_blocks
-        for patch, stem, blocks in (image, (self.audio_patch, self.audio_stem, self.audio_stem_blocks)):
-            if patch % 2 ** len(stem):
-                problems.append(f"a patch of {patch} cannot be halved by each of the stem's {len(stem)} convolutions")
-            if blocks and len(blocks) != len(stem):
-                problems.append(f"{len(blocks)} numbers of residual blocks for a stem of {len(stem)} convolutions")
-        if not 0 <= self.drop_path < 1:
-            problems.append(f"drop_path {self.drop_path} is no probability below 1")
-        problems += [
-            f"{key} {getattr(self, key)!r} is none of {', '.join(choices)}"
-            for key, choices in VARIANTS.items()
-            if getattr(self, key) not in choices
-        ]
-        problems += [
-            f"{key} {getattr(self, key)} is no multiple of {part} {getattr(self, part)}"
-            for key, part in self._multiples()
-            if getattr(self, key) % getattr(self, part)
-        ]
-        whole_updates = self.prompts == "progressive" and self.num_prompts % self.prompts_per_update == 0
-        if whole_updates and self.depth % self.num_updates:
-            problems.append(f"depth {self.depth} is no multiple of the {self.num_updates} prompt updates")
-        if self.temporal in ("ita", "both") and self.modalities == "audio":
-            problems.append(f"temporal {self.temporal} adapts the frames, which modalities audio has not")
-        if NUM_MEL_FRAMES % self.audio_patch or NUM_MEL_BINS % self.audio_patch:
-            problems.append(f"audio_patch {self.audio_patch} does not tile {NUM_MEL_FRAMES}x{NUM_MEL_BINS}")
-        if self.color not in ("rgb", "grey"):
-            problems.append(f"color {self.color!r} is neither rgb nor grey")
-        if len(set(self.labels)) != len(self.labels) or not self.labels:
-            problems.append("labels are empty or repeat")
-        if problems:
+        if wrong := [f"{key} is {n!r}" for key, n in numbers.items() if type(n) is not int or n < 1]:
+            # The rules below divide by them.
+            raise CheckpointError("model config: " + ", ".join(wrong), "whole numbers from 1", "correct them")
+        if problems := [text for bad, text in self._rules() if bad]:
             raise CheckpointError("model config: " + ", ".join(problems), hint="correct these numbers")
 
-    def _multiples(self) -> list[tuple[str, str]]:
-        """Fields of which the first has to be a multiple of the second."""
+    def _rules(self) -> Iterator[tuple[bool, str]]:
+        """Of each rule: whether it is broken, and how that is said."""
+        image = self.image_patch, self.image_stem, self.image_stem_blocks
+        for patch, stem, blocks in (image, (self.audio_patch, self.audio_stem, self.audio_stem_blocks)):
+            n, m = len(stem), len(blocks)
+            yield patch % 2**n > 0, f"a patch of {patch} cannot be halved by each of the stem's {n} convolutions"
+            yield m not in (0, n), f"{m} numbers of residual blocks for a stem of {n} convolutions"
+        yield not 0 <= self.drop_path < 1, f"drop_path {self.drop_path} is no probability below 1"
+        for key, choices in VARIANTS.items():
+            value = getattr(self, key)
+            yield value not in choices, f"{key} {value!r} is none of {', '.join(choices)}"
+        progressive, adaptors = self.prompts == "progressive", self.temporal in ("ita", "both")
         pairs = [("image_size", "image_patch"), ("width", "num_heads")]
-        pairs += [("num_prompts", "prompts_per_update")] if self.prompts == "progressive" else []
+        pairs += [("num_prompts", "prompts_per_update")] if progressive else []
         pairs += [("bottleneck_width", "adaptor_heads")] if self.fusion in ("mult", "mult-concat") else []
-        return pairs + ([("ita_width", "adaptor_heads")] if self.temporal in ("ita", "both") else [])
+        pairs += [("ita_width", "adaptor_heads")] if adaptors else []
+        for key, part in pairs:
+            whole, divisor = getattr(self, key), getattr(self, part)
+            yield whole % divisor > 0, f"{key} {whole} is no multiple of {part} {divisor}"
+        if progressive and self.num_prompts % self.prompts_per_update == 0:
+            updates = self.num_updates
+            yield self.depth % updates > 0, f"depth {self.depth} is no multiple of the {updates} prompt updates"
+        no_frames = self.modalities == "audio"
+        yield adaptors and no_frames, f"temporal {self.temporal} adapts the frames, which modalities audio has not"
+        tiles = NUM_MEL_FRAMES % self.audio_patch == NUM_MEL_BINS % self.audio_patch == 0
+        yield not tiles, f"audio_patch {self.audio_patch} does not tile {NUM_MEL_FRAMES}x{NUM_MEL_BINS}"
+        yield self.color not in ("rgb", "grey"), f"color {self.color!r} is neither rgb nor grey"
+        yield len(set(self.labels)) != len(self.labels) or not self.labels, "labels are empty or repeat"
 
     @property
     def num_classes(self) -> int:
         return len(self.labels)
 
     @property
-    def num_frames(self) -> int:
-        return NUM_FRAMES
-
-    @property
     def image_grid(self) -> tuple[int, int]:
         """Patches down and across a face."""
-        side = self.image_size // self.image_patch
-        return side, side
+        return (self.image_size // self.image_patch,) * 2
 
     @property
     def audio_grid(self) -> tuple[int, int]:
@@ -157,16 +147,6 @@ class MMADFERConfig:
     def uses_audio(self) -> bool:
         return self.modalities in ("both", "audio")
 
-    @property
-    def num_prompt_tokens(self) -> int:
-        """Tokens that follow the patches in each encoder."""
-        return 0 if self.prompts == "none" else self.num_prompts
-
-    @property
-    def sequence_length(self) -> int:
-        """Tokens that the temporal part sees: one per frame, or the sound's single one."""
-        return self.num_frames if self.uses_image else 1
-
     def replace(self, **changes) -> MMADFERConfig:
         return dataclasses.replace(self, **changes)
 
@@ -179,11 +159,9 @@ class MMADFERConfig:
 
         Keys that a file of an earlier version lacks get their defaults: they came with variants that it does not use.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise CheckpointError(
-                f"model config has unknown keys {unknown}", f"keys of {cls.__name__}", "upgrade mma-edge"
-            )
+        if unknown := sorted(set(values) - {field.name for field in dataclasses.fields(cls)}):
+            what = f"model config has unknown keys {unknown}"
+            raise CheckpointError(what, f"keys of {cls.__name__}", "upgrade mma-edge")
         return cls(**values)
 
 
@@ -199,7 +177,7 @@ def differences(file: Mapping[str, object], here: Mapping[str, object]) -> list[
 
 def default_labels(num_classes: int) -> tuple[str, ...]:
     """Class names of a checkpoint without names: DFEW's 7, MAFW's 11, else numbers."""
-    named = {len(DFEW_LABELS): DFEW_LABELS, len(MAFW_LABELS): MAFW_LABELS}
+    named = {len(labels): labels for labels in (DFEW_LABELS, MAFW_LABELS)}
     return named.get(num_classes, tuple(f"class {index}" for index in range(num_classes)))
 
 

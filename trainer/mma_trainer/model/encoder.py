@@ -1,29 +1,23 @@
-"""ViT encoder of either modality, pre-norm, as MAE pre-trains it."""
+"""ViT encoder of either modality, pre-norm, as MAE pre-trains it, and the prompts that join its tokens."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mma_trainer.model.config import MMADFERConfig
+
 LAYER_NORM_EPS = 1e-6  # of MAE's encoders; the fusion's own norms keep PyTorch's 1e-5
 
-
-@dataclass(frozen=True)
-class _Part:
-    start: int
-    count: int
-    whole: int
-
-
-_part: _Part | None = None
-"""A batch may be shared by processes, and each share computed in parts, without an effect on stochastic depth: every
-part draws for the whole batch from the same state of the generator and keeps its own rows."""
+_part: tuple[int, int, int] | None = None
+"""First clip, clips and those of the whole batch. A batch may be shared by processes, and each share computed in parts,
+without an effect on stochastic depth: every part draws for the whole batch from the same state of the generator and
+keeps its own rows."""
 
 
 @contextlib.contextmanager
@@ -31,7 +25,7 @@ def part_of_batch(start: int, count: int, whole: int, seed: int) -> Iterator[Non
     """The block computes the clips [start, start + count) of a batch of `whole` clips; `seed` is the batch's."""
     global _part
     torch.manual_seed(seed)
-    _part = _Part(start, count, whole)
+    _part = start, count, whole
     try:
         yield
     finally:
@@ -42,9 +36,9 @@ def rand_per_row(rows: int, device: torch.device) -> Tensor:
     """Uniform numbers (rows,) in [0, 1); each clip of the part has equally many, e.g. one per frame."""
     if _part is None:
         return torch.rand(rows, device=device)
-    per_clip = rows // _part.count
-    drawn = torch.rand(_part.whole * per_clip, device=device)
-    return drawn[_part.start * per_clip : (_part.start + _part.count) * per_clip]
+    start, count, whole = _part
+    per_clip = rows // count
+    return torch.rand(whole * per_clip, device=device)[start * per_clip : (start + count) * per_clip]
 
 
 class Attention(nn.Module):
@@ -52,17 +46,38 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.head_dim = width // num_heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.num_heads, self.head_dim = num_heads, width // num_heads
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         B, T, W = x.shape
         qkv = self.qkv(x).reshape(B, T, 3, self.num_heads, self.head_dim)  # (B, T, 3, H, D)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B, H, T, D)
-        x = attend(q, k, v)  # (B, H, T, D)
-        return self.proj(x.transpose(1, 2).reshape(B, T, W))  # (B, T, W)
+        return self.proj(attend(q, k, v).transpose(1, 2).reshape(B, T, W))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of tokens (N, Tq, W) on others (N, Tk, W), maybe themselves: (N, Tq, W).
+
+    The inner width is heads * head_dim; `bias` is that of q, k and v.
+    """
+
+    def __init__(self, width: int, num_heads: int, head_dim: int, bias: bool) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = num_heads, head_dim
+        self.to_q = nn.Linear(width, num_heads * head_dim, bias)
+        self.to_kv = nn.Linear(width, 2 * num_heads * head_dim, bias)
+        self.to_out = nn.Linear(num_heads * head_dim, width)
+
+    def forward(self, query: Tensor, other: Tensor) -> Tensor:
+        N, T, _ = query.shape
+
+        def heads(x: Tensor) -> Tensor:  # (N, T, H*D) -> (N, H, T, D)
+            return x.reshape(N, x.shape[1], self.num_heads, self.head_dim).transpose(1, 2)
+
+        k, v = self.to_kv(other).chunk(2, dim=-1)
+        x = attend(heads(self.to_q(query)), heads(k), heads(v))  # (N, H, Tq, D)
+        return self.to_out(x.transpose(1, 2).reshape(N, T, -1))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -71,8 +86,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v)
     # In the graph: plain matmuls and one Softmax, which every runtime fuses, with the scale
     # on q before the product so that fp16 scores cannot overflow.
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, T, T)
-    return scores.softmax(dim=-1) @ v
+    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
 
 
 class DropPath(nn.Module):
@@ -86,8 +100,7 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0.0:
             return x
         keep = rand_per_row(x.shape[0], x.device) >= self.rate
-        scale = keep.to(x.dtype) / (1.0 - self.rate)
-        return x * scale.reshape(-1, *[1] * (x.ndim - 1))
+        return x * (keep.to(x.dtype) / (1.0 - self.rate)).reshape(-1, *[1] * (x.ndim - 1))
 
 
 class Block(nn.Module):
@@ -125,9 +138,7 @@ class ResidualBlock(nn.Module):
 class PatchEmbed(nn.Module):
     """Image (B, C, H, W) -> patches (B, H/p * W/p, width), optionally after a convolutional stem."""
 
-    def __init__(
-        self, channels: int, patch: int, width: int, stem: tuple[int, ...], blocks: tuple[int, ...] = ()
-    ) -> None:
+    def __init__(self, channels: int, patch: int, width: int, stem: tuple[int, ...], blocks: tuple[int, ...]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for out_channels, num_blocks in zip(stem, blocks or (0,) * len(stem), strict=True):
@@ -135,8 +146,8 @@ class PatchEmbed(nn.Module):
                 nn.Conv2d(channels, out_channels, 3, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(out_channels),
                 nn.ReLU() if blocks else nn.GELU(),
+                *(ResidualBlock(out_channels) for _ in range(num_blocks)),
             ]
-            layers += [ResidualBlock(out_channels) for _ in range(num_blocks)]
             channels, patch = out_channels, patch // 2
         self.stem = nn.Sequential(*layers)
         self.proj = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
@@ -146,51 +157,37 @@ class PatchEmbed(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Patch embedding, [CLS], learned positions, blocks and final norm.
+    """The "image" or "audio" encoder of a config: patch embedding, [CLS], learned positions, blocks and final norm.
 
-    Args:
-        grid: patches down and across.
-        num_prompts: prompt tokens that follow the patches; the position embedding covers them too.
-
-    Attributes:
-        recompute_layers: activation checkpointing in `encode`: see `MMADFER`.
+    The positions cover the prompt tokens too, which follow the patches; pre-trained alone it has none.
     """
 
-    recompute_layers = False
+    recompute_layers = False  # activation checkpointing in `encode`: see `MMADFER`
 
-    def __init__(
-        self,
-        channels: int,
-        grid: tuple[int, int],
-        patch: int,
-        width: int,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: int,
-        drop_path: float,
-        stem: tuple[int, ...] = (),
-        stem_blocks: tuple[int, ...] = (),
-        num_prompts: int = 0,
-    ) -> None:
+    def __init__(self, config: MMADFERConfig, modality: str, num_prompts: int = 0) -> None:
         super().__init__()
-        self.grid = grid
-        self.patch_embed = PatchEmbed(channels, patch, width, stem, stem_blocks)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.pos_embed = nn.Parameter(torch.randn(1, 1 + grid[0] * grid[1] + num_prompts, width))
-        rates = [drop_path * layer / max(1, depth - 1) for layer in range(depth)]
-        self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio, rate) for rate in rates)
-        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        c = config
+        if modality == "image":
+            self.grid = c.image_grid
+            self.patch_embed = PatchEmbed(3, c.image_patch, c.width, c.image_stem, c.image_stem_blocks)
+        else:
+            self.grid = c.audio_grid
+            self.patch_embed = PatchEmbed(1, c.audio_patch, c.width, c.audio_stem, c.audio_stem_blocks)
+        patches = self.grid[0] * self.grid[1]
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, c.width))
+        self.pos_embed = nn.Parameter(torch.randn(1, 1 + patches + num_prompts, c.width))
+        rates = (c.drop_path * layer / max(1, c.depth - 1) for layer in range(c.depth))
+        self.blocks = nn.ModuleList(Block(c.width, c.num_heads, c.mlp_ratio, rate) for rate in rates)
+        self.norm = nn.LayerNorm(c.width, eps=LAYER_NORM_EPS)
         with torch.no_grad():
             # Prompt positions stay ~ N(0, 1) (design of the authors); patches start small as in ViT.
-            self.pos_embed[:, : 1 + grid[0] * grid[1]] *= 0.02
+            self.pos_embed[:, : 1 + patches] *= 0.02
             self.cls_token.normal_(std=0.02)
 
     def embed(self, x: Tensor, prompts: Tensor | None = None) -> Tensor:
         """(B, C, H, W) and prompts (K, width) -> tokens [CLS], patches, prompts: (B, 1 + P + K, width)."""
-        B = x.shape[0]
-        parts = [self.cls_token.expand(B, -1, -1), self.patch_embed(x)]
-        if prompts is not None:
-            parts.append(prompts.expand(B, -1, -1))
+        parts = [self.cls_token.expand(x.shape[0], -1, -1), self.patch_embed(x)]
+        parts += [] if prompts is None else [prompts.expand(x.shape[0], -1, -1)]
         tokens = torch.cat(parts, dim=1)
         return tokens + self.pos_embed[:, : tokens.shape[1]]
 
@@ -200,3 +197,39 @@ class Encoder(nn.Module):
         for block in self.blocks:
             tokens = checkpoint(block, tokens, use_reentrant=False) if recompute else block(tokens)
         return self.norm(tokens[:, 0])
+
+
+class StaticPrompts(nn.Module):
+    """Prompts of one modality (paper, section 3.2) that enter with the patches and are "not updated with depth"."""
+
+    def __init__(self, width: int, num_prompts: int) -> None:
+        super().__init__()
+        self.num_prompts = num_prompts
+        self.init = nn.Parameter(torch.randn(num_prompts, width) * width**-0.5)
+
+    def update(self, tokens: Tensor, layer: int) -> Tensor:
+        """Tokens (B, T, W) after `layer`, as they are."""
+        return tokens
+
+
+class ProgressivePrompts(StaticPrompts):
+    """Prompts of which, with depth, one group after another gets new rows added: `per_update` in each of K steps.
+
+    K = num_prompts / per_update; step j follows layer j * depth / K. With as many steps as layers the last one follows
+    the last layer, where only [CLS] is read: it exists, as in the authors' scheme, but has no effect and no gradient.
+    """
+
+    def __init__(self, width: int, num_prompts: int, per_update: int, depth: int) -> None:
+        super().__init__(width, num_prompts)
+        num_updates = num_prompts // per_update
+        self.per_update, self.stride = per_update, depth // num_updates
+        self.updates = nn.ParameterList(torch.randn(per_update, width) * width**-0.5 for _ in range(num_updates))
+
+    def update(self, tokens: Tensor, layer: int) -> Tensor:
+        """Tokens (B, T, W), prompts last, after `layer`: the same, or with this layer's step added."""
+        step, rest = divmod(layer, self.stride)
+        if rest:
+            return tokens
+        # One row of zeros per token that this step does not change: a single Add in the graph.
+        before = tokens.shape[1] - self.num_prompts + step * self.per_update
+        return tokens + F.pad(self.updates[step], (0, 0, before, tokens.shape[1] - before - self.per_update))

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mma_trainer.model.config import MMADFERConfig
-from mma_trainer.model.encoder import attend
+from mma_trainer.model.encoder import CrossAttention
 
 
 class FusionBottleneck(nn.Module):
@@ -45,10 +45,9 @@ class FusionBottleneck(nn.Module):
         After the last layer only [CLS] is read, so an exported graph computes no more than that; the means are still
         over all tokens.
         """
-        N = audio.shape[0]
+        N, d = audio.shape[0], self.image_up.in_features
         v = self.image_norm(self.image_down(image))  # (N*F, Tv, d)
         a = self.audio_norm(self.audio_down(audio))  # (N, Ta, d)
-        d = v.shape[-1]
         v = v.reshape(N, num_frames, -1, d)
         a_mean = a.mean(dim=1).reshape(N, 1, 1, d)
         v_mean = v.mean(dim=(1, 2)).reshape(N, 1, d)
@@ -56,8 +55,7 @@ class FusionBottleneck(nn.Module):
             image, audio, v, a = image[:, :1], audio[:, :1], v[:, :, :1], a[:, :1]
         v_mixed = (v + a_mean).reshape(N * num_frames, -1, d)
         image = image + torch.tanh(self.image_gate) * F.gelu(self.image_up(v_mixed))
-        audio = audio + torch.tanh(self.audio_gate) * F.gelu(self.audio_up(a + v_mean))
-        return image, audio
+        return image, audio + torch.tanh(self.audio_gate) * F.gelu(self.audio_up(a + v_mean))
 
 
 class AddFusion(nn.Module):
@@ -77,28 +75,7 @@ class AddFusion(nn.Module):
         frames = image.reshape(N, num_frames, -1, W)
         v_mean = frames.mean(dim=(1, 2)).reshape(N, 1, W)
         frames = frames + torch.tanh(self.image_gate) * audio.mean(dim=1).reshape(N, 1, 1, W)
-        audio = audio + torch.tanh(self.audio_gate) * v_mean
-        return frames.reshape(image.shape), audio
-
-
-class CrossAttention(nn.Module):
-    """One modality's tokens (N, Tq, d) look at the other's (N, Tk, d): (N, Tq, d)."""
-
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.to_q, self.to_kv = nn.Linear(width, width), nn.Linear(width, 2 * width)
-        self.to_out = nn.Linear(width, width)
-
-    def forward(self, query: Tensor, other: Tensor) -> Tensor:
-        N, _, d = query.shape
-
-        def heads(x: Tensor) -> Tensor:  # (N, T, d) -> (N, H, T, d/H)
-            return x.reshape(N, -1, self.num_heads, d // self.num_heads).transpose(1, 2)
-
-        k, v = self.to_kv(other).chunk(2, dim=-1)
-        x = attend(heads(self.to_q(query)), heads(k), heads(v))  # (N, H, Tq, d/H)
-        return self.to_out(x.transpose(1, 2).reshape(N, -1, d))
+        return frames.reshape(image.shape), audio + torch.tanh(self.audio_gate) * v_mean
 
 
 class CrossAttentionFusion(nn.Module):
@@ -113,8 +90,8 @@ class CrossAttentionFusion(nn.Module):
         self.concat = concat
         self.image_down, self.image_norm = nn.Linear(width, bottleneck), nn.LayerNorm(bottleneck)
         self.audio_down, self.audio_norm = nn.Linear(width, bottleneck), nn.LayerNorm(bottleneck)
-        self.image_attn = CrossAttention(bottleneck, num_heads)
-        self.audio_attn = CrossAttention(bottleneck, num_heads)
+        self.image_attn = CrossAttention(bottleneck, num_heads, bottleneck // num_heads, bias=True)
+        self.audio_attn = CrossAttention(bottleneck, num_heads, bottleneck // num_heads, bias=True)
         inner = 2 * bottleneck if concat else bottleneck
         self.image_up, self.audio_up = nn.Linear(inner, width), nn.Linear(inner, width)
         self.image_gate, self.audio_gate = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
@@ -139,10 +116,10 @@ def build_fusion(config: MMADFERConfig) -> nn.ModuleList:
     c = config
     if c.fusion == "none" or c.modalities != "both":
         return nn.ModuleList()
-    make = {
-        "add": AddFusion,
-        "bottleneck": lambda: FusionBottleneck(c.width, c.bottleneck_width),
-        "mult": lambda: CrossAttentionFusion(c.width, c.bottleneck_width, c.adaptor_heads, concat=False),
-        "mult-concat": lambda: CrossAttentionFusion(c.width, c.bottleneck_width, c.adaptor_heads, concat=True),
+    make, *sizes = {
+        "add": (AddFusion,),
+        "bottleneck": (FusionBottleneck, c.width, c.bottleneck_width),
+        "mult": (CrossAttentionFusion, c.width, c.bottleneck_width, c.adaptor_heads, False),
+        "mult-concat": (CrossAttentionFusion, c.width, c.bottleneck_width, c.adaptor_heads, True),
     }[c.fusion]
-    return nn.ModuleList(make() for _ in range(c.depth))
+    return nn.ModuleList(make(*sizes) for _ in range(c.depth))

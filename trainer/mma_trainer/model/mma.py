@@ -13,35 +13,37 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mma_trainer.model.config import MMADFERConfig
-from mma_trainer.model.encoder import Encoder
+from mma_trainer.model.encoder import Encoder, ProgressivePrompts, StaticPrompts
 from mma_trainer.model.fusion import build_fusion
-from mma_trainer.model.prompts import build_prompts
-from mma_trainer.model.temporal import build_adaptors, build_temporal
+from mma_trainer.model.temporal import FrameMean, TemporalAdaptor, TemporalTransformer
+
+Modalities = tuple[Tensor | None, Tensor | None]
+"""Image and audio tokens; None for a modality that is not used."""
 
 
 class MMADFER(nn.Module):
     """The model. Its encoders are frozen from construction on, save for their position embeddings.
 
     With one modality the other's encoder and prompts are None.
-
-    Attributes:
-        recompute_layers: activation checkpointing: in training, keep only the input of each layer and compute the
-            layer again on the way back. Less memory, one more forward pass; the same gradients.
     """
 
     recompute_layers = False
+    """Activation checkpointing: in training, keep only the input of each layer and compute the layer again on the way
+    back. Less memory, one more forward pass; the same gradients."""
 
     def __init__(self, config: MMADFERConfig | None = None) -> None:
         super().__init__()
         self.config = c = config or MMADFERConfig()
-        self.image_encoder = build_encoder(c, "image", c.num_prompt_tokens) if c.uses_image else None
-        self.audio_encoder = build_encoder(c, "audio", c.num_prompt_tokens) if c.uses_audio else None
+        prompt_tokens = 0 if c.prompts == "none" else c.num_prompts
+        self.image_encoder = Encoder(c, "image", prompt_tokens) if c.uses_image else None
+        self.audio_encoder = Encoder(c, "audio", prompt_tokens) if c.uses_audio else None
         self.image_prompts = build_prompts(c) if c.uses_image else None
         self.audio_prompts = build_prompts(c) if c.uses_audio else None
         self.fusion = build_fusion(c)  # one per layer, or empty
-        self.adaptors = build_adaptors(c)  # one per layer, or empty
+        sizes, adapted = (c.width, c.ita_width, c.num_frames, c.adaptor_heads), c.temporal in ("ita", "both")
+        self.adaptors = nn.ModuleList(TemporalAdaptor(*sizes) for _ in range(c.depth if adapted else 0))
         self.joint = nn.Linear(c.width, c.temporal_width)
-        self.temporal = build_temporal(c)
+        self.temporal = FrameMean() if c.temporal in ("mean", "ita") else TemporalTransformer(c)
         self.classifier = nn.Linear(c.temporal_width, c.num_classes)
         for encoder in self.encoders:
             encoder.requires_grad_(False)
@@ -61,7 +63,8 @@ class MMADFER(nn.Module):
 
     def forward(self, frames: Tensor, mel: Tensor) -> Tensor:
         """frames (N, 16, 3, S, S) in [0, 1], mel (N, 1, 512, 128) normalised -> logits (N, C)."""
-        image, audio = self.embed(frames, mel)
+        image = self.embed_image(frames.flatten(0, 1)) if self.config.uses_image else None
+        audio = self.embed_audio(mel) if self.config.uses_audio else None
         recompute = self.recompute_layers and self.training and torch.is_grad_enabled()
         for layer in range(self.config.depth):
             if recompute:
@@ -69,11 +72,6 @@ class MMADFER(nn.Module):
             else:
                 image, audio = self.layer(layer, image, audio)
         return self.head(image, audio)
-
-    def embed(self, frames: Tensor, mel: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Image tokens (N*T, 1+P+K, W) and audio tokens (N, 1+P'+K, W); None for a modality that is not used."""
-        image = self.embed_image(frames.flatten(0, 1)) if self.config.uses_image else None
-        return image, self.embed_audio(mel) if self.config.uses_audio else None
 
     def embed_image(self, images: Tensor) -> Tensor:
         """(M, 3, S, S) -> tokens (M, 1+P+K, W) before layer 0."""
@@ -83,37 +81,30 @@ class MMADFER(nn.Module):
         """(N, 1, 512, 128) -> tokens (N, 1+P'+K, W) before layer 0."""
         return self.audio_encoder.embed(mel, None if self.audio_prompts is None else self.audio_prompts.init)
 
-    def layer(self, layer: int, image: Tensor | None, audio: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """One layer of both encoders and what joins them; shapes as from `embed`."""
+    def layer(self, layer: int, image: Tensor | None, audio: Tensor | None) -> Modalities:
+        """One layer of both encoders and what joins them: tokens (N*16, 1+P+K, W) and (N, 1+P'+K, W), or None."""
         if audio is not None:
             audio = self.audio_encoder.blocks[layer](audio)
         if image is not None:
             image = self.image_encoder.blocks[layer](image)
         if self.adaptors:
             image = self.adaptors[layer](image)
-        if self.fusion and self._is_last_of_graph(layer):
+        # Of the last layer only [CLS] is read: a graph computes no more. In training everything is computed, so that
+        # every parameter has a gradient, even if it is zero.
+        ends_graph = layer == self.config.depth - 1 and torch.compiler.is_exporting()
+        if ends_graph and self.fusion and self.config.fusion == "bottleneck":
             return self.fusion[layer](image, audio, self.config.num_frames, cls_only=True)
         if self.fusion:
             image, audio = self.fusion[layer](image, audio, self.config.num_frames)
         return self.renew_prompts(layer, image, audio)
 
-    def renew_prompts(
-        self, layer: int, image: Tensor | None, audio: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def renew_prompts(self, layer: int, image: Tensor | None, audio: Tensor | None) -> Modalities:
         """The progressive step of each modality after `layer`, where there is one."""
         if self.image_prompts is not None:
             image = self.image_prompts.update(image, layer)
         if self.audio_prompts is not None:
             audio = self.audio_prompts.update(audio, layer)
         return image, audio
-
-    def _is_last_of_graph(self, layer: int) -> bool:
-        """Whether a graph is being exported, and only [CLS] of this layer's result is read.
-
-        In training everything is computed, so that every parameter has a gradient, even if it is zero.
-        """
-        is_last = layer == self.config.depth - 1 and self.config.fusion == "bottleneck"
-        return is_last and torch.compiler.is_exporting()
 
     def head(self, image: Tensor | None, audio: Tensor | None) -> Tensor:
         """Tokens after the last layer -> logits (N, C)."""
@@ -127,20 +118,9 @@ class MMADFER(nn.Module):
         return self.classifier(self.temporal(joint))
 
 
-def build_encoder(config: MMADFERConfig, modality: str, num_prompts: int = 0) -> Encoder:
-    """The "image" or "audio" encoder of a config; without prompts for pre-training it alone."""
+def build_prompts(config: MMADFERConfig) -> StaticPrompts | None:
+    """The prompts of one modality; None for prompts "none"."""
     c = config
-    is_image = modality == "image"
-    return Encoder(
-        channels=3 if is_image else 1,
-        grid=c.image_grid if is_image else c.audio_grid,
-        patch=c.image_patch if is_image else c.audio_patch,
-        stem=c.image_stem if is_image else c.audio_stem,
-        stem_blocks=c.image_stem_blocks if is_image else c.audio_stem_blocks,
-        width=c.width,
-        depth=c.depth,
-        num_heads=c.num_heads,
-        mlp_ratio=c.mlp_ratio,
-        drop_path=c.drop_path,
-        num_prompts=num_prompts,
-    )
+    if c.prompts == "progressive":
+        return ProgressivePrompts(c.width, c.num_prompts, c.prompts_per_update, c.depth)
+    return StaticPrompts(c.width, c.num_prompts) if c.prompts == "static" else None

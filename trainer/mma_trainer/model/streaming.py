@@ -30,12 +30,8 @@ TEMPORALS = ("mtt", "mean")
 
 def check_streamable(config: MMADFERConfig) -> None:
     """CheckpointError for a variant whose frames depend on each other, or on the sound, from layer 0 on."""
-    problems = [
-        f"{key} {getattr(config, key)}"
-        for key, choices in (("fusion", FUSIONS), ("temporal", TEMPORALS), ("modalities", ("both",)))
-        if getattr(config, key) not in choices
-    ]
-    if problems:
+    allowed = {"fusion": FUSIONS, "temporal": TEMPORALS, "modalities": ("both",)}
+    if problems := [f"{key} {getattr(config, key)}" for key in allowed if getattr(config, key) not in allowed[key]]:
         raise CheckpointError(
             f"a model with {' and '.join(problems)} cannot be streamed in parts",
             f"fusion {', '.join(FUSIONS)}, temporal {' or '.join(TEMPORALS)}, modalities both",
@@ -119,8 +115,7 @@ class Rolling(_Part):
             image, audio = model.renew_prompts(layer, image, audio)
         image_cls = model.image_encoder.norm(image[:, 0])  # (M, W)
         everyone = torch.cat([image_cls, past[:, c.depth * d :]]).index_select(0, order)  # (16, W)
-        audio_cls = model.audio_encoder.norm(audio[:, :1])  # (1, 1, W)
-        joint = model.joint(everyone.unsqueeze(0) + audio_cls)
+        joint = model.joint(everyone.unsqueeze(0) + model.audio_encoder.norm(audio[:, :1]))
         return model.classifier(model.temporal(joint)), torch.cat([*means, image_cls], dim=-1)
 
 

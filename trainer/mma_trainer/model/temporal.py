@@ -29,37 +29,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mma_trainer.model.config import MMADFERConfig
-from mma_trainer.model.encoder import attend
-
-
-class TemporalAttention(nn.Module):
-    """Self-attention whose inner width is heads * head_dim; no bias on q, k and v."""
-
-    def __init__(self, width: int, num_heads: int, head_dim: int) -> None:
-        super().__init__()
-        self.num_heads, self.head_dim = num_heads, head_dim
-        self.to_q = nn.Linear(width, num_heads * head_dim, bias=False)
-        self.to_kv = nn.Linear(width, 2 * num_heads * head_dim, bias=False)
-        self.to_out = nn.Linear(num_heads * head_dim, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        B, T, _ = x.shape
-
-        def heads(y: Tensor) -> Tensor:  # (B, T, H*D) -> (B, H, T, D)
-            return y.reshape(B, T, self.num_heads, self.head_dim).transpose(1, 2)
-
-        k, v = self.to_kv(x).chunk(2, dim=-1)
-        x = attend(heads(self.to_q(x)), heads(k), heads(v))  # (B, H, T, D)
-        return self.to_out(x.transpose(1, 2).reshape(B, T, -1))
+from mma_trainer.model.encoder import CrossAttention, attend
 
 
 class TemporalBlock(nn.Module):
-    """Pre-norm attention and MLP with tanh GELU."""
+    """Pre-norm attention, without bias on q, k and v, and MLP with tanh GELU."""
 
     def __init__(self, width: int, num_heads: int, head_dim: int, mlp: int) -> None:
         super().__init__()
-        self.norm_attn = nn.LayerNorm(width)
-        self.attn = TemporalAttention(width, num_heads, head_dim)
+        self.norm_attn, self.attn = nn.LayerNorm(width), CrossAttention(width, num_heads, head_dim, bias=False)
         self.norm_mlp = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, mlp), nn.GELU(approximate="tanh"), nn.Linear(mlp, width))
         # Not used by forward. The authors' checkpoints carry these two norms and the paper's
@@ -67,18 +45,22 @@ class TemporalBlock(nn.Module):
         self.unused_norm_attn, self.unused_norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm_attn(x))
+        y = self.norm_attn(x)
+        x = x + self.attn(y, y)
         return x + self.mlp(self.norm_mlp(x))
 
 
 class TemporalTransformer(nn.Module):
     """A [CLS] token attends to the fused frames: (N, T, W) -> (N, W)."""
 
-    def __init__(self, width: int, num_frames: int, depth: int, num_heads: int, head_dim: int, mlp: int) -> None:
+    def __init__(self, config: MMADFERConfig) -> None:
         super().__init__()
+        c, width = config, config.temporal_width
         self.cls_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
-        self.pos_embed = nn.Parameter(torch.randn(1, num_frames + 1, width) * 0.02)
-        self.blocks = nn.ModuleList(TemporalBlock(width, num_heads, head_dim, mlp) for _ in range(depth))
+        # One token per frame, or the sound's single one.
+        self.pos_embed = nn.Parameter(torch.randn(1, 1 + (c.num_frames if c.uses_image else 1), width) * 0.02)
+        sizes = width, c.temporal_heads, c.temporal_head_dim, c.temporal_mlp
+        self.blocks = nn.ModuleList(TemporalBlock(*sizes) for _ in range(c.temporal_depth))
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1) + self.pos_embed  # (N, 1+T, W)
@@ -116,28 +98,9 @@ class TemporalAdaptor(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(N * num_frames, Tv, W) -> the same shape."""
         T, H = self.num_frames, self.num_heads
-        c = self.norm(self.down(image[:, 0]))  # (N*T, d)
-        d = c.shape[-1]
-        c = c.reshape(-1, T, d) + self.positions  # (N, T, d)
+        d = self.positions.shape[-1]
+        c = self.norm(self.down(image[:, 0])).reshape(-1, T, d) + self.positions  # (N, T, d)
         qkv = self.to_qkv(c).reshape(-1, T, 3, H, d // H).permute(2, 0, 3, 1, 4)
         x = attend(*qkv.unbind(0)).transpose(1, 2).reshape(-1, T, d)  # (N, T, d)
         nudge = F.gelu(self.up((c + self.to_out(x)).reshape(-1, 1, d)))  # (N*T, 1, W)
         return image + torch.tanh(self.gate) * nudge
-
-
-def build_temporal(config: MMADFERConfig) -> nn.Module:
-    """What turns the joint sequence (N, T, temporal_width) into one vector (N, temporal_width)."""
-    c = config
-    if c.temporal in ("mean", "ita"):
-        return FrameMean()
-    return TemporalTransformer(
-        c.temporal_width, c.sequence_length, c.temporal_depth, c.temporal_heads, c.temporal_head_dim, c.temporal_mlp
-    )
-
-
-def build_adaptors(config: MMADFERConfig) -> nn.ModuleList:
-    """The image encoder's temporal adaptors, one per layer; empty for a `temporal` without them."""
-    c = config
-    if c.temporal not in ("ita", "both"):
-        return nn.ModuleList()
-    return nn.ModuleList(TemporalAdaptor(c.width, c.ita_width, c.num_frames, c.adaptor_heads) for _ in range(c.depth))

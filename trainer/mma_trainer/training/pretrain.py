@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from mma_trainer.model import MMADFER, MMADFERConfig
 from mma_trainer.model.encoder import Encoder
-from mma_trainer.model.mma import build_encoder
 from mma_trainer.weights.checkpoint import Checkpoint, check_fit
 from mma_trainer.weights.encoders import EncoderWeights
 
@@ -37,7 +36,7 @@ class EncoderClassifier(nn.Module):
         early_head: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = build_encoder(config, modality)
+        self.encoder = Encoder(config, modality)
         self.num_classes, self.patch_dropout = config.num_classes, patch_dropout
         classes = config.num_classes + extra_classes
         self.head = nn.Linear(config.width, classes)
