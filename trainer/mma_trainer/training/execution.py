@@ -17,21 +17,13 @@ from mma_trainer.model.encoder import Encoder
 
 @dataclass(frozen=True)
 class Execution:
-    """Options of a run besides its recipe.
+    """Options of a run besides its recipe."""
 
-    Attributes:
-        micro_batch: clips per forward pass; gradients are summed up to the whole batch. 0: all at once.
-        activation_checkpointing: compute the inside of each layer twice instead of keeping it in memory.
-        deterministic: refuse operations whose result is not repeatable.
-        save_every_minutes: how often last.pt is written within an epoch; 0: only after epochs.
-        tensorboard: write event files beside log.csv.
-    """
-
-    micro_batch: int = 0
-    activation_checkpointing: bool = False
-    deterministic: bool = False
-    save_every_minutes: float = 10.0
-    tensorboard: bool = False
+    micro_batch: int = 0  # clips per forward pass; gradients are summed up to the whole batch. 0: all at once
+    activation_checkpointing: bool = False  # compute the inside of each layer twice instead of keeping it in memory
+    deterministic: bool = False  # refuse operations whose result is not repeatable
+    save_every_minutes: float = 10.0  # how often last.pt is written within an epoch; 0: only after epochs
+    tensorboard: bool = False  # write event files beside log.csv
 
     def __post_init__(self) -> None:
         if self.micro_batch < 0:

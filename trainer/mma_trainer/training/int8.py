@@ -99,13 +99,11 @@ class Int8Linear(nn.Linear):
         self.weight, self.bias = linear.weight, linear.bias
         self.training = linear.training
         weight = linear.weight.detach()
-        # One scale per output channel for the way forward, one per input channel for the way back.
-        quantized, scale = quantize_rows(weight)
-        self.register_buffer("forward_weight", quantized.t().contiguous(), persistent=False)  # (K, N)
-        self.register_buffer("forward_scale", scale.flatten(), persistent=False)
-        quantized, scale = quantize_rows(weight.t().contiguous())
-        self.register_buffer("backward_weight", quantized.t().contiguous(), persistent=False)  # (N, K)
-        self.register_buffer("backward_scale", scale.flatten(), persistent=False)
+        # One scale per output channel for the way forward (K, N), one per input channel for the way back (N, K).
+        for way, matrix in (("forward", weight), ("backward", weight.t().contiguous())):
+            quantized, scale = quantize_rows(matrix)
+            self.register_buffer(f"{way}_weight", quantized.t().contiguous(), persistent=False)
+            self.register_buffer(f"{way}_scale", scale.flatten(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -138,29 +136,16 @@ class Int8Mlp(nn.Sequential):
         return _Mlp.apply(x.reshape(-1, x.shape[-1]), self[0], self[2]).reshape(x.shape)
 
 
-def is_frozen_mlp(module: nn.Module) -> bool:
-    """Whether `Int8Mlp` can take its place."""
-    return (
-        isinstance(module, nn.Sequential)
-        and len(module) == 3
-        and all(type(module[index]) is nn.Linear for index in (0, 2))
-        and isinstance(module[1], nn.GELU)
-        and module[1].approximate == "none"
-        and not any(p.requires_grad for p in module.parameters())
-    )
-
-
 def to_int8(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
     """Replace the frozen layers in place; returns (parent, name, the layer that was there), to undo it with."""
     replaced = []
     for name, child in list(model.named_children()):
-        if is_frozen_mlp(child):
-            replacement: nn.Module = Int8Mlp(child)
-        elif type(child) is nn.Linear and not any(p.requires_grad for p in child.parameters()):
-            replacement = Int8Linear(child)
+        frozen = not any(p.requires_grad for p in child.parameters())
+        kinds = [type(layer) for layer in child] if isinstance(child, nn.Sequential) else []
+        is_mlp = kinds == [nn.Linear, nn.GELU, nn.Linear] and child[1].approximate == "none"
+        if frozen and (is_mlp or type(child) is nn.Linear):
+            setattr(model, name, Int8Mlp(child) if is_mlp else Int8Linear(child))
+            replaced.append((model, name, child))
         else:
             replaced += to_int8(child)
-            continue
-        setattr(model, name, replacement)
-        replaced.append((model, name, child))
     return replaced

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import TextColumn, TimeRemainingColumn
@@ -14,10 +13,6 @@ from mma_edge.commands.support import progress
 from mma_edge.errors import DependencyError
 from mma_edge.files import replaced
 from mma_trainer.training.state import Position
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
 
 FIELDS = ("epoch", "lr", "train_loss", "train_war", "val_loss", "val_uar", "val_war", "seconds", "clips_per_second")
 SPEED_PERIOD_S = 600.0
@@ -32,27 +27,28 @@ def write_csv(rows: list[dict], folder: Path) -> None:
 
 
 class RunLog:
-    """Bars for the run and for its epoch; event files if asked for.
+    """Bars for the whole run from `at` on and for its epoch; TensorBoard's event files in the folder `events`, if any.
 
-    Args:
-        epochs, batches: of the whole run, and of each epoch.
-        at: where the run begins or goes on.
-        console: quiet in every process but the writer.
-        events: folder of TensorBoard's event files; None: none are written.
-
-    Raises:
-        DependencyError: TensorBoard is asked for and not installed.
+    The console is quiet in every process but the writer. DependencyError: TensorBoard is not installed.
     """
 
     def __init__(self, epochs: int, batches: int, at: Position, console: Console, events: Path | None) -> None:
         self._epochs, self._batches, self.console = epochs, batches, console
         done = at.epoch * batches + at.batch
-        self._events = _open_events(events, done) if events else None
+        self._events = None
+        if events:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                what = "--tensorboard needs TensorBoard, which is not installed"
+                raise DependencyError(what, hint="pip install tensorboard") from error
+            # The steps that a stopped run wrote after its last save are run again.
+            self._events = SummaryWriter(str(events), purge_step=done + 1 if done else None)
         self._wall_s: list[float] = []
         self._progress = progress(console, TextColumn("{task.fields[loss]}"), TimeRemainingColumn())
         self._progress.speed_estimate_period = SPEED_PERIOD_S
-        self._whole = self._progress.add_task("run", total=self._epochs * self._batches, completed=done, loss="")
-        self._part = self._progress.add_task("epoch", total=self._batches, completed=at.batch, loss="")
+        self._whole = self._progress.add_task("run", total=epochs * batches, completed=done, loss="")
+        self._part = self._progress.add_task("epoch", total=batches, completed=at.batch, loss="")
 
     def __enter__(self) -> RunLog:
         self._progress.start()
@@ -79,26 +75,11 @@ class RunLog:
             for name in FIELDS[1:]:
                 self._events.add_scalar(f"epoch/{name}", row[name], row["epoch"])
             self._events.flush()
+        # Time to the end of the run, validation included.
+        left_s = (self._epochs - row["epoch"]) * sum(self._wall_s) / len(self._wall_s)
+        left = f"  {timedelta(seconds=round(left_s))} left" if row["epoch"] < self._epochs else ""
         self.console.print(
             f"epoch {row['epoch']}/{self._epochs}  lr {row['lr']:.2e}  train loss {row['train_loss']:.3f} "
             f"WAR {row['train_war']:.3f}  val loss {row['val_loss']:.3f} UAR {row['val_uar']:.4f} "
-            f"WAR {row['val_war']:.4f}  {row['clips_per_second']:.1f} clips/s{self._left(row['epoch'])}"
+            f"WAR {row['val_war']:.4f}  {row['clips_per_second']:.1f} clips/s{left}"
         )
-
-    def _left(self, epoch: int) -> str:
-        """Time from the end of `epoch` to that of the run, validation included; empty after the last epoch."""
-        if epoch == self._epochs:
-            return ""
-        seconds = (self._epochs - epoch) * sum(self._wall_s) / len(self._wall_s)
-        return f"  {timedelta(seconds=round(seconds))} left"
-
-
-def _open_events(folder: Path, done: int) -> SummaryWriter:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise DependencyError(
-            "--tensorboard needs TensorBoard, which is not installed", hint="pip install tensorboard"
-        ) from error
-    # The steps that a stopped run wrote after its last save are run again.
-    return SummaryWriter(str(folder), purge_step=done + 1 if done else None)

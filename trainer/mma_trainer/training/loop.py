@@ -33,14 +33,9 @@ MAX_NAMED = 8
 
 @dataclass
 class Run:
-    """A training run in a folder: `last.pt`, `log.csv` and `curves.png`.
+    """A training run in a folder: `last.pt`, `log.csv` and `curves.png`."""
 
-    Attributes:
-        model: on any device; float32. After `fit` it holds the result.
-        recipe, execution: what is learnt how, and how this machine does it.
-    """
-
-    model: nn.Module
+    model: nn.Module  # on any device; float32. After `fit` it holds the result
     config: MMADFERConfig
     recipe: Recipe
     task: Task
@@ -62,7 +57,18 @@ class Run:
         """
         processes = Processes.from_environment()
         precision = Precision(self.recipe.precision, self.device)
-        self._check(processes, resume)
+        batch = processes.shard.part(self.recipe.batch_size)
+        if self.task.num_batches < 1:
+            clips = f"at least {self.recipe.batch_size} clips"
+            raise DataError("the training set is smaller than a batch", clips, "lower --batch-size")
+        if 0 < self.execution.micro_batch < batch.stop - batch.start and has_batch_statistics(self.model):
+            raise UsageError(
+                f"--micro-batch {self.execution.micro_batch} with batch normalisation in training",
+                "whole batches: its statistics are of what is computed at once",
+                "leave --micro-batch out",
+            )
+        if not resume:
+            refuse_used(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.model.to(self.device)
         stop, console = StopRequest(insist=processes.world == 1), processes.console(self.console)
@@ -80,28 +86,8 @@ class Run:
             # Every process that computes starts from the same weights and the same file.
             processes.gather(at.epoch)
             events = self.folder / "events" if self.execution.tensorboard and processes.is_writer else None
-            with (
-                precision.applied(self.model),
-                RunLog(self.recipe.epochs, num_batches, at, console, events) as log,
-            ):
+            with precision.applied(self.model), RunLog(self.recipe.epochs, num_batches, at, console, events) as log:
                 return Loop(self, processes, precision, state, stop, log).train(at)
-
-    def _check(self, processes: Processes, resume: bool) -> None:
-        part = processes.shard.part(self.recipe.batch_size)
-        if self.task.num_batches < 1:
-            raise DataError(
-                "the training set is smaller than a batch",
-                f"at least {self.recipe.batch_size} clips",
-                "lower --batch-size",
-            )
-        if 0 < self.execution.micro_batch < part.stop - part.start and has_batch_statistics(self.model):
-            raise UsageError(
-                f"--micro-batch {self.execution.micro_batch} with batch normalisation in training",
-                "whole batches: its statistics are of what is computed at once",
-                "leave --micro-batch out",
-            )
-        if not resume:
-            refuse_used(self.folder)
 
 
 @dataclass
@@ -137,11 +123,11 @@ class Loop:
         if at.batch == 0:
             at.lr = self.state.optimizer.param_groups[0]["lr"]
         self.run.model.train()
-        start_s = time.monotonic()
+        start_s, task = time.monotonic(), self.run.task
         batches: Iterable[Batch] = ()
-        if at.batch < self.run.task.num_batches:  # else it was stopped while it was validated
+        if at.batch < task.num_batches:  # else it was stopped while it was validated
             # Everything random of a batch depends on its number: those already learnt from are passed over.
-            batches = itertools.islice(self.run.task.train_batches(at.epoch, self.processes.shard), at.batch, None)
+            batches = itertools.islice(task.train_batches(at.epoch, self.processes.shard), at.batch, None)
         # Sums of this process alone; those from before a resumption count once.
         sums = at.sums if self.processes.is_writer else [0.0] * len(at.sums)
         for batch in batches:
@@ -150,8 +136,9 @@ class Loop:
             sums = [sums[0] + loss * clips, sums[1] + correct, sums[2] + clips]
             at.batch += 1
             self.log.step(at, sums[0] / sums[2], loss)
-            stop, due = self.processes.any([self.stop.made, self._save_is_due()])
-            if stop or (due and at.batch < self.run.task.num_batches):
+            period_s = 60 * self.run.execution.save_every_minutes or math.inf
+            stop, due = self.processes.any([self.stop.made, time.monotonic() - self.saved_at_s >= period_s])
+            if stop or (due and at.batch < task.num_batches):
                 now_s = at.seconds + time.monotonic() - start_s
                 self._save(replace(at, sums=self.processes.sum(sums), seconds=now_s))
             if stop:
@@ -187,10 +174,8 @@ class Loop:
 
     def _step(self, at: Position, batch: Batch) -> tuple[float, int]:
         """One step of the optimiser; mean loss and number of right answers of this process's clips."""
-        device = self.run.device
-        rank, world, clips = self.processes.rank, self.processes.world, len(batch.labels)
-        inputs = [tensor.to(device, non_blocking=True) for tensor in batch.inputs]
-        labels = batch.labels.to(device, non_blocking=True)
+        device, rank, world, clips = self.run.device, self.processes.rank, self.processes.world, len(batch.labels)
+        *inputs, labels = (tensor.to(device, non_blocking=True) for tensor in (*batch.inputs, batch.labels))
         # Randomness of a batch is a function of its number, whichever process computes which part of it.
         seed = (self.recipe.seed * 100_003 + at.epoch) * 1_000_003 + at.batch
         loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
@@ -229,16 +214,16 @@ class Loop:
     def _check_finite(self, at: Position, batch: Batch, loss: Tensor, norm: Tensor) -> None:
         """DataError, with the clips to blame, where a step of any process would put a NaN into the weights."""
         finite_loss, finite_norm = torch.stack([loss.isfinite(), norm.isfinite()]).tolist()
-        if self.precision.scaler.get_scale() > MIN_SCALE:
-            finite_norm = True  # an overflow of float16: this step is left out and the scale lowered
+        # Above that scale it is an overflow of float16: this step is left out and the scale lowered.
+        finite_norm = finite_norm or self.precision.scaler.get_scale() > MIN_SCALE
         bad_loss, bad_norm = self.processes.any([not finite_loss, not finite_norm])
         if not (bad_loss or bad_norm):
             return
         value, what = (loss.item(), "loss") if bad_loss else (norm.item(), "gradient")
         gathered = self.processes.gather((value, blame(self.run.model, batch, self.run.device, self.precision)))
         value = next((value for value, _ in gathered if not math.isfinite(value)), value)
-        names = [name for _, part in gathered for name in part]
-        who = f": {', '.join(names)}" if names else "; each of its clips alone is finite"
+        names = ", ".join(name for _, part in gathered for name in part)
+        who = f": {names}" if names else "; each of its clips alone is finite"
         where = f"the {what} became {value} in epoch {at.epoch + 1}, batch {at.batch + 1}"
         kept = "the last state saved is kept" if self.state.path.exists() else "nothing was saved yet"
         raise DataError(f"{where}{who}", hint=f"look at these clips, lower --lr, or try --precision fp32 ({kept})")
@@ -254,12 +239,7 @@ class Loop:
                 if self.stop.made and self.processes.world == 1:
                     break
         gathered = self.processes.gather((labels, logits))
-        labels, logits = ([array for parts in gathered for array in parts[key]] for key in (0, 1))
-        return metrics_of(np.concatenate(labels), np.concatenate(logits))
-
-    def _save_is_due(self) -> bool:
-        minutes = self.run.execution.save_every_minutes
-        return bool(minutes) and time.monotonic() - self.saved_at_s >= 60 * minutes
+        return metrics_of(*(np.concatenate([array for parts in gathered for array in parts[key]]) for key in (0, 1)))
 
     def _save(self, at: Position) -> None:
         self.saved_at_s = time.monotonic()
@@ -279,8 +259,8 @@ def blame(model: nn.Module, batch: Batch, device: torch.device, precision: Preci
     found = []
     try:
         for index in range(len(batch.labels)):
-            inputs = tuple(tensor[index : index + 1] for tensor in batch.inputs)
-            if fault := _fault(model, inputs, batch.labels[index : index + 1], device, precision):
+            *inputs, label = (tensor[index : index + 1] for tensor in (*batch.inputs, batch.labels))
+            if fault := _fault(model, inputs, label, device, precision):
                 name = batch.names[index] if batch.names else f"clip {index + 1} of the batch"
                 found.append(f"{name} ({fault})")
     finally:
@@ -289,14 +269,12 @@ def blame(model: nn.Module, batch: Batch, device: torch.device, precision: Preci
     return found[:MAX_NAMED] + more
 
 
-def _fault(
-    model: nn.Module, inputs: tuple[Tensor, ...], labels: Tensor, device: torch.device, precision: Precision
-) -> str:
+def _fault(model: nn.Module, inputs: list[Tensor], label: Tensor, device: torch.device, precision: Precision) -> str:
     if not all(tensor.isfinite().all() for tensor in inputs):
         return "its input has NaN or infinity"
     with precision.autocast():
         outputs = model(*(tensor.to(device) for tensor in inputs))
-    loss, _ = training_loss(outputs, labels.to(device), label_smoothing=0.0)
+    loss, _ = training_loss(outputs, label.to(device), 0.0)
     if not loss.isfinite():
         return f"its loss is {loss.item()}"
     trainable = [p for p in model.parameters() if p.requires_grad]

@@ -23,8 +23,6 @@ from mma_trainer.training.int8 import to_int8
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# Layers whose weights autocast rounds; norms stay float32.
-_ROUNDED = (nn.Linear, nn.Conv2d)
 MIN_SCALE = 1.0
 """Above this loss scale, a gradient that is not finite is an overflow of float16, which a lower scale ends."""
 
@@ -47,23 +45,25 @@ class Precision:
         self._originals: dict[str, Tensor] = {}
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        if self.name in _HALF:
-            return torch.autocast(self.device.type, dtype=_HALF[self.name])
-        return contextlib.nullcontext()
+        half = _HALF.get(self.name)
+        return torch.autocast(self.device.type, dtype=half) if half else contextlib.nullcontext()
 
     @contextlib.contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Frozen weights in the format of the products inside the block; as they were after it."""
-        if self.name == "int8":
-            replaced = to_int8(model)
-        elif self.name in _HALF:
-            self._round(model)
+        replaced = to_int8(model) if self.name == "int8" else []
+        for prefix, module in model.named_modules() if self.name in _HALF else ():
+            for name, parameter in module.named_parameters(prefix, recurse=False):
+                # Layers whose weights autocast rounds; norms stay float32.
+                if isinstance(module, (nn.Linear, nn.Conv2d)) and not parameter.requires_grad:
+                    # Kept in the host's memory: on a GPU this frees half of what the frozen encoders take.
+                    self._originals[name] = parameter.data.cpu()
+                    parameter.data = parameter.data.to(_HALF[self.name])
         try:
             yield
         finally:
-            if self.name == "int8":
-                for parent, name, linear in replaced:
-                    setattr(parent, name, linear)
+            for parent, name, linear in replaced:
+                setattr(parent, name, linear)
             for name, parameter in model.named_parameters():
                 if name in self._originals:
                     parameter.data = self._originals[name].to(self.device)
@@ -72,11 +72,3 @@ class Precision:
     def state_dict(self, model: nn.Module) -> dict[str, Tensor]:
         """The model's state in float32, its frozen weights not rounded."""
         return {**model.state_dict(), **self._originals}
-
-    def _round(self, model: nn.Module) -> None:
-        for prefix, module in model.named_modules():
-            for name, parameter in module.named_parameters(prefix, recurse=False):
-                if isinstance(module, _ROUNDED) and not parameter.requires_grad:
-                    # Kept in the host's memory: on a GPU this frees half of what the frozen encoders take.
-                    self._originals[name] = parameter.data.cpu()
-                    parameter.data = parameter.data.to(_HALF[self.name])

@@ -96,8 +96,7 @@ def initialise_encoder(encoder: Encoder, weights: EncoderWeights, path: str) -> 
     Raises:
         CheckpointError: `weights` are not exactly those of the encoder (what is missing or misshapen).
     """
-    wanted = encoder.state_dict()
-    found = dict(weights.state)
+    wanted, found = encoder.state_dict(), dict(weights.state)
     if "pos_embed" in found:
         positions = wanted["pos_embed"].clone()
         resized = resize_positions(found["pos_embed"], weights.grid, encoder.grid)
@@ -112,10 +111,9 @@ def resize_positions(positions: Tensor, old_grid: tuple[int, int], new_grid: tup
     """Position embeddings (1, 1 + old patches, W), [CLS] first -> (1, 1 + new patches, W)."""
     if old_grid == new_grid:
         return positions
-    cls, patches = positions[:, :1], positions[:, 1:]
-    patches = patches.reshape(1, *old_grid, -1).permute(0, 3, 1, 2)
+    patches = positions[:, 1:].reshape(1, *old_grid, -1).permute(0, 3, 1, 2)
     patches = F.interpolate(patches, new_grid, mode="bicubic", align_corners=False)
-    return torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
+    return torch.cat([positions[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)
 
 
 def model_from_encoders(config: MMADFERConfig, image: EncoderWeights | None, audio: EncoderWeights | None) -> MMADFER:

@@ -21,7 +21,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mma_edge.errors import BackendError, UsageError
@@ -32,6 +32,9 @@ TIMEOUT = timedelta(minutes=15)
 """How long a process waits for the others: longer than a checkpoint takes to write, not forever."""
 RELEASE_S = 10.0
 """How long to wait for gloo's thread to release a tensor; see `_reduced`."""
+
+LOST_PEER = ("connection closed", "connection reset", "gloo", "nccl", "timed out", "broken pipe")
+"""How a RuntimeError says that another process went away."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,13 @@ class Processes:
     @classmethod
     def from_environment(cls) -> Processes:
         """As torchrun set it; UsageError where it is not numbers."""
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-        values = [os.environ.get(name) for name in names]
-        if values[0] is None or values[1] is None:
+        values = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+        if None in values[:2]:
             return cls()
         try:
-            rank, world, local_rank = (int(value or 0) for value in values)
+            return cls(*(int(value or 0) for value in values))
         except ValueError as error:
             raise UsageError(f"RANK, WORLD_SIZE, LOCAL_RANK are {values}", "numbers", "start with torchrun") from error
-        return cls(rank, world, local_rank)
 
     @property
     def is_writer(self) -> bool:
@@ -87,7 +88,8 @@ class Processes:
             yield
             self.any([False])  # no process leaves while another still needs it
         except (dist.DistError, RuntimeError) as error:
-            if not _is_lost_peer(error):
+            text = str(error).lower()
+            if not isinstance(error, dist.DistError) and not any(words in text for words in LOST_PEER):
                 raise
             raise BackendError(
                 f"process {self.rank} of {self.world} lost the others ({str(error).splitlines()[0][:100]})",
@@ -118,14 +120,10 @@ class Processes:
 
     def any(self, flags: list[bool]) -> list[bool]:
         """For each flag: whether it is set in any process."""
-        if self.world == 1:
-            return flags
-        return [bool(value) for value in _reduced(torch.tensor(flags, dtype=torch.int32), dist.ReduceOp.MAX)]
+        return [bool(value) for value in self._reduced(flags, torch.int32, dist.ReduceOp.MAX)]
 
     def sum(self, values: list[float]) -> list[float]:
-        if self.world == 1:
-            return values
-        return _reduced(torch.tensor(values, dtype=torch.float64), dist.ReduceOp.SUM)
+        return self._reduced(values, torch.float64, dist.ReduceOp.SUM)
 
     def gather(self, value: object) -> list:
         """Every process's value, in the order of their ranks, in every process."""
@@ -135,30 +133,25 @@ class Processes:
         dist.all_gather_object(gathered, value)
         return gathered
 
+    def _reduced(self, values: list, dtype: torch.dtype, how: dist.ReduceOp.RedOpType) -> list:
+        """Over all processes; returns once gloo's thread has released the tensor.
+
+        That thread releases it a moment after the collective is done, and needs the interpreter for it. It outlives the
+        group (DistributedDataParallel holds it): if the interpreter is ending by then, it aborts the process, as seen
+        on busy machines where a run ended right after a collective.
+        """
+        if self.world == 1:
+            return values
+        tensor = torch.tensor(values, dtype=dtype)
+        before = tensor._use_count()
+        dist.all_reduce(tensor, how)
+        end = time.monotonic() + RELEASE_S
+        while tensor._use_count() > before and time.monotonic() < end:
+            time.sleep(0.001)
+        return tensor.tolist()
+
 
 def has_batch_statistics(model: nn.Module) -> bool:
     """Whether training changes batch statistics: those of a part of a batch are not those of the whole."""
     model.train()
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in model.modules())
-
-
-def _reduced(tensor: Tensor, how: dist.ReduceOp.RedOpType) -> list:
-    """Reduced over all processes; returns once gloo's thread has released the tensor.
-
-    That thread releases it a moment after the collective is done, and needs the interpreter for it. It outlives the
-    group (DistributedDataParallel holds it): if the interpreter is ending by then, it aborts the process, as seen on
-    busy machines where a run ended right after a collective.
-    """
-    before = tensor._use_count()
-    dist.all_reduce(tensor, how)
-    end = time.monotonic() + RELEASE_S
-    while tensor._use_count() > before and time.monotonic() < end:
-        time.sleep(0.001)
-    return tensor.tolist()
-
-
-def _is_lost_peer(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, dist.DistError) or any(
-        word in text for word in ("connection closed", "connection reset", "gloo", "nccl", "timed out", "broken pipe")
-    )

@@ -21,50 +21,35 @@ from mma_trainer.training.precision import PRECISIONS
 
 @dataclass(frozen=True)
 class Recipe:
-    """AdamW with a cosine to zero, cross-entropy, the last epoch is the result.
-
-    Attributes:
-        epochs, batch_size, lr, weight_decay, seed: as named; the paper's values.
-        warmup_epochs: linear warm-up before the cosine (0 in the paper; used to pre-train encoders).
-        label_smoothing: of the cross-entropy (0 in the paper).
-        clip_grad: largest gradient norm; 0, as in the paper: no limit.
-        precision: of the matrix products, see precision.py; "fp32" in the paper.
-        modality_dropout: probability of losing each modality of a training clip, never both (0 in the paper).
-        schedule: the learning rate changes after each "epoch" as in the paper, or after each "step".
-        ema_decay: the result is an exponential moving average of the weights (0, as in the paper: the weights).
-    """
+    """AdamW with a cosine to zero, cross-entropy, the last epoch is the result. The defaults are the paper's."""
 
     epochs: int = 25
     batch_size: int = 8
     lr: float = 1e-4
     weight_decay: float = 1e-2
     seed: int = 1
-    warmup_epochs: int = 0
-    label_smoothing: float = 0.0
-    clip_grad: float = 0.0
-    precision: str = "fp32"
-    modality_dropout: float = 0.0
-    schedule: str = "epoch"
-    ema_decay: float = 0.0
+    warmup_epochs: int = 0  # linear warm-up before the cosine; used to pre-train encoders
+    label_smoothing: float = 0.0  # of the cross-entropy
+    clip_grad: float = 0.0  # largest gradient norm; 0: no limit
+    precision: str = "fp32"  # of the matrix products, see precision.py
+    modality_dropout: float = 0.0  # probability of losing each modality of a training clip, never both
+    schedule: str = "epoch"  # the learning rate changes after each "epoch", or after each "step"
+    ema_decay: float = 0.0  # the result is an exponential moving average of the weights; 0: the weights
 
     def __post_init__(self) -> None:
-        wrong = [
-            text
-            for bad, text in (
-                (self.epochs < 1, f"epochs {self.epochs}"),
-                (self.batch_size < 1, f"batch size {self.batch_size}"),
-                (not self.lr > 0, f"lr {self.lr}"),
-                (self.weight_decay < 0, f"weight decay {self.weight_decay}"),
-                (not 0 <= self.warmup_epochs < self.epochs, f"warm-up of {self.warmup_epochs} epochs"),
-                (not 0 <= self.label_smoothing < 1, f"label smoothing {self.label_smoothing}"),
-                (not 0 <= self.modality_dropout <= 0.5, f"modality dropout {self.modality_dropout}"),
-                (self.schedule not in ("epoch", "step"), f"schedule {self.schedule}"),
-                (not 0 <= self.ema_decay < 1, f"EMA decay {self.ema_decay}"),
-                (self.precision not in PRECISIONS, f"precision {self.precision}"),
-            )
-            if bad
-        ]
-        if wrong:
+        rules = (
+            (self.epochs >= 1, f"epochs {self.epochs}"),
+            (self.batch_size >= 1, f"batch size {self.batch_size}"),
+            (self.lr > 0, f"lr {self.lr}"),
+            (not self.weight_decay < 0, f"weight decay {self.weight_decay}"),
+            (0 <= self.warmup_epochs < self.epochs, f"warm-up of {self.warmup_epochs} epochs"),
+            (0 <= self.label_smoothing < 1, f"label smoothing {self.label_smoothing}"),
+            (0 <= self.modality_dropout <= 0.5, f"modality dropout {self.modality_dropout}"),
+            (self.schedule in ("epoch", "step"), f"schedule {self.schedule}"),
+            (0 <= self.ema_decay < 1, f"EMA decay {self.ema_decay}"),
+            (self.precision in PRECISIONS, f"precision {self.precision}"),
+        )
+        if wrong := [text for holds, text in rules if not holds]:
             raise UsageError(", ".join(wrong) + " is out of range", hint="see mma-train --help")
 
 
@@ -87,25 +72,21 @@ def build_scheduler(optimizer: AdamW, recipe: Recipe, num_batches: int = 1) -> L
     return LambdaLR(optimizer, factor)
 
 
-def training_loss(
-    outputs: Tensor | tuple[Tensor, ...], labels: Tensor, label_smoothing: float
-) -> tuple[Tensor, Tensor]:
+def training_loss(outputs: Tensor | tuple[Tensor, ...], labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy, and the logits (B, C) in float32.
 
     A model may have several heads while it trains: the losses are added, the logits are those of the first.
     """
     heads = [head.float() for head in (outputs if isinstance(outputs, tuple) else (outputs,))]
-    losses = [F.cross_entropy(head, labels, label_smoothing=label_smoothing) for head in heads]
+    losses = [F.cross_entropy(head, labels, label_smoothing=smoothing) for head in heads]
     return sum(losses[1:], losses[0]), heads[0]
 
 
 class WeightAverage:
     """Exponential moving average of the weights: smoother than the last step, so it is what is evaluated and kept.
 
-    Only the trainable parameters are averaged: frozen ones do not change, and buffers are the model's own.
-
-    The decay of step t (from 0) is min(decay, (1 + t) / (10 + t)), so that even a short run soon forgets the random
-    first weights.
+    Only the trainable parameters are averaged: frozen ones do not change, and buffers are the model's own. The decay of
+    step t (from 0) is min(decay, (1 + t) / (10 + t)), so that even a short run soon forgets the random first weights.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

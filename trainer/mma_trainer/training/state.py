@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from torch import nn
@@ -31,29 +31,21 @@ def refuse_used(folder: Path, *results: str) -> None:
 
 @dataclass
 class Position:
-    """Where a run is: the epoch (from 0) and how many of its batches are learnt.
-
-    Attributes:
-        sums: loss times clips, right answers, clips; of the epoch so far.
-        lr: at the beginning of the epoch. seconds: that the epoch has taken so far.
-        rows: the log of the epochs before.
-    """
+    """Where a run is: the epoch (from 0) and how many of its batches are learnt."""
 
     epoch: int = 0
     batch: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    lr: float = 0.0
-    seconds: float = 0.0
-    rows: list[dict] = field(default_factory=list)
+    sums: list[float] = field(default_factory=lambda: [0.0] * 3)  # loss times clips, right answers, clips; of the epoch
+    lr: float = 0.0  # at the beginning of the epoch
+    seconds: float = 0.0  # that the epoch has taken so far
+    rows: list[dict] = field(default_factory=list)  # the log of the epochs before
 
     def next_epoch(self, row: dict) -> None:
-        self.epoch, self.batch, self.sums, self.seconds = self.epoch + 1, 0, [0.0, 0.0, 0.0], 0.0
+        self.epoch, self.batch, self.sums, self.seconds = self.epoch + 1, 0, [0.0] * 3, 0.0
         self.rows.append(row)
 
     def describe(self) -> str:
-        if self.batch:
-            return f"in epoch {self.epoch + 1} after batch {self.batch}"
-        return f"after epoch {self.epoch}"
+        return f"in epoch {self.epoch + 1} after batch {self.batch}" if self.batch else f"after epoch {self.epoch}"
 
 
 class State:
@@ -73,19 +65,15 @@ class State:
         recipe: Recipe,
         precision: Precision,
         num_batches: int,
-        fingerprint: str = "",
+        fingerprint: str,
     ) -> None:
         self.path, self.model, self.config, self.recipe, self.precision = path, model, config, recipe, precision
         self.fingerprint = fingerprint
         self.optimizer = build_optimizer(model, recipe)
         self.scheduler = build_scheduler(self.optimizer, recipe, num_batches)
         self.average = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None
-        self._parts = {
-            "optimizer": self.optimizer,
-            "scheduler": self.scheduler,
-            "ema": self.average,
-            "scaler": precision.scaler,
-        }
+        self._parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "ema": self.average}
+        self._parts["scaler"] = precision.scaler
 
     def averaged(self) -> contextlib.AbstractContextManager:
         """The average in the model's place, where there is one."""
@@ -108,24 +96,12 @@ class State:
         """
         saved = read_checkpoint(self.path)
         training = saved.training
-        self._compare(saved)
-        self.model.load_state_dict(saved.state_dict)
-        for name, part in self._parts.items():
-            if part and training.get(name):
-                part.load_state_dict(training[name])
-        rows = list(training["rows"])
-        return Position(**training.get("position", {"epoch": len(rows)}), rows=rows)
-
-    def _compare(self, saved: Checkpoint) -> None:
-        if "recipe" not in saved.training:
-            raise CheckpointError(
-                f"{self.path} is not the state of a run",
-                "the last.pt of an unfinished run",
-                "start from it with --init",
-            )
+        if "recipe" not in training:
+            what = f"{self.path} is not the state of a run"
+            raise CheckpointError(what, "the last.pt of an unfinished run", "start from it with --init")
         changed = differences(saved.config.to_dict(), self.config.to_dict())
-        changed += recipe_differences(saved.training["recipe"], self.recipe)
-        before = saved.training.get("fingerprint", "")
+        changed += recipe_differences(training["recipe"], self.recipe)
+        before = training.get("fingerprint", "")
         if before and self.fingerprint and before != self.fingerprint:
             changed.append(f"the data has fingerprint {before[:12]} in the file, {self.fingerprint[:12]} here")
         if changed:
@@ -134,11 +110,17 @@ class State:
                 "the same options as before",
                 "repeat the first command with --resume, or start in another --run folder",
             )
+        self.model.load_state_dict(saved.state_dict)
+        for name, part in self._parts.items():
+            if part and training.get(name):
+                part.load_state_dict(training[name])
+        rows = list(training["rows"])
+        return Position(**training.get("position", {"epoch": len(rows)}), rows=rows)
 
 
 def recipe_differences(file: dict, here: Recipe) -> list[str]:
     """What differs, in words. A field that an older file does not have counts as its default."""
-    before, now = {**{f.name: f.default for f in fields(Recipe)}, **file}, asdict(here)
+    before, now = {**asdict(Recipe()), **file}, asdict(here)
     plain = ({key.replace("_", " "): value for key, value in values.items()} for values in (before, now))
     return differences(*plain) + [f"{key} is {file[key]} in the file, unknown here" for key in file if key not in now]
 
@@ -146,15 +128,12 @@ def recipe_differences(file: dict, here: Recipe) -> list[str]:
 class StopRequest:
     """Ctrl-C and SIGTERM ask the loop to stop; it finishes its step, saves, and ends.
 
-    The first SIGINT or SIGTERM sets it.
-
-    Args:
-        insist: a second Ctrl-C stops at once, without saving. Not under torchrun, where each Ctrl-C arrives twice: from
-            the terminal and from torchrun.
+    With `insist` a second Ctrl-C stops at once, without saving. Not under torchrun, where each Ctrl-C arrives twice:
+    from the terminal and from torchrun.
     """
 
     def __init__(self, insist: bool) -> None:
-        self.signal: int | None = None
+        self.signal: int | None = None  # the first that arrived
         self._insist = insist
 
     @property
@@ -176,9 +155,7 @@ class StopRequest:
 
     def leave(self) -> None:
         """End the program with the signal's exit code: 130 for Ctrl-C, 143 for SIGTERM."""
-        if self.signal == signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM)
-        raise KeyboardInterrupt
+        raise SystemExit(128 + signal.SIGTERM) if self.signal == signal.SIGTERM else KeyboardInterrupt
 
     def _receive(self, number: int, _frame: object) -> None:
         if self.made and self._insist and number == signal.SIGINT:

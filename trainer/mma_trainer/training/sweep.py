@@ -52,11 +52,7 @@ class Job:
 class Sweep(Generic[Kind]):
     """The results of the finished jobs, by folder; None for a job finished here in a process that does not write.
 
-    Args:
-        resume: whether the folders may hold runs already.
-
-    Raises:
-        CheckpointError: a folder holds a run and `resume` is False, or a result of other options.
+    CheckpointError: a folder holds a run and `resume` is False, or a result of other options.
     """
 
     def __init__(self, kind: type[Kind], jobs: Iterable[Job], resume: bool, is_writer: bool) -> None:
@@ -67,11 +63,11 @@ class Sweep(Generic[Kind]):
                 refuse_used(job.folder, kind.FILE)
             if not (job.folder / kind.FILE).exists():
                 continue
-            found = kind.read(job.folder / kind.FILE)
-            pairs = {key: (found.options.get(key), job.options.get(key)) for key in {*found.options, *job.options}}
-            if changed := {key: pair for key, pair in sorted(pairs.items()) if pair[0] != pair[1]}:
+            found = self.results[job.folder] = kind.read(job.folder / kind.FILE)
+            keys = sorted({*found.options, *job.options})
+            pairs = {key: (found.options.get(key), job.options.get(key)) for key in keys}
+            if changed := {key: (before, now) for key, (before, now) in pairs.items() if before != now}:
                 raise kind.refusal(job.folder, changed)
-            self.results[job.folder] = found
 
     def is_finished(self, job: Job) -> bool:
         return job.folder in self.results
