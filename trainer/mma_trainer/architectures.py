@@ -16,14 +16,12 @@ from typing import Any
 class Architecture:
     """One named architecture.
 
-    Attributes:
-        fields: those of `MMADFERConfig` that differ from its defaults, which are the paper's.
-        training_image_size: side of the face crops that `mma-bench training` uses unless told otherwise, pixels;
-            None: the architecture's own.
+    `training_image_size`: side of the face crops in pixels that `mma-bench training` uses unless told otherwise; None:
+    the architecture's own.
     """
 
     name: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)  # of `MMADFERConfig`, where not its defaults: the paper's
     training_image_size: int | None = None
 
 

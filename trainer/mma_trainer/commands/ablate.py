@@ -70,11 +70,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def ablate(args: argparse.Namespace, console: Console) -> int:
-    names = list(dict.fromkeys(args.table))
-    _check(args, names)
+    _check(args)
     set_labels(args)
     base = make_config(args)
-    tables = {name: plan(TABLES[name], base, args.run) for name in names}
+    tables = {name: plan(TABLES[name], base, args.run) for name in dict.fromkeys(args.table)}
     for row in (row for rows in tables.values() for row in rows if row.problem):
         say(console, f"{row.variant.name} does not fit this architecture: {row.problem}")
     if args.dry_run:
@@ -84,7 +83,8 @@ def ablate(args: argparse.Namespace, console: Console) -> int:
     console = processes.console(console)
     rows = [row for rows in tables.values() for row in rows if row.config]
     folds = _folds(args)
-    jobs = [[Job(_folder(row, fold), _identity(args, fold)) for fold in folds] for row in rows]
+    names = {fold: f"fold{fold}" if fold else "" for fold in folds}
+    jobs = [[Job(row.folder / names[fold], _identity(args, fold)) for fold in folds] for row in rows]
     sweep = Sweep(RowResult, itertools.chain.from_iterable(jobs), resume=True, is_writer=processes.is_writer)
     for number, (row, own) in enumerate(zip(rows, jobs, strict=True), 1):
         for fold, job in zip(folds, own, strict=True):
@@ -102,18 +102,17 @@ def ablate(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _check(args: argparse.Namespace, names: list[str]) -> None:
+def _check(args: argparse.Namespace) -> None:
     if args.dataset in ("faces", "voices"):
-        raise UsageError(
-            f"ablate --dataset {args.dataset}", "a set of faces with voices", "the tables are of the whole model"
-        )
+        what = f"ablate --dataset {args.dataset}"
+        raise UsageError(what, "a set of faces with voices", "the tables are of the whole model")
     if args.init:
         raise UsageError(
             "ablate --init",
             "--image-encoder and --audio-encoder",
             "the rows are different models: each is adapted anew from the same encoders",
         )
-    for name in names:
+    for name in args.table:
         if taken := sorted(TABLES[name].varies & set(given_fields(args))):
             raise UsageError(f"{', '.join(taken)} set for table {name}", "options that the table does not vary")
 
@@ -122,24 +121,14 @@ def _folds(args: argparse.Namespace) -> list[int | None]:
     """The folds that each row is trained on; [None] for a data set without."""
     if args.dataset not in LISTS or args.dataset == "lists":
         return [None]
-    if args.fold != ALL_FOLDS:
-        return [args.fold]
-    return list(range(1, num_folds(args) + 1))
-
-
-def _folder(row: Row, fold: int | None) -> Path:
-    return row.folder if fold is None else row.folder / f"fold{fold}"
+    return list(range(1, num_folds(args) + 1)) if args.fold == ALL_FOLDS else [args.fold]
 
 
 def _identity(args: argparse.Namespace, fold: int | None) -> dict:
     """What a result depends on besides the row: the options that were given; where and how it ran apart."""
-    elsewhere = INCIDENTAL | {"table", "dry_run", "command", "half"}
     recipe = dataclasses.asdict(make_recipe(args, RECIPES[args.dataset]))
-    options = {
-        key: value
-        for key, value in vars(args).items()
-        if key not in elsewhere and key not in recipe and value not in (None, [], False)
-    }
+    left_out = {*INCIDENTAL, *recipe, "table", "dry_run", "command", "half"}
+    options = {k: v for k, v in vars(args).items() if k not in left_out and v not in (None, [], False)}
     options |= {} if fold is None else {"fold": fold}
     return {**json.loads(json.dumps(options, default=str)), **recipe}
 

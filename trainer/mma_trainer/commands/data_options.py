@@ -43,11 +43,9 @@ PSEUDO_MISMATCH = 0.15
 
 def parse_fold(text: str) -> int | str:
     """A fold's number, or "all"."""
-    if text == ALL_FOLDS:
-        return text
-    if not text.isdecimal() or int(text) < 1:
+    if text != ALL_FOLDS and (not text.isdecimal() or int(text) < 1):
         raise argparse.ArgumentTypeError(f"{text!r} is no fold: expected its number, 1 and up, or {ALL_FOLDS}")
-    return int(text)
+    return text if text == ALL_FOLDS else int(text)
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -93,9 +91,8 @@ def num_folds(args: argparse.Namespace) -> int:
         if args.data is None:
             raise UsageError("--fold all with --dataset prepared and no --data", "--data DIR", "see mma-train --help")
         return describe(args.data)["folds"]
-    raise UsageError(
-        f"--fold all with --dataset {args.dataset}", f"{', '.join(PROTOCOLS)} or prepared", "name one fold"
-    )
+    what = f"--fold all with --dataset {args.dataset}"
+    raise UsageError(what, f"{', '.join(PROTOCOLS)} or prepared", "name one fold")
 
 
 def open_fold(args: argparse.Namespace, config: MMADFERConfig) -> Fold:
@@ -122,12 +119,8 @@ def open_clips(args: argparse.Namespace, fold: Fold) -> tuple[list[ClipEntry], l
     """Checked training and test clips; what is bad has been named, and refused unless --skip-bad."""
     train, val, problems = scan_fold(fold.train_list, fold.val_list, fold.frames_root, fold.audio_root, fold.labels)
     is_first = Processes.from_environment().is_writer
-    check.settle(
-        problems,
-        args.skip_bad,
-        args.run if is_first else None,
-        check.say_on_stderr if is_first else lambda line: None,
-    )
+    notify = check.say_on_stderr if is_first else lambda line: None
+    check.settle(problems, args.skip_bad, args.run if is_first else None, notify)
     silent = sum(entry.wav is None for entry in (*train, *val))
     if is_first and silent and fold.audio_root != NO_AUDIO:
         print(f"{silent} of {len(train) + len(val)} clips have no wav and are heard as silence")
@@ -144,25 +137,17 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
     if args.data is None:
         raise UsageError(f"--dataset {args.dataset} without --data", "--data DIR", "see mma-train --help")
     if config.labels[: len(DFEW_LABELS)] != DFEW_LABELS:
-        raise UsageError(
-            f"--labels {','.join(config.labels)} with --dataset {args.dataset}", f"{','.join(DFEW_LABELS)} first"
-        )
+        what = f"--labels {','.join(config.labels)} with --dataset {args.dataset}"
+        raise UsageError(what, f"{','.join(DFEW_LABELS)} first")
+    splits = ("train", "val")
     if args.dataset == "faces":
-        faces = [load_faces(args.data, split) for split in ("train", "val")]
+        faces = [load_faces(args.data, split) for split in splits]
         return FaceTask(*faces, config.image_size, recipe.batch_size, recipe.seed, FACE_BALANCE)
     if args.dataset == "voices":
-        voices = load_voices(args.data, "train", calm=True), load_voices(args.data, "val")
-        return VoiceTask(
-            *voices, recipe.batch_size, recipe.seed, VOICE_SPLICE, round(VOICE_SHORT_SHARE * recipe.epochs)
-        )
-    voices = [load_voices(args.data, split) for split in ("train", "val")]
-    pairs = [(load_faces(args.data, split), part) for split, part in zip(("train", "val"), voices, strict=True)]
-    return PseudoPairTask(
-        *pairs,
-        config.image_size,
-        recipe.batch_size,
-        recipe.seed,
-        PSEUDO_CLIPS_PER_EPOCH,
-        recipe.modality_dropout,
-        PSEUDO_MISMATCH,
-    )
+        voices = [load_voices(args.data, split, calm=split == "train") for split in splits]
+        short_epochs = round(VOICE_SHORT_SHARE * recipe.epochs)
+        return VoiceTask(*voices, recipe.batch_size, recipe.seed, VOICE_SPLICE, short_epochs)
+    voices = [load_voices(args.data, split) for split in splits]
+    pairs = [(load_faces(args.data, split), part) for split, part in zip(splits, voices, strict=True)]
+    sizes = config.image_size, recipe.batch_size, recipe.seed, PSEUDO_CLIPS_PER_EPOCH
+    return PseudoPairTask(*pairs, *sizes, recipe.modality_dropout, PSEUDO_MISMATCH)

@@ -66,9 +66,8 @@ class FoldResult:
                 raise ValueError("confusion and labels do not fit")
             return cls(int(found["fold"]), labels, one, two, dict(found["options"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path} cannot be used ({error})", "what --fold all wrote", "delete it to repeat the fold"
-            ) from error
+            what = f"{path} cannot be used ({error})"
+            raise DataError(what, "what --fold all wrote", "delete it to repeat the fold") from error
 
     @staticmethod
     def refusal(folder: Path, changed: dict) -> CheckpointError:
@@ -82,22 +81,21 @@ class FoldResult:
 def run_folds(
     args: argparse.Namespace, console: Console, train_fold: TrainFold, two_clips: TwoClips | None = None
 ) -> int:
-    """Train every fold that is not finished in RUN/fold1, RUN/fold2 ..., then write the summary into RUN.
+    """Train every fold that is not finished in RUN/fold1, RUN/fold2 ..., then write the summary into RUN; exit code 0.
 
     Args:
-        args: of mma-train, `fold` being "all"; each fold gets a copy with its own number and folder.
         train_fold: trains one fold, leaves `model.pt` in its folder, returns the metrics of the last epoch. Under
             torchrun all processes call it; the first alone writes.
         two_clips: metrics of a fold's model with the mean of two clips per video (default: measured here).
 
-    Returns:
-        Exit code 0.
-
     Raises:
-        UsageError: the data set has no folds. CheckpointError: there are folds already and no --resume, or they
-        were trained with other options.
+        UsageError: the data set has no folds.
+        CheckpointError: there are folds already and no --resume, or they were trained with other options.
     """
-    options, is_writer = _options(args), Processes.from_environment().is_writer
+    # What a fold's result depends on, as plain values.
+    values = {key: value for key, value in sorted(vars(args).items()) if key not in INCIDENTAL and not callable(value)}
+    options = {k: v if isinstance(v, (int, float, bool, type(None))) else str(v) for k, v in values.items()}
+    is_writer = Processes.from_environment().is_writer
     jobs = {fold: Job(args.run / f"fold{fold}", options) for fold in range(1, num_folds(args) + 1)}
     sweep = Sweep(FoldResult, jobs.values(), args.resume, is_writer)
     for fold, job in jobs.items():
@@ -120,12 +118,10 @@ def run_folds(
     results = [sweep.results[job.folder] for job in jobs.values()]
     if any(result.labels != results[0].labels for result in results):
         raise DataError(f"the folds in {args.run} have different classes", "the same in all", "train them again")
-    summary = FoldSummary(
-        args.dataset, results[0].labels, [r.one_clip for r in results], [r.two_clips for r in results], options
-    )
+    metrics = [r.one_clip for r in results], [r.two_clips for r in results]
+    summary = FoldSummary(args.dataset, results[0].labels, *metrics, options)
     print_summary(summary, console)
-    written = write_summary(summary, args.run)
-    say(console, f"summary in {', '.join(str(path) for path in written)}")
+    say(console, f"summary in {', '.join(map(str, write_summary(summary, args.run)))}")
     return 0
 
 
@@ -137,9 +133,3 @@ def measure_two_clips(args: argparse.Namespace, model: Path) -> Metrics:
     entries, _ = scan_list(fold.val_list, fold.frames_root, fold.audio_root, fold.labels)
     clips = list_set(fold.val_list.stem, fold.val_list.name, entries, predictor.image_size, views=2)
     return answers_of(predictor.predict, clips, len(predictor.labels)).metrics
-
-
-def _options(args: argparse.Namespace) -> dict:
-    """What a fold's result depends on, as plain values."""
-    values = {key: value for key, value in vars(args).items() if key not in INCIDENTAL and not callable(value)}
-    return {key: v if isinstance(v, (int, float, bool, type(None))) else str(v) for key, v in sorted(values.items())}

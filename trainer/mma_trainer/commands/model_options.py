@@ -34,21 +34,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--model", choices=ARCHITECTURES, default=PAPER, action=_Architecture, help="architecture")
     model.add_argument("--image-size", type=int, metavar="S", help="side of a face crop, e.g. 112, 160, 224")
     model.add_argument("--labels", metavar="A,B,...", help="class names in order (default: DFEW's seven)")
-    model.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any field of the model's config, e.g. fusion=mult, temporal=both, prompts=static, modalities=audio, "
-        "bottleneck_width=256; repeatable",
-    )
+    examples = "fusion=mult, temporal=both, prompts=static, modalities=audio, bottleneck_width=256"
+    text = f"any field of the model's config, e.g. {examples}; repeatable"
+    model.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     model.add_argument("--init", type=Path, metavar="FILE", help="start from a checkpoint, ours or the authors'")
-    model.add_argument(
-        "--image-encoder", type=Path, metavar="FILE", help="MAE-Face's file, or pre-trained with --dataset faces"
-    )
-    model.add_argument(
-        "--audio-encoder", type=Path, metavar="FILE", help="AudioMAE's file, or pre-trained with --dataset voices"
-    )
+    for name, published, dataset in (("image", "MAE-Face", "faces"), ("audio", "AudioMAE", "voices")):
+        text = f"{published}'s file, or pre-trained with --dataset {dataset}"
+        model.add_argument(f"--{name}-encoder", type=Path, metavar="FILE", help=text)
 
 
 def given_fields(args: argparse.Namespace) -> dict[str, object]:
@@ -57,11 +49,9 @@ def given_fields(args: argparse.Namespace) -> dict[str, object]:
     Raises:
         UsageError: an unknown field, a value of the wrong kind, or a field set to two values.
     """
-    given = [_parse_setting(text) for text in getattr(args, "set", [])]
-    if args.image_size is not None:
-        given.append(("image_size", args.image_size))
-    if args.labels:
-        given.append(("labels", _parse_value("tuple[str, ...]", args.labels)))
+    given = [_parse_setting(text) for text in args.set]
+    given += [] if args.image_size is None else [("image_size", args.image_size)]
+    given += [("labels", _parse_value("tuple[str, ...]", args.labels))] if args.labels else []
     fields: dict[str, object] = {}
     for key, value in given:
         if fields.setdefault(key, value) != value:
@@ -90,8 +80,7 @@ def _parse_value(kind: str, text: str) -> object:
 
 def make_config(args: argparse.Namespace) -> MMADFERConfig:
     """The config that the options describe. With --init the file's decides: see `make_model`."""
-    fields = given_fields(args)
-    named = config_of(args.model)
+    fields, named = given_fields(args), config_of(args.model)
     return named if args.init else named.replace(**fields)
 
 
@@ -106,17 +95,17 @@ def make_model(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Modu
         return _encoder(args, config)
     if args.init:
         return _from_checkpoint(args)
-    files = {"image": args.image_encoder, "audio": args.audio_encoder}
-    needed = [name for name, used in (("image", config.uses_image), ("audio", config.uses_audio)) if used]
-    if any(files[name] is None for name in needed):
+    files = {"image": args.image_encoder} if config.uses_image else {}
+    files |= {"audio": args.audio_encoder} if config.uses_audio else {}
+    if None in files.values():
         raise UsageError(
             "no weights to start from",
-            " and ".join(f"--{name}-encoder" for name in needed) + ", or --init",
+            " and ".join(f"--{name}-encoder" for name in files) + ", or --init",
             "MMA-DFER adapts frozen pre-trained encoders: give MAE-Face's and AudioMAE's files, "
             "or pre-train your own with --dataset faces and --dataset voices",
         )
     # The file of a modality that this variant does not use is not read, so one command serves every row of a table.
-    weights = {name: read_encoder(files[name], name, config) for name in needed}
+    weights = {name: read_encoder(file, name, config) for name, file in files.items()}
     origin = {f"{name}_encoder": read.provenance for name, read in weights.items()}
     model = model_from_encoders(config, weights.get("image"), weights.get("audio"))
     return ContractModel(model), config, origin
@@ -132,10 +121,8 @@ def _encoder(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Module
             f"nothing, or --{name}-encoder to go on from",
             f"it pre-trains the {name} encoder alone",
         )
-    if name == "image":
-        model = EncoderClassifier(config, name)
-    else:
-        model = EncoderClassifier(config, name, VOICE_PATCH_DROPOUT, VOICE_EXTRA_CLASSES, early_head=True)
+    voice = {"patch_dropout": VOICE_PATCH_DROPOUT, "extra_classes": VOICE_EXTRA_CLASSES, "early_head": True}
+    model = EncoderClassifier(config, name, **(voice if name == "audio" else {}))
     if file is None:
         return model, config, {}
     weights = read_encoder(file, name, config)
@@ -148,12 +135,9 @@ def _from_checkpoint(args: argparse.Namespace) -> tuple[nn.Module, MMADFERConfig
     if args.image_encoder or args.audio_encoder:
         raise UsageError("--init together with encoders", "one or the other", "--init brings its own encoders")
     start, given = read_checkpoint(args.init), given_fields(args)
-    wanted = dict(given)
-    if getattr(args, "model_given", False):
-        named = config_of(args.model).to_dict()
-        del named["labels"]
-        wanted = named | given
-    fixed = {key: value for key, value in wanted.items() if key not in CHANGEABLE}
+    named = config_of(args.model).to_dict() if getattr(args, "model_given", False) else {}
+    named.pop("labels", None)
+    fixed = {key: value for key, value in (named | given).items() if key not in CHANGEABLE}
     if changed := differences(start.config.to_dict(), fixed):
         raise UsageError(
             f"--init {args.init} is of another model: {'; '.join(changed)}",

@@ -24,18 +24,11 @@ CHOICES = {"precision": PRECISIONS, "schedule": ("epoch", "step")}
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     recipe = parser.add_argument_group("recipe (defaults: the paper's for lists, the default model's elsewhere)")
     for field in dataclasses.fields(Recipe):
-        option = "--" + field.name.replace("_", "-")
-        choices = CHOICES.get(field.name)
+        option, choices = "--" + field.name.replace("_", "-"), CHOICES.get(field.name)
         kind = {"int": int, "float": float, "str": str}[field.type]
-        recipe.add_argument(
-            option,
-            type=kind,
-            choices=choices,
-            metavar=None if choices else "X",
-            help=argparse.SUPPRESS
-            if field.name in ("clip_grad", "label_smoothing", "warmup_epochs")
-            else f"paper: {field.default}",
-        )
+        hidden = field.name in ("clip_grad", "label_smoothing", "warmup_epochs")
+        text = argparse.SUPPRESS if hidden else f"paper: {field.default}"
+        recipe.add_argument(option, type=kind, choices=choices, metavar=None if choices else "X", help=text)
     run = parser.add_argument_group(
         "run",
         "in several processes, one per GPU, that share each batch: torchrun --nproc-per-node N -m -- mma_trainer ...",
@@ -44,14 +37,8 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--resume", action="store_true", help="go on from DIR/last.pt")
     run.add_argument("--half", action="store_true", help="store the finished model.pt in float16")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    run.add_argument(
-        "--save-every",
-        dest="save_every_minutes",
-        type=float,
-        default=10.0,
-        metavar="MINUTES",
-        help="how often last.pt is written within an epoch",
-    )
+    own = {"dest": "save_every_minutes", "help": "how often last.pt is written within an epoch"}
+    run.add_argument("--save-every", type=float, default=10.0, metavar="MINUTES", **own)
     run.add_argument("--tensorboard", action="store_true", help="write event files to DIR/events")
     speed = parser.add_argument_group("speed and memory (the result stays the same)")
     speed.add_argument("--micro-batch", type=int, default=0, metavar="N", help="clips per forward pass; 0: the batch")
@@ -70,13 +57,7 @@ def make_recipe(args: argparse.Namespace, default: Recipe) -> Recipe:
 
 def job_args(args: argparse.Namespace, job: Job, fold: int | str, **changes: object) -> argparse.Namespace:
     """The options of one run of a sweep; a run that was begun goes on."""
-    own = {"run": job.folder, "resume": job.is_begun, "fold": fold, **changes}
-    return argparse.Namespace(**{**vars(args), **own})
-
-
-def make_execution(args: argparse.Namespace) -> Execution:
-    """How this machine runs it."""
-    return Execution(**{name: getattr(args, name) for name in EXECUTION})
+    return argparse.Namespace(**vars(args) | {"run": job.folder, "resume": job.is_begun, "fold": fold} | changes)
 
 
 def open_device(name: str) -> torch.device:

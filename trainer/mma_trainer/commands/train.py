@@ -13,11 +13,12 @@ from mma_edge.commands.support import HelpFormatter, run_cli, say
 from mma_trainer.commands.data_options import ALL_FOLDS, RECIPES, add_data_options, make_task, set_labels
 from mma_trainer.commands.folds import run_folds
 from mma_trainer.commands.model_options import add_model_options, make_config, make_model
-from mma_trainer.commands.run_options import add_run_options, make_execution, make_recipe, open_device
+from mma_trainer.commands.run_options import EXECUTION, add_run_options, make_recipe, open_device
 from mma_trainer.evaluation.metrics import Metrics
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.report.figures import plot_confusion
 from mma_trainer.report.run import write_run_report
+from mma_trainer.training.execution import Execution
 from mma_trainer.training.loop import Run
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.state import MODEL
@@ -80,13 +81,12 @@ def train_one(args: argparse.Namespace, console: Console) -> Metrics:
     torch.manual_seed(recipe.seed)
     model, config, origin = make_model(args, config)
     task = make_task(args, config, recipe)
+    total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     device = open_device(args.device)
-    say(
-        console,
-        f"{args.dataset}: {trainable:,} trainable of {sum(p.numel() for p in model.parameters()):,} parameters, "
-        f"{task.num_batches} batches of {recipe.batch_size} per epoch, {device}, {recipe.precision}",
-    )
+    batches = f"{task.num_batches} batches of {recipe.batch_size} per epoch"
+    parameters = f"{trainable:,} trainable of {total:,} parameters"
+    say(console, f"{args.dataset}: {parameters}, {batches}, {device}, {recipe.precision}")
     provenance = {
         "command": "mma-train " + " ".join(sys.argv[1:]),
         "dataset": args.dataset,
@@ -94,7 +94,8 @@ def train_one(args: argparse.Namespace, console: Console) -> Metrics:
         **origin,
         "torch": str(torch.__version__),  # its own class would make the file unreadable by our safe loader
     }
-    run = Run(model, config, recipe, task, args.run, provenance, console, device, make_execution(args))
+    execution = Execution(**{name: getattr(args, name) for name in EXECUTION})
+    run = Run(model, config, recipe, task, args.run, provenance, console, device, execution)
     metrics = run.fit(args.resume)
     if processes.is_writer:
         _finish(run, metrics, args.half)

@@ -14,7 +14,7 @@ from mma_trainer.architectures import ARCHITECTURES
 from mma_trainer.labels import DFEW_LABELS, MAFW_LABELS
 
 VARIANTS = {
-    "prompts": ("none", "static", "progressive"),
+    "prompts": ("none", "static", "progressive"),  # static: not updated with depth
     "fusion": ("none", "add", "mult", "mult-concat", "bottleneck"),
     "temporal": ("mtt", "ita", "both", "mean"),
     "modalities": ("both", "audio", "vision"),
@@ -26,59 +26,40 @@ VARIANTS = {
 class MMADFERConfig:
     """MMA-DFER (Chumachenko et al., CVPRW 2024). The defaults are the paper's model at 224 on DFEW.
 
-    Attributes:
-        image_size: side S of a face crop in pixels, a multiple of `image_patch`.
-        labels: class names in the order of the logits.
-        color: "rgb", or "grey" when the training faces were grey: crops must be made grey at run time.
-        width, depth, num_heads, mlp_ratio: of both ViT encoders.
-        image_patch, audio_patch: side of the non-overlapping square patches.
-        image_stem, audio_stem: output channels of 3x3 stride-2 convolutions before the patch
-            projection (Xiao et al. 2021); () is the plain ViT of the paper.
-        image_stem_blocks, audio_stem_blocks: residual blocks of two 3x3 convolutions after each of the
-            stem's (He et al. 2016); one number per convolution, or () for none.
-        prompts: "progressive" as the paper's best, "static" (not updated with depth) or "none".
-        num_prompts: prompt tokens per modality, unless `prompts` is "none".
-        prompts_per_update: rows renewed by one progressive step; there are num_prompts / prompts_per_update
-            steps: 2 in the paper's best; 12, 18 and 36 prompts make 4, 6 and 12.
-        fusion: "bottleneck" as the paper's best, "none", "add", "mult" or "mult-concat": see fusion.py.
-            Without effect where there is one modality only.
-        bottleneck_width: d of the fusion bottleneck, and of mult's two cross-attentions.
-        temporal: "mtt" as the paper's best (multimodal temporal transformer), "ita" (intermediate
-            temporal adaptors), "both" or "mean" (plain averaging): see temporal.py.
-        ita_width: d of the temporal adaptors. adaptor_heads: attention heads of the adaptors and of mult.
-        modalities: "both", or "audio" or "vision" alone. The model still takes both inputs and ignores the other one.
-        temporal_*: the multimodal temporal transformer.
-        drop_path: stochastic depth of the last encoder block; linear from 0 at the first.
+    `width` to `mlp_ratio` are of both ViT encoders, `temporal_*` of the multimodal temporal transformer. Patches are
+    square and do not overlap. See VARIANTS for the values of `prompts`, `fusion`, `temporal` and `modalities`.
     """
 
-    image_size: int = 224
-    labels: tuple[str, ...] = DFEW_LABELS
-    color: str = "rgb"
+    image_size: int = 224  # side S of a face crop in pixels, a multiple of `image_patch`
+    labels: tuple[str, ...] = DFEW_LABELS  # class names in the order of the logits
+    color: str = "rgb"  # "grey" when the training faces were grey: crops must be made grey at run time
     width: int = 768
     depth: int = 12
     num_heads: int = 12
     mlp_ratio: int = 4
     image_patch: int = 16
     audio_patch: int = 16
+    # Output channels of 3x3 stride-2 convolutions before the patch projection (Xiao et al. 2021); (): the paper's ViT.
     image_stem: tuple[int, ...] = ()
     audio_stem: tuple[int, ...] = ()
+    # After each of them, so many residual blocks of two 3x3 convolutions (He et al. 2016); (): none.
     image_stem_blocks: tuple[int, ...] = ()
     audio_stem_blocks: tuple[int, ...] = ()
-    prompts: str = "progressive"
-    num_prompts: int = 6
-    prompts_per_update: int = 3
-    fusion: str = "bottleneck"
-    bottleneck_width: int = 128
-    temporal: str = "mtt"
-    ita_width: int = 128
-    adaptor_heads: int = 2
-    modalities: str = "both"
+    prompts: str = "progressive"  # as the paper's best
+    num_prompts: int = 6  # prompt tokens per modality, unless `prompts` is "none"
+    prompts_per_update: int = 3  # rows renewed by one progressive step: the paper's best has 2 steps
+    fusion: str = "bottleneck"  # as the paper's best; see fusion.py. Without effect where there is one modality only
+    bottleneck_width: int = 128  # d of the fusion bottleneck, and of mult's two cross-attentions
+    temporal: str = "mtt"  # as the paper's best; see temporal.py
+    ita_width: int = 128  # d of the temporal adaptors
+    adaptor_heads: int = 2  # attention heads of the temporal adaptors and of mult
+    modalities: str = "both"  # of one alone the model still takes both inputs, and ignores the other
     temporal_width: int = 512
     temporal_heads: int = 8
     temporal_head_dim: int = 64
     temporal_mlp: int = 1024
     temporal_depth: int = 1
-    drop_path: float = 0.1
+    drop_path: float = 0.1  # stochastic depth of the last encoder block; linear from 0 at the first
     num_frames: ClassVar[int] = NUM_FRAMES
 
     def __post_init__(self) -> None:

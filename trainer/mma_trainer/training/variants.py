@@ -6,8 +6,9 @@ are repeated here (report/paper.py).
 
 from __future__ import annotations
 
+import itertools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,28 +28,19 @@ PAPERS_BEST = "the paper's best, mean of 5 folds at 224: " + ", ".join(
 
 @dataclass(frozen=True)
 class Variant:
-    """A row.
+    """A row."""
 
-    Attributes:
-        name: as the table prints it.
-        changes: fields of the config; the rest is the base's.
-        paper_m: trainable parameters that the paper prints for the row, in millions.
-    """
-
-    name: str
-    changes: dict[str, object]
-    paper_m: float | None = None
+    name: str  # as the table prints it
+    changes: dict[str, object]  # fields of the config; the rest is the base's
+    paper_m: float | None = None  # trainable parameters that the paper prints for the row, in millions
 
 
 @dataclass(frozen=True)
 class Table:
     """A table of the paper.
 
-    Attributes:
-        title: its heading.
-        varies: the config's fields that its rows set; the command line therefore may not set them.
-        part: prefixes of the parameters that its "temporal part" column counts, () for no such column;
-            the paper's figures are then of that part, else of the whole model.
+    `part`: prefixes of the parameters that its "temporal part" column counts, () for no such column; the paper's
+    figures are then of that part, else of the whole model.
     """
 
     title: str
@@ -57,15 +49,8 @@ class Table:
 
     @property
     def varies(self) -> set[str]:
+        """The config's fields that its rows set; the command line therefore may not set them."""
         return {key for row in self.rows for key in row.changes}
-
-
-def _updates(steps: int) -> Variant:
-    return Variant(f"progressive, {steps} updates", {"prompts": "progressive", "num_prompts": 3 * steps, **_THREE})
-
-
-def _bottleneck(width: int, paper_m: float | None = None) -> Variant:
-    return Variant(f"bottleneck {width}", {"fusion": "bottleneck", "bottleneck_width": width}, paper_m)
 
 
 _THREE = {"prompts_per_update": 3}
@@ -76,7 +61,10 @@ TABLES = {
         (
             Variant("none", {"prompts": "none"}),
             Variant("not updated", {"prompts": "static", "num_prompts": 6}),
-            *(_updates(steps) for steps in (2, 4, 6, 12)),
+            *(
+                Variant(f"progressive, {n // 3} updates", {"prompts": "progressive", "num_prompts": n, **_THREE})
+                for n in (6, 12, 18, 36)
+            ),
         ),
     ),
     "fusion": Table(
@@ -86,10 +74,10 @@ TABLES = {
             Variant("add", {"fusion": "add"}),
             Variant("mult", {"fusion": "mult", **_MULT}),
             Variant("mult-concat", {"fusion": "mult-concat", **_MULT}),
-            _bottleneck(64),
-            _bottleneck(128, 7.5),
-            _bottleneck(256, 12.3),
-            _bottleneck(512, 21.7),
+            *(
+                Variant(f"bottleneck {width}", {"fusion": "bottleneck", "bottleneck_width": width}, paper_m)
+                for width, paper_m in ((64, None), (128, 7.5), (256, 12.3), (512, 21.7))
+            ),
         ),
     ),
     "temporal": Table(
@@ -97,19 +85,19 @@ TABLES = {
         (
             Variant("mean", {"temporal": "mean"}),
             Variant("MTT", {"temporal": "mtt"}, 2.2),
-            Variant("ITA 64", {"temporal": "ita", "ita_width": 64}, 1.3),
-            Variant("ITA 128", {"temporal": "ita", "ita_width": 128}, 0.8),
-            Variant("ITA 256", {"temporal": "ita", "ita_width": 256}, 4.3),
+            *(
+                Variant(f"ITA {width}", {"temporal": "ita", "ita_width": width}, paper_m)
+                for width, paper_m in ((64, 1.3), (128, 0.8), (256, 4.3))
+            ),
             Variant("MTT + ITA 128", {"temporal": "both", "ita_width": 128}, 2.9),
         ),
         part=("temporal.", "adaptors."),
     ),
     "modality": Table(
         "modality",
-        (
-            Variant("audio only", {"modalities": "audio"}),
-            Variant("vision only", {"modalities": "vision"}),
-            Variant("audio and vision", {"modalities": "both"}),
+        tuple(
+            Variant(name, {"modalities": value})
+            for name, value in (("audio only", "audio"), ("vision only", "vision"), ("audio and vision", "both"))
         ),
     ),
     "resolution": Table("resolution", tuple(Variant(f"{size}", {"image_size": size}) for size in (112, 160, 224))),
@@ -118,22 +106,15 @@ TABLES = {
 
 @dataclass
 class Row:
-    """A variant on its base architecture, and its result once it is trained.
-
-    Attributes:
-        config: None where the variant does not fit the base architecture; `problem` then says why.
-        folder: of its run, or of the runs of its folds; rows of several tables that are the same model share it.
-        trainable, part: parameters of the model, and of the table's part of it.
-        result: UAR and WAR (fractions, mean of the folds), clips and folds; None until it is trained.
-    """
+    """A variant on its base architecture, and its result once it is trained."""
 
     variant: Variant
-    config: MMADFERConfig | None
-    folder: Path
+    config: MMADFERConfig | None  # None where the variant does not fit the base architecture
+    folder: Path  # of its run, or of the runs of its folds; rows of several tables that are the same model share it
     trainable: int = 0
-    part: int = 0
-    problem: str = ""
-    result: dict | None = field(default=None)
+    part: int = 0  # trainable parameters of the table's part of the model
+    problem: str = ""  # why it does not fit
+    result: dict | None = None  # UAR and WAR (fractions, mean of the folds), clips and folds, once it is trained
 
 
 @dataclass(frozen=True)
@@ -147,8 +128,8 @@ class RowResult:
     scores: dict
 
     def to_dict(self) -> dict:
-        about = {"variant": self.variant, "trainable": self.trainable}
-        return {**about, "identity": self.options, "result": self.scores}
+        options = {"identity": self.options, "result": self.scores}
+        return {"variant": self.variant, "trainable": self.trainable, **options}
 
     @classmethod
     def read(cls, path: Path) -> RowResult:
@@ -163,9 +144,8 @@ class RowResult:
     @staticmethod
     def refusal(folder: Path, changed: dict) -> CheckpointError:
         words = "; ".join(f"{key} was {before}, is {now}" for key, (before, now) in changed.items())
-        return CheckpointError(
-            f"{folder} was run with other options: {words}", "those of before", "choose another --run"
-        )
+        what = f"{folder} was run with other options: {words}"
+        return CheckpointError(what, "those of before", "choose another --run")
 
 
 def plan(table: Table, base: MMADFERConfig, folder: Path) -> list[Row]:
@@ -174,11 +154,10 @@ def plan(table: Table, base: MMADFERConfig, folder: Path) -> list[Row]:
     for variant in table.rows:
         try:
             config = base.replace(**variant.changes)
+            counts = count_trainable(config, table.part)
+            rows.append(Row(variant, config, folder / folder_name(base, config), *counts))
         except CheckpointError as error:
             rows.append(Row(variant, None, folder, problem=error.what.removeprefix("model config: ")))
-            continue
-        counts = count_trainable(config, table.part)
-        rows.append(Row(variant, config, folder / folder_name(base, config), *counts))
     return rows
 
 
@@ -204,22 +183,16 @@ def mean_scores(results: list[dict]) -> dict:
 
 def cells(table: Table, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     """Headings and lines of a table in the paper's form: variant, parameters in millions, UAR and WAR in percent."""
-    has_paper = any(row.variant.paper_m is not None for row in rows)
-    headings = ["variant", "trainable (M)"]
-    headings += ["temporal part (M)"] if table.part else []
-    headings += ["paper (M)"] if has_paper else []
+    headings = ["variant", "trainable (M)", "temporal part (M)", "paper (M)", "UAR", "WAR"]
+    shown = [True, True, bool(table.part), any(row.variant.paper_m is not None for row in rows), True, True]
     lines = []
     for row in rows:
-        line = [row.variant.name, _millions(row.trainable, row)]
-        line += [_millions(row.part, row)] if table.part else []
-        line += ["-" if row.variant.paper_m is None else f"{row.variant.paper_m:.1f}"] if has_paper else []
-        scores = [f"{100 * row.result[key]:.2f}" for key in ("uar", "war")] if row.result else ["-", "-"]
-        lines.append([*line, *scores])
-    return [*headings, "UAR", "WAR"], lines
-
-
-def _millions(count: int, row: Row) -> str:
-    return f"{count / 1e6:.2f}" if row.config else "does not fit"
+        counts = [f"{count / 1e6:.2f}" if row.config else "does not fit" for count in (row.trainable, row.part)]
+        paper = "-" if row.variant.paper_m is None else f"{row.variant.paper_m:.1f}"
+        scores = [f"{100 * row.result[key]:.2f}" if row.result else "-" for key in ("uar", "war")]
+        lines.append([row.variant.name, *counts, paper, *scores])
+    headings, *lines = (list(itertools.compress(line, shown)) for line in (headings, *lines))
+    return headings, lines
 
 
 def markdown(tables: dict[str, list[Row]]) -> str:
@@ -236,23 +209,17 @@ def markdown(tables: dict[str, list[Row]]) -> str:
 
 def as_json(tables: dict[str, list[Row]], options: dict) -> str:
     """All tables as JSON; UAR and WAR are fractions, null where a row is not finished."""
-    content = {
-        "options": options,
-        "tables": {
-            name: [
-                {
-                    "variant": row.variant.name,
-                    "changes": row.variant.changes,
-                    "trainable": row.trainable or None,
-                    "part": row.part or None,
-                    "paper_m": row.variant.paper_m,
-                    "problem": row.problem or None,
-                    "folder": row.folder.name if row.config else None,
-                    **(row.result or dict.fromkeys((*SCORES, "folds"))),
-                }
-                for row in rows
-            ]
-            for name, rows in tables.items()
-        },
-    }
-    return to_json(content)
+
+    def plain(row: Row) -> dict:
+        return {
+            "variant": row.variant.name,
+            "changes": row.variant.changes,
+            "trainable": row.trainable or None,
+            "part": row.part or None,
+            "paper_m": row.variant.paper_m,
+            "problem": row.problem or None,
+            "folder": row.folder.name if row.config else None,
+            **(row.result or dict.fromkeys((*SCORES, "folds"))),
+        }
+
+    return to_json({"options": options, "tables": {name: list(map(plain, rows)) for name, rows in tables.items()}})
