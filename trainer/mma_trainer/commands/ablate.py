@@ -18,21 +18,11 @@ from mma_trainer.commands.data_options import ALL_FOLDS, LISTS, RECIPES, num_fol
 from mma_trainer.commands.model_options import given_fields, make_config
 from mma_trainer.commands.run_options import INCIDENTAL, job_args, make_recipe
 from mma_trainer.report.page import Table, to_rich
+from mma_trainer.training import variants
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.state import MODEL
 from mma_trainer.training.sweep import Job, Sweep
-from mma_trainer.training.variants import (
-    PAPERS_BEST,
-    SCORES,
-    TABLES,
-    Row,
-    RowResult,
-    as_json,
-    cells,
-    markdown,
-    mean_scores,
-    plan,
-)
+from mma_trainer.training.variants import TABLES, Row, RowResult
 from mma_trainer.weights.checkpoint import read_checkpoint
 
 EXAMPLES = """\
@@ -56,9 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.build_parser()
     parser.prog, parser.description, parser.epilog = "mma-train ablate", __doc__, EXAMPLES
     group = parser.add_argument_group("ablation")
-    group.add_argument(
-        "--table", nargs="+", choices=TABLES, required=True, metavar="T", help=f"one or more of {', '.join(TABLES)}"
-    )
+    text = f"one or more of {', '.join(TABLES)}"
+    group.add_argument("--table", nargs="+", choices=TABLES, required=True, metavar="T", help=text)
     group.add_argument("--dry-run", action="store_true", help="print the rows and their parameter counts only")
     parser.set_defaults(run=Path("runs/ablate"))
     return parser
@@ -73,7 +62,7 @@ def ablate(args: argparse.Namespace, console: Console) -> int:
     _check(args)
     set_labels(args)
     base = make_config(args)
-    tables = {name: plan(TABLES[name], base, args.run) for name in dict.fromkeys(args.table)}
+    tables = {name: variants.plan(TABLES[name], base, args.run) for name in dict.fromkeys(args.table)}
     for row in (row for rows in tables.values() for row in rows if row.problem):
         say(console, f"{row.variant.name} does not fit this architecture: {row.problem}")
     if args.dry_run:
@@ -94,9 +83,9 @@ def ablate(args: argparse.Namespace, console: Console) -> int:
                 cli.train(job_args(args, job, fold or args.fold, set=settings), console)
                 sweep.keep(job, _result(row, job) if processes.is_writer else None)
         if processes.is_writer:
-            row.result = mean_scores([sweep.results[job.folder].scores for job in own])
-            write_text(args.run / "ablation.md", markdown(tables))
-            write_text(args.run / "ablation.json", as_json(tables, _identity(args, None)))
+            row.result = variants.mean_scores([sweep.results[job.folder].scores for job in own])
+            write_text(args.run / "ablation.md", variants.markdown(tables))
+            write_text(args.run / "ablation.json", variants.as_json(tables, _identity(args, None)))
     _show(tables, console)
     say(console, f"tables and runs in {args.run}")
     return 0
@@ -139,11 +128,11 @@ def _result(row: Row, job: Job) -> RowResult:
     found = read_checkpoint(path).provenance.get("val")
     if found is None:
         raise DataError(f"{path} holds no validation figures", "those that mma-train writes")
-    return RowResult(row.variant.name, row.trainable, job.options, {key: found[key] for key in SCORES})
+    return RowResult(row.variant.name, row.trainable, job.options, {key: found[key] for key in variants.SCORES})
 
 
 def _show(tables: dict[str, list[Row]], console: Console) -> None:
     for name, rows in tables.items():
-        headings, lines = cells(TABLES[name], rows)
+        headings, lines = variants.cells(TABLES[name], rows)
         console.print(to_rich(Table(TABLES[name].title, tuple(headings), lines)), highlight=False)
-    say(console, f"({PAPERS_BEST})")
+    say(console, f"({variants.PAPERS_BEST})")

@@ -131,17 +131,16 @@ def exchange(
     Returns:
         image, audio, and the means (M, d) of the new frames.
     """
-    if isinstance(fusion, AddFusion):
-        v = image.mean(dim=1)  # (M, W)
-        heard = audio.mean(dim=1, keepdim=True)  # (1, 1, W)
-        image = image + torch.tanh(fusion.image_gate) * heard
-        seen = torch.cat([v, older]).index_select(0, order).mean(dim=0)
-        return image, audio + torch.tanh(fusion.audio_gate) * seen, v
-    v = fusion.image_norm(fusion.image_down(image))  # (M, Tv, d)
-    a = fusion.audio_norm(fusion.audio_down(audio))  # (1, Ta, d)
-    means = v.mean(dim=1)  # (M, d)
+    v, a, is_bottleneck = image, audio, isinstance(fusion, FusionBottleneck)
+    if is_bottleneck:
+        v, a = (
+            fusion.image_norm(fusion.image_down(v)),
+            fusion.audio_norm(fusion.audio_down(a)),
+        )  # (M, Tv, d), (1, Ta, d)
+    means, heard = v.mean(dim=1), a.mean(dim=1, keepdim=True)  # (M, d), (1, 1, d)
     # Every frame has as many tokens, so the mean over frames and tokens is that of the frames' means.
     seen = torch.cat([means, older]).index_select(0, order).mean(dim=0)  # (d,)
-    image = image + torch.tanh(fusion.image_gate) * F.gelu(fusion.image_up(v + a.mean(dim=1, keepdim=True)))
-    audio = audio + torch.tanh(fusion.audio_gate) * F.gelu(fusion.audio_up(a + seen))
-    return image, audio, means
+    if is_bottleneck:
+        heard, seen = F.gelu(fusion.image_up(v + heard)), F.gelu(fusion.audio_up(a + seen))
+    image = image + torch.tanh(fusion.image_gate) * heard
+    return image, audio + torch.tanh(fusion.audio_gate) * seen, means

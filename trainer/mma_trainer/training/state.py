@@ -48,6 +48,7 @@ class Position:
         return f"in epoch {self.epoch + 1} after batch {self.batch}" if self.batch else f"after epoch {self.epoch}"
 
 
+@dataclass
 class State:
     """What a run changes while it trains, and the checkpoint that keeps it, whose `training` part is laid out here.
 
@@ -57,23 +58,20 @@ class State:
     `average` is that of the weights; None where the recipe has none.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        model: nn.Module,
-        config: MMADFERConfig,
-        recipe: Recipe,
-        precision: Precision,
-        num_batches: int,
-        fingerprint: str,
-    ) -> None:
-        self.path, self.model, self.config, self.recipe, self.precision = path, model, config, recipe, precision
-        self.fingerprint = fingerprint
-        self.optimizer = build_optimizer(model, recipe)
-        self.scheduler = build_scheduler(self.optimizer, recipe, num_batches)
-        self.average = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None
+    path: Path
+    model: nn.Module
+    config: MMADFERConfig
+    recipe: Recipe
+    precision: Precision
+    num_batches: int
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        self.optimizer = build_optimizer(self.model, self.recipe)
+        self.scheduler = build_scheduler(self.optimizer, self.recipe, self.num_batches)
+        self.average = WeightAverage(self.model, self.recipe.ema_decay) if self.recipe.ema_decay else None
         self._parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "ema": self.average}
-        self._parts["scaler"] = precision.scaler
+        self._parts["scaler"] = self.precision.scaler
 
     def averaged(self) -> contextlib.AbstractContextManager:
         """The average in the model's place, where there is one."""
