@@ -133,10 +133,8 @@ def exchange(
     """
     v, a, is_bottleneck = image, audio, isinstance(fusion, FusionBottleneck)
     if is_bottleneck:
-        v, a = (
-            fusion.image_norm(fusion.image_down(v)),
-            fusion.audio_norm(fusion.audio_down(a)),
-        )  # (M, Tv, d), (1, Ta, d)
+        v = fusion.image_norm(fusion.image_down(image))  # (M, Tv, d)
+        a = fusion.audio_norm(fusion.audio_down(audio))  # (1, Ta, d)
     means, heard = v.mean(dim=1), a.mean(dim=1, keepdim=True)  # (M, d), (1, 1, d)
     # Every frame has as many tokens, so the mean over frames and tokens is that of the frames' means.
     seen = torch.cat([means, older]).index_select(0, order).mean(dim=0)  # (d,)
