@@ -16,8 +16,8 @@ from mma_trainer.training.pretrain import EncoderClassifier, at_image_size, mode
 from mma_trainer.weights.checkpoint import build_model, read_checkpoint
 from mma_trainer.weights.encoders import read_encoder
 
-VOICE_PATCH_DROPOUT = 0.3
-VOICE_EXTRA_CLASSES = 1  # RAVDESS's calm voices, in training only
+# The extra class: RAVDESS's calm voices, in training only.
+VOICE_TRAINING = {"patch_dropout": 0.3, "extra_classes": 1, "early_head": True}
 CHANGEABLE = ("image_size", "color", "drop_path")
 """Fields that may change between training and fine-tuning: of all tensors, only the positions depend on them."""
 
@@ -121,8 +121,7 @@ def _encoder(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Module
             f"nothing, or --{name}-encoder to go on from",
             f"it pre-trains the {name} encoder alone",
         )
-    voice = {"patch_dropout": VOICE_PATCH_DROPOUT, "extra_classes": VOICE_EXTRA_CLASSES, "early_head": True}
-    model = EncoderClassifier(config, name, **(voice if name == "audio" else {}))
+    model = EncoderClassifier(config, name, **(VOICE_TRAINING if name == "audio" else {}))
     if file is None:
         return model, config, {}
     weights = read_encoder(file, name, config)
@@ -144,7 +143,6 @@ def _from_checkpoint(args: argparse.Namespace) -> tuple[nn.Module, MMADFERConfig
             "the file's own, or another " + ", ".join(CHANGEABLE),
             "leave these options out, or train that model from --image-encoder and --audio-encoder",
         )
-    changes = {key: value for key, value in given.items() if key in CHANGEABLE}
-    config = start.config.replace(**changes)
+    config = start.config.replace(**{key: value for key, value in given.items() if key in CHANGEABLE})
     start = dataclasses.replace(at_image_size(start, config.image_size), config=config)
     return ContractModel(build_model(start, args.init)), config, {"init": start.provenance}
