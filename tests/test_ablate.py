@@ -171,7 +171,7 @@ def test_a_dry_run_trains_nothing_and_counts(capsys: pytest.CaptureFixture, tmp_
 def test_rows_that_do_not_fit_the_architecture_are_said_and_left_out(ablate: Callable, tmp_path: Path) -> None:
     code, out, _ = ablate("--table", "prompts", "--dry-run", "--run", tmp_path)
     assert code == 0 and out.count("does not fit this architecture") == 3  # two layers: no 4, 6 or 12 updates
-    assert "depth 2 is no multiple of the 12 prompt updates" in " ".join(out.split())
+    assert "depth 2 is not a multiple of the 12 prompt updates" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(

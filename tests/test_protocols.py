@@ -117,7 +117,7 @@ def test_what_is_not_there_is_named_with_every_place_that_was_looked_at(
     said = refusal("mafw", 1, None)
     assert "data/MAFW, data/mafw, MAFW, mafw" in said and "MAFW_ROOT" in said
     root = tmp_path / "m"
-    assert "is no folder" in refusal("mafw", 1, root)
+    assert "is not a folder" in refusal("mafw", 1, root)
     root.mkdir()
     said = refusal("mafw", 2, root)
     assert "no train list of fold 2" in said and "MAFW_set_2_train_faces.txt" in said and "annotation" in said
@@ -163,7 +163,7 @@ def test_a_user_types_the_data_set_and_the_fold_and_has_the_papers_recipe() -> N
 def test_a_fold_is_a_number_or_all(text: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         parse(f"--fold={text}")
-    assert "is no fold" in capsys.readouterr().err
+    assert "is not a fold" in capsys.readouterr().err
 
 
 def test_labels_follow_the_data_set_unless_the_user_gives_them(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def check_output(output: Path, overwrite: bool) -> None:
     if output.is_dir() and not any(output.iterdir()):
         return
     if not (output / MANIFEST).is_file():
-        raise OutputError(f"{output} exists and is no bundle", "a new folder", "choose another --output")
+        raise OutputError(f"{output} exists and is not a bundle", "a new folder", "choose another --output")
     if not overwrite:
         raise OutputError(f"{output} holds a bundle already", "a new folder", "add --overwrite to replace it")
 

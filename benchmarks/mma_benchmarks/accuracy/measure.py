@@ -58,7 +58,7 @@ class AccuracyOptions:
             raise UsageError(f"set {unknown[0]!r}", f"one of {', '.join(SETS)}")
         if not self.data.is_dir():
             expected = "a folder with fer2013_val.npz and ravdess_speech/"
-            raise DataError(f"{self.data} is no folder", expected, "give it with --data")
+            raise DataError(f"{self.data} is not a folder", expected, "give it with --data")
 
     @property
     def is_grid(self) -> bool:

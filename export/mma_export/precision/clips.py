@@ -104,7 +104,7 @@ def folder_clips(folder: Path, image_size: int, labels: Sequence[str], count: in
     """
     hint = "give a folder of videos that show faces, or leave --clips out for the sample"
     if not folder.is_dir():
-        raise DataError(f"--clips {folder} is no folder", "a folder of videos", hint)
+        raise DataError(f"--clips {folder} is not a folder", "a folder of videos", hint)
     videos = videos_in(folder)
     if not videos:
         raise DataError(f"--clips {folder} has no videos", f"files ending in {', '.join(VIDEO_SUFFIXES)}", hint)

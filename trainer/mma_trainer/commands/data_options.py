@@ -44,7 +44,7 @@ PSEUDO_MISMATCH = 0.15
 def parse_fold(text: str) -> int | str:
     """A fold's number, or "all"."""
     if text != ALL_FOLDS and (not text.isdecimal() or int(text) < 1):
-        raise argparse.ArgumentTypeError(f"{text!r} is no fold: expected its number, 1 and up, or {ALL_FOLDS}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fold: expected its number, 1 and up, or {ALL_FOLDS}")
     return text if text == ALL_FOLDS else int(text)
 
 

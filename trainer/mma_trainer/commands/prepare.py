@@ -168,7 +168,7 @@ def _layout(args: argparse.Namespace) -> Layout:
         raise UsageError(f"--dataset {args.dataset} without --data and --videos", "where the lists and the videos lie")
     for option in ("data", "videos"):
         if not getattr(args, option).is_dir():
-            raise DataError(f"--{option}: {getattr(args, option)} is no folder", "a folder")
+            raise DataError(f"--{option}: {getattr(args, option)} is not a folder", "a folder")
     return layouts.annotated(PROTOCOLS[args.dataset], args.data, args.videos)
 
 

@@ -175,7 +175,7 @@ def _existing(folder: Path | None, option: str, what: str) -> Path:
     if folder is None:
         raise UsageError(f"no {option}", what)
     if not folder.is_dir():
-        raise DataError(f"{option}: {folder} is no folder", what)
+        raise DataError(f"{option}: {folder} is not a folder", what)
     return folder
 
 

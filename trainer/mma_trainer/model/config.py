@@ -79,7 +79,7 @@ class MMADFERConfig:
             n, m = len(stem), len(blocks)
             yield patch % 2**n > 0, f"a patch of {patch} cannot be halved by each of the stem's {n} convolutions"
             yield m not in (0, n), f"{m} numbers of residual blocks for a stem of {n} convolutions"
-        yield not 0 <= self.drop_path < 1, f"drop_path {self.drop_path} is no probability below 1"
+        yield not 0 <= self.drop_path < 1, f"drop_path {self.drop_path} is not a probability below 1"
         for key, choices in VARIANTS.items():
             value = getattr(self, key)
             yield value not in choices, f"{key} {value!r} is none of {', '.join(choices)}"
@@ -90,10 +90,10 @@ class MMADFERConfig:
         pairs += [("ita_width", "adaptor_heads")] if adaptors else []
         for key, part in pairs:
             whole, divisor = getattr(self, key), getattr(self, part)
-            yield whole % divisor > 0, f"{key} {whole} is no multiple of {part} {divisor}"
+            yield whole % divisor > 0, f"{key} {whole} is not a multiple of {part} {divisor}"
         if progressive and self.num_prompts % self.prompts_per_update == 0:
             updates = self.num_updates
-            yield self.depth % updates > 0, f"depth {self.depth} is no multiple of the {updates} prompt updates"
+            yield self.depth % updates > 0, f"depth {self.depth} is not a multiple of the {updates} prompt updates"
         no_frames = self.modalities == "audio"
         yield adaptors and no_frames, f"temporal {self.temporal} adapts the frames, which modalities audio has not"
         tiles = NUM_MEL_FRAMES % self.audio_patch == NUM_MEL_BINS % self.audio_patch == 0

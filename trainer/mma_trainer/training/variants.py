@@ -139,7 +139,7 @@ class RowResult:
             scores = {key: stored["result"][key] for key in SCORES}
             return cls(stored["variant"], stored["trainable"], dict(stored["identity"]), scores)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path} is no result of a row ({error})", hint="delete its folder") from error
+            raise CheckpointError(f"{path} is not the result of a row ({error})", hint="delete its folder") from error
 
     @staticmethod
     def refusal(folder: Path, changed: dict) -> CheckpointError:

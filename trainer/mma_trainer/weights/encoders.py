@@ -151,7 +151,7 @@ def _read_ours(content: dict, path: str | os.PathLike, modality: str, config: MM
     state = {k.removeprefix("encoder."): v for k, v in checkpoint.state_dict.items() if k.startswith("encoder.")}
     if not state:
         expected = f"the last.pt of --dataset {'faces' if modality == 'image' else 'voices'}"
-        raise CheckpointError(f"{path} is no single encoder", expected, "a whole MMA-DFER goes to --init")
+        raise CheckpointError(f"{path} is not a single encoder", expected, "a whole MMA-DFER goes to --init")
     found = checkpoint.config
     here = config.to_dict()
     problems = differences(found.to_dict(), {key: here[key] for key in ENCODER_FIELDS[modality]})
