@@ -105,7 +105,7 @@ def test_the_same_model_in_two_tables_is_trained_once(
     assert code == 8 and "lr was 0.001, is 0.5" in err and err.count("\n") == 1 and len(trained) == 8
     (tmp_path / "base" / "result.json").write_text("{}")
     code, _, err = ablate("--table", "temporal", "--run", tmp_path)
-    assert code == 8 and "no result of a row" in err
+    assert code == 8 and "is not the result of a row" in err
 
 
 def test_every_fold_is_trained_and_the_row_is_their_mean(

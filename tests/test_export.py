@@ -190,7 +190,7 @@ def test_a_folder_or_file_that_is_no_bundle_is_never_replaced(tiny_checkpoint: P
     (folder / "chapter1.txt").write_text("work of years")
     file.write_text("work of years")
     for output in (folder, file):
-        with pytest.raises(OutputError, match="is no bundle"):
+        with pytest.raises(OutputError, match="is not a bundle"):
             write(tiny_checkpoint, output, overwrite=True)
     assert (folder / "chapter1.txt").is_file() and file.is_file()
     (tmp_path / "empty").mkdir()
@@ -230,7 +230,7 @@ def test_the_command_writes_a_bundle_and_says_how_to_run_it(
         (["--checkpoint", "{tmp}/none.pt", "--output", "{tmp}/b"], 8, "does not exist"),
         (["--checkpoint", "{tmp}", "--output", "{tmp}/b"], 8, "is a folder"),
         (["--checkpoint", "{tmp}/text.pt", "--output", "{tmp}/b"], 8, "not a checkpoint"),
-        (["--checkpoint", "{tiny}", "--output", "{tmp}"], 7, "is no bundle"),
+        (["--checkpoint", "{tiny}", "--output", "{tmp}"], 7, "is not a bundle"),
         (["--checkpoint", "{tiny}", "--output", "{tmp}/text.pt/b"], 7, "cannot write"),
         (["--checkpoint", "{tiny}", "--precision", "fp12"], 2, "precision fp12; expected some of fp32"),
     ],

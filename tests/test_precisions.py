@@ -162,7 +162,7 @@ def test_the_sample_gives_clips_with_and_without_each_modality(clips: RealClips)
 
 
 def test_a_folder_without_faces_is_one_line(tmp_path: Path) -> None:
-    for folder, words in ((tmp_path / "none", "no folder"), (tmp_path, "no videos")):
+    for folder, words in ((tmp_path / "none", "is not a folder"), (tmp_path, "no videos")):
         with pytest.raises(DataError, match=words) as error:
             folder_clips(folder, 16, ("happy",), 4)
         one_line(error.value)
