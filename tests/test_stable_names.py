@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from pathlib import Path
 
 import pytest
-import tomllib
+from test_readme import SCRIPTS
 
 PARAMETERS = {
     "mma_edge.load": ["bundle", "backend", "precision"],
@@ -42,7 +41,6 @@ def test_a_name_and_its_parameters_stay(name: str) -> None:
 
 
 def test_the_commands_stay_and_each_leads_to_a_function() -> None:
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-    assert set(project["scripts"]) == COMMANDS
-    for entry in project["scripts"].values():
+    assert set(SCRIPTS) == COMMANDS
+    for entry in SCRIPTS.values():
         assert callable(found(entry.replace(":", ".")))
