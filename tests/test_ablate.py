@@ -62,7 +62,7 @@ def test_a_table_is_trained_row_by_row_and_printed(ablate: Callable, tmp_path: P
     code, out, err = ablate("--table", "modality", "--run", tmp_path, "--set", "fusion=none")
     assert (code, err) == (0, "")
     tables = results(tmp_path)
-    assert [row["variant"] for row in tables["modality"]] == ["audio only", "vision only", "audio and vision"]
+    assert [row["variant"] for row in tables["modality"]] == ["audio only", "vision only", "MMA-DFER"]
     for row in tables["modality"]:
         stored = read_checkpoint(tmp_path / row["folder"] / "model.pt")
         assert stored.config.modalities == row["changes"]["modalities"] and stored.config.fusion == "none"
@@ -71,8 +71,13 @@ def test_a_table_is_trained_row_by_row_and_printed(ablate: Callable, tmp_path: P
         assert row["clips"] == 4 and f"{100 * row['uar']:.2f}" in out
         trainable = sum(p.numel() for p in make_model(stored.config).parameters() if p.requires_grad)
         assert row["trainable"] == trainable
+        if row["variant"] != "MMA-DFER":  # the classifier alone
+            assert trainable == 7 * (SEVEN.width + 1)
     text = (tmp_path / "ablation.md").read_text()
     assert text.count("| audio only |") == 1 and "67.01 WAR 77.51" in text
+    (line,) = (line for line in text.splitlines() if line.startswith("| audio only |"))
+    assert line.endswith("| 26.43 | 33.53 |") and "paper UAR | paper WAR |" in text
+    assert tables["modality"][1]["paper_percent"] == {"uar": 54.34, "war": 67.15}
 
 
 def test_the_same_model_in_two_tables_is_trained_once(
@@ -95,10 +100,11 @@ def test_the_same_model_in_two_tables_is_trained_once(
     assert ablate("--table", "modality", "fusion", "--run", tmp_path, "--set", "bottleneck_width=64")[0] == 2
     assert ablate("--table", "temporal", "modality", "--run", tmp_path)[0] == 0
     temporal = {"mean", "ita,ita_width=64", "ita", "ita,ita_width=256", "both"}
-    names = {f"temporal={name}" for name in temporal} | {"base", "modalities=audio", "modalities=vision"}
+    names = {f"temporal={name}" for name in temporal} | {"base"}
+    names |= {f"prompts=none,temporal=mean,modalities={one},trained=classifier" for one in ("audio", "vision")}
     assert len(trained) == 8 and set(trained) == names
     rows = results(tmp_path)
-    assert rows["temporal"][1]["war"] == rows["modality"][2]["war"] == 0.02  # "MTT" is "audio and vision"
+    assert rows["temporal"][1]["war"] == rows["modality"][2]["war"] == 0.02  # "MTT" is "MMA-DFER"
     assert ablate("--table", "temporal", "--run", tmp_path)[0] == 0 and len(trained) == 8
     # Under other options the stored rows are not taken for these, nor trained over.
     code, _, err = ablate("--table", "temporal", "--run", tmp_path, "--lr", 0.5)
@@ -106,6 +112,25 @@ def test_the_same_model_in_two_tables_is_trained_once(
     (tmp_path / "base" / "result.json").write_text("{}")
     code, _, err = ablate("--table", "temporal", "--run", tmp_path)
     assert code == 8 and "is not the result of a row" in err
+
+
+def test_results_of_a_variant_that_was_made_otherwise_are_not_taken_for_todays(
+    ablate: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(args: object, console: object) -> int:
+        config, val = cli_model.make_config(args), {"uar": 0.5, "war": 0.5, "clips": 3}
+        save_checkpoint(args.run / "model.pt", Checkpoint(config, make_model(config).state_dict(), {"val": val}))
+        return 0
+
+    monkeypatch.setattr(cli, "train", train)
+    assert ablate("--table", "temporal", "--run", tmp_path)[0] == 0
+    stored = {folder.name: json.loads((folder / "result.json").read_text()) for folder in tmp_path.glob("*/")}
+    carry = {name for name, result in stored.items() if result["identity"].get("variants") == 2}
+    assert carry == {name for name in stored if "=ita" in name or "=both" in name} and len(carry) == 4
+    del stored["temporal=ita"]["identity"]["variants"]
+    (tmp_path / "temporal=ita" / "result.json").write_text(json.dumps(stored["temporal=ita"]))
+    code, _, err = ablate("--table", "temporal", "--run", tmp_path)
+    assert code == 8 and "variants was None, is 2" in err and err.count("\n") == 1
 
 
 def test_every_fold_is_trained_and_the_row_is_their_mean(
@@ -150,20 +175,24 @@ def test_an_interrupted_row_resumes_and_finished_ones_stay(
     monkeypatch.setattr(cli, "train", until_the_second)
     code, _, err = ablate("--table", "modality", "--run", tmp_path)
     assert (code, err) == (130, "interrupted\n")
-    first = (tmp_path / "modalities=audio" / "model.pt").read_bytes()
+    name = "prompts=none,temporal=mean,modalities={},trained=classifier"
+    first = (tmp_path / name.format("audio") / "model.pt").read_bytes()
     uar = results(tmp_path)["modality"][0]["uar"]
     assert [row["uar"] for row in results(tmp_path)["modality"]] == [uar, None, None]
     assert ablate("--table", "modality", "--run", tmp_path)[0] == 0
-    assert seen[2:] == [("modalities=vision", True), ("base", False)]
-    assert (tmp_path / "modalities=audio" / "model.pt").read_bytes() == first
+    assert seen[2:] == [(name.format("vision"), True), ("base", False)]
+    assert (tmp_path / name.format("audio") / "model.pt").read_bytes() == first
     assert all(row["uar"] is not None for row in results(tmp_path)["modality"])
 
 
-def test_a_dry_run_trains_nothing_and_counts(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+def test_a_dry_run_trains_nothing_and_counts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # so that no heading is broken over two lines
     argv = ["ablate", "--table", "fusion", "temporal", "--model", "vit-b", "--image-size", "160", "--dry-run"]
     assert entry.train([*argv, "--run", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
-    for text in ("bottleneck 256", "12.29", "12.3", "temporal part (M)", "2.11", "2.2"):
+    for text in ("bottleneck 256", "12.29", "12.3", "temporal part (M)", "2.11", "2.2", "66.72", "78.17"):
         assert text in out, text
     assert not (tmp_path / "run").exists()
 
@@ -188,13 +217,30 @@ def test_what_no_table_can_start_from_is_one_line(ablate: Callable, tmp_path: Pa
 
 
 def test_the_tables_are_the_papers() -> None:
-    assert {name: len(table.rows) for name, table in TABLES.items()} == {
-        "prompts": 6,
-        "fusion": 8,
-        "temporal": 6,
-        "modality": 3,
-        "resolution": 3,
+    printed = {name: [table.paper.get(row.name) for row in table.rows] for name, table in TABLES.items()}
+    best, no_prompts, no_fusion, no_mtt = (66.52, 77.92), (64.62, 77.40), (59.27, 70.56), (61.96, 74.58)
+    assert printed == {
+        "components": [(56.59, 68.43), (57.45, 69.33), (58.21, 69.34), no_fusion, no_mtt, no_prompts, best],
+        "prompts": [no_prompts, None, best, (64.41, 77.62), (65.44, 77.83), (65.14, 77.87)],
+        "fusion": [
+            *(no_fusion, (59.97, 71.20), (59.89, 71.12), (54.96, 65.66)),
+            *((64.57, 77.44), best, (66.72, 78.17), (66.77, 78.13)),
+        ],
+        "temporal": [no_mtt, best, (63.27, 76.59), (64.44, 76.80), (63.35, 76.59), (64.66, 77.36)],
+        "modality": [(26.43, 33.53), (54.34, 67.15), best],
+        "resolution": [(64.24, 75.40), (66.61, 77.15), (67.01, 77.51)],
     }
+    assert all(set(table.paper) <= {row.name for row in table.rows} for table in TABLES.values())
+    components = [tuple(row.changes.values()) for row in TABLES["components"].rows]  # prompts, fusion, temporal
+    assert components == [
+        ("none", "none", "mean"),
+        ("static", "none", "mean"),
+        ("progressive", "none", "mean"),
+        ("progressive", "none", "mtt"),
+        ("progressive", "bottleneck", "mean"),
+        ("none", "bottleneck", "mtt"),
+        ("progressive", "bottleneck", "mtt"),
+    ]
     updates = [row.changes.get("num_prompts") for row in TABLES["prompts"].rows[2:]]
     assert updates == [6, 12, 18, 36]  # 2, 4, 6 and 12 of three tokens
     base = MMADFERConfig()

@@ -91,9 +91,10 @@ def _paper(results: Sequence[Result]) -> list[Block]:
     if not cells:
         return []
     rows = [
-        (row.method, row.modalities, name.upper(), f"{row.uar:.2f}", f"{row.war:.2f}", row.source)
+        (row.name, row.modalities, name.upper(), f"{row.uar:.2f}", f"{row.war:.2f}", row.source)
         for name, published in PUBLISHED.items()
         for row in published
+        if row.uar is not None
     ]
     for cell in cells:
         ours = f"{cell.subject}, {cell.runner} {cell.precision}"

@@ -17,6 +17,7 @@ from mma_trainer.commands import train as cli
 from mma_trainer.commands.data_options import ALL_FOLDS, LISTS, RECIPES, num_folds, set_labels
 from mma_trainer.commands.model_options import given_fields, make_config
 from mma_trainer.commands.run_options import INCIDENTAL, job_args, make_recipe
+from mma_trainer.model.config import REVISION
 from mma_trainer.report.page import Table, to_rich
 from mma_trainer.training import variants
 from mma_trainer.training.processes import Processes
@@ -73,7 +74,7 @@ def ablate(args: argparse.Namespace, console: Console) -> int:
     rows = [row for rows in tables.values() for row in rows if row.config]
     folds = _folds(args)
     names = {fold: f"fold{fold}" if fold else "" for fold in folds}
-    jobs = [[Job(row.folder / names[fold], _identity(args, fold)) for fold in folds] for row in rows]
+    jobs = [[Job(row.folder / names[fold], _identity(args, fold) | _revision(row)) for fold in folds] for row in rows]
     sweep = Sweep(RowResult, itertools.chain.from_iterable(jobs), resume=True, is_writer=processes.is_writer)
     for number, (row, own) in enumerate(zip(rows, jobs, strict=True), 1):
         for fold, job in zip(folds, own, strict=True):
@@ -120,6 +121,11 @@ def _identity(args: argparse.Namespace, fold: int | None) -> dict:
     options = {k: v for k, v in vars(args).items() if k not in left_out and v not in (None, [], False)}
     options |= {} if fold is None else {"fold": fold}
     return {**json.loads(json.dumps(options, default=str)), **recipe}
+
+
+def _revision(row: Row) -> dict:
+    """Keeps results of a variant that was made otherwise before from being taken for today's."""
+    return {"variants": REVISION} if row.config.revised else {}
 
 
 def _result(row: Row, job: Job) -> RowResult:

@@ -18,8 +18,13 @@ VARIANTS = {
     "fusion": ("none", "add", "mult", "mult-concat", "bottleneck"),
     "temporal": ("mtt", "ita", "both", "mean"),
     "modalities": ("both", "audio", "vision"),
+    "trained": ("adaptation", "classifier"),  # adaptation: everything but the encoders' blocks and patches
 }
 """The fields that the paper's tables vary, and their values."""
+
+REVISION = 2
+"""Raised when a variant is made otherwise than before: files of the variants in REVISED carry it."""
+REVISED = {"fusion": ("mult", "mult-concat"), "temporal": ("ita", "both")}
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class MMADFERConfig:
     """MMA-DFER (Chumachenko et al., CVPRW 2024). The defaults are the paper's model at 224 on DFEW.
 
     `width` to `mlp_ratio` are of both ViT encoders, `temporal_*` of the multimodal temporal transformer. Patches are
-    square and do not overlap. See VARIANTS for the values of `prompts`, `fusion`, `temporal` and `modalities`.
+    square and do not overlap. See VARIANTS for the values of the fields that it names.
     """
 
     image_size: int = 224  # side S of a face crop in pixels, a multiple of `image_patch`
@@ -49,11 +54,12 @@ class MMADFERConfig:
     num_prompts: int = 6  # prompt tokens per modality, unless `prompts` is "none"
     prompts_per_update: int = 3  # rows renewed by one progressive step: the paper's best has 2 steps
     fusion: str = "bottleneck"  # as the paper's best; see fusion.py. Without effect where there is one modality only
-    bottleneck_width: int = 128  # d of the fusion bottleneck, and of mult's two cross-attentions
+    bottleneck_width: int = 128  # d of the fusion bottleneck, mult's two cross-attentions and mult-concat's transformer
     temporal: str = "mtt"  # as the paper's best; see temporal.py
     ita_width: int = 128  # d of the temporal adaptors
     adaptor_heads: int = 2  # attention heads of the temporal adaptors and of mult
     modalities: str = "both"  # of one alone the model still takes both inputs, and ignores the other
+    trained: str = "adaptation"  # "classifier": nothing else, on the frozen features of one modality
     temporal_width: int = 512
     temporal_heads: int = 8
     temporal_head_dim: int = 64
@@ -94,6 +100,9 @@ class MMADFERConfig:
         if progressive and self.num_prompts % self.prompts_per_update == 0:
             updates = self.num_updates
             yield self.depth % updates > 0, f"depth {self.depth} is not a multiple of the {updates} prompt updates"
+        alone = self.modalities != "both" and (self.prompts, self.temporal) == ("none", "mean")
+        needs = "needs one modality, prompts none and temporal mean: other parts would stay random"
+        yield self.trained == "classifier" and not alone, f"trained classifier {needs}"
         no_frames = self.modalities == "audio"
         yield adaptors and no_frames, f"temporal {self.temporal} adapts the frames, which modalities audio has not"
         tiles = NUM_MEL_FRAMES % self.audio_patch == NUM_MEL_BINS % self.audio_patch == 0
@@ -127,6 +136,11 @@ class MMADFERConfig:
     @property
     def uses_audio(self) -> bool:
         return self.modalities in ("both", "audio")
+
+    @property
+    def revised(self) -> list[str]:
+        """Its variants that REVISION tells apart, in words: "fusion mult"; [] for the paper's best."""
+        return [f"{key} {getattr(self, key)}" for key, values in REVISED.items() if getattr(self, key) in values]
 
     def replace(self, **changes) -> MMADFERConfig:
         return dataclasses.replace(self, **changes)

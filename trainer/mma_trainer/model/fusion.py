@@ -1,17 +1,17 @@
-"""How the modalities meet inside the encoders: the paper's fusion bottleneck (section 3.3) and its rivals.
+"""How the modalities meet inside the encoders: the paper's fusion bottleneck (section 3.3) and its rivals (Table 3).
 
-The paper's table of fusions names its rows, and says of mult: two cross-attentions, 2 heads, 128 wide. It does not
-say how they enter the encoders, and the published code has the bottleneck only. All rows here are
-therefore one family: after every layer, a summary of the other modality is added to all tokens of each,
-through a tanh gate that starts at zero. Only the summary differs:
+After every layer something of the other modality is added to all tokens of each, through a tanh gate that starts at
+zero. Only what is added differs:
 
-    none         no exchange; the modalities meet in the joint projection after the encoders
-    add          v + tanh(alpha) mean(a): the bottleneck's exchange without the bottleneck
-    bottleneck   the paper's: v + tanh(alpha) GELU(F(v^ + mean(a^)))
-    mult         the mean becomes a cross-attention (Tsai et al. 2019): v + tanh(alpha) GELU(F(v^ + A(v^, a^)))
-    mult-concat  and is concatenated instead of added: v + tanh(alpha) GELU(F([v^, A(v^, a^)]))
+    none         nothing; the modalities meet in the joint projection after the encoders
+    add          v + tanh(alpha) mean(a): in the encoders' own space, without compression and expansion
+    bottleneck   the paper's: v + tanh(alpha) GELU(F(v^ + mean(a^))), v^ and a^ projected to d and normalised
+    mult         v + tanh(alpha) A(LN v, LN a): a cross-attention per direction (Tsai et al. 2019), all heads d wide
+    mult-concat  v + tanh(alpha) F(mean(T([v^, a^]))): ONE transformer block T, d wide, over the tokens of both as one
+                 sequence; what is added is the same for all tokens of both
 
-with v^, a^ the modalities projected to d and normalised, and the same for a with the roles exchanged.
+and the same for a with the roles exchanged. The paper describes the rivals in one sentence each; the gates, the norms
+before the attention, that "add" adds the other's mean token, and the projections around T are ours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mma_trainer.model.config import MMADFERConfig
-from mma_trainer.model.encoder import CrossAttention
+from mma_trainer.model.encoder import Block, CrossAttention
 
 
 class FusionBottleneck(nn.Module):
@@ -79,36 +79,53 @@ class AddFusion(nn.Module):
 
 
 class CrossAttentionFusion(nn.Module):
-    """The bottleneck with attention in place of the mean ("mult"), optionally concatenated ("mult-concat").
+    """Each modality plus what its tokens find in the other ("mult").
 
     Every token of every frame looks at all tokens of the clip's sound, and every token of the sound at
     all tokens of all frames.
+
+    v <- v + tanh(alpha_v) A_v(LN v, LN a)
+    a <- a + tanh(alpha_a) A_a(LN a, LN v)
     """
 
-    def __init__(self, width: int, bottleneck: int, num_heads: int, concat: bool) -> None:
+    def __init__(self, width: int, inner: int, num_heads: int) -> None:
         super().__init__()
-        self.concat = concat
-        self.image_down, self.image_norm = nn.Linear(width, bottleneck), nn.LayerNorm(bottleneck)
-        self.audio_down, self.audio_norm = nn.Linear(width, bottleneck), nn.LayerNorm(bottleneck)
-        self.image_attn = CrossAttention(bottleneck, num_heads, bottleneck // num_heads, bias=True)
-        self.audio_attn = CrossAttention(bottleneck, num_heads, bottleneck // num_heads, bias=True)
-        inner = 2 * bottleneck if concat else bottleneck
-        self.image_up, self.audio_up = nn.Linear(inner, width), nn.Linear(inner, width)
+        self.image_norm, self.audio_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.image_attn = CrossAttention(width, num_heads, inner // num_heads, bias=True)
+        self.audio_attn = CrossAttention(width, num_heads, inner // num_heads, bias=True)
         self.image_gate, self.audio_gate = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
 
     def forward(self, image: Tensor, audio: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
         """image (N * num_frames, Tv, W), audio (N, Ta, W) -> the same shapes."""
-        N = audio.shape[0]
-        v = self.image_norm(self.image_down(image))  # (N*F, Tv, d)
-        v = v.reshape(N, num_frames * v.shape[1], v.shape[2])  # (N, F*Tv, d)
-        a = self.audio_norm(self.audio_down(audio))  # (N, Ta, d)
-        v_mixed = F.gelu(self.image_up(self._mix(v, self.image_attn(v, a))))  # (N, F*Tv, W)
-        a_mixed = F.gelu(self.audio_up(self._mix(a, self.audio_attn(a, v))))  # (N, Ta, W)
-        image = image + torch.tanh(self.image_gate) * v_mixed.reshape(image.shape)
-        return image, audio + torch.tanh(self.audio_gate) * a_mixed
+        v = self.image_norm(image).reshape(audio.shape[0], num_frames * image.shape[1], -1)  # (N, F*Tv, W)
+        a = self.audio_norm(audio)  # (N, Ta, W)
+        image = image + torch.tanh(self.image_gate) * self.image_attn(v, a).reshape(image.shape)
+        return image, audio + torch.tanh(self.audio_gate) * self.audio_attn(a, v)
 
-    def _mix(self, own: Tensor, other: Tensor) -> Tensor:
-        return torch.cat([own, other], dim=-1) if self.concat else own + other
+
+class ConcatFusion(nn.Module):
+    """Each modality plus the mean of one transformer block over the tokens of both ("mult-concat").
+
+    m = F(mean_tokens T([LN(W v + b), LN(W' a + b')]))
+    v <- v + tanh(alpha_v) m
+    a <- a + tanh(alpha_a) m
+    """
+
+    def __init__(self, width: int, inner: int, num_heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.image_down, self.image_norm = nn.Linear(width, inner), nn.LayerNorm(inner)
+        self.audio_down, self.audio_norm = nn.Linear(width, inner), nn.LayerNorm(inner)
+        self.block, self.up = Block(inner, num_heads, mlp_ratio, drop_path=0.0), nn.Linear(inner, width)
+        self.image_gate, self.audio_gate = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+
+    def forward(self, image: Tensor, audio: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
+        """image (N * num_frames, Tv, W), audio (N, Ta, W) -> the same shapes."""
+        N, W = audio.shape[0], audio.shape[2]
+        v = self.image_norm(self.image_down(image)).reshape(N, num_frames * image.shape[1], -1)  # (N, F*Tv, d)
+        a = self.audio_norm(self.audio_down(audio))  # (N, Ta, d)
+        mixed = self.up(self.block(torch.cat([v, a], dim=1)).mean(dim=1))  # (N, W)
+        frames = image.reshape(N, num_frames, -1, W) + torch.tanh(self.image_gate) * mixed.reshape(N, 1, 1, W)
+        return frames.reshape(image.shape), audio + torch.tanh(self.audio_gate) * mixed.reshape(N, 1, W)
 
 
 def build_fusion(config: MMADFERConfig) -> nn.ModuleList:
@@ -119,7 +136,7 @@ def build_fusion(config: MMADFERConfig) -> nn.ModuleList:
     make, *sizes = {
         "add": (AddFusion,),
         "bottleneck": (FusionBottleneck, c.width, c.bottleneck_width),
-        "mult": (CrossAttentionFusion, c.width, c.bottleneck_width, c.adaptor_heads, False),
-        "mult-concat": (CrossAttentionFusion, c.width, c.bottleneck_width, c.adaptor_heads, True),
+        "mult": (CrossAttentionFusion, c.width, c.bottleneck_width, c.adaptor_heads),
+        "mult-concat": (ConcatFusion, c.width, c.bottleneck_width, c.adaptor_heads, c.mlp_ratio),
     }[c.fusion]
     return nn.ModuleList(make(*sizes) for _ in range(c.depth))

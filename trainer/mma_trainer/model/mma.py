@@ -24,6 +24,8 @@ Modalities = tuple[Tensor | None, Tensor | None]
 class MMADFER(nn.Module):
     """The model. Its encoders are frozen from construction on, save for their position embeddings.
 
+    With config.trained "classifier" those are frozen too.
+
     With one modality the other's encoder and prompts are None.
     """
 
@@ -40,14 +42,16 @@ class MMADFER(nn.Module):
         self.image_prompts = build_prompts(c) if c.uses_image else None
         self.audio_prompts = build_prompts(c) if c.uses_audio else None
         self.fusion = build_fusion(c)  # one per layer, or empty
-        sizes, adapted = (c.width, c.ita_width, c.num_frames, c.adaptor_heads), c.temporal in ("ita", "both")
+        inside = c.bottleneck_width if c.fusion == "bottleneck" and self.fusion else None
+        sizes, adapted = (c.width, c.ita_width, c.adaptor_heads, inside), c.temporal in ("ita", "both")
         self.adaptors = nn.ModuleList(TemporalAdaptor(*sizes) for _ in range(c.depth if adapted else 0))
-        self.joint = nn.Linear(c.width, c.temporal_width)
+        is_probe = c.trained == "classifier"  # it reads the encoder's own features: nothing random stands between
+        self.joint = nn.Identity() if is_probe else nn.Linear(c.width, c.temporal_width)
         self.temporal = FrameMean() if c.temporal in ("mean", "ita") else TemporalTransformer(c)
-        self.classifier = nn.Linear(c.temporal_width, c.num_classes)
+        self.classifier = nn.Linear(c.width if is_probe else c.temporal_width, c.num_classes)
         for encoder in self.encoders:
             encoder.requires_grad_(False)
-            encoder.pos_embed.requires_grad_(True)
+            encoder.pos_embed.requires_grad_(not is_probe)
 
     @property
     def encoders(self) -> list[Encoder]:
@@ -87,16 +91,16 @@ class MMADFER(nn.Module):
             audio = self.audio_encoder.blocks[layer](audio)
         if image is not None:
             image = self.image_encoder.blocks[layer](image)
-        if self.adaptors:
-            image = self.adaptors[layer](image)
         # Of the last layer only [CLS] is read: a graph computes no more. In training everything is computed, so that
         # every parameter has a gradient, even if it is zero.
         ends_graph = layer == self.config.depth - 1 and torch.compiler.is_exporting()
-        if ends_graph and self.fusion and self.config.fusion == "bottleneck":
-            return self.fusion[layer](image, audio, self.config.num_frames, cls_only=True)
-        if self.fusion:
-            image, audio = self.fusion[layer](image, audio, self.config.num_frames)
-        return self.renew_prompts(layer, image, audio)
+        cls_only = ends_graph and bool(self.fusion) and self.config.fusion == "bottleneck"
+        fusion = self.fusion[layer] if self.fusion else None
+        if fusion is not None:
+            image, audio = fusion(image, audio, self.config.num_frames, **({"cls_only": True} if cls_only else {}))
+        if self.adaptors:
+            image = self.adaptors[layer](image, self.config.num_frames, fusion)
+        return (image, audio) if cls_only else self.renew_prompts(layer, image, audio)
 
     def renew_prompts(self, layer: int, image: Tensor | None, audio: Tensor | None) -> Modalities:
         """The progressive step of each modality after `layer`, where there is one."""

@@ -1,25 +1,20 @@
-"""Time: the multimodal temporal transformer (paper, section 3.4), and what the paper compares it with.
+"""Time: the multimodal temporal transformer (paper, section 3.4), and what the paper compares it with (Table 2).
 
     mtt    the paper's: one transformer block with a new [CLS] over the frames, after the encoders
-    ita    intermediate temporal adaptors: a small attention over the frames in every layer of the
-           image encoder; after it the frames are averaged
+    ita    intermediate temporal adaptors: an attention over the frames after every layer's fusion; the joint
+           features are averaged over the frames
     both   the adaptors, then the transformer
     mean   plain averaging of the frames
-
-The paper does not describe its adaptors further, and the published code has none. Ours are made like the fusion
-bottleneck: see `TemporalAdaptor`.
 
 Trainable parameters of the temporal part at ViT-B (M), beside the paper's:
 
     mtt       2.11   2.2   (the published checkpoint's own tensors make 2.11)
-    ita  64   1.40   1.3
-    ita 128   3.19   0.8
-    ita 256   7.94   4.3
-    both      5.30   2.9   (with adaptors of 128; 3.52 with 64)
+    ita  64   1.39   1.3
+    ita 128   0.79   0.8
+    ita 256   3.96   4.3
+    both      2.91   2.9   (with adaptors of 128)
 
-The paper's three figures cannot be those of one block at three widths in any order: a count C + A d + B d^2
-with A, B >= 0 grows between two and four times as much from 128 to 256 as from 64 to 128; sorted, they grow
-six times as much. 64 and 128 look exchanged, and 2.9 = 2.1 + 0.8 says that "both" has the smallest.
+The published code has no adaptors. See `TemporalAdaptor` for what the paper's text leaves open.
 """
 
 from __future__ import annotations
@@ -29,7 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mma_trainer.model.config import MMADFERConfig
-from mma_trainer.model.encoder import CrossAttention, attend
+from mma_trainer.model.encoder import Attention, CrossAttention
+from mma_trainer.model.fusion import FusionBottleneck
 
 
 class TemporalBlock(nn.Module):
@@ -77,30 +73,40 @@ class FrameMean(nn.Module):
 
 
 class TemporalAdaptor(nn.Module):
-    """One layer's attention over time inside the image encoder, gated from zero.
+    """One layer's attention over time among the [CLS] tokens of a clip's frames, after the fusion, gated from zero.
 
-    c^ = LN(W [CLS] + b) per frame, plus a learned position per frame
-    v <- v + tanh(alpha) GELU(F(c^ + attention over the frames(c^)))    for all tokens of the frame
+    c = LN(W [CLS] + b) per frame
+    v <- v + tanh(alpha) GELU(F(attention over the frames(c)))    for all tokens of the frame
 
-    Our definition (the paper names width and place only): the [CLS] of each frame is projected down, attends to those
-    of the other frames, and is added to its frame's tokens as in the fusion bottleneck.
+    As wide as the layer's fusion bottleneck, it works in the bottleneck's own space: LN, W and F are those of its
+    vision branch, and only the attention is the adaptor's own (4 d^2 parameters and biases). The paper does not give
+    the projections of other widths. Ours are those with the counts nearest to its own: a narrower adaptor, or one
+    without a bottleneck, has W and F from and to the encoder's width (2 W d); a wider one widens the bottleneck's space
+    and returns to it (2 * 128 d). From and to the encoder's width, that of 256 would have 7.90 M instead of 3.96.
+
+    The gate, the GELU, that all tokens of the frame get the result, and that frames have no positions are our reading:
+    the text does not say, and positions would not be in the counts. Adaptors alone hence do not know the frames' order.
     """
 
-    def __init__(self, width: int, inner: int, num_frames: int, num_heads: int) -> None:
+    def __init__(self, width: int, inner: int, num_heads: int, bottleneck: int | None) -> None:
+        """bottleneck: width of the layer's fusion bottleneck; None without one."""
         super().__init__()
-        self.num_frames, self.num_heads = num_frames, num_heads
-        self.down, self.norm = nn.Linear(width, inner), nn.LayerNorm(inner)
-        self.positions = nn.Parameter(torch.randn(1, num_frames, inner) * 0.02)
-        self.to_qkv, self.to_out = nn.Linear(inner, 3 * inner), nn.Linear(inner, inner)
-        self.up = nn.Linear(inner, width)
+        self.is_inside = bottleneck is not None and inner >= bottleneck
+        outer = bottleneck if self.is_inside else width
+        self.attn = Attention(inner, num_heads)
+        own = inner != outer or not self.is_inside
+        self.down = nn.Sequential(nn.Linear(outer, inner), nn.LayerNorm(inner)) if own else nn.Identity()
+        self.up = nn.Linear(inner, outer) if own else nn.Identity()
         self.gate = nn.Parameter(torch.zeros(1))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(N * num_frames, Tv, W) -> the same shape."""
-        T, H = self.num_frames, self.num_heads
-        d = self.positions.shape[-1]
-        c = self.norm(self.down(image[:, 0])).reshape(-1, T, d) + self.positions  # (N, T, d)
-        qkv = self.to_qkv(c).reshape(-1, T, 3, H, d // H).permute(2, 0, 3, 1, 4)
-        x = attend(*qkv.unbind(0)).transpose(1, 2).reshape(-1, T, d)  # (N, T, d)
-        nudge = F.gelu(self.up((c + self.to_out(x)).reshape(-1, 1, d)))  # (N*T, 1, W)
-        return image + torch.tanh(self.gate) * nudge
+    def forward(self, image: Tensor, num_frames: int, fusion: FusionBottleneck | None = None) -> Tensor:
+        """image (N * num_frames, Tv, W) -> the same shape; `fusion`: the layer's bottleneck, if it has one."""
+        c = image[:, 0]  # (N*F, W)
+        if self.is_inside:
+            c = fusion.image_norm(fusion.image_down(c))
+        c = self.down(c)
+        x = self.attn(c.reshape(-1, num_frames, c.shape[-1])).reshape(-1, 1, c.shape[-1])  # (N*F, 1, d)
+        x = self.up(x)
+        if self.is_inside:
+            x = fusion.image_up(x)
+        return image + torch.tanh(self.gate) * F.gelu(x)

@@ -14,7 +14,7 @@ from mma_trainer.evaluation.metrics import Metrics, finite
 from mma_trainer.report.blocks import value_table
 from mma_trainer.report.figures import plot_confusion
 from mma_trainer.report.page import Heading, Matrix, Page, Table, Text, Tiles, percent, to_html, to_markdown, to_rich
-from mma_trainer.report.paper import PUBLISHED, Published
+from mma_trainer.report.paper import PAPER, PUBLISHED, Published
 
 ONE, TWO = "one clip", "mean of two clips"
 
@@ -114,11 +114,19 @@ def recall_table(summary: FoldSummary) -> Table:
 
 def paper_table(summary: FoldSummary) -> Table:
     """This run beside what is published for the data set, percent."""
-    rows = [(row.method, row.modalities, f"{row.uar:.2f}", f"{row.war:.2f}", row.source) for row in summary.published]
+
+    def show(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f}"
+
+    rows = [
+        (row.method, row.modalities, str(row.resolution or "-"), show(row.uar), show(row.war))
+        for row in summary.published
+    ]
     for name, folds in summary.protocols.items():
         means = (percent(spread(summary.columns[f"{key}, {name}"])[0], 2) for key in ("UAR", "WAR"))
-        rows.append((f"this run, {name}", "", *means, f"mean of {len(folds)} folds"))
-    return Table("Beside published figures, percent", ("method", "modalities", "UAR", "WAR", "source"), rows, (1, 4))
+        rows.append((f"this run, {name}, mean of {len(folds)} folds", "", "", *means))
+    caption = f"Beside published figures, percent, mean of five folds ({PAPER}, Table 1)"
+    return Table(caption, ("method", "modalities", "px", "UAR", "WAR"), rows, (1,))
 
 
 def summary_page(summary: FoldSummary) -> Page:

@@ -1,13 +1,13 @@
 """The paper's tables of variants: their rows, what each row changes, and how a table is kept and written.
 
-Rows and the paper's parameter counts: Chumachenko et al., CVPRW 2024. Of its UAR and WAR, only those of the best model
-are repeated here (report/paper.py).
+Rows and the paper's parameter counts: Chumachenko et al., CVPRW 2024; its UAR and WAR: report/paper.py.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,13 +17,15 @@ import torch
 from mma_edge.errors import CheckpointError
 from mma_edge.files import to_json
 from mma_trainer.model import MMADFER, MMADFERConfig
-from mma_trainer.report.paper import OURS, PUBLISHED
+from mma_trainer.report.paper import ABLATIONS, OURS, PUBLISHED
 
 SCORES = ("uar", "war", "clips")
-_BEST = {name.upper(): row for name, rows in PUBLISHED.items() for row in rows if row.method == OURS}
-PAPERS_BEST = "the paper's best, mean of 5 folds at 224: " + ", ".join(
-    f"{name} UAR {row.uar:.2f} WAR {row.war:.2f}" for name, row in _BEST.items()
-)
+_BEST = {
+    name.upper(): row for name, rows in PUBLISHED.items() for row in rows if (row.method, row.resolution) == (OURS, 224)
+}
+PAPERS_BEST = (
+    "the paper's rows: DFEW, fold 1 at 160 px; of the resolutions mean of 5 folds; its best, mean of 5 folds at 224: "
+) + ", ".join(f"{name} UAR {row.uar:.2f} WAR {row.war:.2f}" for name, row in _BEST.items())
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Table:
 
     title: str
     rows: tuple[Variant, ...]
+    paper: Mapping[str, tuple[float, float]]  # the paper's UAR and WAR, percent, by the row's name
     part: tuple[str, ...] = ()
 
     @property
@@ -55,7 +58,27 @@ class Table:
 
 _THREE = {"prompts_per_update": 3}
 _MULT = {"bottleneck_width": 128, "adaptor_heads": 2}
+_PROBE = {"prompts": "none", "temporal": "mean", "trained": "classifier"}
+
+
+def _component(name: str, prompts: str, fusion: str, temporal: str) -> Variant:
+    return Variant(name, {"prompts": prompts, "fusion": fusion, "temporal": temporal})
+
+
 TABLES = {
+    "components": Table(
+        "components",
+        (
+            _component("encoders alone", "none", "none", "mean"),
+            _component("+ prompts", "static", "none", "mean"),
+            _component("+ progressive prompts", "progressive", "none", "mean"),
+            _component("+ MTT, no fusion", "progressive", "none", "mtt"),
+            _component("fusion, no MTT", "progressive", "bottleneck", "mean"),
+            _component("fusion and MTT, no prompts", "none", "bottleneck", "mtt"),
+            _component("all", "progressive", "bottleneck", "mtt"),
+        ),
+        ABLATIONS["components"],
+    ),
     "prompts": Table(
         "prompts",
         (
@@ -66,6 +89,7 @@ TABLES = {
                 for n in (6, 12, 18, 36)
             ),
         ),
+        ABLATIONS["prompts"],
     ),
     "fusion": Table(
         "fusion",
@@ -76,9 +100,10 @@ TABLES = {
             Variant("mult-concat", {"fusion": "mult-concat", **_MULT}),
             *(
                 Variant(f"bottleneck {width}", {"fusion": "bottleneck", "bottleneck_width": width}, paper_m)
-                for width, paper_m in ((64, None), (128, 7.5), (256, 12.3), (512, 21.7))
+                for width, paper_m in ((64, 5.9), (128, 7.5), (256, 12.3), (512, 21.7))
             ),
         ),
+        ABLATIONS["fusion"],
     ),
     "temporal": Table(
         "temporal adaptation",
@@ -91,16 +116,23 @@ TABLES = {
             ),
             Variant("MTT + ITA 128", {"temporal": "both", "ita_width": 128}, 2.9),
         ),
+        ABLATIONS["temporal"],
         part=("temporal.", "adaptors."),
     ),
     "modality": Table(
         "modality",
-        tuple(
-            Variant(name, {"modalities": value})
-            for name, value in (("audio only", "audio"), ("vision only", "vision"), ("audio and vision", "both"))
+        (
+            Variant("audio only", {"modalities": "audio", **_PROBE}),
+            Variant("vision only", {"modalities": "vision", **_PROBE}),
+            Variant(OURS, {"modalities": "both", "prompts": "progressive", "temporal": "mtt", "trained": "adaptation"}),
         ),
+        ABLATIONS["modality"],
     ),
-    "resolution": Table("resolution", tuple(Variant(f"{size}", {"image_size": size}) for size in (112, 160, 224))),
+    "resolution": Table(
+        "resolution",
+        tuple(Variant(f"{size}", {"image_size": size}) for size in (112, 160, 224)),
+        ABLATIONS["resolution"],
+    ),
 }
 
 
@@ -114,6 +146,7 @@ class Row:
     trainable: int = 0
     part: int = 0  # trainable parameters of the table's part of the model
     problem: str = ""  # why it does not fit
+    paper: tuple[float, float] | None = None  # the paper's UAR and WAR, percent
     result: dict | None = None  # UAR and WAR (fractions, mean of the folds), clips and folds, once it is trained
 
 
@@ -152,12 +185,13 @@ def plan(table: Table, base: MMADFERConfig, folder: Path) -> list[Row]:
     """The rows of a table on a base architecture, with their parameter counts."""
     rows = []
     for variant in table.rows:
+        paper = table.paper.get(variant.name)
         try:
             config = base.replace(**variant.changes)
             counts = count_trainable(config, table.part)
-            rows.append(Row(variant, config, folder / folder_name(base, config), *counts))
+            rows.append(Row(variant, config, folder / folder_name(base, config), *counts, paper=paper))
         except CheckpointError as error:
-            rows.append(Row(variant, None, folder, problem=error.what.removeprefix("model config: ")))
+            rows.append(Row(variant, None, folder, paper=paper, problem=error.what.removeprefix("model config: ")))
     return rows
 
 
@@ -183,14 +217,15 @@ def mean_scores(results: list[dict]) -> dict:
 
 def cells(table: Table, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     """Headings and lines of a table in the paper's form: variant, parameters in millions, UAR and WAR in percent."""
-    headings = ["variant", "trainable (M)", "temporal part (M)", "paper (M)", "UAR", "WAR"]
-    shown = [True, True, bool(table.part), any(row.variant.paper_m is not None for row in rows), True, True]
+    headings = ["variant", "trainable (M)", "temporal part (M)", "paper (M)", "UAR", "WAR", "paper UAR", "paper WAR"]
+    shown = [True, True, bool(table.part), any(row.variant.paper_m is not None for row in rows), *[True] * 4]
     lines = []
     for row in rows:
         counts = [f"{count / 1e6:.2f}" if row.config else "does not fit" for count in (row.trainable, row.part)]
         paper = "-" if row.variant.paper_m is None else f"{row.variant.paper_m:.1f}"
         scores = [f"{100 * row.result[key]:.2f}" if row.result else "-" for key in ("uar", "war")]
-        lines.append([row.variant.name, *counts, paper, *scores])
+        published = [f"{value:.2f}" for value in row.paper] if row.paper else ["-", "-"]
+        lines.append([row.variant.name, *counts, paper, *scores, *published])
     headings, *lines = (list(itertools.compress(line, shown)) for line in (headings, *lines))
     return headings, lines
 
@@ -217,6 +252,7 @@ def as_json(tables: dict[str, list[Row]], options: dict) -> str:
             "trainable": row.trainable or None,
             "part": row.part or None,
             "paper_m": row.variant.paper_m,
+            "paper_percent": dict(zip(("uar", "war"), row.paper, strict=True)) if row.paper else None,
             "problem": row.problem or None,
             "folder": row.folder.name if row.config else None,
             **(row.result or dict.fromkeys((*SCORES, "folds"))),

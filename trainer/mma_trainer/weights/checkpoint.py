@@ -1,6 +1,7 @@
 """Checkpoint files: ours and the authors', loaded without ever running code from them.
 
-Ours is a torch file holding {"format", "version", "config", "state_dict", "provenance", "training"};
+Ours is a torch file holding {"format", "version", "config", "state_dict", "provenance", "training"}, and "variants",
+their revision, where the config has one of those that were once made otherwise;
 the authors' is {"epoch", "state_dict", "best_acc", "optimizer", "recorder"} with every key of the
 state dict prefixed `module.` and `recorder` a pickled instance of a class of their script.
 """
@@ -21,6 +22,7 @@ from torch import Tensor
 from mma_edge.errors import CheckpointError
 from mma_edge.files import replaced
 from mma_trainer.model import MMADFER, MMADFERConfig
+from mma_trainer.model.config import REVISION
 from mma_trainer.weights import official
 
 FORMAT = "mma-edge-checkpoint"
@@ -82,7 +84,11 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     if not isinstance(content, dict):
         raise _not_a_checkpoint(path, f"it holds a {type(content).__name__}")
     if content.get("format") == FORMAT:
-        return parse_ours(content, path)
+        checkpoint = parse_ours(content, path)
+        if (revised := checkpoint.config.revised) and content.get("variants") != REVISION:
+            what = f"{path} holds {' and '.join(revised)} as another version of mma-edge made it"
+            raise CheckpointError(what, f"revision {REVISION} of the variants", "train it again with this version")
+        return checkpoint
     state = {key.removeprefix("module."): value for key, value in state_of(content, "state_dict").items()}
     if not state:
         raise _not_a_checkpoint(path, "it holds no state dict of tensors")
@@ -123,6 +129,7 @@ def save_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint, half: bool 
         "state_dict": state,
         "provenance": checkpoint.provenance,
         "training": checkpoint.training,
+        **({"variants": REVISION} if checkpoint.config.revised else {}),
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
