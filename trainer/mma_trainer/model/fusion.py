@@ -6,7 +6,7 @@ zero. Only what is added differs:
     none         nothing; the modalities meet in the joint projection after the encoders
     add          v + tanh(alpha) mean(a): in the encoders' own space, without compression and expansion
     bottleneck   the paper's: v + tanh(alpha) GELU(F(v^ + mean(a^))), v^ and a^ projected to d and normalised
-    mult         v + tanh(alpha) A(LN v, LN a): a cross-attention per direction (Tsai et al. 2019), all heads d wide
+    mult         v + tanh(alpha) A(LN v, LN a): a cross-attention per direction (Tsai et al. 2019), d over all heads
     mult-concat  v + tanh(alpha) F(mean(T([v^, a^]))): ONE transformer block T, d wide, over the tokens of both as one
                  sequence; what is added is the same for all tokens of both
 

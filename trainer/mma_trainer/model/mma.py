@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mma_trainer.model.config import MMADFERConfig
 from mma_trainer.model.encoder import Encoder, ProgressivePrompts, StaticPrompts
-from mma_trainer.model.fusion import build_fusion
+from mma_trainer.model.fusion import FusionBottleneck, build_fusion
 from mma_trainer.model.temporal import FrameMean, TemporalAdaptor, TemporalTransformer
 
 Modalities = tuple[Tensor | None, Tensor | None]
@@ -45,7 +45,8 @@ class MMADFER(nn.Module):
         inside = c.bottleneck_width if c.fusion == "bottleneck" and self.fusion else None
         sizes, adapted = (c.width, c.ita_width, c.adaptor_heads, inside), c.temporal in ("ita", "both")
         self.adaptors = nn.ModuleList(TemporalAdaptor(*sizes) for _ in range(c.depth if adapted else 0))
-        is_probe = c.trained == "classifier"  # it reads the encoder's own features: nothing random stands between
+        # Table 5 trains the classifier alone: an untrained joint projection before it would be a random one.
+        is_probe = c.trained == "classifier"
         self.joint = nn.Identity() if is_probe else nn.Linear(c.width, c.temporal_width)
         self.temporal = FrameMean() if c.temporal in ("mean", "ita") else TemporalTransformer(c)
         self.classifier = nn.Linear(c.width if is_probe else c.temporal_width, c.num_classes)
@@ -94,10 +95,12 @@ class MMADFER(nn.Module):
         # Of the last layer only [CLS] is read: a graph computes no more. In training everything is computed, so that
         # every parameter has a gradient, even if it is zero.
         ends_graph = layer == self.config.depth - 1 and torch.compiler.is_exporting()
-        cls_only = ends_graph and bool(self.fusion) and self.config.fusion == "bottleneck"
         fusion = self.fusion[layer] if self.fusion else None
-        if fusion is not None:
-            image, audio = fusion(image, audio, self.config.num_frames, **({"cls_only": True} if cls_only else {}))
+        cls_only = ends_graph and isinstance(fusion, FusionBottleneck)
+        if cls_only:
+            image, audio = fusion(image, audio, self.config.num_frames, cls_only=True)
+        elif fusion is not None:
+            image, audio = fusion(image, audio, self.config.num_frames)
         if self.adaptors:
             image = self.adaptors[layer](image, self.config.num_frames, fusion)
         return (image, audio) if cls_only else self.renew_prompts(layer, image, audio)
