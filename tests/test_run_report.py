@@ -87,6 +87,21 @@ def test_the_page_holds_what_the_run_did_and_needs_nothing_else(run: Path) -> No
     assert "<script>" not in html and "&lt;script&gt;" in html  # what comes from a file stays text
 
 
+def test_all_of_the_papers_table_1_stands_beside_a_run_on_its_data_sets(run: Path, tmp_path: Path) -> None:
+    html = (run / "report.html").read_text()
+    _, _, table = html.partition("Beside the paper")
+    table = table[: table.index("</table>")]
+    assert table.count("<tr>") == 1 + 30 + 1 and table.count("MMA-DFER") == 6
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", table)
+    rows = [tuple(cells[start : start + 5]) for start in range(0, len(cells), 5)]
+    assert rows[0] == ("Wav2Vec2.0", "audio", "-", "36.15", "43.05")
+    assert rows[23] == ("S2D", "video", "224", "65.45", "76.03")
+    assert rows[26] == ("MMA-DFER", "video, audio", "160", "66.61", "77.15")
+    assert rows[30] == ("this run, one fold", "", "", "77.50", "78.57")
+    other = write_run_report(tmp_path, METRICS, TINY.to_dict(), {**PROVENANCE, "dataset": "pseudo"}).read_text()
+    assert "Beside the paper" not in other
+
+
 def test_the_figures_beside_the_page_are_those_of_the_metrics(run: Path) -> None:
     found = json.loads((run / "metrics.json").read_text())
     assert found["confusion"] == METRICS.confusion.tolist() and found["num_clips"] == 14

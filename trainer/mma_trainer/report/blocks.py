@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mma_edge.files import to_json, write_text
 from mma_trainer.report.page import Bars, Block, Heading, Matrix, Page, Table, Tiles, number, percent, to_html
+from mma_trainer.report.paper import PAPER, PUBLISHED
 
 REPORT, METRICS = "report.html", "metrics.json"
 ROBUSTNESS_HEADER = ("condition", "UAR", "to clean", "WAR", "to clean", "ECE")
@@ -26,6 +27,21 @@ def headline(figures: Mapping, more: Sequence[tuple[str, str, str]] = ()) -> Til
         tiles.append((key.upper(), percent(figures[key], 2, " %"), f"95 %: {low} to {high}"))
     loss = ("Loss", number(figures["loss"], 3), "nats")
     return Tiles([*tiles, *more, loss, ("Clips", f"{figures['num_clips']:,}", "evaluated")])
+
+
+def published_table(dataset: str, ours: Sequence[tuple[str, float, float]]) -> Table:
+    """All rows of the paper's Table 1 on a data set, then ours: name, UAR and WAR as fractions."""
+
+    def show(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f}"
+
+    rows = [
+        (row.method, row.modalities, str(row.resolution or "-"), show(row.uar), show(row.war))
+        for row in PUBLISHED.get(dataset, ())
+    ]
+    rows += [(name, "", "", percent(uar, 2), percent(war, 2)) for name, uar, war in ours]
+    caption = f"Beside published figures, percent, mean of five folds ({PAPER}, Table 1)"
+    return Table(caption, ("method", "modalities", "px", "UAR", "WAR"), rows, (1,))
 
 
 def recall_and_confusion(figures: Mapping, level: int) -> list[Block]:

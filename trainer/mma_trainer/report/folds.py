@@ -11,10 +11,10 @@ from rich.console import Console
 
 from mma_edge.files import to_json, write_text
 from mma_trainer.evaluation.metrics import Metrics, finite
-from mma_trainer.report.blocks import value_table
+from mma_trainer.report.blocks import published_table, value_table
 from mma_trainer.report.figures import plot_confusion
 from mma_trainer.report.page import Heading, Matrix, Page, Table, Text, Tiles, percent, to_html, to_markdown, to_rich
-from mma_trainer.report.paper import PAPER, PUBLISHED, Published
+from mma_trainer.report.paper import PUBLISHED, Published
 
 ONE, TWO = "one clip", "mean of two clips"
 
@@ -114,19 +114,11 @@ def recall_table(summary: FoldSummary) -> Table:
 
 def paper_table(summary: FoldSummary) -> Table:
     """This run beside what is published for the data set, percent."""
-
-    def show(value: float | None) -> str:
-        return "-" if value is None else f"{value:.2f}"
-
-    rows = [
-        (row.method, row.modalities, str(row.resolution or "-"), show(row.uar), show(row.war))
-        for row in summary.published
-    ]
+    ours = []
     for name, folds in summary.protocols.items():
-        means = (percent(spread(summary.columns[f"{key}, {name}"])[0], 2) for key in ("UAR", "WAR"))
-        rows.append((f"this run, {name}, mean of {len(folds)} folds", "", "", *means))
-    caption = f"Beside published figures, percent, mean of five folds ({PAPER}, Table 1)"
-    return Table(caption, ("method", "modalities", "px", "UAR", "WAR"), rows, (1,))
+        uar, war = (spread(summary.columns[f"{key}, {name}"])[0] for key in ("UAR", "WAR"))
+        ours.append((f"this run, {name}, mean of {len(folds)} folds", uar, war))
+    return published_table(summary.dataset, ours)
 
 
 def summary_page(summary: FoldSummary) -> Page:

@@ -9,9 +9,17 @@ from pathlib import Path
 
 from mma_trainer.evaluation.figures import metric_figures
 from mma_trainer.evaluation.metrics import Metrics
-from mma_trainer.report.blocks import INTERVAL_NOTE, headline, recall_and_confusion, value_table, write_report
+from mma_trainer.report.blocks import (
+    INTERVAL_NOTE,
+    headline,
+    published_table,
+    recall_and_confusion,
+    value_table,
+    write_report,
+)
 from mma_trainer.report.figures import training_curves
 from mma_trainer.report.page import Block, Code, Figure, Folded, Heading, Page, Table, Text
+from mma_trainer.report.paper import PUBLISHED
 
 MAX_EPOCH_ROWS = 60
 
@@ -39,6 +47,9 @@ def write_run_report(
     if data:
         blocks.append(value_table("Data", data))
     blocks += recall_and_confusion(figures, level=2)
+    if (dataset := provenance.get("dataset")) in PUBLISHED:
+        ours = ("this run, one fold", metrics.uar, metrics.war)
+        blocks += [Heading("Beside the paper"), Folded("Table 1 of the paper", [published_table(dataset, [ours])])]
     if log := read_log(folder / "log.csv"):
         blocks += [Heading("Curves"), Figure(training_curves(log), "Loss, UAR and WAR per epoch")]
         blocks.append(Folded("The log, epoch by epoch", [_epochs(log)]))
