@@ -31,12 +31,8 @@ def headline(figures: Mapping, more: Sequence[tuple[str, str, str]] = ()) -> Til
 
 def published_table(dataset: str, ours: Sequence[tuple[str, float, float]]) -> Table:
     """All rows of the paper's Table 1 on a data set, then ours: name, UAR and WAR as fractions."""
-
-    def show(value: float | None) -> str:
-        return "-" if value is None else f"{value:.2f}"
-
     rows = [
-        (row.method, row.modalities, str(row.resolution or "-"), show(row.uar), show(row.war))
+        (row.method, row.modalities, str(row.resolution or "-"), number(row.uar, 2), number(row.war, 2))
         for row in PUBLISHED.get(dataset, ())
     ]
     rows += [(name, "", "", percent(uar, 2), percent(war, 2)) for name, uar, war in ours]

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.bundle.manifest import read_temperatures
-from mma_edge.clip import NUM_FRAMES
+from mma_edge.clip import input_shapes
 from mma_edge.errors import CheckpointError, UsageError
 from mma_edge.predictor import cool, softmax
 from mma_trainer.evaluation.predict import Predictor
@@ -31,18 +30,18 @@ def checkpoint_predictor(path: Path, device: str = "cpu") -> Predictor:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {device} cannot be used", "cpu or a CUDA device of this machine") from error
     model.to(device)
-    S = checkpoint.config.image_size
+    shapes = input_shapes(checkpoint.config.image_size)
 
     def predict(frames: np.ndarray | None, mel: np.ndarray | None) -> np.ndarray:
         count = len(mel if frames is None else frames)
-        frames = np.zeros((count, NUM_FRAMES, S, S, 3), np.uint8) if frames is None else frames
-        mel = np.zeros((count, NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32) if mel is None else mel
+        frames = np.zeros((count, *shapes["frames"]), np.uint8) if frames is None else frames
+        mel = np.zeros((count, *shapes["mel"]), np.float32) if mel is None else mel
         with torch.inference_mode():
             inputs = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in (frames, mel))
             logits = model(*inputs).float().cpu().numpy()
         return softmax(cool(logits, frames, mel, temperatures))
 
-    return Predictor(predict, checkpoint.config.labels, S, temperatures)
+    return Predictor(predict, checkpoint.config.labels, checkpoint.config.image_size, temperatures)
 
 
 def calibrate_checkpoint(path: Path, record: dict) -> None:
