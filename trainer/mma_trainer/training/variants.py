@@ -17,6 +17,7 @@ import torch
 from mma_edge.errors import CheckpointError
 from mma_edge.files import to_json
 from mma_trainer.model import MMADFER, MMADFERConfig
+from mma_trainer.report.page import number, percent
 from mma_trainer.report.paper import ABLATIONS, OURS, PUBLISHED
 
 SCORES = ("uar", "war", "clips")
@@ -222,10 +223,9 @@ def cells(table: Table, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     lines = []
     for row in rows:
         counts = [f"{count / 1e6:.2f}" if row.config else "does not fit" for count in (row.trainable, row.part)]
-        paper = "-" if row.variant.paper_m is None else f"{row.variant.paper_m:.1f}"
-        scores = [f"{100 * row.result[key]:.2f}" if row.result else "-" for key in ("uar", "war")]
-        published = [f"{value:.2f}" for value in row.paper] if row.paper else ["-", "-"]
-        lines.append([row.variant.name, *counts, paper, *scores, *published])
+        scores = [percent(row.result[key] if row.result else None, 2) for key in ("uar", "war")]
+        published = [number(value, 2) for value in row.paper or (None, None)]
+        lines.append([row.variant.name, *counts, number(row.variant.paper_m, 1), *scores, *published])
     headings, *lines = (list(itertools.compress(line, shown)) for line in (headings, *lines))
     return headings, lines
 
