@@ -19,8 +19,10 @@ VARIANTS = {
     "temporal": ("mtt", "ita", "both", "mean"),
     "modalities": ("both", "audio", "vision"),
     "trained": ("adaptation", "classifier"),  # adaptation: everything but the encoders' blocks and patches
+    "image_norm": ("none", "frame"),
+    "audio_norm": ("none", "clip"),
 }
-"""The fields that the paper's tables vary, and their values."""
+"""The fields whose values are words: most are what the paper's tables vary."""
 
 REVISION = 2
 """Raised when a variant is made otherwise than before: files of the variants in REVISED carry it."""
@@ -50,6 +52,9 @@ class MMADFERConfig:
     # After each of them, so many residual blocks of two 3x3 convolutions (He et al. 2016); (): none.
     image_stem_blocks: tuple[int, ...] = ()
     audio_stem_blocks: tuple[int, ...] = ()
+    # What each encoder does to its input first, see encoder.py. "none": nothing, as the paper.
+    image_norm: str = "none"  # "frame": every face gets the same mean brightness and contrast
+    audio_norm: str = "none"  # "clip": every clip gets the same loudness
     prompts: str = "progressive"  # as the paper's best
     num_prompts: int = 6  # prompt tokens per modality, unless `prompts` is "none"
     prompts_per_update: int = 3  # rows renewed by one progressive step: the paper's best has 2 steps

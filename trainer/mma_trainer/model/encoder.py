@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import torch
@@ -10,9 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mma_edge.audio.logmel import MEL_MEAN, MEL_STD, NUM_MEL_FRAMES
 from mma_trainer.model.config import MMADFERConfig
 
 LAYER_NORM_EPS = 1e-6  # of MAE's encoders; the fusion's own norms keep PyTorch's 1e-5
+MIN_CONTRAST = 0.01  # deviation of a picture in [0, 1] below which `FrameNorm` stretches no further: it would be noise
+PADDING = -MEL_MEAN / (2.0 * MEL_STD)  # a row of padding, after the normalisation
+PADDING_TOLERANCE = 1e-3  # float16 has no exact PADDING; 128 bins of a sound are never all as near to it
+LOWEST = (math.log(torch.finfo(torch.float32).eps) - MEL_MEAN) / (2.0 * MEL_STD)  # digital silence, normalised
+RANGE = 14.0 / (2.0 * MEL_STD)  # 61 dB, in units of the normalised log-mel
 
 _part: tuple[int, int, int] | None = None
 """First clip, clips and those of the whole batch. A batch may be shared by processes, and each share computed in parts,
@@ -135,6 +142,39 @@ class ResidualBlock(nn.Module):
         return F.relu(x + self.norm2(self.conv2(y)))
 
 
+class FrameNorm(nn.Module):
+    """Faces (B, C, H, W) with zero mean and unit deviation each: exposure and contrast of a camera are no expression.
+
+    A picture of one colour, which stands for a face that is not there, becomes zeros.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean(dim=(1, 2, 3), keepdim=True)
+        deviation = (centred * centred).mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        return centred / deviation.clamp(min=MIN_CONTRAST)
+
+
+class ClipNorm(nn.Module):
+    """Log-mels (B, 1, T, F) relative to the mean power of the clip, so that a microphone's gain makes no difference.
+
+    The mean is one of powers, not of logarithms: it follows the loud frames, that is the voice, however much silence
+    is around it. What lies more than RANGE below it is cut there: what is quieter than a room's noise tells nothing.
+    Rows of padding, which are zeros before the normalisation of the log-mel, count for nothing and become silence.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = ((x - PADDING).abs() < PADDING_TOLERANCE).all(dim=3, keepdim=True)  # (B, 1, T, 1)
+        x = x.masked_fill(padding, LOWEST)
+        loudest = x.amax(dim=(2, 3), keepdim=True)
+        # Relative to the loudest bin, so that the powers are at most 1: float16 holds them.
+        power = ((x - loudest) * (2.0 * MEL_STD)).exp().mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
+        heard = 1.0 - padding.to(x.dtype).mean(dim=2, keepdim=True)
+        level = loudest + (power / heard.clamp(min=1.0 / NUM_MEL_FRAMES)).log() / (2.0 * MEL_STD)
+        # A bin of digital silence, or of a filter too narrow to hold a frequency, says nothing of the loudness.
+        x = (x - level).masked_fill(x < LOWEST + PADDING_TOLERANCE, -RANGE)
+        return x.clamp(min=-RANGE) + RANGE / 2
+
+
 class PatchEmbed(nn.Module):
     """Image (B, C, H, W) -> patches (B, H/p * W/p, width), optionally after a convolutional stem."""
 
@@ -169,9 +209,11 @@ class Encoder(nn.Module):
         c = config
         if modality == "image":
             self.grid = c.image_grid
+            self.input_norm = FrameNorm() if c.image_norm == "frame" else nn.Identity()
             self.patch_embed = PatchEmbed(3, c.image_patch, c.width, c.image_stem, c.image_stem_blocks)
         else:
             self.grid = c.audio_grid
+            self.input_norm = ClipNorm() if c.audio_norm == "clip" else nn.Identity()
             self.patch_embed = PatchEmbed(1, c.audio_patch, c.width, c.audio_stem, c.audio_stem_blocks)
         patches = self.grid[0] * self.grid[1]
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.width))
@@ -184,9 +226,13 @@ class Encoder(nn.Module):
             self.pos_embed[:, : 1 + patches] *= 0.02
             self.cls_token.normal_(std=0.02)
 
+    def patches(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> patches (B, P, width), without positions."""
+        return self.patch_embed(self.input_norm(x))
+
     def embed(self, x: Tensor, prompts: Tensor | None = None) -> Tensor:
         """(B, C, H, W) and prompts (K, width) -> tokens [CLS], patches, prompts: (B, 1 + P + K, width)."""
-        parts = [self.cls_token.expand(x.shape[0], -1, -1), self.patch_embed(x)]
+        parts = [self.cls_token.expand(x.shape[0], -1, -1), self.patches(x)]
         parts += [] if prompts is None else [prompts.expand(x.shape[0], -1, -1)]
         tokens = torch.cat(parts, dim=1)
         return tokens + self.pos_embed[:, : tokens.shape[1]]

@@ -58,7 +58,7 @@ class EncoderClassifier(nn.Module):
             return self.head(self.encoder.encode(self.encoder.embed(x)))[:, : self.num_classes]
         if self.early_head is not None and not self.standardised:
             self._standardise(x)
-        patches = self.encoder.patch_embed(x)  # (B, P, W)
+        patches = self.encoder.patches(x)  # (B, P, W)
         B, P, W = patches.shape
         rows, columns = self.encoder.grid
         first = columns * int(torch.randint(rows - P // columns + 1, ()))
@@ -80,7 +80,7 @@ class EncoderClassifier(nn.Module):
     @torch.no_grad()
     def _standardise(self, x: Tensor) -> None:
         proj = self.encoder.patch_embed.proj
-        patches = self.encoder.patch_embed(x).flatten(0, 1)
+        patches = self.encoder.patches(x).flatten(0, 1)
         mean, std = patches.mean(dim=0), patches.std(dim=0) + 1e-6
         proj.weight /= std.view(-1, 1, 1, 1)
         proj.bias.copy_((proj.bias - mean) / std)

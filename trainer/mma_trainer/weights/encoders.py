@@ -28,9 +28,10 @@ from mma_edge.errors import CheckpointError
 from mma_trainer.model import MMADFERConfig, differences
 from mma_trainer.weights.checkpoint import FORMAT, load_safely, parse_ours, some, state_of
 
+_BOTH = ("width", "depth", "num_heads", "mlp_ratio")
 ENCODER_FIELDS = {
-    "image": ("width", "depth", "num_heads", "mlp_ratio", "image_patch", "image_stem", "image_stem_blocks", "color"),
-    "audio": ("width", "depth", "num_heads", "mlp_ratio", "audio_patch", "audio_stem", "audio_stem_blocks"),
+    "image": (*_BOTH, "image_patch", "image_stem", "image_stem_blocks", "image_norm", "color"),
+    "audio": (*_BOTH, "audio_patch", "audio_stem", "audio_stem_blocks", "audio_norm"),
 }
 """Fields of the config that an encoder's weights depend on; the others may differ from those of its pre-training."""
 
