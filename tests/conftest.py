@@ -293,14 +293,21 @@ def dfew(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def save_faces(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """Faces in a file of FER+: all ten people see the label."""
+    votes = (10 * np.eye(10)[labels]).astype(np.uint8)
+    np.savez(path, images=images, votes=votes, fer2013_labels=labels.astype(np.uint8))
+
+
 @pytest.fixture(scope="session")
 def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made-up faces and voices in the files of FER2013 and RAVDESS."""
+    """Made-up faces and voices in the files of FER+, FER2013 and RAVDESS."""
     root, rng = tmp_path_factory.mktemp("public"), np.random.default_rng(0)
     for split, count in (("train", 28), ("val", 14)):
         labels = (np.arange(count) % 7).astype(np.uint8)
         images = rng.integers(0, 256, (count, 48, 48), dtype=np.uint8)
-        np.savez(root / f"fer2013_{split}.npz", images=images, labels=labels)
+        save_faces(root / f"ferplus_{split}.npz", images, labels)
+    np.savez(root / "fer2013_val.npz", images=images, labels=labels)
     for actor in (1, 16, 17):
         folder = root / "ravdess_speech" / f"Actor_{actor:02d}"
         folder.mkdir(parents=True)

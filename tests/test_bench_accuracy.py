@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import failure_line
+from conftest import failure_line, save_faces
 
 onnx = pytest.importorskip("onnx")
 soundfile = pytest.importorskip("soundfile")
@@ -84,7 +84,7 @@ def make_data(folder: Path) -> Path:
     images = np.broadcast_to((STEP * shown + 15).astype(np.uint8)[:, None, None], (15, 48, 48))
     folder.mkdir()
     for split in ("train", "val"):
-        np.savez(folder / f"fer2013_{split}.npz", images=images, labels=labels)
+        save_faces(folder / f"ferplus_{split}.npz", images, labels)
     actor = folder / "ravdess_speech" / "Actor_17"
     actor.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -175,7 +175,7 @@ def test_limit_takes_clips_from_all_over_the_set(bundle: Path, data: Path, tmp_p
         (["--set", "dfew"], 2, "one of faces, voices, pseudo"),
         (["--limit", "0"], 2, "at least 1"),
         (["--batch", "0"], 2, "at least 1"),
-        (["--data", "nowhere"], 9, "fer2013_val.npz"),
+        (["--data", "nowhere"], 9, "ferplus_val.npz"),
         (["--precision", "int4"], 6, "no precision int4"),
     ],
 )
@@ -194,10 +194,11 @@ def test_other_classes_are_refused(data: Path, tmp_path: Path, capsys: pytest.Ca
     assert "happy, sad, neutral" in capsys.readouterr().err
 
 
-def test_labels_beyond_the_classes_are_refused(bundle: Path, data: Path, tmp_path: Path, capsys) -> None:
+def test_votes_of_another_shape_are_refused(bundle: Path, data: Path, tmp_path: Path, capsys) -> None:
     bad = tmp_path / "data"
     shutil.copytree(data, bad)
-    np.savez(bad / "fer2013_val.npz", images=np.zeros((1, 48, 48), np.uint8), labels=np.array([7]))
+    empty = np.zeros((1, 48, 48), np.uint8)
+    np.savez(bad / "ferplus_val.npz", images=empty, votes=np.ones((1, 8), np.uint8), fer2013_labels=np.zeros(1))
     argv = ["accuracy", str(bundle), "--data", str(bad), "--set", "faces", "--output", str(tmp_path / "r")]
     assert main(argv) == 9
-    assert "labels outside 0 to 6" in capsys.readouterr().err
+    assert "votes are uint8 (1, 8); expected uint8 (1, 10)" in capsys.readouterr().err

@@ -150,7 +150,7 @@ def test_sets_lack_exactly_the_modality_they_lack(public: Path) -> None:
 
 def test_the_runtime_shows_a_still_as_it_is(public: Path) -> None:
     frames, _ = faces_set(public, 48).load(3)
-    with np.load(public / "fer2013_val.npz") as file:
+    with np.load(public / "ferplus_val.npz") as file:
         for frame in frames:
             for channel in range(3):
                 np.testing.assert_array_equal(frame[:, :, channel], file["images"][3])
@@ -169,7 +169,7 @@ def test_a_class_that_the_model_lacks_is_refused() -> None:
         ([], 2, "nothing to evaluate on"),
         (["--set", "faces"], 2, "--data"),
         (["no/model.pt", "--data", "{public}", "--set", "faces"], 2, "no/model.pt"),
-        (["--data", "no/where", "--set", "faces"], 9, "fer2013_val.npz"),
+        (["--data", "no/where", "--set", "faces"], 9, "ferplus_val.npz"),
         (["--data", "{public}", "--set", "faces", "--limit", "0"], 2, "--limit"),
         (["--val-list", "no/list.txt"], 9, "no/list.txt"),
         (["--val-list", "no/list.txt", "--clips", "2", "--robustness"], 2, "--clips 1"),

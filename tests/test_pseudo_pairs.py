@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from mma_trainer.data.batch import Batch
-from mma_trainer.data.public import Faces, Voices
+from mma_trainer.data.public.faces import Faces, labelled_faces
+from mma_trainer.data.public.voices import Voices
 from mma_trainer.data.tasks import PseudoPairTask, draw_modalities
 
 CLASSES = 3
@@ -22,7 +23,8 @@ def pairs() -> tuple[Faces, Voices]:
     images = np.repeat(np.repeat((40 + 80 * labels).astype(np.uint8)[:, None, None], 16, 1), 16, 2)
     voices = np.repeat(np.arange(CLASSES), 4)
     waves = [(LEVELS[c] * rng.normal(size=24_000)).astype(np.float32) for c in voices]
-    return Faces(images, labels), Voices(waves, voices, np.arange(len(voices)), 16_000)
+    corpora = np.array(["ravdess"] * len(voices))
+    return labelled_faces(images, labels), Voices(waves, voices, corpora, corpora)
 
 
 def batches(pairs: tuple[Faces, Voices], **options: float) -> list[Batch]:

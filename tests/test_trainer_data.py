@@ -17,7 +17,7 @@ from mma_edge.errors import DataError
 from mma_trainer.data.check import settle
 from mma_trainer.data.entries import load_clip, load_clips
 from mma_trainer.data.lists import scan_list
-from mma_trainer.data.public import load_voices
+from mma_trainer.data.public.voices import load_voices
 from mma_trainer.data.sampling import augment_clip, clip_indices, random_sized_crop, train_indices
 from mma_trainer.labels import DFEW_LABELS
 
@@ -185,8 +185,9 @@ def test_a_damaged_picture_or_wav_is_named(dfew: Path) -> None:
 
 
 def test_validation_actors_and_calm_are_kept_out_of_training(public: Path) -> None:
-    voices = {split: load_voices(public, split) for split in ("train", "val")}
-    assert set(voices["train"].actors) == {1, 16} and set(voices["val"].actors) == {17}
+    voices = {split: load_voices(public, split, ("ravdess",)) for split in ("train", "val")}
+    assert set(voices["train"].speakers) == {"ravdess/01", "ravdess/16"}
+    assert set(voices["val"].speakers) == {"ravdess/17"}
     # Codes 01, 03 ... 08 (02 is calm): neutral, happy, sad, angry, fear, disgust, surprise.
     assert [DFEW_LABELS[label] for label in voices["val"].labels] == [
         "neutral", "happy", "sad", "angry", "fear", "disgust", "surprise",

@@ -41,7 +41,7 @@ MAX_WHY = 400
 class AccuracyOptions:
     """What to measure."""
 
-    data: Path  # folder of the public data: fer2013_val.npz, ravdess_speech/
+    data: Path  # folder of the public data: ferplus_val.npz, ravdess_speech/
     sets: tuple[str, ...] = SETS
     limit: int | None = None  # clips per set, evenly spread over it; None takes all
     batch: int = 32  # clips per call of predict
@@ -57,7 +57,7 @@ class AccuracyOptions:
         if unknown := [name for name in self.sets if name not in SETS]:
             raise UsageError(f"set {unknown[0]!r}", f"one of {', '.join(SETS)}")
         if not self.data.is_dir():
-            expected = "a folder with fer2013_val.npz and ravdess_speech/"
+            expected = "a folder with ferplus_val.npz and ravdess_speech/"
             raise DataError(f"{self.data} is not a folder", expected, "give it with --data")
 
     @property

@@ -13,7 +13,8 @@ from mma_trainer.data.entries import ClipEntry
 from mma_trainer.data.lists import scan_fold
 from mma_trainer.data.loader import ListTask
 from mma_trainer.data.protocols import NO_AUDIO, PROTOCOLS, Fold, describe, find_fold
-from mma_trainer.data.public import load_faces, load_voices
+from mma_trainer.data.public.faces import load_faces
+from mma_trainer.data.public.voices import RAVDESS, load_voices
 from mma_trainer.data.tasks import FaceTask, PseudoPairTask, VoiceTask
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model import MMADFERConfig
@@ -62,7 +63,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="folder of the data set (dfew, mafw: or DFEW_ROOT, MAFW_ROOT, ./data/DFEW ...); "
-        "of fer2013_*.npz and ravdess_speech/ for faces, voices and pseudo",
+        "of ferplus_*.npz and ravdess_speech/ for faces, voices and pseudo",
     )
     data.add_argument("--fold", type=parse_fold, default=1, metavar="N", help="fold of the data set, or all in turn")
     data.add_argument("--train-list", type=Path, metavar="FILE", help="annotation list to train on")
@@ -144,10 +145,10 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
         faces = [load_faces(args.data, split) for split in splits]
         return FaceTask(*faces, config.image_size, recipe.batch_size, recipe.seed, FACE_BALANCE)
     if args.dataset == "voices":
-        voices = [load_voices(args.data, split, calm=split == "train") for split in splits]
+        voices = [load_voices(args.data, split, (RAVDESS,), calm=split == "train") for split in splits]
         short_epochs = round(VOICE_SHORT_SHARE * recipe.epochs)
         return VoiceTask(*voices, recipe.batch_size, recipe.seed, VOICE_SPLICE, short_epochs)
-    voices = [load_voices(args.data, split) for split in splits]
+    voices = [load_voices(args.data, split, (RAVDESS,)) for split in splits]
     pairs = [(load_faces(args.data, split), part) for split, part in zip(splits, voices, strict=True)]
     sizes = config.image_size, recipe.batch_size, recipe.seed, PSEUDO_CLIPS_PER_EPOCH
     return PseudoPairTask(*pairs, *sizes, recipe.modality_dropout, PSEUDO_MISMATCH)

@@ -12,7 +12,9 @@ from torch import Generator, Tensor
 from mma_edge.clip import NUM_FRAMES
 from mma_trainer.data.augment import augment_mel, augment_stills, loudest_part, place_mel, stills_to_clips, uniform
 from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator, share
-from mma_trainer.data.public import Faces, Voices, check_pairs, mel_rows, resample
+from mma_trainer.data.public.faces import Faces
+from mma_trainer.data.public.voices import Voices, check_pairs
+from mma_trainer.data.public.waves import mel_rows, resample
 from mma_trainer.model.inputs import prepare_mel
 
 EVAL_BATCH = 64

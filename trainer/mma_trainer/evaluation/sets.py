@@ -16,7 +16,8 @@ from mma_edge.faces import resize
 from mma_trainer.data.check import settle
 from mma_trainer.data.entries import FILES, ClipEntry, load_clips, read_wave
 from mma_trainer.data.lists import scan_list
-from mma_trainer.data.public import Faces, check_pairs, load_faces, load_voices
+from mma_trainer.data.public.faces import Faces, load_faces
+from mma_trainer.data.public.voices import RAVDESS, check_pairs, load_voices
 
 BATCH = 32
 PAIRING_SEED = 0
@@ -125,9 +126,10 @@ def raw_set(
 
 
 def faces_set(data: Path, image_size: int) -> EvalSet:
-    """FER2013's validation faces, each shown for 16 frames, without sound."""
+    """FER+'s validation faces, each shown for 16 frames, without sound."""
     faces = load_faces(data, "val")
-    description = f"FER2013 validation, {len(faces.labels)} stills shown for {NUM_FRAMES} frames, no sound"
+    count = len(faces.labels)
+    description = f"FER+ validation, first choice of the votes, {count} stills shown for {NUM_FRAMES} frames, no sound"
     return raw_set(
         "faces", description, faces.labels, lambda i: RawClip(still(faces, i), None), image_size, modalities=("video",)
     )
@@ -135,27 +137,27 @@ def faces_set(data: Path, image_size: int) -> EvalSet:
 
 def voices_set(data: Path) -> EvalSet:
     """RAVDESS speech of the validation actors at its own rate, without faces."""
-    voices = load_voices(data, "val")
-    rate_hz, more = voices.sample_rate_hz, {"modalities": ("audio",), "groups": voices.actors}
+    voices = load_voices(data, "val", (RAVDESS,))
+    rate_hz, more = voices.sample_rate_hz, {"modalities": ("audio",), "groups": voices.speakers}
     description = f"RAVDESS speech, actors 17-20, {len(voices.labels)} clips at {rate_hz} Hz, no faces"
     return raw_set("voices", description, voices.labels, lambda i: RawClip(None, voices.waves[i], rate_hz), **more)
 
 
 def pseudo_set(data: Path, image_size: int) -> EvalSet:
     """Validation faces with validation voices of the same label: shows fusion at work, not audio-visual accuracy."""
-    faces, voices = load_faces(data, "val"), load_voices(data, "val")
+    faces, voices = load_faces(data, "val"), load_voices(data, "val", (RAVDESS,))
     check_pairs(faces, voices)
     rng = np.random.default_rng(PAIRING_SEED)
     partner = np.array([rng.choice(np.flatnonzero(voices.labels == label)) for label in faces.labels])
     description = (
-        f"pseudo audio-visual: {len(faces.labels)} FER2013 faces paired with RAVDESS voices of the same label; "
+        f"pseudo audio-visual: {len(faces.labels)} FER+ faces paired with RAVDESS voices of the same label; "
         "given the label both are independent, so the gain from fusion is overstated"
     )
 
     def raw(index: int) -> RawClip:
         return RawClip(still(faces, index), voices.waves[partner[index]], voices.sample_rate_hz)
 
-    return raw_set("pseudo", description, faces.labels, raw, image_size, groups=voices.actors[partner])
+    return raw_set("pseudo", description, faces.labels, raw, image_size, groups=voices.speakers[partner])
 
 
 def still(faces: Faces, index: int) -> tuple[np.ndarray, ...]:
