@@ -131,7 +131,9 @@ def test_who_a_process_is_comes_from_torchrun(
 def test_the_public_sets_share_batches_and_give_every_validation_clip_once(public: Path) -> None:
     from mma_trainer.data.public.faces import load_faces
     from mma_trainer.data.public.voices import load_voices
-    from mma_trainer.data.tasks import FaceTask, PseudoPairTask, VoiceTask
+    from mma_trainer.data.tasks.faces import FaceTask
+    from mma_trainer.data.tasks.pairs import PseudoPairTask
+    from mma_trainer.data.tasks.voices import VoiceTask
 
     faces, voices = load_faces(public, "train"), load_voices(public, "train", ("ravdess",))
     makers: list[Callable] = [

@@ -9,7 +9,7 @@ import torch
 from mma_trainer.data.batch import Batch
 from mma_trainer.data.public.faces import Faces, labelled_faces
 from mma_trainer.data.public.voices import Voices
-from mma_trainer.data.tasks import PseudoPairTask, draw_modalities
+from mma_trainer.data.tasks.pairs import PseudoPairTask, draw_modalities
 
 CLASSES = 3
 LEVELS = (0.002, 0.05, 0.9)  # a voice's loudness tells its class

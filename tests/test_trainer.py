@@ -21,7 +21,9 @@ from mma_trainer.commands import train as cli
 from mma_trainer.data.batch import WHOLE, Batch, Shard
 from mma_trainer.data.public.faces import load_faces
 from mma_trainer.data.public.voices import load_voices
-from mma_trainer.data.tasks import FaceTask, PseudoPairTask, VoiceTask
+from mma_trainer.data.tasks.faces import FaceTask
+from mma_trainer.data.tasks.pairs import PseudoPairTask
+from mma_trainer.data.tasks.voices import VoiceTask
 from mma_trainer.evaluation.metrics import confusion_matrix, metrics_of
 from mma_trainer.training.log import FIELDS, RunLog
 from mma_trainer.training.loop import Run

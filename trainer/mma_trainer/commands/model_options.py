@@ -17,7 +17,7 @@ from mma_trainer.weights.checkpoint import build_model, read_checkpoint
 from mma_trainer.weights.encoders import read_encoder
 
 # The extra class: RAVDESS's calm voices, in training only.
-VOICE_TRAINING = {"patch_dropout": 0.3, "extra_classes": 1, "early_head": True}
+VOICE_TRAINING = {"patch_dropout": 0.1, "extra_classes": 1, "early_head": True}
 CHANGEABLE = ("image_size", "color", "drop_path")
 """Fields that may change between training and fine-tuning: of all tensors, only the positions depend on them."""
 

@@ -12,7 +12,10 @@ from mma_edge.errors import UsageError
 
 
 class Batch(NamedTuple):
-    """Inputs of the model, labels int64 (B,), and where the clips come from (empty when they have no names)."""
+    """Inputs of the model, labels, and where the clips come from (empty when they have no names).
+
+    Labels are classes, int64 (B,); in training also targets, float32 (B, C): see `recipe.soft_cross_entropy`.
+    """
 
     inputs: tuple[Tensor, ...]
     labels: Tensor

@@ -25,7 +25,7 @@ from mma_trainer.training.execution import Execution, checkpointed, deterministi
 from mma_trainer.training.log import RunLog, write_csv
 from mma_trainer.training.precision import MIN_SCALE, Precision
 from mma_trainer.training.processes import Processes, has_batch_statistics
-from mma_trainer.training.recipe import Recipe, training_loss
+from mma_trainer.training.recipe import Recipe, hardest, training_loss
 from mma_trainer.training.state import LAST, Position, State, StopRequest, refuse_used
 
 MAX_NAMED = 8
@@ -195,7 +195,7 @@ class Loop:
                 part_loss = part_loss * (len(logits) / clips)
                 self.precision.scaler.scale(part_loss).backward()
             loss += part_loss.detach()
-            correct += (logits.detach().argmax(dim=1) == labels[start:end]).sum()
+            correct += (logits.detach().argmax(dim=1) == hardest(labels[start:end])).sum()
         self._update(at, batch, loss)
         return loss.item(), int(correct)
 

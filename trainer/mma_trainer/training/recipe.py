@@ -18,6 +18,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from mma_edge.errors import UsageError
 from mma_trainer.training.precision import PRECISIONS
 
+UNKNOWN_LOGIT = -1e4
+"""Of a class that a clip's corpus does not have: no probability, and finite."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -75,11 +78,33 @@ def build_scheduler(optimizer: AdamW, recipe: Recipe, num_batches: int = 1) -> L
 def training_loss(outputs: Tensor | tuple[Tensor, ...], labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy, and the logits (B, C) in float32.
 
-    A model may have several heads while it trains: the losses are added, the logits are those of the first.
+    A model may have several heads while it trains: the losses are added, the logits are those of the first. `labels`
+    are classes, int64 (B,), or targets, float (B, C): see `soft_cross_entropy`.
     """
     heads = [head.float() for head in (outputs if isinstance(outputs, tuple) else (outputs,))]
-    losses = [F.cross_entropy(head, labels, label_smoothing=smoothing) for head in heads]
+    if labels.is_floating_point():
+        losses = [soft_cross_entropy(head, labels, smoothing) for head in heads]
+    else:
+        losses = [F.cross_entropy(head, labels, label_smoothing=smoothing) for head in heads]
     return sum(losses[1:], losses[0]), heads[0]
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean over clips of -sum(target * log probability), logits and targets (B, C).
+
+    A row of targets sums to the weight of its clip. Where it is negative the class is unknown to the clip's corpus: the
+    probabilities are those among the other classes, so that the corpus does not tell the label.
+    """
+    known = targets >= 0
+    log_probabilities = logits.masked_fill(~known, UNKNOWN_LOGIT).log_softmax(dim=1)
+    wanted = targets.clamp(min=0)
+    spread = known * (wanted.sum(dim=1, keepdim=True) / known.sum(dim=1, keepdim=True))
+    return -(torch.lerp(wanted, spread, smoothing) * log_probabilities).sum(dim=1).mean()
+
+
+def hardest(labels: Tensor) -> Tensor:
+    """Classes int64 (B,) of labels that are classes or targets."""
+    return labels.argmax(dim=1) if labels.is_floating_point() else labels
 
 
 class WeightAverage:

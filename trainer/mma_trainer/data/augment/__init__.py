@@ -1,0 +1,1 @@
+"""Augmentation in torch, whole batches at a time; every random number comes from the generator that is given."""

@@ -1,0 +1,157 @@
+"""Voices as another person, microphone or room would give them.
+
+All of it works on log-mels, natural logarithms of power, (B, T, 128): sounds that are not related add their powers, an
+echo smears power over time, a filter adds a curve. For features without phase that is as good as changing the waves,
+and much faster. Rows of zeros are padding and stay so; LOG_FLOOR is digital silence.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from mma_edge.audio.logmel import FRAME_SHIFT_MS, NUM_MEL_BINS
+from mma_trainer.data.augment.draw import chance, integer, uniform
+
+LOG_FLOOR = math.log(torch.finfo(torch.float32).eps)  # Kaldi's log-mel of digital silence
+DB_TO_LOG = math.log(10) / 10  # the mels are natural logarithms of power
+SHORTEST_EXCERPT = 120  # frames
+SPEED, PITCH = (0.88, 1.14), (0.92, 1.09)  # factors of time, and of frequency (as vocal tracts of other lengths)
+WARPED_SHARE = 0.6
+ECHO_SHARE = 0.4
+ECHO_S = (0.15, 1.0)  # time in which an echo falls by 60 dB
+ECHO_LOUDNESS = (-1.2, 0.2)  # log10 of the echo's power to that of the direct sound
+ECHO_FRAMES = 64
+TILT, BOW = (-1.5, 1.5), (-0.8, 0.8)  # of a microphone's curve, in natural logarithms at its ends
+BAND_SHARE = 0.12
+BAND_LOW, BAND_HIGH = (0, 20), (72, 116)  # bins: a telephone passes 300 Hz to 3.4 kHz (bins 17 to 90 at 16 kHz)
+SNR_DB = (0.0, 30.0)
+NOISY_SHARE = 0.6
+GAIN = (-5.0, 3.0)  # natural logarithm of power: -22 to +13 dB
+MASKS = ((1, 30), (1, 30), (2, 12), (2, 12))  # axis and most frames or bins (SpecAugment, Park et al. 2019)
+BABBLE_VOICES = 3
+
+
+def place_mel(rows: Tensor, frames: int, rng: Generator | None) -> Tensor:
+    """Log-mel rows (n, 128) -> (frames, 128), zero-padded: from the start, or with `rng` an excerpt anywhere.
+
+    A live window starts anywhere in a sentence and holds silence around it; only a file is padded, at its end.
+    """
+    mel = torch.zeros(frames, NUM_MEL_BINS)
+    length = min(len(rows), frames)
+    if rng is None:
+        mel[:length] = rows[:length]
+        return mel
+    if length > SHORTEST_EXCERPT and torch.rand((), generator=rng) < 0.3:
+        length = integer(SHORTEST_EXCERPT, length, rng)
+    first = integer(0, len(rows) - length, rng)
+    start = integer(0, frames - length, rng) if torch.rand((), generator=rng) < 0.5 else 0
+    end = integer(start + length, frames, rng) if torch.rand((), generator=rng) < 0.5 else start + length
+    mel[:end] = LOG_FLOOR
+    mel[start : start + length] = rows[first : first + length]
+    return mel
+
+
+def augment_mel(mels: Tensor, noise: Tensor, rng: Generator, strength: float = 1.0) -> Tensor:
+    """Voices heard elsewhere: other speakers' tempo and pitch, echo, microphone, band, noise, loudness, masks.
+
+    Args:
+        mels: (B, T, 128), see `place_mel`.
+        noise: background for each of them, (B, T, 128); some get other voices of the batch or hiss instead.
+        strength: in [0, 1], of the shares that are warped, in a room, narrow or noisy.
+    """
+    B = len(mels)
+    padding = (mels == 0).all(dim=-1, keepdim=True)
+    mels = torch.where(padding, torch.tensor(LOG_FLOOR), mels)
+    mels = torch.where(chance((B, 1, 1), strength * WARPED_SHARE, rng), warp(mels, rng), mels)
+    mels = torch.where(chance((B, 1, 1), strength * ECHO_SHARE, rng), echo(mels, rng), mels)
+    mels = mels + microphone(B, rng)
+    mels = torch.where(_narrow(B, strength * BAND_SHARE, rng), torch.tensor(LOG_FLOOR), mels)
+    noisy = chance((B, 1, 1), strength * NOISY_SHARE, rng)
+    snr_db = uniform((B,), *SNR_DB, rng)
+    mels = torch.where(noisy, add_noise(mels, padding, background(mels, noise, rng), snr_db), mels)
+    mels = (mels + uniform((B, 1, 1), *GAIN, rng)).clamp(min=LOG_FLOOR)
+    mels = mask(mels, rng)
+    return torch.where(padding, torch.zeros(()), mels)
+
+
+def warp(mels: Tensor, rng: Generator) -> Tensor:
+    """Faster or slower, around the middle, and with a longer or shorter vocal tract."""
+    B, T, F_ = mels.shape
+    time = torch.linspace(-1, 1, T) * uniform((B, 1), *SPEED, rng)
+    frequency = (torch.linspace(-1, 1, F_) + 1) * uniform((B, 1), *PITCH, rng) - 1
+    grid = torch.stack([frequency.unsqueeze(1).expand(B, T, F_), time.unsqueeze(2).expand(B, T, F_)], dim=-1)
+    return F.grid_sample(mels.unsqueeze(1), grid, padding_mode="border", align_corners=True).squeeze(1)
+
+
+def echo(mels: Tensor, rng: Generator) -> Tensor:
+    """The power of each frame lives on and falls exponentially, as in a room (Polack 1988)."""
+    B, T, _ = mels.shape
+    decay = -math.log(1e6) * FRAME_SHIFT_MS / 1000 / uniform((B, 1), *ECHO_S, rng)  # per frame
+    kernel = torch.exp(decay * torch.arange(ECHO_FRAMES))
+    kernel = kernel / kernel[:, 1:].sum(dim=1, keepdim=True) * 10 ** uniform((B, 1), *ECHO_LOUDNESS, rng)
+    kernel[:, 0] = 1.0
+    size = T + ECHO_FRAMES
+    spectrum = torch.fft.rfft(mels.exp(), size, dim=1) * torch.fft.rfft(kernel, size).unsqueeze(-1)
+    return torch.fft.irfft(spectrum, size, dim=1)[:, :T].clamp(min=math.exp(LOG_FLOOR)).log()
+
+
+def microphone(count: int, rng: Generator) -> Tensor:
+    """Smooth curves over frequency: (count, 1, 128)."""
+    x = torch.linspace(-1, 1, NUM_MEL_BINS)
+    bow = torch.cos(math.pi * uniform((count, 1), 0.5, 3.0, rng) * x)
+    return (uniform((count, 1), *TILT, rng) * x + uniform((count, 1), *BOW, rng) * bow).unsqueeze(1)
+
+
+def _narrow(count: int, share: float, rng: Generator) -> Tensor:
+    """Bins that a telephone, a codec or a low sampling rate does not pass: bool (count, 1, 128)."""
+    low, high = (torch.randint(a, b, (count, 1), generator=rng) for a, b in (BAND_LOW, BAND_HIGH))
+    bins = torch.arange(NUM_MEL_BINS)
+    return (((bins < low) | (bins > high)) & chance((count, 1), share, rng)).unsqueeze(1)
+
+
+def background(mels: Tensor, noise: Tensor, rng: Generator) -> Tensor:
+    """For each voice: the recorded noise (6 of 10), hiss of any colour (3), or other voices of the batch (1)."""
+    B = len(mels)
+    slope = uniform((B, 1), -2.5, 0.5, rng) * torch.linspace(-1, 1, NUM_MEL_BINS)
+    hiss = 0.8 * torch.randn(mels.shape, generator=rng) + slope.unsqueeze(1)
+    orders = [torch.randperm(B, generator=rng) for _ in range(BABBLE_VOICES)]
+    babble = torch.logsumexp(torch.stack([mels[order] for order in orders]), dim=0)
+    kind = torch.rand((B, 1, 1), generator=rng)
+    return torch.where(kind < 0.6, noise, torch.where(kind < 0.9, hiss, babble))
+
+
+def add_noise(mels: Tensor, padding: Tensor, noise: Tensor, snr_db: Tensor) -> Tensor:
+    """The powers of voices (B, T, 128) and of noise at `snr_db` (B,) below the mean power of the voice."""
+    level = power(mels, ~padding) - power(noise, torch.ones_like(padding)) - DB_TO_LOG * snr_db
+    return torch.logaddexp(mels, noise + level.view(-1, 1, 1))
+
+
+def power(mels: Tensor, heard: Tensor) -> Tensor:
+    """Logarithm of the mean power of the rows that are `heard`, bool (B, T, 1): (B,)."""
+    rows = mels.masked_fill(~heard, -math.inf).flatten(1).logsumexp(dim=1)
+    return rows - (heard.flatten(1).sum(dim=1).clamp(min=1) * mels.shape[2]).log()
+
+
+def mask(mels: Tensor, rng: Generator) -> Tensor:
+    """Some frames and some bins replaced by the mean of the clip."""
+    B = len(mels)
+    for axis, widest in MASKS:
+        place, width = torch.arange(mels.shape[axis]), torch.randint(0, widest, (B, 1), generator=rng)
+        start = (torch.rand((B, 1), generator=rng) * (len(place) - width)).long()
+        masked = (place >= start) & (place < start + width)
+        mels = torch.where(masked.unsqueeze(3 - axis), mels.mean(dim=(1, 2), keepdim=True), mels)
+    return mels
+
+
+def mix(mels: Tensor, other: Tensor, share: float) -> Tensor:
+    """`share` of the power of voices and the rest of others' (mixup, Zhang et al. 2018); padding where both have it."""
+    padding = (mels == 0).all(dim=-1, keepdim=True), (other == 0).all(dim=-1, keepdim=True)
+    parts = [
+        mel.masked_fill(silent, LOG_FLOOR) + math.log(max(weight, 1e-6))
+        for mel, silent, weight in zip((mels, other), padding, (share, 1 - share), strict=True)
+    ]
+    return torch.where(padding[0] & padding[1], torch.zeros(()), torch.logaddexp(*parts).clamp(min=LOG_FLOOR))
