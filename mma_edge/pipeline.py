@@ -210,10 +210,15 @@ def collect_clips(
 
     SourceError where the source cannot be opened, or has neither a face nor sound.
     """
-    collector, options = _Collector(image_size), StreamOptions(hop_s=hop_s)
+    return collect_from(source, image_size, cut(StreamOptions.window_s, hop_s))
+
+
+def collect_from(source: str | os.PathLike, image_size: int, cut: SlidingClips | WholeClips) -> list[Clip]:
+    """Every clip that `cut` makes of a source; with `WholeClips` as `mma-edge run SOURCE --whole`. Errors as above."""
+    collector = _Collector(image_size)
     opened = open_source(source)
     try:
-        with Pipeline(collector, opened, options, clips=cut(options.window_s, hop_s)) as pipeline:
+        with Pipeline(collector, opened, StreamOptions(), clips=cut) as pipeline:
             list(pipeline)
     except SourceError:
         # The pipeline raises where there are neither faces nor answers; the collector never gives answers.

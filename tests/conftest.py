@@ -299,9 +299,16 @@ def save_faces(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
     np.savez(path, images=images, votes=votes, fer2013_labels=labels.astype(np.uint8))
 
 
+def save_opus(path: Path, seconds: float = 0.2, rate_hz: int = RATE_HZ, hz: float = 300.0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wave = 0.3 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate_hz)) / rate_hz)
+    soundfile.write(path, wave, rate_hz, format="OGG", subtype="OPUS")
+    return path
+
+
 @pytest.fixture(scope="session")
 def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made-up faces and voices in the files of FER+, FER2013 and RAVDESS."""
+    """Made-up faces and voices in the files of FER+, FER2013 and RAVDESS, and noise."""
     root, rng = tmp_path_factory.mktemp("public"), np.random.default_rng(0)
     for split, count in (("train", 28), ("val", 14)):
         labels = (np.arange(count) % 7).astype(np.uint8)
@@ -314,4 +321,6 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for emotion in range(1, 9):
             wave = tone(0.5, 100 * emotion + actor) + 0.01 * rng.standard_normal(RATE_HZ // 2)
             soundfile.write(folder / f"03-01-{emotion:02d}-01-01-01-{actor:02d}.flac", wave, RATE_HZ)
+    for number in range(4):
+        save_opus(root / "noise" / f"phone_roads_{number:04d}.opus", hz=1000 + 500 * number)
     return root

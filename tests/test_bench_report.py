@@ -151,7 +151,7 @@ def _changed(path: str, value: object, result: Result) -> str:
         ("", "cannot be read as JSON"),
         ("[1]", "no schema_version"),
         ("{}", "no schema_version"),
-        (_changed("schema_version", 2, latency_result()), "schema version 2; expected version 1"),
+        (_changed("schema_version", 3, latency_result()), "schema version 3; expected version 1 or 2"),
         (_changed("schema_version", True, latency_result()), "schema version True"),
         (_changed("kind", "guessing", latency_result()), "kind is 'guessing'"),
         (_without("machine"), "['machine']"),

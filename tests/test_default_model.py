@@ -15,7 +15,7 @@ from mma_export.parity import reference_logits
 from mma_trainer.architectures import DEFAULT
 from mma_trainer.evaluation.calibration import expected_calibration_error
 from mma_trainer.evaluation.predict import Predict, answers_of, bundle_predictor
-from mma_trainer.evaluation.sets import faces_set, pseudo_set, voices_set
+from mma_trainer.evaluation.sets.public import faces_set, pseudo_set, voices_set
 from mma_trainer.model import config_of
 from mma_trainer.weights.checkpoint import load_checkpoint
 

@@ -17,7 +17,9 @@ from mma_trainer.commands.evaluate import main
 from mma_trainer.data.entries import load_clips
 from mma_trainer.evaluation.predict import answers_of, bundle_predictor
 from mma_trainer.evaluation.robustness import spoiled
-from mma_trainer.evaluation.sets import EvalSet, faces_set, open_list, open_set, pseudo_set, voices_set
+from mma_trainer.evaluation.sets.clips import EvalSet
+from mma_trainer.evaluation.sets.lists import open_list
+from mma_trainer.evaluation.sets.public import faces_set, open_set, pseudo_set, voices_set
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.weights.checkpoint import Checkpoint, save_checkpoint
@@ -128,14 +130,14 @@ def test_a_list_is_spoiled_frame_by_frame(seven: tuple[Path, Path], dfew: Path, 
     assert main([str(seven[1]), *lists, "--robustness", "--output", str(tmp_path)]) == 0
     (entry,) = json.loads((tmp_path / "metrics.json").read_text())["sets"]
     conditions = {row["condition"] for row in entry["robustness"]}
-    assert {"clean", "75% of frames dropped", "audio -200 ms", "noise, SNR 0 dB"} <= conditions
+    assert {"clean", "75% of frames dropped", "audio -200 ms", "white noise, SNR 0 dB"} <= conditions
     clips = open_list(dfew / "test.txt", dfew, None, DFEW_LABELS, 16, skip_bad=True)
     frames, mel = clips.load(2)
     spoilt = {condition.name: subset for condition, subset in spoiled(clips)}
     assert len({frame.tobytes() for frame in frames}) == 16  # 20 frames, each another grey
     assert len({frame.tobytes() for frame in spoilt["75% of frames dropped"].load(2)[0]}) == 4
     np.testing.assert_array_equal(spoilt["75% of frames dropped"].load(2)[1], mel)
-    assert spoilt["noise, SNR 0 dB"].load(0)[1] is None  # clip 10 has no wav
+    assert spoilt["white noise, SNR 0 dB"].load(0)[1] is None  # clip 10 has no wav
 
 
 def test_sets_lack_exactly_the_modality_they_lack(public: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import one_line, tone
+from conftest import one_line, save_opus, tone
 
 from mma_edge.errors import DataError, MMAEdgeError, UsageError
 from mma_trainer.data.public.background import load_noise, load_rooms
@@ -19,13 +19,6 @@ from mma_trainer.data.public.waves import SAMPLE_RATE_HZ
 from mma_trainer.labels import DFEW_LABELS
 
 SPEAKERS = ("anna", "ben")
-
-
-def save_opus(path: Path, seconds: float, rate_hz: int = SAMPLE_RATE_HZ, hz: float = 300.0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    wave = 0.3 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate_hz)) / rate_hz)
-    soundfile.write(path, wave, rate_hz, format="OGG", subtype="OPUS")
-    return path
 
 
 @pytest.fixture
@@ -107,12 +100,12 @@ def test_every_file_is_heard_at_one_rate(tmp_path: Path) -> None:
 
 
 def test_noise_of_validation_is_none_of_training(tmp_path: Path) -> None:
-    for kind, count in (("phone_roads", 8), ("esc10_rain", 4)):
+    for kind, count in (("phone_roads", 7), ("esc10_rain", 4)):
         for number in range(count):
             save_opus(tmp_path / "noise" / f"{kind}_{number:04d}.opus", 0.2)
     train, val = (load_noise(tmp_path, split) for split in ("train", "val"))
-    assert val.names == ["esc10_rain_0003", "phone_roads_0006", "phone_roads_0007"]
-    assert not set(train.names) & set(val.names) and len(train.names) + len(val.names) == 12
+    assert val.names == ["esc10_rain_0003", "phone_roads_0005", "phone_roads_0006"]
+    assert not set(train.names) & set(val.names) and len(train.names) + len(val.names) == 11
     assert set(train.kinds) == set(val.kinds) == {"phone_roads", "esc10_rain"}
 
 

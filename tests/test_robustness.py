@@ -11,17 +11,24 @@ from conftest import RATE_HZ, tone
 from mma_edge.audio import log_mel
 from mma_edge.errors import UsageError
 from mma_edge.faces import resize
+from mma_trainer.data.public.background import Recordings, load_noise
 from mma_trainer.evaluation.robustness import (
-    CONDITIONS,
+    REAL_NOISE,
+    at_rate,
     blurred,
+    conditions,
     darkened,
     dropped,
+    in_background,
+    louder,
     low_resolution,
     noisy,
     shifted,
     spoiled,
+    telephone,
 )
-from mma_trainer.evaluation.sets import EvalSet, RawClip, cut, faces_set, pseudo_set, raw_set, voices_set
+from mma_trainer.evaluation.sets.clips import EvalSet, RawClip, cut, raw_set
+from mma_trainer.evaluation.sets.public import faces_set, pseudo_set, voices_set
 
 SIZE = 24
 
@@ -53,9 +60,73 @@ def test_noise_has_the_power_that_the_ratio_says(snr_db: int) -> None:
     assert np.median(log_mel(spoilt.wave, RATE_HZ)[50]) > np.median(log_mel(clip.wave, RATE_HZ)[50]) + 2
 
 
+def recording(seconds: float, rate_hz: int = RATE_HZ) -> Recordings:
+    wave = np.random.default_rng(5).normal(0, 0.01, round(seconds * rate_hz)).astype(np.float32)
+    return Recordings(["hum_1"], np.array(["hum"]), [wave], rate_hz)
+
+
+@pytest.mark.parametrize("snr_db", [20, 0])
+@pytest.mark.parametrize(("seconds", "rate_hz"), [(0.7, RATE_HZ), (3.0, RATE_HZ), (1.0, 8000)])
+def test_a_background_is_repeated_and_has_the_power_that_the_ratio_says(
+    snr_db: int, seconds: float, rate_hz: int
+) -> None:
+    clip, background = moving(), recording(seconds, rate_hz)
+    added = in_background(clip, generator(), snr_db, background).wave - clip.wave
+    assert 10 * np.log10(np.mean(clip.wave**2) / np.mean(added**2)) == pytest.approx(snr_db, abs=0.1)
+    if rate_hz == RATE_HZ:  # the recording itself, from its beginning
+        period = min(len(background.waves[0]), len(added))
+        scale = added[:period] @ background.waves[0][:period] / np.square(background.waves[0][:period]).sum()
+        np.testing.assert_allclose(added, scale * np.resize(background.waves[0], len(added)), atol=1e-5)
+
+
+def test_loudness_is_a_gain_that_clips() -> None:
+    clip = moving()  # its tone has an amplitude of 0.3
+    np.testing.assert_allclose(louder(clip, generator(), -20).wave, clip.wave / 10, rtol=1e-5)
+    assert np.abs(louder(clip, generator(), 20).wave).max() == 1
+
+
+def test_a_telephone_passes_its_band_and_nothing_else() -> None:
+    wave = sum(tone(1.0, hz) for hz in (100, 1000, 5000))
+    heard = telephone(RawClip(None, wave, RATE_HZ), generator()).wave
+    np.testing.assert_allclose(heard, tone(1.0, 1000), atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(RATE_HZ,), (2, RATE_HZ)])
+def test_another_rate_is_the_same_sound(shape: tuple[int, ...]) -> None:
+    clip = at_rate(RawClip(None, np.resize(tone(1.0, 440), shape), RATE_HZ), generator(), 48_000)
+    assert clip.sample_rate_hz == 48_000 and clip.wave.shape == (*shape[:-1], 48_000)
+    expected = 0.3 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 48_000)
+    np.testing.assert_allclose(clip.wave, np.broadcast_to(expected, clip.wave.shape), atol=1e-3)
+
+
+def test_real_noise_is_heard_by_both_together_and_by_the_voice_alone(clips: EvalSet, public: Path) -> None:
+    background = load_noise(public, "val")
+    assert not any("real" in condition.name for condition, _ in spoiled(clips))
+    sets = {condition.name: subset for condition, subset in spoiled(clips, background)}
+    for name in REAL_NOISE:
+        frames, mel = sets[name].load(1)
+        no_frames, heard = sets[f"audio only, {name}"].load(1)
+        assert no_frames is None and frames.any()
+        np.testing.assert_array_equal(mel, heard)
+        assert np.abs(mel - clips.load(1)[1]).max() > 1
+    voices = {condition.name for condition, _ in spoiled(voices_set(public), background)}
+    assert set(REAL_NOISE) < voices and not any(name.startswith("audio only") for name in voices)
+
+
+def test_a_voice_without_a_face_is_spoiled_too(public: Path) -> None:
+    faceless = raw_set("faceless", "", np.array([0]), lambda index: RawClip(None, moving().wave, RATE_HZ), SIZE)
+    sets = {condition.name: subset for condition, subset in spoiled(faceless, load_noise(public, "val"))}
+    assert np.abs(sets[f"audio only, {REAL_NOISE[2]}"].load(0)[1] - faceless.load(0)[1]).max() > 1
+
+
 def test_silence_and_no_samples_stay_what_they_are() -> None:
     for wave in (np.zeros(100, np.float32), np.zeros(0, np.float32)):
-        np.testing.assert_array_equal(noisy(RawClip(None, wave, RATE_HZ), generator(), 0).wave, wave)
+        clip = RawClip(None, wave, RATE_HZ)
+        spoilt = [noisy(clip, generator(), 0), in_background(clip, generator(), 0, recording(1.0))]
+        spoilt += [louder(clip, generator(), 10), telephone(clip, generator())]
+        for after in spoilt:
+            np.testing.assert_array_equal(after.wave, wave)
+        assert at_rate(clip, generator(), 48_000).wave.size == 3 * wave.size
 
 
 @pytest.mark.parametrize("shift_ms", [0, 100, -100, 1000, -1000, 9000])
@@ -106,21 +177,21 @@ def test_every_condition_is_the_same_in_every_run_and_changes_only_its_own_modal
             for first, second in zip(subset.load(index), again.load(index), strict=True):
                 np.testing.assert_array_equal(first, second)
         seen[condition.name] = subset.load(0)
-    assert list(seen) == [condition.name for condition in CONDITIONS]
+    assert list(seen) == [condition.name for condition in conditions()]
     for name in ("clean", "audio 0 ms"):
         np.testing.assert_array_equal(seen[name][0], frames)
         np.testing.assert_array_equal(seen[name][1], mel)
     assert seen["audio only"][0] is None and seen["video only"][1] is None
     np.testing.assert_array_equal(seen["audio only"][1], mel)
     for name, (spoilt_frames, spoilt_mel) in seen.items():
-        if name.startswith(("noise", "audio +", "audio -")):
+        if name.startswith(("white", "loudness", "sound at", "audio +", "audio -")):
             np.testing.assert_array_equal(spoilt_frames, frames)
             assert np.abs(spoilt_mel - mel).max() > 1, name
         elif name.startswith("faces") or "dropped" in name:
             np.testing.assert_array_equal(spoilt_mel, mel)
             assert (spoilt_frames != frames).any(), name
     # Two clips get two noises.
-    noise = dict((c.name, s) for c, s in spoiled(clips))["noise, SNR 0 dB"]
+    noise = dict((c.name, s) for c, s in spoiled(clips))["white noise, SNR 0 dB"]
     assert (noise.load(0)[1] != noise.load(1)[1]).any()
 
 
@@ -142,8 +213,8 @@ def test_a_set_is_spoiled_only_in_what_it_has(public: Path) -> None:
     }
     assert not any("noise" in name or "audio" in name for name in names["faces"]) and "faces dark" in names["faces"]
     assert not any("faces" in name or "frames" in name for name in names["voices"])
-    assert {"audio -1000 ms", "noise, SNR 0 dB"} <= names["voices"]
-    assert names["pseudo"] == {condition.name for condition in CONDITIONS}
+    assert {"audio -1000 ms", "white noise, SNR 0 dB"} <= names["voices"]
+    assert names["pseudo"] == {condition.name for condition in conditions()}
 
 
 def test_a_clip_without_sound_in_a_set_with_sound_is_left_alone() -> None:

@@ -113,7 +113,7 @@ def test_a_circle_is_found_however_it_is_written(tmp_path: Path) -> None:
 def test_reports_and_evaluation_import_no_torch(room: str) -> None:
     assert list((PACKAGES["mma_trainer"] / room).glob("*.py"))
     assert [line for line in offences("mma_trainer", ("torch",)) if f"mma_trainer/{room}/" in line] == []
-    names = [module_name("mma_trainer", path) for path in sorted((PACKAGES["mma_trainer"] / room).glob("*.py"))]
+    names = [module_name("mma_trainer", path) for path in sorted((PACKAGES["mma_trainer"] / room).rglob("*.py"))]
     assert run(f"import {', '.join(names)}\nprint('torch' in sys.modules)") == "False"
 
 

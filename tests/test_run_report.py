@@ -170,7 +170,7 @@ def test_mma_eval_writes_a_page_with_confidence_and_robustness(
     words = ("--data", public, "--set", "pseudo", "--limit", 6, "--robustness", "--abstain-at", 0.3, "--output", output)
     assert main([str(word) for word in (tmp_path / "model.pt", *words)]) == 0
     out = capsys.readouterr().out
-    assert "answers at confidence 0.3 and above: coverage" in out and "noise, SNR 10 dB" in out
+    assert "answers at confidence 0.3 and above: coverage" in out and "white noise, SNR 10 dB" in out
     html = (output / "report.html").read_text()
     needs_nothing_else(html)
     assert html.count("<svg") == 3 and "the gain from fusion is overstated" in html

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from mma_benchmarks.accuracy.page import cells_of
+from mma_benchmarks.accuracy.page import cells_of, unspoiled
 from mma_benchmarks.figures import Point, accuracy_against_latency
 from mma_benchmarks.result import Result
 from mma_benchmarks.schema import Accuracy, AccuracyCell, AccuracyGrid, Condition, Summary
 from mma_trainer.report.page import Block, Figure, Heading, Table, Text, percent
 from mma_trainer.report.paper import PUBLISHED
 
-BEST_KNOWN = ("pseudo", "video and audio")
-"""Set and condition that a model is placed by, where it was measured; else the first that was."""
+BEST_KNOWN = (("av-javanese", "video and audio"), ("pseudo", "video and audio"))
+"""Set and condition that a model is placed by, the first that was measured; else the first of all."""
 PAPER_NOTE = (
     "The paper's figures are of DFEW and MAFW, five folds, with weights that are not ours to ship; ours are of other "
     "sets. Put side by side they compare nothing; they say how far the method goes."
@@ -59,7 +59,8 @@ def accuracies(results: Sequence[Result]) -> dict[Way, AccuracyCell]:
 
 def placing(conditions: Sequence[Condition]) -> Condition:
     """The condition that a model is placed by."""
-    return next((c for c in conditions if (c.set, c.condition) == BEST_KNOWN), conditions[0])
+    known = {(c.set, c.condition): c for c in conditions if c.spoiled_by is None}
+    return next((known[key] for key in BEST_KNOWN if key in known), conditions[0])
 
 
 def _tradeoff(results: Sequence[Result]) -> list[Block]:
@@ -98,7 +99,7 @@ def _paper(results: Sequence[Result]) -> list[Block]:
     ]
     for cell in cells:
         ours = f"{cell.subject}, {cell.runner} {cell.precision}"
-        for entry in cell.conditions:
+        for entry in unspoiled(cell.conditions):
             figures = (percent(entry.uar, 2), percent(entry.war, 2))
             rows.append((ours, entry.condition, entry.set, *figures, "measured here"))
     header = ("method", "modalities", "set", "UAR %", "WAR %", "from")

@@ -21,7 +21,9 @@ from mma_benchmarks.schema import RESULTS, AccuracyCell, Condition, problem_of
 from mma_edge import files
 from mma_edge.errors import DataError, OutputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""What later versions added has a default, so that files of the earlier ones are read."""
 EXPECTED = "a result of mma-bench latency, accuracy, training or streaming"
 T = TypeVar("T")
 Advance = Callable[[str], None]
@@ -98,9 +100,10 @@ def read_result(path: Path) -> Result:
     if not isinstance(data, dict) or "schema_version" not in data:
         raise DataError(f"{path} has no schema_version", EXPECTED)
     version = data["schema_version"]
-    if type(version) is not int or version != SCHEMA_VERSION:
+    if type(version) is not int or version not in READABLE_VERSIONS:
+        expected = f"version {' or '.join(map(str, READABLE_VERSIONS))}"
         hint = "make the page with the mma-bench that made the file, or measure again"
-        raise DataError(f"{path} has schema version {version!r}", f"version {SCHEMA_VERSION}", hint)
+        raise DataError(f"{path} has schema version {version!r}", expected, hint)
     try:
         result = from_dict(Result, data)
         if result.kind not in RESULTS:
@@ -116,8 +119,8 @@ def read_result(path: Path) -> Result:
 def from_dict(kind: type[T], value: Any, where: str = "") -> T:
     """`value`, as JSON holds it, turned into the type `kind`: a dataclass, list[T], dict[str, T], T | None or plain.
 
-    An int passes for a float, a bool never for a number. An unknown key is refused like a missing one: it may change
-    what the figures mean.
+    An int passes for a float, a bool never for a number. An unknown key is refused like a missing one without a
+    default: it may change what the figures mean.
 
     Raises:
         ValueError: names the first place that does not fit, as a path from `where`.
@@ -131,9 +134,10 @@ def from_dict(kind: type[T], value: Any, where: str = "") -> T:
         raise ValueError(f"{where or 'the object'} is a {type(value).__name__}")
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
-        if different := set(value) ^ set(hints):
+        optional = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
+        if different := (set(value) ^ set(hints)) - optional:
             raise ValueError(f"{where or 'the object'} lacks or does not know {sorted(different)}")
-        return kind(**{key: from_dict(hint, value[key], f"{where}.{key}".lstrip(".")) for key, hint in hints.items()})
+        return kind(**{key: from_dict(hints[key], item, f"{where}.{key}".lstrip(".")) for key, item in value.items()})
     if container is list:
         return [from_dict(get_args(kind)[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
     if container is dict:

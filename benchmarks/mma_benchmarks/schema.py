@@ -103,6 +103,7 @@ class AccuracySettings:
     sets: list[str]
     limit: int | None
     batch: int
+    robustness: bool = False  # new in version 2
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class Condition:
     recall: list[float | None]
     confusion: list[list[int]]  # clips, rows true, columns predicted
     predict_s: float
+    spoiled_by: str | None = None  # a change of `evaluation.robustness`; new in version 2
 
     @property
     def name(self) -> str:

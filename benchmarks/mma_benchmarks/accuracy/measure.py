@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -26,10 +26,12 @@ from mma_edge.child import Child, ChildDiedError, Message, Tell, serve
 from mma_edge.errors import DataError, MMAEdgeError, UsageError
 from mma_edge.precisions import BACKEND_CHOICES, PRECISIONS
 from mma_edge.recognizer import Recognizer
+from mma_trainer.data.public.background import Recordings, load_noise
 from mma_trainer.evaluation.calibration import expected_calibration_error
 from mma_trainer.evaluation.predict import answers_of
-from mma_trainer.evaluation.sets import SETS, EvalSet, open_set
-from mma_trainer.labels import DFEW_LABELS
+from mma_trainer.evaluation.robustness import spoiled
+from mma_trainer.evaluation.sets.clips import EvalSet
+from mma_trainer.evaluation.sets.public import DEFAULT_SETS, SETS, check_labels, open_set
 
 Progress = Callable[[str, int, int], None]
 """Takes what is being measured, clips done and clips in all."""
@@ -41,10 +43,11 @@ MAX_WHY = 400
 class AccuracyOptions:
     """What to measure."""
 
-    data: Path  # folder of the public data: ferplus_val.npz, ravdess_speech/
-    sets: tuple[str, ...] = SETS
+    data: Path  # folder of the public data, as `evaluation.sets.public` finds the sets in it
+    sets: tuple[str, ...] = DEFAULT_SETS
     limit: int | None = None  # clips per set, evenly spread over it; None takes all
     batch: int = 32  # clips per call of predict
+    robustness: bool = False  # also with every change of `evaluation.robustness`
     bundles: tuple[Path | None, ...] = (None,)  # folders, None for the embedded default model
     backends: tuple[str, ...] = ("auto",)  # as `mma_edge.load` takes them
     precisions: tuple[str, ...] = ()  # (): all that a bundle has; of a single bundle and backend its best
@@ -57,8 +60,7 @@ class AccuracyOptions:
         if unknown := [name for name in self.sets if name not in SETS]:
             raise UsageError(f"set {unknown[0]!r}", f"one of {', '.join(SETS)}")
         if not self.data.is_dir():
-            expected = "a folder with ferplus_val.npz and ravdess_speech/"
-            raise DataError(f"{self.data} is not a folder", expected, "give it with --data")
+            raise DataError(f"{self.data} is not a folder", "the folder of the public data", "give it with --data")
 
     @property
     def is_grid(self) -> bool:
@@ -73,7 +75,7 @@ def measure_accuracy(options: AccuracyOptions, command: str, advance: Progress =
             the bundle. Of a grid: UsageError: an unknown backend or precision. BundleError: an unreadable bundle.
     """
     machine = describe_machine()
-    settings = AccuracySettings(list(dict.fromkeys(options.sets)), options.limit, options.batch)
+    settings = AccuracySettings(list(dict.fromkeys(options.sets)), options.limit, options.batch, options.robustness)
     if not options.is_grid:
         (folder,), (backend,), precision = options.bundles, options.backends, next(iter(options.precisions), None)
         model, conditions = measure_cell(folder, backend, precision, options, advance)
@@ -97,32 +99,40 @@ def measure_cell(
 ) -> tuple[Model, list[Condition]]:
     """One bundle, backend and precision: what ran, and its figures on each set."""
     recognizer = mma_edge.load(folder, backend, precision)
-    if recognizer.labels[: len(DFEW_LABELS)] != DFEW_LABELS:
-        raise DataError(
-            f"the bundle's classes are {', '.join(recognizer.labels)}",
-            f"those of the sets first: {', '.join(DFEW_LABELS)}",
-            "measure a bundle with DFEW's classes",
-        )
+    check_labels(recognizer.labels)
+    background = load_noise(options.data, "val") if options.robustness else None
+    # All sets are opened before the first is measured: what is missing is found now.
+    sets = {name: open_set(name, options.data, recognizer.image_size) for name in options.sets}
     measured = []
-    for name in dict.fromkeys(options.sets):
-        whole = open_set(name, options.data, recognizer.image_size)
+    for name, whole in sets.items():
         chosen = whole if options.limit is None else whole.first(options.limit)
         spread = f" ({len(chosen.labels)} of {len(whole.labels)} clips, evenly spread)"
-        for condition, clips in conditions_of(name, chosen):
-            description = clips.description + (spread if len(chosen.labels) < len(whole.labels) else "")
-            measured.append(_evaluate(recognizer, clips, options.batch, advance, (name, condition, description)))
+        description = chosen.description + (spread if len(chosen.labels) < len(whole.labels) else "")
+        for given, spoiled_by, clips in conditions_of(chosen, background):
+            names = (name, given, description)
+            measured.append(_evaluate(recognizer, clips, options.batch, advance, names, spoiled_by))
     return describe_model(recognizer), measured
 
 
-def conditions_of(name: str, clips: EvalSet) -> list[tuple[str, EvalSet]]:
-    """What the model gets to see and hear of a set: the modalities' names and the clips with these alone."""
-    if name != "pseudo":
-        return [("video only" if name == "faces" else "audio only", clips)]
-    return [("video and audio", clips), ("video only", clips.without("audio")), ("audio only", clips.without("video"))]
+def conditions_of(clips: EvalSet, background: Recordings | None) -> Iterator[tuple[str, str | None, EvalSet]]:
+    """(what the model gets, what spoils it or None, the clips) of a set; what spoils them only with a `background`."""
+    whole = "video and audio" if len(clips.modalities) == 2 else f"{clips.modalities[0]} only"
+    yield whole, None, clips
+    if len(clips.modalities) == 2:
+        yield "video only", None, clips.without("audio")
+        yield "audio only", None, clips.without("video")
+    for condition, subset in spoiled(clips, background) if background else ():
+        if condition.change:
+            yield "audio only" if condition.lost == "video" else whole, condition.change_name, subset
 
 
 def _evaluate(
-    recognizer: Recognizer, clips: EvalSet, batch: int, advance: Progress, names: tuple[str, str, str]
+    recognizer: Recognizer,
+    clips: EvalSet,
+    batch: int,
+    advance: Progress,
+    names: tuple[str, str, str],
+    spoiled_by: str | None,
 ) -> Condition:
     """The figures of one condition; NaN, such as the recall of a class without clips, becomes None for JSON."""
     classes, total = len(recognizer.labels), len(clips.labels)
@@ -137,6 +147,7 @@ def _evaluate(
         recall=[None if np.isnan(value) else float(value) for value in metrics.recall],
         confusion=metrics.confusion.tolist(),
         predict_s=answers.predict_s,
+        spoiled_by=spoiled_by,
     )
 
 
@@ -148,7 +159,8 @@ def _measure_in_child(
     Raises:
         MMAEdgeError: as it. ChildDiedError: for want of memory, or by a fault of a library.
     """
-    chosen = {"data": str(options.data), "sets": options.sets, "limit": options.limit, "batch": options.batch}
+    chosen = {key: getattr(options, key) for key in ("sets", "limit", "batch", "robustness")}
+    chosen["data"] = str(options.data)
     request = {"cell": (str(subject.any_bundle), runner, precision), "options": chosen}
 
     def follow(message: Message) -> None:

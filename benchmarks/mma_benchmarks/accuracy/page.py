@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from mma_benchmarks.figures import condition_bars, confusion
 from mma_benchmarks.grid.page import engine_blocks, refused_blocks, refused_table
 from mma_benchmarks.result import Result
-from mma_benchmarks.schema import AccuracyCell, AccuracyGrid
+from mma_benchmarks.schema import AccuracyCell, AccuracyGrid, Condition
+from mma_trainer.evaluation.robustness import CLEAN
+from mma_trainer.report.blocks import FUSION_CAPTION, FUSION_HEADER, fusion_rows
 from mma_trainer.report.page import Block, Figure, Gallery, Heading, Matrix, Table, Text, number, percent
 
 METRICS_NOTE = (
@@ -31,13 +33,18 @@ def cells_of(result: Result) -> list[AccuracyCell]:
     return [result.bundle.accuracy_cell(result.bundle.name, result.results.conditions)]
 
 
+def unspoiled(conditions: Sequence[Condition]) -> list[Condition]:
+    """The clips as they are, with both modalities or one."""
+    return [entry for entry in conditions if entry.spoiled_by is None]
+
+
 def key_table(results: Sequence[Result]) -> Table:
     """One row per cell and condition; `results` are of one kind."""
     is_grid = isinstance(results[0].results, AccuracyGrid)
     rows = []
     for cell in [cell for result in results for cell in cells_of(result)]:
         names = (cell.subject, f"{cell.runner} {cell.precision}") if is_grid else (f"{cell.subject} {cell.precision}",)
-        for entry in cell.conditions:
+        for entry in unspoiled(cell.conditions):
             shares = (percent(entry.uar), percent(entry.war), number(entry.loss, 3), percent(entry.ece))
             rows.append((*names, entry.name, str(entry.num_clips), *shares))
     figures = ("set: what the model gets", "clips", "UAR %", "WAR %", "loss", "ECE %")
@@ -48,15 +55,45 @@ def key_table(results: Sequence[Result]) -> Table:
 
 def recall_table(cell: AccuracyCell) -> Table:
     """Recall per class and condition, percent."""
-    rows = [(entry.name, *map(percent, entry.recall)) for entry in cell.conditions]
+    rows = [(entry.name, *map(percent, entry.recall)) for entry in unspoiled(cell.conditions)]
     return Table("Recall per class, percent", ("condition", *cell.labels), rows)
+
+
+def spoiled_tables(cell: AccuracyCell) -> list[Table]:
+    """What is lost where clips are spoiled, and what fusion gains as the sound gets worse; [] if not measured."""
+    clean = {entry.name: entry for entry in unspoiled(cell.conditions)}
+    rows = []
+    for entry in cell.conditions:
+        if entry.spoiled_by is not None:
+            pairs = [(getattr(clean[entry.name], key), getattr(entry, key)) for key in ("uar", "war")]
+            shares = [text for before, after in pairs for text in (percent(after), _points(before, after))]
+            rows.append((entry.name, entry.spoiled_by, *shares, percent(entry.ece)))
+    if not rows:
+        return []
+    header = ("set: what the model gets", "spoiled by", "UAR %", "lost", "WAR %", "lost", "ECE %")
+    tables = [Table("Spoiled clips, and percentage points lost to clean ones", header, rows, prose=(1,))]
+    fusion = []
+    for name in dict.fromkeys(entry.set for entry in cell.conditions):
+        uar = {_condition_name(entry): entry.uar for entry in cell.conditions if entry.set == name}
+        fusion += [(name, *row) for row in fusion_rows(uar, 1)]
+    return [*tables, Table(FUSION_CAPTION, ("set", *FUSION_HEADER), fusion, prose=(1,))] if fusion else tables
+
+
+def _points(before: float | None, after: float | None) -> str:
+    return "-" if before is None or after is None else f"{100 * (before - after):.1f}"
+
+
+def _condition_name(entry: Condition) -> str:
+    """The name that `evaluation.robustness.Condition` has for it."""
+    alone = "" if entry.condition == "video and audio" else entry.condition
+    return ", ".join(filter(None, (alone, entry.spoiled_by))) or CLEAN
 
 
 def console_tables(result: Result) -> list[Table]:
     cells = cells_of(result)
     tables = [key_table([result])] if cells else []
     if not isinstance(result.results, AccuracyGrid):
-        return [*tables, recall_table(*cells)]
+        return [*tables, recall_table(*cells), *spoiled_tables(*cells)]
     return [*tables, refused_table(result.results)] if result.results.refused else tables
 
 
@@ -73,7 +110,11 @@ def blocks(result: Result) -> list[Block]:
     if not isinstance(result.results, AccuracyGrid):
         return [*tables, *_in_depth(*cells)]
     if cells:
-        tables += [Text(GRID_NOTE), Heading("Confusion", 3), *map(_matrices, cells)]
+        tables.append(Text(GRID_NOTE))
+        for cell in cells:
+            if spoiled := spoiled_tables(cell):
+                tables += [Heading(f"Robustness, {_name(cell)}", 3), *spoiled]
+        tables += [Heading("Confusion", 3), *map(_matrices, cells)]
     return [*tables, *engine_blocks(result.results), *refused_blocks(result.results)]
 
 
@@ -81,15 +122,17 @@ def _in_depth(cell: AccuracyCell) -> list[Block]:
     """Figures and tables of one cell."""
     classes = len(cell.labels)
     pictures, counts = [], []
-    for entry in cell.conditions:
+    spoiled = spoiled_tables(cell)
+    for entry in unspoiled(cell.conditions):
         pictures.append(Figure(confusion(entry, cell.labels), f"Confusion matrix, {entry.name}"))
         rows = [(label, *map(str, row)) for label, row in zip(cell.labels, entry.confusion, strict=True)]
         counts.append(Table(f"{COUNT_NOTE}, {entry.name}", ("true", *cell.labels), rows))
     return [
         Text(METRICS_NOTE.format(classes=classes, guessing=math.log(classes))),
         Heading("By what the model gets", 3),
-        Figure(condition_bars(cell.conditions), "UAR and WAR per set and modality"),
+        Figure(condition_bars(unspoiled(cell.conditions)), "UAR and WAR per set and modality"),
         recall_table(cell),
+        *([Heading("Robustness", 3), *spoiled] if spoiled else ()),
         Heading("Confusion", 3),
         Gallery(pictures),
         *counts,
@@ -97,6 +140,10 @@ def _in_depth(cell: AccuracyCell) -> list[Block]:
 
 
 def _matrices(cell: AccuracyCell) -> Gallery:
-    name = f"{cell.subject}, {cell.runner} {cell.precision}"
     labels = tuple(cell.labels)
-    return Gallery([Matrix(f"{name}: {e.set}, {e.condition}", labels, e.confusion) for e in cell.conditions])
+    entries = unspoiled(cell.conditions)
+    return Gallery([Matrix(f"{_name(cell)}: {e.set}, {e.condition}", labels, e.confusion) for e in entries])
+
+
+def _name(cell: AccuracyCell) -> str:
+    return f"{cell.subject}, {cell.runner} {cell.precision}"

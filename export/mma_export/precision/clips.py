@@ -20,7 +20,7 @@ from mma_edge.errors import DataError, SourceError, UsageError
 from mma_edge.pipeline import collect_clips
 from mma_edge.sources.file import VIDEO_SUFFIXES, videos_in
 from mma_edge.types import Clip
-from mma_trainer.evaluation.sets import open_set
+from mma_trainer.evaluation.sets.public import open_set
 from mma_trainer.labels import DFEW_LABELS
 
 SAMPLE_HOP_S = 0.1
@@ -125,13 +125,13 @@ def folder_clips(folder: Path, image_size: int, labels: Sequence[str], count: in
 
 
 def public_clips(data: Path, image_size: int, labels: Sequence[str], count: int) -> RealClips:
-    """Pseudo pairs of FER2013 faces and RAVDESS voices, as `mma-eval --set pseudo` has them."""
+    """Pseudo pairs of FER+ faces and RAVDESS voices, as `mma-eval --set pseudo` has them."""
     if tuple(labels) != DFEW_LABELS:
         raise UsageError("--data with a model of other classes", ", ".join(DFEW_LABELS), "give videos with --clips DIR")
     clips = open_set("pseudo", data, image_size).first(_affordable(image_size, count))
     frames, mel, found = zip(*clips.batches(), strict=True)
     return RealClips(
-        np.concatenate(frames), np.concatenate(mel), np.concatenate(found), "pseudo pairs of FER2013 and RAVDESS"
+        np.concatenate(frames), np.concatenate(mel), np.concatenate(found), "pseudo pairs of FER+ and RAVDESS"
     )
 
 

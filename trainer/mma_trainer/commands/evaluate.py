@@ -13,6 +13,7 @@ from rich.progress import TimeRemainingColumn
 from mma_edge.commands.support import HelpFormatter, progress, run_cli, say
 from mma_edge.errors import UsageError
 from mma_edge.files import make_folder
+from mma_trainer.data.public.background import load_noise
 from mma_trainer.evaluation.calibration import ECE_BINS
 from mma_trainer.evaluation.figures import (
     Evaluated,
@@ -24,14 +25,24 @@ from mma_trainer.evaluation.figures import (
     fit_calibration,
 )
 from mma_trainer.evaluation.predict import Predictor, bundle_predictor
-from mma_trainer.evaluation.sets import SETS, open_list, open_set
-from mma_trainer.report.blocks import FIT_HEADER, ROBUSTNESS_HEADER, calibration_rows, robustness_rows
+from mma_trainer.evaluation.sets.lists import open_list
+from mma_trainer.evaluation.sets.public import SETS, check_labels, open_set
+from mma_trainer.report.blocks import (
+    FIT_HEADER,
+    FUSION_HEADER,
+    ROBUSTNESS_HEADER,
+    calibration_rows,
+    fusion_rows,
+    robustness_rows,
+)
 from mma_trainer.report.page import Table, number, to_rich
 
 EXAMPLES = """\
 examples:
   the embedded default model, faces alone and voices alone:
     mma-eval --data DATA --set faces voices
+  on real audio-visual clips, and on the same with background noise:
+    mma-eval --data DATA --set av-javanese --robustness
   a checkpoint on an annotation list of the authors, the mean of two clips of each video:
     mma-eval runs/dfew1/model.pt --val-list DFEW_set_1_test.txt --frames-root DFEW/clip_224x224 --clips 2
   a bundle on a random tenth of it, with noise, bad light and lost frames, and a report:
@@ -47,8 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
     model_help = "checkpoint or bundle (default: the embedded one)"
     parser.add_argument("model", nargs="?", type=Path, metavar="MODEL", help=model_help)
     sets = parser.add_argument_group("clips")
-    sets.add_argument("--data", type=Path, metavar="DIR", help="folder of fer2013_val.npz and ravdess_speech/")
-    sets.add_argument("--set", nargs="+", choices=SETS, default=[], help="public sets in --data")
+    sets.add_argument("--data", type=Path, metavar="DIR", help="folder of the public sets (docs/evaluation.md)")
+    sets.add_argument("--set", nargs="+", choices=SETS, default=[], metavar="SET", help=f"of {', '.join(SETS)}")
     sets.add_argument("--val-list", type=Path, metavar="FILE", help="annotation list in the authors' format")
     sets.add_argument("--frames-root", type=Path, metavar="DIR", help="where the list's frame folders lie")
     sets.add_argument("--audio-root", type=Path, metavar="DIR", help="parallel tree of .wav files")
@@ -83,15 +94,19 @@ def evaluate_command(args: argparse.Namespace, console: Console) -> int:
     if args.output:
         make_folder(args.output)  # before minutes are spent on a report that cannot be written
     model = _open_model(args)
+    if args.set:
+        check_labels(model.labels)
     sets = [open_set(name, args.data, model.image_size) for name in args.set]
     if args.val_list:
         roots = (args.frames_root, args.audio_root)
         sets.append(open_list(args.val_list, *roots, model.labels, model.image_size, args.clips, args.skip_bad))
+    heard = args.robustness and args.data and any("audio" in clips.modalities for clips in sets)
+    background = load_noise(args.data, "val") if heard else None
     results, figures = [], []
     for clips in sets:
         chosen = clips.first(args.limit) if args.limit else clips
         with _bar(console) as show:
-            results.append(evaluate_set(model, chosen, args.robustness, show))
+            results.append(evaluate_set(model, chosen, args.robustness, background, show))
         figures.append(figures_of(results[-1], model.labels, args.abstain_at))
         _print(console, results[-1], figures[-1], model.labels)
     record = None
@@ -168,6 +183,8 @@ def _print(console: Console, result: Evaluated, figures: dict, labels: Sequence[
         say(console, f"  answers at confidence {row['threshold']:g} and above: {coverage}, {accuracy}")
     if robustness := robustness_rows(figures["robustness"], 1):
         _show(console, f"robustness, {figures['set']} (percent)", ROBUSTNESS_HEADER, robustness)
+    if fusion := fusion_rows({row["condition"]: row["uar"] for row in figures["robustness"]}, 1):
+        _show(console, f"both against the better alone, {figures['set']} (UAR, percent)", FUSION_HEADER, fusion)
 
 
 def _print_calibration(console: Console, record: dict) -> None:

@@ -20,7 +20,7 @@ from mma_trainer.data.lists import scan_list
 from mma_trainer.data.protocols import find_fold
 from mma_trainer.evaluation.metrics import Metrics, finite
 from mma_trainer.evaluation.predict import answers_of
-from mma_trainer.evaluation.sets import list_set
+from mma_trainer.evaluation.sets.lists import list_set
 from mma_trainer.report.folds import FoldSummary, print_summary, write_summary
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.state import MODEL

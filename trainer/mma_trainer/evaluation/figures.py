@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,11 +11,19 @@ import numpy as np
 from mma_edge.bundle import read_bundle, write_temperatures
 from mma_edge.bundle.manifest import MODALITIES
 from mma_edge.errors import DataError, OutputError
+from mma_trainer.data.public.background import Recordings
 from mma_trainer.evaluation.calibration import ECE_BINS, Calibration, abstention, calibrate, expected_calibration_error
-from mma_trainer.evaluation.metrics import Metrics, finite, recall_intervals, uar_interval, war_interval
+from mma_trainer.evaluation.metrics import (
+    Metrics,
+    finite,
+    group_intervals,
+    recall_intervals,
+    uar_interval,
+    war_interval,
+)
 from mma_trainer.evaluation.predict import Answers, Predictor, answers_of
-from mma_trainer.evaluation.robustness import spoiled
-from mma_trainer.evaluation.sets import EvalSet
+from mma_trainer.evaluation.robustness import CLEAN, spoiled
+from mma_trainer.evaluation.sets.clips import EvalSet
 
 THRESHOLDS = tuple(np.round(np.arange(0.0, 1.0, 0.05), 2).tolist())
 Progress = Callable[[str, int, int], None]  # takes the name of the set or condition, clips done, clips in all
@@ -30,12 +38,14 @@ class Evaluated:
     conditions: dict[str, Answers]
 
 
-def evaluate_set(model: Predictor, clips: EvalSet, robustness: bool, progress: Progress) -> Evaluated:
-    """Run a set, under every condition if `robustness`."""
+def evaluate_set(
+    model: Predictor, clips: EvalSet, robustness: bool, background: Recordings | None, progress: Progress
+) -> Evaluated:
+    """Run a set, under every condition if `robustness`; those of real noise need a `background`."""
     if not robustness:
         return Evaluated(clips, _answers(model, clips, progress), {})
-    conditions = {condition.name: _answers(model, subset, progress) for condition, subset in spoiled(clips)}
-    return Evaluated(clips, conditions["clean"], conditions)
+    conditions = {condition.name: _answers(model, subset, progress) for condition, subset in spoiled(clips, background)}
+    return Evaluated(clips, conditions[CLEAN], conditions)
 
 
 def _answers(model: Predictor, clips: EvalSet, progress: Progress) -> Answers:
@@ -53,6 +63,7 @@ def figures_of(result: Evaluated, labels: Sequence[str], thresholds: Sequence[fl
         "description": result.clips.description,
         "clips_per_item": result.clips.views,
         **metric_figures(metrics, labels),
+        **_intervals_by_group(result),
         "ece": expected_calibration_error(answers.probabilities, answers.labels),
         "predict_s": answers.predict_s,
         "abstention": {"aurc": curve.aurc, **tables},
@@ -70,6 +81,15 @@ def figures_of(result: Evaluated, labels: Sequence[str], thresholds: Sequence[fl
     }
 
 
+def _intervals_by_group(result: Evaluated) -> dict:
+    """Intervals of UAR and WAR over the set's speakers instead of its clips; nothing where they are not known."""
+    answers, groups = result.answers, result.clips.groups
+    if groups is None or len(np.unique(groups)) < 2:
+        return {}
+    uar, war = group_intervals(answers.labels, answers.probabilities.argmax(axis=1), groups)
+    return {"uar_interval": list(uar), "war_interval": list(war)}
+
+
 def metric_figures(metrics: Metrics, labels: Sequence[str]) -> dict:
     """UAR, WAR, loss, recall with 95 % intervals, and the confusion matrix, as plain values."""
     return {
@@ -84,6 +104,28 @@ def metric_figures(metrics: Metrics, labels: Sequence[str]) -> dict:
         "recall_intervals": [list(interval) for interval in recall_intervals(metrics)],
         "confusion": metrics.confusion.tolist(),
     }
+
+
+def left_out_figures(tested: Mapping[str, Answers]) -> list[dict]:
+    """Corpora that were left out of training, each with the answers of the model trained without it; the mean last.
+
+    UAR is over the classes that the corpus has, and any class of the model may be answered.
+    """
+    rows = []
+    for corpus, answers in tested.items():
+        metrics = answers.metrics
+        rows.append(
+            {
+                "corpus": corpus,
+                "num_clips": metrics.num_clips,
+                "num_classes": len(np.unique(answers.labels)),
+                "uar": metrics.uar,
+                "war": metrics.war,
+                "ece": expected_calibration_error(answers.probabilities, answers.labels),
+            }
+        )
+    means = {key: float(np.mean([row[key] for row in rows])) for key in ("uar", "war", "ece")}
+    return [*rows, {"corpus": "mean", "num_clips": sum(row["num_clips"] for row in rows), "num_classes": None, **means}]
 
 
 def fit_calibration(model: Predictor, results: Sequence[Evaluated], progress: Progress) -> dict[str, Calibration]:

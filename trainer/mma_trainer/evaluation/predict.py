@@ -15,7 +15,7 @@ from mma_edge.bundle.manifest import MODALITIES
 from mma_edge.errors import DataError
 from mma_edge.predictor import modalities
 from mma_trainer.evaluation.metrics import Metrics, metrics_of
-from mma_trainer.evaluation.sets import BATCH, EvalSet
+from mma_trainer.evaluation.sets.clips import BATCH, EvalSet
 
 Predict = Callable[[np.ndarray | None, np.ndarray | None], np.ndarray]
 """(frames uint8 (N, 16, S, S, 3) or None, mel float32 (N, 512, 128) or None) -> probabilities (N, C)."""

@@ -6,16 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mma_edge.files import to_json, write_text
+from mma_trainer.evaluation.robustness import CLEAN, REAL_NOISE
 from mma_trainer.report.page import Bars, Block, Heading, Matrix, Page, Table, Tiles, number, percent, to_html
 from mma_trainer.report.paper import PAPER, PUBLISHED
 
 REPORT, METRICS = "report.html", "metrics.json"
 ROBUSTNESS_HEADER = ("condition", "UAR", "to clean", "WAR", "to clean", "ECE")
+FUSION_HEADER = ("sound", "both", "video only", "audio only", "both to the better")
+FUSION_CAPTION = "UAR of both together and of each alone, and the gain over the better alone in percentage points"
+LEFT_OUT_HEADER = ("corpus", "clips", "classes", "UAR", "WAR", "ECE")
 FIT_HEADER = ("clips with", "from", "clips", "T was", "T", "ECE at T = 1", "ECE was", "ECE now", "NLL was", "NLL now")
 INTERVAL_NOTE = (
     "UAR: mean of the per-class recall, over the classes that occur. WAR: share of right answers. Loss: mean "
     "cross-entropy in nats. Intervals are 95 %: Wilson's for shares, for UAR a bootstrap over the clips of each class. "
-    "They take the clips as independent; many clips of few speakers are not, and deserve wider ones."
+    "They take the clips as independent. Where the speakers are known, whole speakers are drawn for UAR and WAR; "
+    "recall keeps Wilson's interval, which is too narrow for many clips of few speakers."
 )
 
 
@@ -62,6 +67,35 @@ def robustness_rows(rows: Sequence[Mapping], digits: int, unit: str = "") -> lis
         uar_difference, war_difference = (f"{100 * row[f'{key}_difference']:+.{digits}f}" for key in ("uar", "war"))
         cells.append((row["condition"], uar, uar_difference, war, war_difference, ece))
     return cells
+
+
+def fusion_rows(uar: Mapping[str, float | None], digits: int, unit: str = "") -> list[tuple[str, ...]]:
+    """UAR of both modalities beside each alone, as the sound gets worse; none where a set has one modality.
+
+    `uar` is by the names of `evaluation.robustness.conditions`, as fractions.
+    """
+    rows = []
+    for name in (CLEAN, *REAL_NOISE):
+        names = (name, "video only", "audio only" if name == CLEAN else f"audio only, {name}")
+        if all(uar.get(key) is not None for key in names):
+            both, *alone = (uar[key] for key in names)
+            cells = (percent(value, digits, unit) for value in (both, *alone))
+            rows.append((name, *cells, f"{100 * (both - max(alone)):+.{digits}f}"))
+    return rows
+
+
+def left_out_table(figures: Sequence[Mapping], digits: int = 1) -> Table:
+    """`evaluation.figures.left_out_figures` as a table, percent."""
+    rows = [
+        (
+            row["corpus"],
+            f"{row['num_clips']:,}",
+            "" if row["num_classes"] is None else str(row["num_classes"]),
+            *(percent(row[key], digits) for key in ("uar", "war", "ece")),
+        )
+        for row in figures
+    ]
+    return Table("Each corpus by a model trained without it, percent", LEFT_OUT_HEADER, rows)
 
 
 def calibration_rows(record: Mapping, digits: int, unit: str = "", grouping: str = "") -> list[tuple[str, ...]]:

@@ -46,11 +46,15 @@ class Sound:
         self._parts.append(samples)
         self.samples += len(samples)
 
+    def wave(self) -> np.ndarray:
+        """float32 (n,), at `rate_hz`; there must be samples."""
+        return np.concatenate(self._parts)
+
     def write(self, path: Path) -> None:
         """A wav, whole or not at all; OutputError where it cannot be written."""
         try:
             with replaced(path) as aside:
-                soundfile.write(aside, np.concatenate(self._parts), self.rate_hz, format="WAV", subtype="FLOAT")
+                soundfile.write(aside, self.wave(), self.rate_hz, format="WAV", subtype="FLOAT")
         except (OSError, soundfile.LibsndfileError) as error:
             what = f"{path} cannot be written ({error})"
             raise OutputError(what, "free disk space", "repeat the command to go on") from error

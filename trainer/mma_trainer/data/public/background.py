@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,18 +35,21 @@ class Recordings:
 def load_noise(folder: str | Path, split: str) -> Recordings:
     """Background noise from `noise/<kind>_<number>.opus`, "train" or "val".
 
-    Neighbours may be parts of one recording, so "val" is the end of each kind in the order of the numbers.
+    Neighbours may be parts of one recording, so "val" is the end of each kind in the order of the numbers, one
+    recording at least.
 
     Raises:
-        DataError: no files, a file that cannot be decoded.
+        DataError: no files, none left for "train", a file that cannot be decoded.
     """
     paths = _listed(Path(folder) / "noise", "opus")
     kinds = np.array([_kind(path) for path in paths])
     chosen = []
     for kind in dict.fromkeys(kinds.tolist()):
         rows = np.flatnonzero(kinds == kind)
-        first = len(rows) - round(VAL_SHARE * len(rows))
+        first = len(rows) - math.ceil(VAL_SHARE * len(rows))
         chosen += (rows[:first] if split == "train" else rows[first:]).tolist()
+    if not chosen:
+        raise DataError(f"{len(paths)} sounds in {Path(folder) / 'noise'}", "more than one of a kind", "add recordings")
     return _read([paths[row] for row in chosen])
 
 

@@ -52,7 +52,7 @@ def mel_rows(wave: np.ndarray, sample_rate_hz: int) -> np.ndarray:
 
 
 def resample(wave: np.ndarray, factor: float) -> np.ndarray:
-    """Band-limited resampling of a whole wave by padding or cutting its spectrum; n -> round(n * factor)."""
-    length = round(len(wave) * factor)
+    """Band-limited resampling of a whole wave (..., n) by padding or cutting its spectrum; n -> round(n * factor)."""
+    length = round(wave.shape[-1] * factor)
     spectrum = np.fft.rfft(wave)
     return (np.fft.irfft(spectrum, length) * factor).astype(np.float32)  # which pads or cuts the spectrum
