@@ -23,6 +23,7 @@ from mma_edge.bundle import Bundle
 from mma_export.bundle import UNSTATED, write_bundle
 from mma_export.graph import export_graph
 from mma_export.precision.clips import RealClips, logits_of, sample_clips
+from mma_trainer.data.public.voices import CORPORA, RAVDESS
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model import MMADFER, MMADFERConfig
 from mma_trainer.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
@@ -323,4 +324,7 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
             soundfile.write(folder / f"03-01-{emotion:02d}-01-01-01-{actor:02d}.flac", wave, RATE_HZ)
     for number in range(4):
         save_opus(root / "noise" / f"phone_roads_{number:04d}.opus", hz=1000 + 500 * number)
+    for name, corpus in CORPORA.items():
+        for label in corpus.classes if name != RAVDESS else ():
+            save_opus(root / "voices" / name / f"01_{DFEW_LABELS[label]}_001.opus", 0.4, hz=200 + 100 * label)
     return root

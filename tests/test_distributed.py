@@ -129,6 +129,7 @@ def test_who_a_process_is_comes_from_torchrun(
 
 
 def test_the_public_sets_share_batches_and_give_every_validation_clip_once(public: Path) -> None:
+    from mma_trainer.data.public.background import load_noise
     from mma_trainer.data.public.faces import load_faces
     from mma_trainer.data.public.voices import load_voices
     from mma_trainer.data.tasks.faces import FaceTask
@@ -136,10 +137,11 @@ def test_the_public_sets_share_batches_and_give_every_validation_clip_once(publi
     from mma_trainer.data.tasks.voices import VoiceTask
 
     faces, voices = load_faces(public, "train"), load_voices(public, "train", ("ravdess",))
+    noise = load_noise(public, "train")
     makers: list[Callable] = [
         lambda: FaceTask(faces, faces, 16, 4, 1, balance=0.75),
-        lambda: VoiceTask(voices, voices, 4, 1),
-        lambda: PseudoPairTask((faces, voices), (faces, voices), 16, 4, 1, 8, 0.25),
+        lambda: VoiceTask(voices, voices, noise, 4, 1),
+        lambda: PseudoPairTask((faces, voices), (faces, voices), noise, 16, 4, 1, 8, 0.25),
     ]
     for make in makers:
         whole = list(make().train_batches(0))

@@ -6,7 +6,6 @@ import pytest
 import torch
 from conftest import TINY
 
-from mma_trainer.data.augment import LOG_FLOOR, SNR_DB, augment_mel, loudest_part
 from mma_trainer.training.pretrain import EncoderClassifier
 from mma_trainer.training.recipe import training_loss
 
@@ -25,7 +24,7 @@ def batch(frames: int = 512, count: int = 6) -> torch.Tensor:
 
 def patches(model: EncoderClassifier, x: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return model.encoder.patch_embed(x).flatten(0, 1)
+        return model.encoder.patches(x).flatten(0, 1)
 
 
 def test_training_has_two_heads_and_the_extra_class_and_evaluation_neither(voices: EncoderClassifier) -> None:
@@ -65,27 +64,3 @@ def test_a_short_excerpt_may_lie_anywhere_on_the_encoders_grid() -> None:
     torch.manual_seed(0)
     model.eval()
     assert torch.equal(model(x), model(x))  # only training moves it
-
-
-def test_the_loudest_part_is_found_however_much_silence_surrounds_it() -> None:
-    mels = torch.full((40, 512, 128), LOG_FLOOR)
-    mels[:, 400:] = 0.0  # padding is no sound, though its zeros are louder than any voice
-    mels[:, 180:240] = -5.0
-    parts = loudest_part(mels, 128, torch.Generator().manual_seed(0))
-    assert parts.shape == (40, 128, 128)
-    loud = (parts == -5.0).all(dim=2).sum(dim=1)
-    assert loud.min() >= 25 and loud.float().mean() > 45
-    assert len(set(loud.tolist())) > 1 or len({tuple(p[:, 0].tolist()) for p in parts}) > 1  # not always the same
-
-
-def test_noise_lies_below_the_loudest_frame_of_its_own_voice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mma_trainer.data.augment.NOISY_SHARE", 1.0)
-    quiet = torch.full((64, 512, 128), LOG_FLOOR)
-    quiet[:, 200:300] = -9.0
-    loud = quiet.clone()
-    loud[:, 200:300] = 1.0
-    for mels in (quiet, loud):
-        heard = augment_mel(mels, torch.Generator().manual_seed(3))
-        voice, pause = heard[:, 200:300].mean(dim=(1, 2)), heard[:, :150].mean(dim=(1, 2))
-        assert ((voice - pause) > 0.23 * SNR_DB[0] - 1.5).all()
-    assert (augment_mel(torch.zeros(2, 512, 128), torch.Generator()) == 0).all()  # silence that was padded stays zero

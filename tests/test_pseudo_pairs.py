@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from mma_trainer.data.augment.sound import LOG_FLOOR
 from mma_trainer.data.batch import Batch
+from mma_trainer.data.public.background import Recordings
 from mma_trainer.data.public.faces import Faces, labelled_faces
 from mma_trainer.data.public.voices import Voices
 from mma_trainer.data.tasks.pairs import PseudoPairTask, draw_modalities
@@ -29,13 +31,15 @@ def pairs() -> tuple[Faces, Voices]:
 
 def batches(pairs: tuple[Faces, Voices], **options: float) -> list[Batch]:
     settings = {"modality_dropout": 0.0, **options}
-    task = PseudoPairTask(pairs, pairs, 16, 16, 1, 320, **settings)
+    hiss = [0.01 * np.random.default_rng(1).normal(size=16_000).astype(np.float32)]
+    noise = Recordings(["hiss"], np.array(["hiss"]), hiss)
+    task = PseudoPairTask(pairs, pairs, noise, 16, 16, 1, 320, **settings)
     return list(task.train_batches(0))
 
 
 def loudness_class(mel: torch.Tensor) -> int:
     """The class whose level is nearest: the augmentation's gain is smaller than the steps between them."""
-    spoken = mel[(mel != 0).all(dim=1)]
+    spoken = mel[(mel != 0).any(dim=1) & (mel > LOG_FLOOR + 0.01).any(dim=1)]  # neither padding nor the silence around
     # Normal noise of standard deviation s has a log-mel of about 2 log s plus a constant.
     return int(torch.tensor([-8.0, -1.5, 4.3]).sub(spoken.median()).abs().argmin())
 
@@ -54,22 +58,25 @@ def test_hidden_faces_are_black_and_hidden_voices_zero(pairs: tuple[Faces, Voice
 
 def test_voices_alone_come_from_all_classes_equally_and_keep_their_own_label(pairs: tuple[Faces, Voices]) -> None:
     dropped = batches(pairs, modality_dropout=0.5)
-    labels = torch.cat([labels[(frames == 0).flatten(1).all(dim=1)] for (frames, _), labels, _ in dropped])
-    shares = torch.bincount(labels, minlength=CLASSES) / len(labels)
+    targets = torch.cat([targets[(frames == 0).flatten(1).all(dim=1)] for (frames, _), targets, _ in dropped])
+    assert set(targets.unique().tolist()) == {0.0, 1.0} and (targets.sum(dim=1) == 1).all()
+    shares = targets[:, :CLASSES].mean(dim=0)
     assert shares.min() > 0.22, shares  # the faces have 40, 8 and 8
 
 
-def test_a_share_of_the_pairs_has_a_voice_of_any_class(
+def test_a_share_of_the_pairs_has_a_voice_of_any_class_and_both_their_labels(
     pairs: tuple[Faces, Voices], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mma_trainer.data.tasks.augment_mel", lambda mels, rng: mels)
+    monkeypatch.setattr("mma_trainer.data.tasks.pairs.augment_mel", lambda mels, noise, rng: mels)
 
     def disagreement(mismatch: float) -> float:
-        wrong = [
-            float(loudness_class(mel) != int(label))
-            for (_, mels), labels, _ in batches(pairs, mismatch=mismatch)
-            for mel, label in zip(mels, labels, strict=True)
-        ]
+        wrong = []
+        for (_, mels), targets, _ in batches(pairs, mismatch=mismatch):
+            for mel, target in zip(mels, targets, strict=True):
+                heard = loudness_class(mel)
+                wrong.append(float(target[heard] < 1))
+                # What is heard is always half of the target, and all of it where the face says the same.
+                assert target[heard] in (0.5, 1.0) and target.sum() == 1
         return float(np.mean(wrong))
 
     assert disagreement(0.0) == 0.0

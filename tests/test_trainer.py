@@ -19,6 +19,7 @@ from mma_trainer.architectures import ARCHITECTURES, Architecture
 from mma_trainer.commands import data_options as cli_data
 from mma_trainer.commands import train as cli
 from mma_trainer.data.batch import WHOLE, Batch, Shard
+from mma_trainer.data.public.background import load_noise
 from mma_trainer.data.public.faces import load_faces
 from mma_trainer.data.public.voices import load_voices
 from mma_trainer.data.tasks.faces import FaceTask
@@ -215,10 +216,11 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
 
 def test_what_is_random_in_an_epoch_depends_on_seed_and_epoch_alone(public: Path) -> None:
     faces, voices = load_faces(public, "train"), load_voices(public, "train", ("ravdess",))
+    noise = load_noise(public, "train")
     for make in (
         lambda seed: FaceTask(faces, faces, 16, 4, seed, balance=0.75),
-        lambda seed: VoiceTask(voices, voices, 4, seed, splice=0.5),
-        lambda seed: PseudoPairTask((faces, voices), (faces, voices), 16, 4, seed, 8, 0.25),
+        lambda seed: VoiceTask(voices, voices, noise, 4, seed, short_epochs=1),
+        lambda seed: PseudoPairTask((faces, voices), (faces, voices), noise, 16, 4, seed, 8, 0.25),
     ):
         first, again, later, other = (
             next(make(seed).train_batches(epoch))[0] for seed, epoch in ((1, 0), (1, 0), (1, 1), (2, 0))
@@ -285,12 +287,12 @@ def test_what_goes_wrong_is_one_line_and_an_exit_code(
 
 
 def test_damaged_public_files_are_named(train: Callable, public: Path, tmp_path: Path) -> None:
-    voice = tmp_path / "ravdess_speech" / "Actor_01" / "03-01-03-01-01-01-01.flac"
-    voice.parent.mkdir(parents=True)
+    data = shutil.copytree(public, tmp_path / "data")
+    voice = data / "ravdess_speech" / "Actor_01" / "03-01-03-01-01-01-01.flac"
     voice.write_bytes(b"fLaC")
-    (tmp_path / "ferplus_train.npz").write_bytes((public / "ferplus_train.npz").read_bytes()[:1000])
+    (data / "ferplus_train.npz").write_bytes((public / "ferplus_train.npz").read_bytes()[:1000])
     for dataset, name in (("voices", voice.name), ("faces", "ferplus_train.npz")):
-        code, err = train("--dataset", dataset, "--data", tmp_path, "--run", tmp_path / "run")
+        code, err = train("--dataset", dataset, "--data", data, "--run", tmp_path / "run")
         assert code == 9 and name in err and err.count("\n") == 1
 
 

@@ -61,7 +61,7 @@ RECIPES = {
 ALL_FOLDS = "all"
 FACE_BALANCE = 0.6  # a class of n votes is drawn in proportion to n to this power
 HELD_OUT = ("javanese",)
-VOICE_SHORT_SHARE = 0.7  # share of the epochs, the first ones, that hear less than the whole window
+VOICE_SHORT_SHARE = 0.8  # share of the epochs, the first ones, that hear less than the whole window
 PSEUDO_CLIPS_PER_EPOCH = 2048
 PSEUDO_MISMATCH = 0.3
 
@@ -176,13 +176,13 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
     if args.dataset == "faces":
         faces = [load_faces(args.data, split) for split in splits]
         return FaceTask(*faces, config.image_size, recipe.batch_size, recipe.seed, FACE_BALANCE)
-    corpora = trained_corpora(args.leave_out)
+    corpora, is_alone = trained_corpora(args.leave_out), args.dataset == "voices"
+    voices = [load_voices(args.data, split, corpora, calm=is_alone and split == "train") for split in splits]
     noise = load_noise(args.data, "train")
-    if args.dataset == "voices":
-        voices = [load_voices(args.data, split, corpora, calm=split == "train") for split in splits]
+    if is_alone:
         short_epochs = round(VOICE_SHORT_SHARE * recipe.epochs)
         return VoiceTask(*voices, noise, recipe.batch_size, recipe.seed, short_epochs)
-    pairs = [(load_faces(args.data, split), load_voices(args.data, split, corpora)) for split in splits]
+    pairs = [(load_faces(args.data, split), part) for split, part in zip(splits, voices, strict=True)]
     sizes = config.image_size, recipe.batch_size, recipe.seed, PSEUDO_CLIPS_PER_EPOCH
     return PseudoPairTask(*pairs, noise, *sizes, recipe.modality_dropout, PSEUDO_MISMATCH)
 

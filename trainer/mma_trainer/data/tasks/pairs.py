@@ -58,6 +58,7 @@ class PseudoPairTask:
         self.num_batches = clips_per_epoch // batch_size
         self._face_chances = vote_weights(self.train_faces.targets, FACE_BALANCE)
         self._voice_chances = voice_weights(self.train_voices, CORPUS_BALANCE)
+        self._classes = np.unique(self.train_voices.labels)
         self._train_bank, self._val_bank, self._noise = (
             SoundBank(sounds.waves, sounds.sample_rate_hz) for sounds in (self.train_voices, self.val_voices, noise)
         )
@@ -74,12 +75,8 @@ class PseudoPairTask:
             voices = match_labels(labels, self.train_voices.labels, self._voice_chances, rng)
             # Voices alone come with all classes alike: otherwise the model would answer a voice with the frequencies
             # of the faces.
-            alone = match_labels(
-                torch.randint(classes, (size,), generator=rng).numpy(),
-                self.train_voices.labels,
-                self._voice_chances,
-                rng,
-            )
+            any_class = torch.randint(len(self._classes), (size,), generator=rng).numpy()
+            alone = match_labels(self._classes[any_class], self.train_voices.labels, self._voice_chances, rng)
             faceless, voiceless = ~present[:, 0], ~present[:, 1]
             swapped = chance((size,), self.mismatch, rng) & present.all(dim=1)
             voices = np.where((faceless | swapped).numpy(), alone, voices)

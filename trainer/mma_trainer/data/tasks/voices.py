@@ -20,9 +20,9 @@ from mma_trainer.model.inputs import prepare_mel
 
 EVAL_BATCH = 64
 CORPUS_BALANCE = 0.5  # a corpus of n voices comes in proportion to its square root
-SHORT_FRAMES = 288
-MIXED_SHARE = 0.3  # of the batches
-EASY_EPOCHS = 6  # at first nothing is disturbed, then ever more, up to the full strength
+SHORT_FRAMES = 256
+MIXED_SHARE = 0.15  # of the batches
+EASY_EPOCHS = 12  # at first nothing is disturbed, then ever more, up to the full strength
 
 
 class SoundBank:

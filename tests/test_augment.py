@@ -1,0 +1,122 @@
+"""Training clips are disturbed as cameras, microphones and rooms do it; no corpus tells the label."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator
+
+from mma_trainer.data.augment.faces import augment_stills, stills_to_clips
+from mma_trainer.data.augment.sound import LOG_FLOOR, add_noise, augment_mel, echo, mix, place_mel, power
+from mma_trainer.data.public.voices import CALM, Voices
+from mma_trainer.data.tasks.balance import ABSENT, mixed, voice_targets, voice_weights, vote_weights
+from mma_trainer.training.recipe import soft_cross_entropy
+
+
+def rng(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def sound(count: int = 4, frames: int = 200) -> torch.Tensor:
+    return torch.randn((count, frames, 128), generator=rng(1)) - 6
+
+
+def voices(corpora: list[str], speakers: list[str], labels: list[int]) -> Voices:
+    waves = [np.zeros(1, np.float32)] * len(labels)
+    names = np.array([f"{corpus}/{speaker}" for corpus, speaker in zip(corpora, speakers, strict=True)])
+    return Voices(waves, np.array(labels), np.array(corpora), names)
+
+
+@pytest.mark.parametrize("snr_db", [0.0, 10.0, 30.0])
+def test_noise_is_as_far_below_the_voice_as_asked(snr_db: float) -> None:
+    mels, padding = sound(), torch.zeros((4, 200, 1), dtype=torch.bool)
+    heard = add_noise(mels, padding, sound(4) * 2 + 3, torch.full((4,), snr_db))
+    added = (heard.exp() - mels.exp()).mean(dim=(1, 2)).log()
+    assert torch.allclose(power(mels, ~padding) - added, torch.tensor(snr_db * math.log(10) / 10), atol=0.02)
+
+
+def test_padding_stays_zero_and_changes_no_level() -> None:
+    mels = sound(2, 512)
+    mels[:, 300:] = 0
+    assert torch.allclose(
+        power(mels, (mels != 0).any(dim=2, keepdim=True)), power(mels[:, :300], torch.ones(2, 300, 1) > 0)
+    )
+    for seed in range(5):
+        heard = augment_mel(mels, sound(2, 512), rng(seed))
+        assert (heard[:, 300:] == 0).all() and (heard[:, :300] != 0).any() and heard.min() >= LOG_FLOOR - 1e-4
+    assert (augment_mel(torch.zeros(2, 512, 128), sound(2, 512), rng()) == 0).all()
+    assert (mix(mels, mels.flip(0), 0.7)[:, 300:] == 0).all()
+
+
+def test_an_echo_follows_a_sound_and_never_precedes_it() -> None:
+    clap = torch.full((1, 200, 128), LOG_FLOOR)
+    clap[:, 100] = 0.0
+    heard = echo(clap, rng())
+    assert (heard[:, :100] < LOG_FLOOR + 1).all()  # the silence has its own echo
+    after = heard[0, 101:160, 0]
+    assert after[0] > LOG_FLOOR + 5 and (after.diff() < 0).all()
+
+
+def test_an_excerpt_lies_anywhere_in_silence_and_a_file_at_its_start() -> None:
+    rows = sound(1, 150)[0]
+    assert torch.equal(place_mel(rows, 512, None)[:150], rows)
+    starts = set()
+    for seed in range(40):
+        mel = place_mel(rows, 512, rng(seed))
+        heard = ((mel != 0) & (mel != LOG_FLOOR)).any(dim=1).nonzero().flatten()
+        starts.add(int(heard[0]))
+        padded = (mel == 0).all(dim=1)
+        assert len(heard) >= 120 and not padded[: int(heard[-1])].any()
+    assert len(starts) > 8
+
+
+def test_faces_keep_size_and_range_and_differ_each_time() -> None:
+    faces = torch.rand((8, 1, 48, 48), generator=rng(2))
+    first, again, other = (augment_stills(faces, rng(seed)) for seed in (0, 0, 1))
+    assert first.shape == faces.shape and torch.equal(first, again) and not torch.equal(first, other)
+    assert first.isfinite().all()
+    clips = stills_to_clips(first, 16, rng())
+    assert clips.shape == (8, 16, 1, 48, 48) and clips.min() >= 0 and clips.max() <= 1
+    assert (clips[:, 1:] - clips[:, :-1]).abs().mean(dim=(1, 2, 3, 4)).min() > 0  # nothing stands still
+
+
+def test_corpora_come_by_the_root_of_their_size_and_their_speakers_and_classes_alike() -> None:
+    corpora = ["nemo"] * 90 + ["emovo"] * 10
+    speakers = ["a"] * 80 + ["b"] * 10 + ["a"] * 10
+    labels = [0] * 60 + [1] * 20 + [0] * 10 + [0] * 9 + [5]
+    chances = voice_weights(voices(corpora, speakers, labels), 0.5).numpy()
+    shares = chances / chances.sum()
+    assert shares[:90].sum() / shares[90:].sum() == pytest.approx(math.sqrt(9))
+    cells = [shares[:60].sum(), shares[60:80].sum(), shares[80:90].sum()]
+    assert cells == pytest.approx([cells[0]] * 3)
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_classes_of_faces_come_by_a_power_of_their_votes(balance: float) -> None:
+    targets = np.eye(3, dtype=np.float32)[[0] * 80 + [1] * 20]
+    chances = vote_weights(targets, balance).numpy()
+    assert chances[:80].sum() / chances[80:].sum() == pytest.approx(4**balance)
+
+
+def test_a_class_that_a_corpus_does_not_have_is_not_pushed_down() -> None:
+    targets = voice_targets(voices(["nemo", "ravdess", "emovo"], ["a"] * 3, [0, CALM, 5]))
+    assert targets[0].tolist() == [1, 0, 0, 0, 0, ABSENT, 0, ABSENT]
+    assert targets[1, CALM] == 1 and (targets[1] >= 0).all() and targets[2, CALM] == ABSENT
+    logits = torch.zeros((3, 8), requires_grad=True)
+    soft_cross_entropy(logits, targets, smoothing=0.1).backward()
+    assert logits.grad[0, 5] == 0 and logits.grad[0, CALM] == 0 and logits.grad[0, 1] > 0 > logits.grad[0, 0]
+    # Of a mixture a class is unknown only where neither part has it.
+    assert mixed(targets[:1], targets[2:], 0.75)[0].tolist() == [0.75, 0, 0, 0, 0, 0.25, 0, ABSENT]
+
+
+def test_soft_targets_that_are_certain_give_the_ordinary_cross_entropy() -> None:
+    logits, labels = torch.randn((6, 4), generator=rng()), torch.tensor([0, 1, 2, 3, 0, 1])
+    targets = torch.eye(4)[labels]
+    for smoothing in (0.0, 0.1):
+        expected = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        assert soft_cross_entropy(logits, targets, smoothing) == pytest.approx(float(expected), abs=1e-6)
+    half = soft_cross_entropy(logits, 0.5 * targets)
+    assert half == pytest.approx(0.5 * float(soft_cross_entropy(logits, targets)), abs=1e-6)  # the weight of a clip
