@@ -11,7 +11,11 @@ import sys
 from mma_edge.commands.support import missing_package, report
 
 # Subcommands of mma-train; without a subcommand it trains.
-COMMANDS = {"prepare": "mma_trainer.commands.prepare", "ablate": "mma_trainer.commands.ablate"}
+COMMANDS = {
+    "prepare": "mma_trainer.commands.prepare",
+    "ablate": "mma_trainer.commands.ablate",
+    "leave-out": "mma_trainer.commands.leave_out",
+}
 
 
 def train(argv: list[str] | None = None) -> int:

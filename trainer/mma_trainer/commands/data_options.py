@@ -61,6 +61,7 @@ RECIPES = {
 ALL_FOLDS = "all"
 FACE_BALANCE = 0.6  # a class of n votes is drawn in proportion to n to this power
 HELD_OUT = ("javanese",)
+LEAVABLE = tuple(name for name in CORPORA if name != RAVDESS)
 VOICE_SHORT_SHARE = 0.8  # share of the epochs, the first ones, that hear less than the whole window
 PSEUDO_CLIPS_PER_EPOCH = 2048
 PSEUDO_MISMATCH = 0.3
@@ -189,7 +190,6 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
 
 def trained_corpora(left_out: Sequence[str]) -> tuple[str, ...]:
     """All corpora of voices but those; UsageError for an unknown one, or RAVDESS, whose actors 17-20 are reported."""
-    leavable = [name for name in CORPORA if name != RAVDESS]
-    if unknown := [name for name in left_out if name not in leavable]:
-        raise UsageError(f"--leave-out {unknown[0]}", f"some of {', '.join(leavable)}")
+    if unknown := [name for name in left_out if name not in LEAVABLE]:
+        raise UsageError(f"corpus {unknown[0]!r} left out", f"some of {', '.join(LEAVABLE)}")
     return tuple(name for name in CORPORA if name not in left_out)
