@@ -10,8 +10,18 @@ import torch
 from torch import Generator
 
 from mma_trainer.data.augment.faces import augment_stills, stills_to_clips
-from mma_trainer.data.augment.sound import LOG_FLOOR, add_noise, augment_mel, echo, mix, place_mel, power
+from mma_trainer.data.augment.sound import (
+    LOG_FLOOR,
+    add_noise,
+    at_another_rate,
+    augment_mel,
+    echo,
+    mix,
+    place_mel,
+    power,
+)
 from mma_trainer.data.public.voices import CALM, Voices
+from mma_trainer.data.public.waves import mel_rows, resample
 from mma_trainer.data.tasks.balance import ABSENT, mixed, voice_targets, voice_weights, vote_weights
 from mma_trainer.training.recipe import soft_cross_entropy
 
@@ -120,3 +130,17 @@ def test_soft_targets_that_are_certain_give_the_ordinary_cross_entropy() -> None
         assert soft_cross_entropy(logits, targets, smoothing) == pytest.approx(float(expected), abs=1e-6)
     half = soft_cross_entropy(logits, 0.5 * targets)
     assert half == pytest.approx(0.5 * float(soft_cross_entropy(logits, targets)), abs=1e-6)  # the weight of a clip
+
+
+def test_a_sound_at_another_rate_looks_as_the_runtime_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mma_trainer.data.augment.sound.RATES_HZ", (48_000,))
+    time = np.arange(48_000) / 48_000
+    wave = sum(np.sin(2 * np.pi * hz * time) for hz in (300, 700, 1500, 3200)).astype(np.float32)
+    wave += 0.01 * np.random.default_rng(0).standard_normal(len(time)).astype(np.float32)
+    wave = resample(resample(wave, 1 / 3), 3)
+    wanted = torch.from_numpy(mel_rows(wave, 48_000))[:90]
+    own = torch.from_numpy(mel_rows(resample(wave, 1 / 3), 16_000))[:90]
+    found = at_another_rate(own.unsqueeze(0), rng())[0]
+    curves = torch.stack([found.mean(dim=0), own.mean(dim=0), wanted.mean(dim=0)])[:, :90]  # below 8 kHz
+    alike, before = torch.corrcoef(curves)[:2, 2]
+    assert alike > 0.95 > 0.6 > before

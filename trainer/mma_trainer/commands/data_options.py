@@ -62,6 +62,7 @@ ALL_FOLDS = "all"
 FACE_BALANCE = 0.6  # a class of n votes is drawn in proportion to n to this power
 HELD_OUT = ("javanese",)
 LEAVABLE = tuple(name for name in CORPORA if name != RAVDESS)
+VOICE_EASY_SHARE = 0.4  # share of the epochs in which voices are disturbed more and more, from random weights
 VOICE_SHORT_SHARE = 0.8  # share of the epochs, the first ones, that hear less than the whole window
 PSEUDO_CLIPS_PER_EPOCH = 2048
 PSEUDO_MISMATCH = 0.3
@@ -182,7 +183,8 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
     noise = load_noise(args.data, "train")
     if is_alone:
         short_epochs = round(VOICE_SHORT_SHARE * recipe.epochs)
-        return VoiceTask(*voices, noise, recipe.batch_size, recipe.seed, short_epochs)
+        easy_epochs = 0 if args.audio_encoder else round(VOICE_EASY_SHARE * recipe.epochs)
+        return VoiceTask(*voices, noise, recipe.batch_size, recipe.seed, short_epochs, easy_epochs)
     pairs = [(load_faces(args.data, split), part) for split, part in zip(splits, voices, strict=True)]
     sizes = config.image_size, recipe.batch_size, recipe.seed, PSEUDO_CLIPS_PER_EPOCH
     return PseudoPairTask(*pairs, noise, *sizes, recipe.modality_dropout, PSEUDO_MISMATCH)

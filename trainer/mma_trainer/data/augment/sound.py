@@ -15,7 +15,9 @@ from torch import Generator, Tensor
 
 from mma_edge.audio.logmel import FRAME_SHIFT_MS, NUM_MEL_BINS
 from mma_trainer.data.augment.draw import chance, integer, uniform
+from mma_trainer.data.public.waves import SAMPLE_RATE_HZ
 
+LOWEST_HZ = 20.0  # where Kaldi's first filter begins
 LOG_FLOOR = math.log(torch.finfo(torch.float32).eps)  # Kaldi's log-mel of digital silence
 DB_TO_LOG = math.log(10) / 10  # the mels are natural logarithms of power
 SHORTEST_EXCERPT = 120  # frames
@@ -28,9 +30,11 @@ ECHO_FRAMES = 64
 TILT, BOW = (-1.0, 1.0), (-0.5, 0.5)  # of a microphone's curve, in natural logarithms at its ends
 BAND_SHARE = 0.12
 BAND_LOW, BAND_HIGH = (0, 20), (72, 116)  # bins: a telephone passes 300 Hz to 3.4 kHz (bins 17 to 90 at 16 kHz)
+RATE_SHARE, RATES_HZ = 0.3, (44_100, 48_000)  # of cameras and video files, against the corpora's own rate
+HIGH_BAND_FALL = (0.02, 0.2)  # per bin, natural logarithm: what is above a corpus's 8 kHz is not known
 SNR_DB = (0.0, 30.0)
 NOISY_SHARE = 0.5
-GAIN = (-5.0, 3.0)  # natural logarithm of power: -22 to +13 dB
+GAIN = (-6.0, 3.0)  # natural logarithm of power: -26 to +13 dB
 MASKS = ((1, 24), (2, 10))  # axis and most frames or bins (SpecAugment, Park et al. 2019)
 BABBLE_VOICES = 3
 
@@ -66,7 +70,7 @@ def augment_mel(mels: Tensor, noise: Tensor, rng: Generator, strength: float = 1
     B = len(mels)
     padding = (mels == 0).all(dim=-1, keepdim=True)
     mels = torch.where(padding, torch.tensor(LOG_FLOOR), mels)
-    for share, change in ((WARPED_SHARE, warp), (ECHO_SHARE, echo)):
+    for share, change in ((WARPED_SHARE, warp), (ECHO_SHARE, echo), (RATE_SHARE, at_another_rate)):
         chosen = chance((B,), strength * share, rng)
         if chosen.any():
             mels[chosen] = change(mels[chosen], rng)
@@ -87,6 +91,30 @@ def warp(mels: Tensor, rng: Generator) -> Tensor:
     frequency = (torch.linspace(-1, 1, F_) + 1) * uniform((B, 1), *PITCH, rng) - 1
     grid = torch.stack([frequency.unsqueeze(1).expand(B, T, F_), time.unsqueeze(2).expand(B, T, F_)], dim=-1)
     return F.grid_sample(mels.unsqueeze(1), grid, padding_mode="border", align_corners=True).squeeze(1)
+
+
+def at_another_rate(mels: Tensor, rng: Generator) -> Tensor:
+    """As the same sound gives them at one of RATES_HZ: the bins then reach to a higher frequency, so all lie elsewhere.
+
+    Half of the voices go on above the corpora's 8 kHz and fall there at a random slope; the others end there.
+    """
+    B = len(mels)
+    ends = torch.tensor([_mel_scale(rate / 2) for rate in RATES_HZ])
+    end = ends[torch.randint(len(RATES_HZ), (B, 1), generator=rng)] - _mel_scale(LOWEST_HZ)
+    own = _mel_scale(SAMPLE_RATE_HZ / 2) - _mel_scale(LOWEST_HZ)
+    place = (torch.arange(NUM_MEL_BINS) + 1) * (end / own) - 1  # of each new bin among the old ones, (B, 128)
+    low = place.floor().clamp(max=NUM_MEL_BINS - 2).long().unsqueeze(1).expand(mels.shape)
+    part = (place.unsqueeze(1) - low).clamp(max=1)
+    moved = torch.lerp(mels.gather(2, low), mels.gather(2, low + 1), part)
+    fall = uniform((B, 1), *HIGH_BAND_FALL, rng) * (place - NUM_MEL_BINS).clamp(min=0)
+    beyond = (place > NUM_MEL_BINS - 1) & chance((B, 1), 0.5, rng)
+    moved = (moved - fall.unsqueeze(1)).masked_fill(beyond.unsqueeze(1), LOG_FLOOR)
+    return moved.clamp(min=LOG_FLOOR)
+
+
+def _mel_scale(hz: float) -> float:
+    """Kaldi's mel scale."""
+    return 1127.0 * math.log(1.0 + hz / 700.0)
 
 
 def echo(mels: Tensor, rng: Generator) -> Tensor:

@@ -22,7 +22,6 @@ EVAL_BATCH = 64
 CORPUS_BALANCE = 0.5  # a corpus of n voices comes in proportion to its square root
 SHORT_FRAMES = 256
 MIXED_SHARE = 0.15  # of the batches
-EASY_EPOCHS = 12  # at first nothing is disturbed, then ever more, up to the full strength
 
 
 class SoundBank:
@@ -58,12 +57,21 @@ class VoiceTask:
     Args:
         noise: background that is added to some.
         short_epochs: the first epochs hear SHORT_FRAMES instead of the whole window: half of the work.
+        easy_epochs: in the first epoch nothing is disturbed, then ever more, and after these epochs as much as ever.
     """
 
     def __init__(
-        self, train: Voices, val: Voices, noise: Recordings, batch_size: int, seed: int, short_epochs: int = 0
+        self,
+        train: Voices,
+        val: Voices,
+        noise: Recordings,
+        batch_size: int,
+        seed: int,
+        short_epochs: int = 0,
+        easy_epochs: int = 0,
     ) -> None:
-        self.batch_size, self.seed, self.short_epochs = batch_size, seed, short_epochs
+        self.batch_size, self.seed = batch_size, seed
+        self.short_epochs, self.easy_epochs = short_epochs, easy_epochs
         self.num_batches = len(train.labels) // batch_size
         self._targets, self._chances = voice_targets(train), voice_weights(train, CORPUS_BALANCE)
         self._val_labels = torch.from_numpy(val.labels)
@@ -73,7 +81,7 @@ class VoiceTask:
     def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         rng = epoch_generator(self.seed, epoch)
         frames = SHORT_FRAMES if epoch < self.short_epochs else NUM_MEL_FRAMES
-        strength = min(1.0, epoch / EASY_EPOCHS)
+        strength = min(1.0, epoch / self.easy_epochs) if self.easy_epochs else 1.0
         order = torch.multinomial(self._chances, self.num_batches * self.batch_size, replacement=True, generator=rng)
         for chosen in order.reshape(self.num_batches, self.batch_size):
             voices = torch.stack([self.train.excerpt(index, frames, rng) for index in chosen.tolist()])
