@@ -34,9 +34,13 @@ examples:
   mma-edge run camera:1 --window 3 --hop 0.25
   mma-edge run talk.mp4 --bundle bundles/dfew --backend cpu --output talk.csv
   mma-edge run camera --streaming exact --hop 0.25
+  mma-edge run camera --abstain-below 0.5      "uncertain" where no class is that probable
+  mma-edge run clip.mp4 --whole --voice-gate off  all sound for a voice, as the paper has it
 
 A record holds: start and end in seconds of the source's own clock (PTS), number and box of the face, the modalities
-that the clip has, a probability per class, and the age in ms of the newest frame or sound that was used.
+that the clip has, the share of speech in its sound, the label, a probability per class, and the age in ms of the newest
+frame or sound that was used. Sound without speech is not used: such a clip is "video" alone, and without a face too
+there is no record.
 
 exit codes: 0 done, 2 usage, 3 source, 4 camera or microphone, 5 bundle, 6 backend, 7 output, 11 missing package,
 130 interrupted
@@ -62,6 +66,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--hop", type=float, default=0.5, metavar="S", help="seconds between two answers")
     streaming = "do the work that overlapping clips share only once: exactly, or with the old results of old frames"
     add("--streaming", metavar="exact|rolling", help=streaming)
+    gate = "share of speech below which a clip has no sound, from 0 to 1; off takes all sound for a voice"
+    add("--voice-gate", default="0.1", metavar="SHARE|off", help=gate)
+    abstain = 'label an answer "uncertain" where the most probable class is less probable than P'
+    add("--abstain-below", metavar="P", help=abstain)
     add("--no-audio", action="store_true", help="do not use the sound or the microphone")
     centre = "where no face is found, use the centre of the picture, as the MMA-DFER authors do"
     add("--centre-fallback", action="store_true", help=centre)
@@ -98,6 +106,8 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
         centre_fallback=args.centre_fallback,
         audio=not args.no_audio,
         streaming=args.streaming,
+        voice_gate=None if args.voice_gate == "off" else _number(args.voice_gate),
+        abstain_below=_number(args.abstain_below),
         notify=lambda line: say(notices, f"note: {line}"),
     )
     # Check the name first: a wrong one should not have to wait for the model.
@@ -131,6 +141,14 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     if not args.quiet:
         say(console, _summary(pipeline, args.output))
     return EXIT_INTERRUPTED if interrupted and not pipeline.source.live else 0
+
+
+def _number(text: str | None) -> float | str | None:
+    """The number that a text says; any other text as it is, for `StreamOptions` to say what was expected."""
+    try:
+        return text and float(text)
+    except ValueError:
+        return text
 
 
 def _status(pipeline: Pipeline) -> str:

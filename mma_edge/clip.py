@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mma_edge.audio.logmel import FRAME_LENGTH_MS, FRAME_SHIFT_MS, NUM_MEL_BINS, NUM_MEL_FRAMES
-from mma_edge.audio.ring import MelRing
+from mma_edge.audio.ring import ClipSound, VoiceGate
 from mma_edge.errors import UsageError
 from mma_edge.types import AudioChunk, Box, Clip
 
@@ -77,13 +77,13 @@ class SlidingClips:
     The hops count from the first datum. A clip begins with the window or with the source, whichever is later, so the
     first answers come before a whole window is full. A track that is in none of the last hop's frames is gone and gets
     no clip, and neither does a track whose video stalled (STALLED_S); sound without any track gets one clip with track
-    None.
+    None. With a `gate`, a window in whose sound it hears no voice has no sound.
     """
 
     _margin_s = 0.0
     """How much older than the window a crop may be before it is forgotten."""
 
-    def __init__(self, window_s: float, hop_s: float) -> None:
+    def __init__(self, window_s: float, hop_s: float, gate: VoiceGate | None = None) -> None:
         if not 0 < hop_s <= window_s:
             raise UsageError(f"hop of {hop_s:g} s and window of {window_s:g} s", "0 < hop <= window")
         if window_s > LONGEST_SOUND_S:
@@ -91,7 +91,7 @@ class SlidingClips:
             raise UsageError(f"window of {window_s:g} s", expected, "use --whole for long clips")
         self.window_s, self.hop_s = window_s, hop_s
         self._crops: deque[Crop] = deque()
-        self._mel = MelRing(capacity_s=window_s + 2 * hop_s)
+        self._sound = ClipSound(window_s + 2 * hop_s, gate)
         self._first_s: float | None = None
         self._hops_done = 0
         self._last_s = 0.0  # newest datum
@@ -118,7 +118,7 @@ class SlidingClips:
         self._last_s = max(self._last_s, time_s)
 
     def add_audio(self, chunk: AudioChunk) -> None:
-        self._mel.accept(chunk)
+        self._sound.accept(chunk)
         self._last_s = max(self._last_s, chunk.end_s)
 
     def finish(self) -> list[Clip]:
@@ -141,7 +141,7 @@ class SlidingClips:
         while self._crops and self._crops[0].time_s < start_s - self._margin_s - 1e-6:
             self._crops.popleft()
         self._covered_s = end_s
-        mel = self._mel.window(start_s, end_s)
+        mel, voice = self._sound.window(start_s, end_s)
         tracks: dict[int, list[Crop]] = {}
         for crop in self._crops:
             if crop.time_s <= end_s + 1e-6:
@@ -149,13 +149,14 @@ class SlidingClips:
         oldest_s = max(min(self._frame_s, end_s) - self.hop_s, end_s - max(self.hop_s, STALLED_S), start_s) - 1e-6
         present = {track: crops for track, crops in tracks.items() if crops[-1].time_s >= oldest_s}
         if not present:
-            return [] if mel is None else [Clip(start_s, end_s, None, None, None, mel, self._mel.newest_arrival_s)]
+            arrival_s = self._sound.newest_arrival_s
+            return [] if mel is None else [Clip(start_s, end_s, None, None, None, mel, arrival_s, voice=voice)]
         clips = []
         for track, crops in sorted(present.items()):
             sampled = self._sample(crops, start_s, end_s)
             frames, times_s = np.stack([crop.image for crop in sampled]), tuple(crop.time_s for crop in sampled)
-            arrival_s = max(crops[-1].arrival_s, self._mel.newest_arrival_s if mel is not None else 0.0)
-            clips.append(Clip(start_s, end_s, track, crops[-1].box, frames, mel, arrival_s, times_s))
+            arrival_s = max(crops[-1].arrival_s, self._sound.newest_arrival_s if mel is not None else 0.0)
+            clips.append(Clip(start_s, end_s, track, crops[-1].box, frames, mel, arrival_s, times_s, voice))
         return clips
 
 
@@ -166,11 +167,11 @@ class WholeClips:
     file, so memory does not grow with the length.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gate: VoiceGate | None = None) -> None:
         self._spools: dict[int, tempfile.SpooledTemporaryFile] = {}
         self._newest: dict[int, Crop] = {}
         # Room for the sound that is used and for the block that ends after it.
-        self._mel = MelRing(capacity_s=2 * LONGEST_SOUND_S)
+        self._sound = ClipSound(2 * LONGEST_SOUND_S, gate)
         self._sound_start_s: float | None = None
         self._span: list[float] = []
 
@@ -192,14 +193,15 @@ class WholeClips:
             self._sound_start_s = chunk.time_s
         # The last row's window ends 15 ms after the span of the rows.
         if chunk.time_s < self._sound_start_s + LONGEST_SOUND_S + FRAME_LENGTH_MS / 1000:
-            self._mel.accept(chunk)
+            self._sound.accept(chunk)
 
     def finish(self) -> list[Clip]:
         start_s, end_s = self._span or (0.0, 0.0)
         sound_s = self._sound_start_s or 0.0
-        mel, heard_s = self._mel.window(sound_s, sound_s + LONGEST_SOUND_S), self._mel.newest_arrival_s
+        mel, voice = self._sound.window(sound_s, sound_s + LONGEST_SOUND_S)
+        heard_s = self._sound.newest_arrival_s
         if not self._newest:
-            return [] if mel is None else [Clip(start_s, end_s, None, None, None, mel, heard_s)]
+            return [] if mel is None else [Clip(start_s, end_s, None, None, None, mel, heard_s, voice=voice)]
         clips = []
         for track, newest in sorted(self._newest.items()):
             spool, shape, nbytes = self._spools[track], newest.image.shape, newest.image.nbytes
@@ -208,7 +210,7 @@ class WholeClips:
                 spool.seek(int(index) * nbytes)
                 frames.append(np.frombuffer(spool.read(nbytes), np.uint8).reshape(shape))
             arrival_s = max(newest.arrival_s, heard_s)
-            clips.append(Clip(start_s, end_s, track, newest.box, np.stack(frames), mel, arrival_s))
+            clips.append(Clip(start_s, end_s, track, newest.box, np.stack(frames), mel, arrival_s, voice=voice))
             spool.close()
         return clips
 
@@ -225,8 +227,8 @@ class GridClips(SlidingClips):
     start, or has at most 16 frames in the window, is sampled by `frame_indices`.
     """
 
-    def __init__(self, window_s: float, hop_s: float) -> None:
-        super().__init__(window_s, hop_s)
+    def __init__(self, window_s: float, hop_s: float, gate: VoiceGate | None = None) -> None:
+        super().__init__(window_s, hop_s, gate)
         self._tick_s = self._margin_s = window_s / NUM_FRAMES
 
     def _sample(self, crops: list[Crop], start_s: float, end_s: float) -> list[Crop]:

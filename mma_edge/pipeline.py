@@ -7,9 +7,12 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Protocol
 
+from mma_edge.audio.ring import VoiceGate
+from mma_edge.audio.voice import VoiceDetector
 from mma_edge.clip import Crop, GridClips, SlidingClips, WholeClips
 from mma_edge.errors import SourceError, UsageError
 from mma_edge.faces import centre_crop, crop_face, resize
@@ -18,7 +21,7 @@ from mma_edge.faces.detect import MTCNNDetector
 from mma_edge.faces.track import FaceTracker
 from mma_edge.sources import Source, open_source
 from mma_edge.streaming import StreamingRecognizer, check_mode
-from mma_edge.types import Clip, Emotion, Face, Frame, Notify, ignore_notice
+from mma_edge.types import UNCERTAIN, Clip, Emotion, Face, Frame, Notify, ignore_notice
 
 CENTRE_TRACK = 0
 """Track number of the authors' fallback, the centre of the picture; tracks of faces count from 1."""
@@ -26,6 +29,10 @@ RATE_FRAMES = 30
 """Frames over which `Pipeline.frame_rate` averages."""
 Timer = Callable[[str], AbstractContextManager]
 """Takes a stage's name and gives a context manager that encloses the stage's work."""
+
+
+ClipMaker = Callable[[VoiceGate | None], SlidingClips | WholeClips]
+"""Gives what cuts a source into clips, those without a voice by the gate without sound."""
 
 
 def no_timer(stage: str) -> AbstractContextManager:
@@ -59,9 +66,19 @@ class StreamOptions:
     audio: bool = True  # False ignores the sound
     # "exact" or "rolling": the work that windows share only once, see `mma_edge.streaming`; None: all for every window.
     streaming: str | None = None
+    # A clip whose sound has a smaller share of speech has no sound; None takes all sound for a voice.
+    voice_gate: float | None = 0.1
+    # An answer whose most probable class is less probable is "uncertain"; None: every answer names a class.
+    abstain_below: float | None = None
     notify: Notify = ignore_notice
 
     def __post_init__(self) -> None:
+        gate, least = self.voice_gate, self.abstain_below
+        if gate is not None and not (isinstance(gate, Real) and 0 <= gate <= 1):  # NaN fails too
+            raise UsageError(f"--voice-gate {gate}", "a share of speech from 0 to 1, or off")
+        if least is not None and not (isinstance(least, Real) and 0 < least < 1):
+            expected = "a probability above 0 and below 1"
+            raise UsageError(f"--abstain-below {least}", expected, "leave it out to have a class in every record")
         if self.streaming is None:
             return
         check_mode(self.streaming)
@@ -78,11 +95,13 @@ class PipelineState:
     faces: list[Face] = field(default_factory=list)
     frames_with_face: int = 0
     answers: int = 0
+    clips_with_sound: int = 0
 
 
 class ClipPredictor(Protocol):
     """What a pipeline needs of a `mma_edge.predictor.Predictor`; with `StreamOptions.streaming` it needs all of it."""
 
+    labels: tuple[str, ...]
     image_size: int
 
     def predict_clips(self, clips: Sequence[Clip]) -> list[Emotion]:
@@ -98,19 +117,31 @@ class Pipeline(AbstractContextManager):
         source: Source,
         options: StreamOptions,
         timer: Timer = no_timer,
-        clips: SlidingClips | WholeClips | None = None,
+        make_clips: ClipMaker | None = None,
     ) -> None:
-        """`clips` replaces the cutting that the options ask for; for measurements."""
+        """`make_clips` replaces what cuts the source into clips; for measurements."""
         if options.whole and source.live:
             raise UsageError(f"--whole on {source.name}", "a file", "leave --whole out for a live source")
+        if options.abstain_below is not None and UNCERTAIN in recognizer.labels:
+            what = f"--abstain-below with a model that has a class {UNCERTAIN!r}"
+            raise UsageError(what, "to know one from the other in the records", "leave --abstain-below out")
         self.recognizer, self.source, self.options = recognizer, source, options
         self.state = PipelineState()
         self.timer = timer
         self._frame_clock: deque[float] = deque(maxlen=RATE_FRAMES)
         self._tracker = FaceTracker(MTCNNDetector()) if source.has_video else None
         self.predictor = StreamingRecognizer(recognizer, options.streaming) if options.streaming else recognizer
-        cut = GridClips if options.streaming else SlidingClips
-        self._clips = clips or (WholeClips() if options.whole else cut(options.window_s, options.hop_s))
+        # None where nobody listens for speech.
+        self._gate: VoiceGate | None = None
+        if source.has_audio and options.voice_gate is not None:
+            self._gate = VoiceGate(VoiceDetector().stream, options.voice_gate)
+        if make_clips:
+            self._clips = make_clips(self._gate)
+        elif options.whole:
+            self._clips = WholeClips(self._gate)
+        else:
+            cut = GridClips if options.streaming else SlidingClips
+            self._clips = cut(options.window_s, options.hop_s, self._gate)
 
     @classmethod
     def open(
@@ -138,7 +169,7 @@ class Pipeline(AbstractContextManager):
             if isinstance(event, Frame):
                 self._clips.add_crops(self._crops(event), event.time_s)
             else:
-                with self.timer("log-mel"):
+                with self.timer("sound"):
                     self._clips.add_audio(event)
         yield from self._answer(self._clips.finish())
         self._conclude()
@@ -177,18 +208,28 @@ class Pipeline(AbstractContextManager):
     def _answer(self, clips: list) -> Iterator[Emotion]:
         if not clips:
             return
+        self.state.clips_with_sound += sum(clip.mel is not None for clip in clips)
         with self.timer("engine"):
             emotions = self.predictor.predict_clips(clips)
         self.state.answers += len(emotions)
-        yield from emotions
+        least = self.options.abstain_below
+        for emotion in emotions:
+            yield emotion if least is None else replace(emotion, abstained=emotion.confidence < least)
 
     def _conclude(self) -> None:
-        """Say at the end why there are no records, or no faces in them."""
+        """Say at the end why there are no records, or no face or no voice in them."""
+        missing: dict[str, str] = {}
         if self.source.has_video and not self.state.frames_with_face:
-            hint = "" if self.options.centre_fallback else "; --centre-fallback uses the centre of the picture instead"
-            if self.state.answers == 0:
-                raise SourceError(f"{self.source.name}: no face and no sound was found", hint=hint.lstrip("; "))
-            self.options.notify(f"{self.source.name}: no face was found{hint}")
+            hint = "--centre-fallback uses the centre of the picture instead"
+            missing["face"] = "" if self.options.centre_fallback else hint
+        if self._gate and not self.state.clips_with_sound:
+            missing["speech"] = "--voice-gate off takes all sound for a voice"
+        if missing and not self.state.answers and not self.state.frames_with_face:
+            names = [*missing] if "speech" in missing else [*missing, "sound"]
+            what = f"{self.source.name}: no {' and no '.join(names)} was found"
+            raise SourceError(what, hint=", ".join(filter(None, missing.values())))
+        for name, hint in missing.items():
+            self.options.notify(f"{self.source.name}: no {name} was found" + (f"; {hint}" if hint else ""))
 
 
 @dataclass
@@ -196,6 +237,7 @@ class _Collector:
     """Collects the clips that a pipeline hands to its recognizer."""
 
     image_size: int
+    labels: tuple[str, ...] = ()
     clips: list[Clip] = field(default_factory=list)
 
     def predict_clips(self, clips: Sequence[Clip]) -> list[Emotion]:
@@ -210,15 +252,15 @@ def collect_clips(
 
     SourceError where the source cannot be opened, or has neither a face nor sound.
     """
-    return collect_from(source, image_size, cut(StreamOptions.window_s, hop_s))
+    return collect_from(source, image_size, lambda gate: cut(StreamOptions.window_s, hop_s, gate))
 
 
-def collect_from(source: str | os.PathLike, image_size: int, cut: SlidingClips | WholeClips) -> list[Clip]:
-    """Every clip that `cut` makes of a source; with `WholeClips` as `mma-edge run SOURCE --whole`. Errors as above."""
+def collect_from(source: str | os.PathLike, image_size: int, make_clips: ClipMaker) -> list[Clip]:
+    """Every clip that `make_clips` cuts from a file, as the model is given it by a run. Errors as above."""
     collector = _Collector(image_size)
     opened = open_source(source)
     try:
-        with Pipeline(collector, opened, StreamOptions(), clips=cut) as pipeline:
+        with Pipeline(collector, opened, StreamOptions(), make_clips=make_clips) as pipeline:
             list(pipeline)
     except SourceError:
         # The pipeline raises where there are neither faces nor answers; the collector never gives answers.

@@ -84,6 +84,7 @@ class Predictor:
                 labels=self.labels,
                 probabilities=row,
                 age_ms=1000 * (now - clip.newest_arrival_s),
+                voice=clip.voice,
             )
             for clip, row in zip(clips, probabilities, strict=True)
         ]

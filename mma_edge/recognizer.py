@@ -30,6 +30,8 @@ class Recognizer(Predictor):
         centre_fallback: bool = False,
         audio: bool = True,
         streaming: str | None = None,
+        voice_gate: float | None = 0.1,
+        abstain_below: float | None = None,
         notify: Notify = ignore_notice,
     ) -> Iterator[Emotion]:
         """Emotions of a file, "camera", "camera:1" or "sample": one per face track and hop, as soon as it is known.
@@ -43,6 +45,8 @@ class Recognizer(Predictor):
         # Imported here: OpenCV and PyAV take 0.2 s to load, and `predict` needs neither.
         from mma_edge.pipeline import Pipeline, StreamOptions
 
-        options = StreamOptions(window_s, hop_s, whole, centre_fallback, audio, streaming, notify)
+        options = StreamOptions(
+            window_s, hop_s, whole, centre_fallback, audio, streaming, voice_gate, abstain_below, notify
+        )
         with Pipeline.open(self, source, options) as pipeline:
             yield from pipeline

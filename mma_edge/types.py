@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 TIME_DIGITS, PROBABILITY_DIGITS, PIXEL_DIGITS, AGE_DIGITS = 3, 6, 1, 1
-"""Decimals of a record's seconds, probabilities, pixels and milliseconds."""
+"""Decimals of a record's seconds, probabilities (and the share of speech), pixels and milliseconds."""
+UNCERTAIN = "uncertain"
+"""Label of a record whose most probable class is not probable enough, see `mma_edge.pipeline.StreamOptions`."""
 Box = tuple[float, float, float, float]
 """(x0, y0, x1, y1) in pixels of the upright frame; x1, y1 exclusive; may reach past the border."""
 
@@ -75,6 +77,7 @@ class Clip:
     mel: np.ndarray | None  # float32 (512, 128) log-mel before normalisation, None without sound
     newest_arrival_s: float  # of the newest datum of the window
     times_s: tuple[float, ...] = ()  # of each of the frames; empty for a whole file and without a face
+    voice: float | None = None  # share of speech in its sound, 0 to 1; None: no sound, or nobody listened for speech
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -89,15 +92,17 @@ class Emotion:
     labels: tuple[str, ...]  # class names, in the order of `probabilities`
     probabilities: np.ndarray  # float32 (C,), sum 1, calibrated by the bundle's temperature
     age_ms: float  # time between the arrival of the newest datum and this answer
+    voice: float | None = None  # the clip's share of speech; "audio" is in `modalities` only where this is high enough
+    abstained: bool = False  # the most probable class is not probable enough to be named
 
     @property
     def label(self) -> str:
-        """Name of the most probable class."""
-        return self.labels[int(self.probabilities.argmax())]
+        """Name of the most probable class, or UNCERTAIN."""
+        return UNCERTAIN if self.abstained else self.labels[int(self.probabilities.argmax())]
 
     @property
     def confidence(self) -> float:
-        """Probability of the most probable class."""
+        """Probability of the most probable class, also where the answer is UNCERTAIN."""
         return float(self.probabilities.max())
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,6 +113,7 @@ class Emotion:
             "track_id": self.track_id,
             "box": None if self.box is None else [round(float(value), PIXEL_DIGITS) for value in self.box],
             "modalities": list(self.modalities),
+            "voice": None if self.voice is None else round(self.voice, PROBABILITY_DIGITS),
             "label": self.label,
             "probabilities": {
                 label: round(float(p), PROBABILITY_DIGITS)

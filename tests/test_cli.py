@@ -54,7 +54,7 @@ def test_run_sample_prints_answers_and_writes_records(tmp_path: Path) -> None:
     assert len(records) == 16  # 7.8 s at a hop of 0.5 s, and the rest
     assert f"{len(records)} answers" in done.stdout
     for record in records:
-        assert record["track_id"] == 1 and record["modalities"] == ["video", "audio"]
+        assert record["track_id"] == 1 and record["modalities"] == ["video", "audio"] and record["voice"] > 0.1
         assert sum(record["probabilities"].values()) == pytest.approx(1, abs=1e-4)
 
 
@@ -76,6 +76,11 @@ def test_whole_gives_the_papers_one_clip(tmp_path: Path) -> None:
         (("run", "sample", "--bundle", "no/bundle"), 5, "no/bundle"),
         (("run", "sample", "--hop", "0"), 2, "hop"),
         (("run", "sample", "--window", "9"), 2, "--whole"),
+        (("run", "sample", "--voice-gate", "2"), 2, "--voice-gate 2.0; expected a share of speech"),
+        (("run", "sample", "--voice-gate", "loud"), 2, "or off"),
+        (("run", "sample", "--abstain-below", "1"), 2, "--abstain-below 1.0; expected a probability above 0"),
+        (("run", "sample", "--abstain-below", "nan"), 2, "--abstain-below nan"),
+        (("run", "sample", "--abstain-below", "half"), 2, "--abstain-below half"),
         (("run", "sample", "--output", "records.txt"), 2, ".jsonl"),
         (("info", "no/bundle"), 5, "mma-export"),
     ],
@@ -151,7 +156,7 @@ def test_doctor_names_every_part_and_passes_where_the_tests_pass() -> None:
     assert done.returncode == 0, done.stdout
     for part in ("onnxruntime", "default model", "face detector", "NVIDIA GPU", "TensorRT", "camera", "microphone"):
         assert part in done.stdout
-    for part in ("onnxruntime CUDA", "OpenVINO", "auto takes"):
+    for part in ("voice detector", "onnxruntime CUDA", "OpenVINO", "auto takes"):
         assert part in done.stdout
 
 

@@ -213,7 +213,7 @@ def test_memory_does_not_grow_with_the_length_of_the_stream() -> None:
     for datum in sorted(film(60.0) + sound(noise(60.0), 0.0), key=lambda datum: datum.time_s):
         clips.due(datum.time_s)
         clips.add_audio(datum) if isinstance(datum, AudioChunk) else clips.add_crops([datum], datum.time_s)
-        lengths.append((len(clips._crops), len(clips._mel._rows)))
+        lengths.append((len(clips._crops), len(clips._sound._mel._rows)))
     assert max(crops for crops, _ in lengths) <= 2.5 * FPS + 2
     assert max(rows for _, rows in lengths) <= 100 * (2.0 + 2 * 0.5) + 8
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import time
 from collections.abc import Iterator
@@ -15,10 +16,8 @@ import mma_edge
 from mma_edge.errors import SourceError, UsageError
 from mma_edge.pipeline import Pipeline, StreamOptions
 from mma_edge.recognizer import Recognizer
-from mma_edge.sources import Event, Source, SourceStats
+from mma_edge.sources import Event, Source, SourceStats, open_source
 from mma_edge.types import AudioChunk, Frame
-
-RATE_HZ = 16_000
 
 
 class MadeUp(Source):
@@ -53,10 +52,23 @@ def frames(image: np.ndarray, start_s: float, end_s: float, fps: float = 10.0) -
     return [Frame(image, float(t), time.monotonic()) for t in np.arange(start_s, end_s, 1 / fps)]
 
 
-def sound(start_s: float, end_s: float) -> list[AudioChunk]:
-    rng = np.random.default_rng(0)
+@functools.cache
+def spoken() -> tuple[np.ndarray, int]:
+    """The voice of the sample clip, float32 (n,), and its rate in Hz."""
+    with open_source("sample") as source:
+        chunks = [event for event in source.events() if isinstance(event, AudioChunk)]
+    return np.concatenate([chunk.samples[0] for chunk in chunks]), chunks[0].sample_rate_hz
+
+
+def sound(start_s: float, end_s: float, voice: bool = True) -> list[AudioChunk]:
+    """Speech, or noise of the same loudness."""
+    speech, rate_hz = spoken()
+    wave = speech if voice else 0.05 * np.random.default_rng(0).standard_normal(len(speech), dtype=np.float32)
+    size = rate_hz // 10
     return [
-        AudioChunk(0.1 * rng.standard_normal((1, RATE_HZ // 10), dtype=np.float32), RATE_HZ, float(t), time.monotonic())
+        AudioChunk(
+            np.take(wave, np.arange(size) + round(t * rate_hz), mode="wrap")[None], rate_hz, float(t), time.monotonic()
+        )
         for t in np.arange(start_s, end_s, 0.1)
     ]
 
@@ -109,6 +121,71 @@ def test_a_clip_without_face_but_with_sound_is_heard_and_says_so(recognizer: Rec
     assert len(notices) == 1 and "no face was found" in notices[0]
 
 
+@pytest.mark.parametrize("mode", [{}, {"whole": True}, {"streaming": "exact"}])
+def test_noise_is_no_voice_and_the_face_answers_alone(
+    recognizer: Recognizer, portrait: np.ndarray, mode: dict[str, object]
+) -> None:
+    notices: list[str] = []
+    film, cpu = frames(portrait, 0, 2.05), mma_edge.load(backend="cpu", precision="fp32")
+    (noisy,), (alone,), (open_to_all,) = (
+        list(Pipeline(cpu, MadeUp(events), StreamOptions(hop_s=4.0, notify=notices.append, **mode, **gate)))
+        for events, gate in (
+            (merged(film, sound(0, 2.05, voice=False)), {}),
+            (film, {}),
+            (merged(film, sound(0, 2.05, voice=False)), {"voice_gate": None}),
+        )
+    )
+    assert (noisy.modalities, alone.modalities, open_to_all.modalities) == (("video",), ("video",), ("video", "audio"))
+    assert 0 <= noisy.voice < 0.1 and alone.voice is None and open_to_all.voice is None
+    np.testing.assert_allclose(noisy.probabilities, alone.probabilities, atol=1e-6)
+    assert notices == ["made-up: no speech was found; --voice-gate off takes all sound for a voice"]
+
+
+def test_noise_without_a_face_gives_no_record_and_says_so(recognizer: Recognizer, portrait: np.ndarray) -> None:
+    noise, blank = sound(0, 1, voice=False), frames(np.zeros_like(portrait), 0, 1)
+    for events, missing in ((noise, "no speech"), (merged(noise, blank), "no face and no speech")):
+        with pytest.raises(SourceError, match=f"{missing} was found.*--voice-gate off"):
+            list(Pipeline(recognizer, MadeUp(events), StreamOptions()))
+    (heard,) = Pipeline(recognizer, MadeUp(noise), StreamOptions(hop_s=1.0, voice_gate=0.0))
+    assert heard.modalities == ("audio",) and heard.voice < 0.1
+
+
+def test_an_answer_below_the_limit_is_uncertain_and_keeps_its_probabilities(
+    recognizer: Recognizer, portrait: np.ndarray
+) -> None:
+    events = merged(frames(portrait, 0, 1.05), sound(0, 1.05))
+    (named,) = Pipeline(recognizer, MadeUp(events), StreamOptions(hop_s=1.0))
+    limits = {named.confidence - 0.01: False, min(0.9999, named.confidence + 0.01): True}
+    for limit, abstained in limits.items():
+        (emotion,) = Pipeline(recognizer, MadeUp(events), StreamOptions(hop_s=1.0, abstain_below=limit))
+        assert emotion.abstained is abstained
+        assert emotion.label == ("uncertain" if abstained else named.label)
+        assert emotion.to_dict()["label"] == emotion.label
+        np.testing.assert_array_equal(emotion.probabilities, named.probabilities)
+        assert emotion.confidence == named.confidence
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 1.5, float("nan"), float("inf"), "half"])
+def test_a_limit_for_uncertain_out_of_range_is_refused(value: float) -> None:
+    with pytest.raises(UsageError, match=r"--abstain-below .*above 0 and below 1"):
+        StreamOptions(abstain_below=value)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan"), "on"])
+def test_a_share_of_speech_out_of_range_is_refused(value: float) -> None:
+    with pytest.raises(UsageError, match=r"--voice-gate .*from 0 to 1, or off"):
+        StreamOptions(voice_gate=value)
+
+
+def test_a_class_named_uncertain_is_not_confused_with_abstaining(portrait: np.ndarray) -> None:
+    class Odd:
+        labels, image_size = ("happy", "uncertain"), 48
+
+    with pytest.raises(UsageError, match="class 'uncertain'"):
+        Pipeline(Odd(), MadeUp(frames(portrait, 0, 1)), StreamOptions(abstain_below=0.5))
+    Pipeline(Odd(), MadeUp(frames(portrait, 0, 1)), StreamOptions())
+
+
 def test_the_authors_centre_crop_is_used_only_on_request(recognizer: Recognizer, portrait: np.ndarray) -> None:
     blank = np.full_like(portrait, 120)
     events = merged(frames(blank, 0, 1), sound(0, 1))
@@ -149,7 +226,10 @@ def test_an_endless_source_leaves_nothing_behind(recognizer: Recognizer, portrai
     def held(end_s: float) -> int:
         pipeline = Pipeline(recognizer, MadeUp(merged(frames(portrait, 0, end_s), sound(0, end_s)), live=True), options)
         list(pipeline)
-        crops, rows = len(pipeline._clips._crops), len(pipeline._clips._mel._rows)
+        crops, rows = (
+            len(pipeline._clips._crops),
+            len(pipeline._clips._sound._mel._rows) + len(pipeline._clips._sound._voice._rows),
+        )
         assert not hasattr(pipeline.timer, "durations_ms")
         return crops + rows
 

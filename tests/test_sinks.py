@@ -23,10 +23,16 @@ from mma_edge.types import Emotion
 LABELS = ("happy", "sad", "angry")
 
 
-def emotion(track: int | None = 1, end_s: float = 2.0, probabilities: tuple[float, ...] = (0.2, 0.7, 0.1)) -> Emotion:
+def emotion(
+    track: int | None = 1,
+    end_s: float = 2.0,
+    probabilities: tuple[float, ...] = (0.2, 0.7, 0.1),
+    abstained: bool = False,
+) -> Emotion:
     box = None if track is None else (10.04, 20.0, 30.0, 40.5)
     present = ("audio",) if track is None else ("video", "audio")
-    return Emotion(end_s - 1, end_s, track, box, present, LABELS, np.array(probabilities, np.float32), 12.34)
+    values = np.array(probabilities, np.float32)
+    return Emotion(end_s - 1, end_s, track, box, present, LABELS, values, 12.34, 0.4, abstained)
 
 
 def test_a_jsonl_record_holds_everything_and_is_on_disk_before_the_next(tmp_path: Path) -> None:
@@ -43,6 +49,7 @@ def test_a_jsonl_record_holds_everything_and_is_on_disk_before_the_next(tmp_path
             "track_id": 1,
             "box": [10.0, 20.0, 30.0, 40.5],
             "modalities": ["video", "audio"],
+            "voice": 0.4,
             "label": "sad",
             "probabilities": {"happy": 0.2, "sad": 0.7, "angry": 0.1},
             "age_ms": 12.3,
@@ -58,6 +65,21 @@ def test_csv_has_a_column_per_class_and_empty_cells_for_no_face(tmp_path: Path) 
     face, voice = csv.DictReader(path.open())
     assert (face["p_sad"], face["modalities"], face["x0"]) == ("0.7", "video+audio", "10.0")
     assert (voice["track_id"], voice["x0"], voice["modalities"], voice["label"]) == ("", "", "audio", "sad")
+    assert list(face)[-2:] == ["age_ms", "voice"] and face["voice"] == "0.4"  # after those of earlier versions
+
+
+def test_an_uncertain_answer_says_so_everywhere_and_keeps_its_probabilities(tmp_path: Path) -> None:
+    out, path = io.StringIO(), tmp_path / "out.csv"
+    with LineSink(Console(file=out, width=200)) as sink, CsvSink(path, LABELS) as records:
+        sink.write(emotion(abstained=True))
+        records.write(emotion(abstained=True))
+    assert "uncertain: sad 70%  happy 20%" in out.getvalue()
+    (row,) = csv.DictReader(path.open())
+    assert (row["label"], row["p_sad"]) == ("uncertain", "0.7")
+    assert emotion(abstained=True).to_dict()["label"] == "uncertain"
+    view = LiveSink(Console(file=io.StringIO(), width=100, force_terminal=True), "clip.mp4", str)
+    view.write(emotion(abstained=True))
+    assert "uncertain" in _shown(view)
 
 
 def test_an_existing_file_is_kept_unless_overwriting_is_asked_for(tmp_path: Path) -> None:
@@ -127,7 +149,7 @@ def test_plain_lines_name_the_face_or_say_voice_only() -> None:
         sink.write(emotion())
         sink.write(emotion(track=None))
     face, voice = out.getvalue().splitlines()
-    assert "face 1" in face and "video+audio" in face and face.index("sad 70%") < face.index("happy 20%")
+    assert "face 1" in face and "video+audio (40% speech)" in face and face.index("sad 70%") < face.index("happy 20%")
     assert "voice only" in voice
 
 
@@ -145,4 +167,4 @@ def _shown(view: LiveSink) -> set[str]:
     console = Console(file=io.StringIO(), width=100)
     console.print(view._render())
     text = console.file.getvalue()
-    return {phrase for phrase in ("face 1", "face 2", "voice only", "3 frames dropped") if phrase in text}
+    return {phrase for phrase in ("face 1", "face 2", "voice only", "3 frames dropped", "uncertain") if phrase in text}

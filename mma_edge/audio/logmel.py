@@ -96,6 +96,7 @@ class LogMelStream:
         options.use_energy = False
         options.htk_compat = True
         self.sample_rate_hz = sample_rate_hz
+        self.row_s = frame_shift_samples(sample_rate_hz) / sample_rate_hz
         self._fbank = kaldi_native_fbank.OnlineFbank(options)
         self._emitted = 0
 

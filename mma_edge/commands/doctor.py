@@ -106,6 +106,13 @@ def _face_detector() -> Finding:
     return Finding(OK, "MTCNN")
 
 
+def _voice_detector() -> Finding:
+    from mma_edge.audio.voice import VoiceDetector  # here: it needs PyAV, which may be missing
+
+    VoiceDetector()
+    return Finding(OK, "Silero VAD")
+
+
 def _gpu() -> Finding:
     if devices := cuda_devices():
         names = ", ".join(f"{gpu.name} ({gpu.capability}, {gpu.memory_bytes / 1e9:.0f} GB)" for gpu in devices)
@@ -200,6 +207,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "onnxruntime": _onnxruntime,
     "default model": _default_model,
     "face detector": _face_detector,
+    "voice detector": _voice_detector,
     "NVIDIA GPU": _gpu,
     "onnxruntime CUDA": lambda: _backend("cuda", "onnxruntime-gpu"),
     "TensorRT": _tensorrt,

@@ -1,7 +1,10 @@
-"""Opens onnxruntime sessions on the CPU: the emotion model, the face detector and the streaming parts all use them."""
+"""Opens onnxruntime sessions on the CPU: the emotion model, its streaming parts and the detectors all use them."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,3 +59,23 @@ def open_session(graph: Path | bytes, num_threads: int = 0) -> tuple[Any, str]:
             hint="upgrade onnxruntime, or export the bundle again",
         ) from error
     return session, onnxruntime.__version__
+
+
+def open_detector(part: str, folder: Path, names: Sequence[str], num_threads: int) -> list[Any]:
+    """Sessions on networks that the package brings, checked against the SHA-256 sums in the SOURCE.json beside them.
+
+    `part` is what the messages call them. BundleError where one is missing or was changed; others: see `open_session`.
+    """
+    hint = f"reinstall mma-edge: its {part} is incomplete or was changed"
+    try:
+        sums = json.loads((folder / "SOURCE.json").read_text())["files"]
+        sessions = []
+        for name in names:
+            data = (folder / name).read_bytes()
+            if hashlib.sha256(data).hexdigest() != sums[name]:
+                raise BundleError(f"{folder / name} has another SHA-256 than SOURCE.json beside it", hint=hint)
+            sessions.append(open_session(data, num_threads)[0])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"{part}: {type(error).__name__}: {error}"
+        raise BundleError(what, f"{', '.join(names)} in {folder}", hint) from error
+    return sessions

@@ -7,8 +7,6 @@ crops of MAFW were made with MTCNN boxes. Two differences: this detector runs on
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mma_edge.engines.session import open_session
-from mma_edge.errors import BundleError, UsageError
+from mma_edge.engines.session import open_detector
+from mma_edge.errors import UsageError
 from mma_edge.faces.crop import check_image
 from mma_edge.types import Box, as_box
 
@@ -64,7 +62,8 @@ class MTCNNDetector:
             given = f"min_face_px={min_face_px}, max_side_px={max_side_px}, num_threads={num_threads}"
             raise UsageError(f"face detector: {given}", f"{P_WINDOW} <= min_face_px <= max_side_px, num_threads >= 1")
         self.min_face_px, self.max_side_px = min_face_px, max_side_px
-        self._pnet, self._rnet, self._onet = _load_sessions(Path(assets), num_threads)
+        names = ("pnet.onnx", "rnet.onnx", "onet.onnx")
+        self._pnet, self._rnet, self._onet = open_detector("face detector", Path(assets), names, num_threads)
 
     def detect(self, image: np.ndarray) -> list[Detection]:
         """All faces of an image, uint8 (H, W, 3) RGB, largest first."""
@@ -213,19 +212,3 @@ def _run(session: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """uint8 (N, H, W, 3) -> the network's probabilities and offsets."""
     x = (images.transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 128.0
     return tuple(session.run(["probability", "offsets"], {session.get_inputs()[0].name: x}))
-
-
-def _load_sessions(folder: Path, num_threads: int) -> list[Any]:
-    """The three networks of a folder, checked against the SHA-256 sums in its SOURCE.json."""
-    hint = "reinstall mma-edge: its face detector is incomplete or was changed"
-    try:
-        sums = json.loads((folder / "SOURCE.json").read_text())["files"]
-        sessions = []
-        for name in ("pnet.onnx", "rnet.onnx", "onet.onnx"):
-            data = (folder / name).read_bytes()
-            if hashlib.sha256(data).hexdigest() != sums[name]:
-                raise BundleError(f"{folder / name} has another SHA-256 than SOURCE.json beside it", hint=hint)
-            sessions.append(open_session(data, num_threads)[0])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"face detector: {type(error).__name__}: {error}", f"MTCNN in {folder}", hint) from error
-    return sessions

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mma_edge.types import Emotion
+from mma_edge.types import UNCERTAIN, Emotion
 
 BAR_CELLS = 24
 REFRESH_HZ = 8
@@ -29,6 +29,12 @@ def who(emotion: Emotion) -> str:
     return "centre of the picture" if emotion.track_id == 0 else f"face {emotion.track_id}"
 
 
+def given(emotion: Emotion) -> str:
+    """What the model got, and how much of the sound is speech."""
+    heard = "" if emotion.voice is None else f" ({emotion.voice:.0%} speech)"
+    return "+".join(emotion.modalities) + heard
+
+
 class LineSink(AbstractContextManager):
     """One line per answer: for logs, pipes and files."""
 
@@ -41,9 +47,10 @@ class LineSink(AbstractContextManager):
     def write(self, emotion: Emotion) -> None:
         best = emotion.probabilities.argsort()[::-1][:3]
         ranking = "  ".join(f"{emotion.labels[index]} {emotion.probabilities[index]:.0%}" for index in best)
-        present = "+".join(emotion.modalities)
+        if emotion.abstained:
+            ranking = f"{UNCERTAIN}: {ranking}"
         self._console.print(
-            f"{emotion.start_s:7.2f} - {emotion.end_s:7.2f} s  {who(emotion):<12} {present:<11}  {ranking}",
+            f"{emotion.start_s:7.2f} - {emotion.end_s:7.2f} s  {who(emotion):<12} {given(emotion):<24}  {ranking}",
             highlight=False,
             markup=False,
             soft_wrap=True,
@@ -91,11 +98,13 @@ class LiveSink:
 
 
 def _bars(emotion: Emotion) -> Table:
-    heading = f"{who(emotion)}  {'+'.join(emotion.modalities)}  {emotion.end_s:.1f} s  age {emotion.age_ms:.0f} ms"
+    heading = f"{who(emotion)}  {given(emotion)}  {emotion.end_s:.1f} s  age {emotion.age_ms:.0f} ms"
+    if emotion.abstained:
+        heading += f"  {UNCERTAIN}"
     table = Table(title=heading, title_justify="left", show_header=False, box=None, pad_edge=False)
     best = emotion.probabilities.argmax()
     for index, (label, probability) in enumerate(zip(emotion.labels, emotion.probabilities, strict=True)):
         cells = round(float(probability) * BAR_CELLS)
-        bar = Text("█" * cells, style="bold green" if index == best else "cyan")
+        bar = Text("█" * cells, style="bold green" if index == best and not emotion.abstained else "cyan")
         table.add_row(label, bar.append("·" * (BAR_CELLS - cells), style="dim"), f"{probability:.0%}")
     return table

@@ -1,7 +1,8 @@
 """Records in a file: JSON Lines or CSV, one per emotion, each written at once.
 
 Both hold: start_s, end_s (seconds, PTS of the source), track_id, box (pixels of the upright frame), the modalities of
-the clip, label, one probability per class, age_ms (age of the newest datum at the answer).
+the clip, voice (share of speech in its sound), label (a class, or "uncertain"), one probability per class, age_ms (age
+of the newest datum at the answer).
 """
 
 from __future__ import annotations
@@ -92,13 +93,14 @@ class CsvSink(RecordSink):
 
     def header(self) -> str:
         names = ["start_s", "end_s", "track_id", "x0", "y0", "x1", "y1", "modalities", "label"]
-        return _csv_row([*names, *(f"p_{label}" for label in self.labels), "age_ms"])
+        # New columns come last: some read a CSV by position.
+        return _csv_row([*names, *(f"p_{label}" for label in self.labels), "age_ms", "voice"])
 
     def line(self, emotion: Emotion) -> str:
         record = emotion.to_dict()
         values = [record["start_s"], record["end_s"], record["track_id"], *(record["box"] or [None] * 4)]
         values += ["+".join(record["modalities"]), record["label"], *record["probabilities"].values()]
-        return _csv_row([*values, record["age_ms"]])
+        return _csv_row([*values, record["age_ms"], record["voice"]])
 
 
 def _csv_row(values: list) -> str:

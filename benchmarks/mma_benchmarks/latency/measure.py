@@ -26,7 +26,7 @@ from mma_edge.errors import SourceError, UsageError
 from mma_edge.recognizer import Recognizer
 from mma_edge.types import Clip, Emotion, Frame
 
-STAGES = ("decode", "detect", "crop", "log-mel", "engine")
+STAGES = ("decode", "detect", "crop", "sound", "engine")
 MAX_KEPT_CLIPS = 32
 PREDICT_WARMUP = 3
 

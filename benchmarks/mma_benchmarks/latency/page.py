@@ -16,7 +16,7 @@ STAGE_NOTES = {
     "detect": "finding and following the faces of one frame: a full MTCNN detection now and then, in between a cheap "
     "refinement of the known faces (hence two kinds of durations)",
     "crop": "cutting the square around each face of one frame and resizing it, antialiased, to the model's input size",
-    "log-mel": "the log-mel rows of one block of sound, added to the ring buffer",
+    "sound": "the log-mel rows of one block of sound and its probability of speech, added to their ring buffers",
     "engine": "the graph on all clips due at one time (one per face), batch assembly and softmax included",
     "other": "all between the stages: the order of frames and sound, the choice of 16 frames, window bookkeeping",
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mma_edge.audio.ring import VoiceGate
 from mma_edge.clip import Crop, WholeClips, input_shapes
 from mma_edge.pipeline import collect_from
 from mma_edge.types import AudioChunk
@@ -20,8 +21,8 @@ from mma_trainer.evaluation.sets.clips import EvalSet, Inputs, RawClip
 class _Watched(WholeClips):
     """`WholeClips` that also counts the pictures of each face and keeps the sound as a wave."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, gate: VoiceGate | None) -> None:
+        super().__init__(gate)
         self.pictures: Counter[int] = Counter()
         self.sound = Sound()
 
@@ -41,8 +42,14 @@ def watch(path: Path, image_size: int) -> tuple[Inputs, RawClip]:
     Of several faces the one that is seen in the most pictures, as `mma-train prepare` takes it. SourceError where the
     file cannot be read, or has neither a face nor sound.
     """
-    cut = _Watched()
-    found = collect_from(path, image_size, cut)
+    cuts: list[_Watched] = []
+
+    def watched(gate: VoiceGate | None) -> _Watched:
+        cuts.append(_Watched(gate))
+        return cuts[0]
+
+    found = collect_from(path, image_size, watched)
+    (cut,) = cuts
     clip = max(found, key=lambda clip: (cut.pictures[clip.track_id], -(clip.track_id or 0)))
     images = None if clip.frames is None else tuple(clip.frames)
     shapes = input_shapes(image_size)
