@@ -8,11 +8,18 @@ import sys
 
 from rich.console import Console
 
-from mma_benchmarks.commands import accuracy, latency, report, streaming, training
+from mma_benchmarks.commands import accuracy, latency, report, streaming, training, voice
 from mma_edge.commands.support import HelpFormatter, run_cli, say
 from mma_edge.errors import UsageError
 
-COMMANDS = {"latency": latency, "accuracy": accuracy, "training": training, "streaming": streaming, "report": report}
+COMMANDS = {
+    "latency": latency,
+    "accuracy": accuracy,
+    "training": training,
+    "streaming": streaming,
+    "voice": voice,
+    "report": report,
+}
 EXAMPLES = """\
 examples:
   how fast the default model is here, on the sample clip:
@@ -27,6 +34,8 @@ examples:
     mma-bench training
   what a stream saves that does not do everything again, and what it costs:
     mma-bench streaming
+  what the voice gate takes for speech:
+    mma-bench voice --data data
   one page out of several results:
     mma-bench report results/*.json --output report.html
 """

@@ -12,9 +12,10 @@ from mma_benchmarks.grid import page as grid_page
 from mma_benchmarks.joined import joined_blocks
 from mma_benchmarks.latency import page as latency_page
 from mma_benchmarks.result import Result, free_paths, to_json, write_texts
-from mma_benchmarks.schema import AccuracyGrid, Grid, Training
+from mma_benchmarks.schema import AccuracyGrid, Grid, Training, Voice
 from mma_benchmarks.streaming import page as streaming_page
 from mma_benchmarks.training import page as training_page
+from mma_benchmarks.voice import page as voice_page
 from mma_edge.errors import OutputError, UsageError
 from mma_trainer.report.page import Block, Code, Heading, Page, Table, Text, to_html, to_markdown
 
@@ -44,6 +45,7 @@ KINDS = {
     "grid": Kind("latency grid", grid_page),
     "accuracy-grid": Kind("accuracy grid", accuracy_page, is_timed=False),
     "streaming": Kind("streaming", streaming_page),
+    "voice": Kind("voice gate", voice_page, is_timed=False),
 }
 
 
@@ -116,6 +118,8 @@ def _subject(result: Result) -> list[tuple[str, str]]:
     backend = ("backend", f"{bundle.backend} ({bundle.engine})")
     if isinstance(result.results, Training):
         return [("model", f"{bundle.name}, random weights"), backend]
+    if isinstance(result.results, Voice):
+        return [("detector", bundle.name), ("SHA-256", bundle.manifest_sha256), backend]
     name = f"{bundle.name}, {bundle.precision}, {bundle.image_size} px"
     return [("bundle", name), ("manifest SHA-256", bundle.manifest_sha256), backend]
 

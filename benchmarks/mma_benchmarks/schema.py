@@ -313,6 +313,32 @@ class Streaming:
     refused: str | None  # why the bundle does not offer rolling
 
 
+@dataclass(frozen=True)
+class VoiceSettings:
+    limit: int  # files of each corpus and kind of noise
+    window_s: float
+    shares: list[float]  # of speech: thresholds of the gate
+    probabilities: list[float]  # from which a frame counts as speech
+    probability: float  # the one that the runtime has
+
+
+@dataclass(frozen=True)
+class VoiceSound:
+    """One kind of sound; called[i][j]: share of its windows that pass at probabilities[i] and shares[j]."""
+
+    name: str
+    windows: int
+    share: float
+    called: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Voice:
+    settings: VoiceSettings
+    sounds: list[VoiceSound]
+    cost_ms: float  # of one thread, per second of sound
+
+
 RESULTS: dict[str, type] = {
     "latency": Latency,
     "accuracy": Accuracy,
@@ -320,6 +346,7 @@ RESULTS: dict[str, type] = {
     "grid": Grid,
     "accuracy-grid": AccuracyGrid,
     "streaming": Streaming,
+    "voice": Voice,
 }
 
 
@@ -332,6 +359,8 @@ def problem_of(results: object, num_classes: int) -> str | None:
             return "results.runs is empty"
         case Streaming(ways=[]):
             return "results.ways is empty"
+        case Voice(sounds=[]):
+            return "results.sounds is empty"
         case Grid(cells=[], refused=[]) | AccuracyGrid(cells=[], refused=[]):
             return "results has neither cells nor refused"
         case Grid():
