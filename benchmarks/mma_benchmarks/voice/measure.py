@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from mma_benchmarks.machine.facts import describe_machine
 from mma_benchmarks.result import Advance, Model, Result, utc_now
@@ -24,7 +23,7 @@ from mma_edge.clip import evenly
 from mma_edge.engines.session import import_onnxruntime
 from mma_edge.errors import DataError, UsageError
 from mma_edge.pipeline import StreamOptions
-from mma_trainer.data.public import resample
+from mma_trainer.data.public.waves import read_wave
 
 SHARES = (0.05, 0.1, 0.2, 0.3)
 PROBABILITIES = (0.3, SPEECH_PROBABILITY, 0.7)
@@ -151,14 +150,4 @@ def _noise(options: VoiceOptions) -> dict[str, Sounds]:
 
 
 def _some(paths: list[Path], limit: int) -> Sounds:
-    return [_read(paths[index]) for index in evenly(len(paths), limit)]
-
-
-def _read(path: Path) -> np.ndarray:
-    try:
-        wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error})", "a sound file", "copy it again") from error
-    if not len(wave):
-        raise DataError(f"{path} is empty", "a sound file", "copy it again")
-    return wave[:, 0] if rate == SAMPLE_RATE_HZ else resample(wave[:, 0], SAMPLE_RATE_HZ / rate)
+    return [read_wave(paths[index]) for index in evenly(len(paths), limit)]
