@@ -30,7 +30,7 @@ LISTS = ("lists", "dfew", "mafw", "prepared")
 RECIPES = {
     **dict.fromkeys(LISTS, Recipe()),
     "faces": Recipe(
-        24, 64, 1.5e-3, 5e-2, warmup_epochs=1, clip_grad=1.0, precision="bf16", schedule="step", ema_decay=0.999
+        20, 64, 1.5e-3, 5e-2, warmup_epochs=1, clip_grad=1.0, precision="bf16", schedule="step", ema_decay=0.999
     ),
     "voices": Recipe(
         30,
@@ -45,7 +45,7 @@ RECIPES = {
         ema_decay=0.998,
     ),
     "pseudo": Recipe(
-        12,
+        8,
         32,
         1e-3,
         1e-2,
