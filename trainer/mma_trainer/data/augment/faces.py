@@ -20,11 +20,12 @@ ANGLE, SCALE, ASPECT, SHIFT = (-0.25, 0.25), (0.82, 1.25), (0.9, 1.1), (-0.14, 0
 """Radians; size to the picture's; width to height; halves of the picture."""
 PERSPECTIVE = (-0.18, 0.18)  # how much nearer one side of the face is: a head that is turned
 ELASTIC, ELASTIC_GRID = 0.03, 5  # halves of the picture, at so many points down and across: mouths that speak
-SMALL_PX, SMALL_SHARE = (18, 44), 0.25  # faces far away
+SMALL_PX, SMALL_SHARE = (20, 44), 0.15  # faces far away
 LOG_GAMMA = (-0.5, 0.5)
 LIGHT_ACROSS, LIGHT_DOWN = (-0.35, 0.35), (-0.25, 0.25)  # a lamp on one side
-NOISE = 0.06
-HIDDEN_SHARES = (0.25, 0.1)  # a hand and a microphone
+NOISE, NOISY_SHARE = 0.04, 0.3
+SOFT_SHARE, MOVING_SHARE, CODED_SHARE = 0.12, 0.08, 0.06
+HIDDEN_SHARES = (0.15, 0.08)  # a hand and a microphone
 
 
 def augment_stills(images: Tensor, rng: Generator) -> Tensor:
@@ -84,13 +85,14 @@ def _softened(images: Tensor, rng: Generator) -> Tensor:
     B, _, H, W = images.shape
     one = (B, 1, 1, 1)
     soft = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    images = torch.where(chance(one, 0.2, rng), torch.lerp(images, soft, uniform(one, 0.3, 1.0, rng)), images)
+    images = torch.where(chance(one, SOFT_SHARE, rng), torch.lerp(images, soft, uniform(one, 0.3, 1.0, rng)), images)
     moving = F.avg_pool2d(F.pad(images, (2, 2, 0, 0), mode="replicate"), (1, 5), 1)
-    images = torch.where(chance(one, 0.15, rng), moving, images)
-    images = images + torch.randn(images.shape, generator=rng) * uniform(one, 0, NOISE, rng) * chance(one, 0.5, rng)
+    images = torch.where(chance(one, MOVING_SHARE, rng), moving, images)
+    noise = uniform(one, 0, NOISE, rng) * chance(one, NOISY_SHARE, rng)
+    images = images + torch.randn(images.shape, generator=rng) * noise
     # What is lost when a codec keeps little more than the mean of a block.
     blocks = F.interpolate(F.avg_pool2d(images, 4), (H, W), mode="nearest")
-    return torch.where(chance(one, 0.1, rng), torch.lerp(images, blocks, uniform(one, 0.1, 0.5, rng)), images)
+    return torch.where(chance(one, CODED_SHARE, rng), torch.lerp(images, blocks, uniform(one, 0.1, 0.5, rng)), images)
 
 
 def hide(images: Tensor, probability: float, rng: Generator) -> Tensor:
