@@ -324,6 +324,8 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
             soundfile.write(folder / f"03-01-{emotion:02d}-01-01-01-{actor:02d}.flac", wave, RATE_HZ)
     for number in range(4):
         save_opus(root / "noise" / f"phone_roads_{number:04d}.opus", hz=1000 + 500 * number)
+    (root / "rooms").mkdir()
+    soundfile.write(root / "rooms" / "hall.flac", np.exp(-np.arange(4000) / 800) * rng.standard_normal(4000), RATE_HZ)
     for name, corpus in CORPORA.items():
         for label in corpus.classes if name != RAVDESS else ():
             save_opus(root / "voices" / name / f"01_{DFEW_LABELS[label]}_001.opus", 0.4, hz=200 + 100 * label)

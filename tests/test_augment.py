@@ -19,6 +19,7 @@ from mma_trainer.data.augment.sound import (
     mix,
     place_mel,
     power,
+    room_echoes,
 )
 from mma_trainer.data.public.voices import CALM, Voices
 from mma_trainer.data.public.waves import mel_rows, resample
@@ -55,19 +56,23 @@ def test_padding_stays_zero_and_changes_no_level() -> None:
         power(mels, (mels != 0).any(dim=2, keepdim=True)), power(mels[:, :300], torch.ones(2, 300, 1) > 0)
     )
     for seed in range(5):
-        heard = augment_mel(mels, sound(2, 512), rng(seed))
+        heard = augment_mel(mels, sound(2, 512), torch.zeros(1, 96, 128), rng(seed))
         assert (heard[:, 300:] == 0).all() and (heard[:, :300] != 0).any() and heard.min() >= LOG_FLOOR - 1e-4
-    assert (augment_mel(torch.zeros(2, 512, 128), sound(2, 512), rng()) == 0).all()
+    assert (augment_mel(torch.zeros(2, 512, 128), sound(2, 512), torch.zeros(1, 96, 128), rng()) == 0).all()
     assert (mix(mels, mels.flip(0), 0.7)[:, 300:] == 0).all()
 
 
 def test_an_echo_follows_a_sound_and_never_precedes_it() -> None:
-    clap = torch.full((1, 200, 128), LOG_FLOOR)
+    clap = torch.full((8, 200, 128), LOG_FLOOR)
     clap[:, 100] = 0.0
-    heard = echo(clap, rng())
-    assert (heard[:, :100] < LOG_FLOOR + 1).all()  # the silence has its own echo
-    after = heard[0, 101:160, 0]
-    assert after[0] > LOG_FLOOR + 5 and (after.diff() < 0).all()
+    hall = room_echoes([-0.2 * torch.arange(150).unsqueeze(1).expand(150, 128) - 3])  # 0.9 dB a frame
+    assert torch.allclose(hall[0].log()[:, 5], -0.2 * torch.arange(96), atol=1e-4)
+    heard = echo(clap, hall, rng())
+    assert (heard[:, :100] < LOG_FLOOR + 3).all()  # the silence has its own echo
+    after = heard[:, 101:130, 0]
+    assert (after[:, 0] > LOG_FLOOR + 5).all() and (after.diff(dim=1) < 0).all()
+    slopes = after.diff(dim=1)[:, 0]
+    assert (slopes + 0.2).abs().lt(0.01).any() and (slopes + 0.2).abs().gt(0.02).any()  # recorded ones and others
 
 
 def test_an_excerpt_lies_anywhere_in_silence_and_a_file_at_its_start() -> None:

@@ -129,19 +129,19 @@ def test_who_a_process_is_comes_from_torchrun(
 
 
 def test_the_public_sets_share_batches_and_give_every_validation_clip_once(public: Path) -> None:
-    from mma_trainer.data.public.background import load_noise
+    from mma_trainer.data.public.background import load_noise, load_rooms
     from mma_trainer.data.public.faces import load_faces
     from mma_trainer.data.public.voices import load_voices
     from mma_trainer.data.tasks.faces import FaceTask
     from mma_trainer.data.tasks.pairs import PseudoPairTask
-    from mma_trainer.data.tasks.voices import VoiceTask
+    from mma_trainer.data.tasks.voices import Surroundings, VoiceTask
 
     faces, voices = load_faces(public, "train"), load_voices(public, "train", ("ravdess",))
-    noise = load_noise(public, "train")
+    surroundings = Surroundings(load_noise(public, "train"), load_rooms(public))
     makers: list[Callable] = [
         lambda: FaceTask(faces, faces, 16, 4, 1, balance=0.75),
-        lambda: VoiceTask(voices, voices, noise, 4, 1),
-        lambda: PseudoPairTask((faces, voices), (faces, voices), noise, 16, 4, 1, 8, 0.25),
+        lambda: VoiceTask(voices, voices, surroundings, 4, 1),
+        lambda: PseudoPairTask((faces, voices), (faces, voices), surroundings, 16, 4, 1, 8, 0.25),
     ]
     for make in makers:
         whole = list(make().train_batches(0))

@@ -12,6 +12,7 @@ from mma_trainer.data.public.background import Recordings
 from mma_trainer.data.public.faces import Faces, labelled_faces
 from mma_trainer.data.public.voices import Voices
 from mma_trainer.data.tasks.pairs import PseudoPairTask, draw_modalities
+from mma_trainer.data.tasks.voices import Surroundings
 
 CLASSES = 3
 LEVELS = (0.002, 0.05, 0.9)  # a voice's loudness tells its class
@@ -32,8 +33,8 @@ def pairs() -> tuple[Faces, Voices]:
 def batches(pairs: tuple[Faces, Voices], **options: float) -> list[Batch]:
     settings = {"modality_dropout": 0.0, **options}
     hiss = [0.01 * np.random.default_rng(1).normal(size=16_000).astype(np.float32)]
-    noise = Recordings(["hiss"], np.array(["hiss"]), hiss)
-    task = PseudoPairTask(pairs, pairs, noise, 16, 16, 1, 320, **settings)
+    sounds = Recordings(["hiss"], np.array(["hiss"]), hiss)
+    task = PseudoPairTask(pairs, pairs, Surroundings(sounds, sounds), 16, 16, 1, 320, **settings)
     return list(task.train_batches(0))
 
 
@@ -67,7 +68,7 @@ def test_voices_alone_come_from_all_classes_equally_and_keep_their_own_label(pai
 def test_a_share_of_the_pairs_has_a_voice_of_any_class_and_both_their_labels(
     pairs: tuple[Faces, Voices], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mma_trainer.data.tasks.pairs.augment_mel", lambda mels, noise, rng: mels)
+    monkeypatch.setattr("mma_trainer.data.tasks.voices.augment_mel", lambda mels, *rest: mels)
 
     def disagreement(mismatch: float) -> float:
         wrong = []

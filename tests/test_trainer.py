@@ -19,12 +19,12 @@ from mma_trainer.architectures import ARCHITECTURES, Architecture
 from mma_trainer.commands import data_options as cli_data
 from mma_trainer.commands import train as cli
 from mma_trainer.data.batch import WHOLE, Batch, Shard
-from mma_trainer.data.public.background import load_noise
+from mma_trainer.data.public.background import load_noise, load_rooms
 from mma_trainer.data.public.faces import load_faces
 from mma_trainer.data.public.voices import load_voices
 from mma_trainer.data.tasks.faces import FaceTask
 from mma_trainer.data.tasks.pairs import PseudoPairTask
-from mma_trainer.data.tasks.voices import VoiceTask
+from mma_trainer.data.tasks.voices import Surroundings, VoiceTask
 from mma_trainer.evaluation.metrics import confusion_matrix, metrics_of
 from mma_trainer.training.log import FIELDS, RunLog
 from mma_trainer.training.loop import Run
@@ -216,11 +216,11 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
 
 def test_what_is_random_in_an_epoch_depends_on_seed_and_epoch_alone(public: Path) -> None:
     faces, voices = load_faces(public, "train"), load_voices(public, "train", ("ravdess",))
-    noise = load_noise(public, "train")
+    surroundings = Surroundings(load_noise(public, "train"), load_rooms(public))
     for make in (
         lambda seed: FaceTask(faces, faces, 16, 4, seed, balance=0.75),
-        lambda seed: VoiceTask(voices, voices, noise, 4, seed, short_epochs=1),
-        lambda seed: PseudoPairTask((faces, voices), (faces, voices), noise, 16, 4, seed, 8, 0.25),
+        lambda seed: VoiceTask(voices, voices, surroundings, 4, seed, short_epochs=1),
+        lambda seed: PseudoPairTask((faces, voices), (faces, voices), surroundings, 16, 4, seed, 8, 0.25),
     ):
         first, again, later, other = (
             next(make(seed).train_batches(epoch))[0] for seed, epoch in ((1, 0), (1, 0), (1, 1), (2, 0))

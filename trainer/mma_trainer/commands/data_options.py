@@ -14,12 +14,12 @@ from mma_trainer.data.entries import ClipEntry
 from mma_trainer.data.lists import scan_fold
 from mma_trainer.data.loader import ListTask
 from mma_trainer.data.protocols import NO_AUDIO, PROTOCOLS, Fold, describe, find_fold
-from mma_trainer.data.public.background import load_noise
+from mma_trainer.data.public.background import load_noise, load_rooms
 from mma_trainer.data.public.faces import load_faces
 from mma_trainer.data.public.voices import CORPORA, RAVDESS, load_voices
 from mma_trainer.data.tasks.faces import FaceTask
 from mma_trainer.data.tasks.pairs import PseudoPairTask
-from mma_trainer.data.tasks.voices import VoiceTask
+from mma_trainer.data.tasks.voices import Surroundings, VoiceTask
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model import MMADFERConfig
 from mma_trainer.training.processes import Processes
@@ -91,7 +91,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="folder of the data set (dfew, mafw: or DFEW_ROOT, MAFW_ROOT, ./data/DFEW ...); "
-        "of ferplus_*.npz and ravdess_speech/ for faces, voices and pseudo",
+        "of ferplus_*.npz, ravdess_speech/, voices/, noise/, rooms/ for faces, voices and pseudo",
     )
     data.add_argument("--fold", type=parse_fold, default=1, metavar="N", help="fold of the data set, or all in turn")
     data.add_argument("--train-list", type=Path, metavar="FILE", help="annotation list to train on")
@@ -183,14 +183,14 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
         return FaceTask(*faces, config.image_size, recipe.batch_size, recipe.seed, balance)
     corpora, is_alone = trained_corpora(args.leave_out), args.dataset == "voices"
     voices = [load_voices(args.data, split, corpora, calm=is_alone and split == "train") for split in splits]
-    noise = load_noise(args.data, "train")
+    surroundings = Surroundings(load_noise(args.data, "train"), load_rooms(args.data))
     if is_alone:
         short_epochs = round(VOICE_SHORT_SHARE * recipe.epochs)
         easy_epochs = 0 if args.audio_encoder else round(VOICE_EASY_SHARE * recipe.epochs)
-        return VoiceTask(*voices, noise, recipe.batch_size, recipe.seed, short_epochs, easy_epochs)
+        return VoiceTask(*voices, surroundings, recipe.batch_size, recipe.seed, short_epochs, easy_epochs)
     pairs = [(load_faces(args.data, split), part) for split, part in zip(splits, voices, strict=True)]
     sizes = config.image_size, recipe.batch_size, recipe.seed, PSEUDO_CLIPS_PER_EPOCH
-    return PseudoPairTask(*pairs, noise, *sizes, recipe.modality_dropout, PSEUDO_MISMATCH)
+    return PseudoPairTask(*pairs, surroundings, *sizes, recipe.modality_dropout, PSEUDO_MISMATCH)
 
 
 def trained_corpora(left_out: Sequence[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ and much faster. Rows of zeros are padding and stay so; LOG_FLOOR is digital sil
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ WARPED_SHARE = 0.5
 ECHO_SHARE = 0.25
 ECHO_S = (0.15, 1.0)  # time in which an echo falls by 60 dB
 ECHO_LOUDNESS = (-1.2, 0.2)  # log10 of the echo's power to that of the direct sound
-ECHO_FRAMES = 64
+ECHO_FRAMES = 96
 TILT, BOW = (-1.0, 1.0), (-0.5, 0.5)  # of a microphone's curve, in natural logarithms at its ends
 BAND_SHARE = 0.12
 BAND_LOW, BAND_HIGH = (0, 20), (72, 116)  # bins: a telephone passes 300 Hz to 3.4 kHz (bins 17 to 90 at 16 kHz)
@@ -59,18 +60,24 @@ def place_mel(rows: Tensor, frames: int, rng: Generator | None) -> Tensor:
     return mel
 
 
-def augment_mel(mels: Tensor, noise: Tensor, rng: Generator, strength: float = 1.0) -> Tensor:
+def augment_mel(mels: Tensor, noise: Tensor, rooms: Tensor, rng: Generator, strength: float = 1.0) -> Tensor:
     """Voices heard elsewhere: other speakers' tempo and pitch, echo, microphone, band, noise, loudness, masks.
 
     Args:
         mels: (B, T, 128), see `place_mel`.
         noise: background for each of them, (B, T, 128); some get other voices of the batch or hiss instead.
+        rooms: their echoes, see `room_echoes`.
         strength: in [0, 1], of the shares that are warped, in a room, narrow or noisy.
     """
     B = len(mels)
     padding = (mels == 0).all(dim=-1, keepdim=True)
     mels = torch.where(padding, torch.tensor(LOG_FLOOR), mels)
-    for share, change in ((WARPED_SHARE, warp), (ECHO_SHARE, echo), (RATE_SHARE, at_another_rate)):
+    changes = (
+        (WARPED_SHARE, warp),
+        (ECHO_SHARE, lambda part, rng: echo(part, rooms, rng)),
+        (RATE_SHARE, at_another_rate),
+    )
+    for share, change in changes:
         chosen = chance((B,), strength * share, rng)
         if chosen.any():
             mels[chosen] = change(mels[chosen], rng)
@@ -117,17 +124,37 @@ def _mel_scale(hz: float) -> float:
     return 1127.0 * math.log(1.0 + hz / 700.0)
 
 
-def echo(mels: Tensor, rng: Generator) -> Tensor:
-    """The power of each frame lives on and falls exponentially, as in a room (Polack 1988)."""
+def echo(mels: Tensor, rooms: Tensor, rng: Generator) -> Tensor:
+    """The power of each frame lives on and falls: as in a recorded room, or exponentially (Polack 1988), half each.
+
+    `rooms`: power after a clap, (R, ECHO_FRAMES, 128), see `room_echoes`.
+    """
     B, T, _ = mels.shape
     decay = -math.log(1e6) * FRAME_SHIFT_MS / 1000 / uniform((B, 1), *ECHO_S, rng)  # per frame
-    kernel = torch.exp(decay * torch.arange(ECHO_FRAMES))
-    kernel = kernel / kernel[:, 1:].sum(dim=1, keepdim=True) * 10 ** uniform((B, 1), *ECHO_LOUDNESS, rng)
-    kernel[:, 0] = 1.0
+    falling = torch.exp(decay * torch.arange(ECHO_FRAMES))
+    falling = falling / falling[:, 1:].sum(dim=1, keepdim=True) * 10 ** uniform((B, 1), *ECHO_LOUDNESS, rng)
+    falling[:, 0] = 1.0
+    recorded = rooms[torch.randint(len(rooms), (B,), generator=rng)]
+    kernel = torch.where(chance((B, 1, 1), 0.5, rng), recorded, falling.unsqueeze(2)).double()
     size = T + ECHO_FRAMES
     # In float64: the rounding of a transform in float32 would be a noise 70 dB below the loudest frame.
-    spectrum = torch.fft.rfft(mels.double().exp(), size, dim=1) * torch.fft.rfft(kernel.double(), size).unsqueeze(-1)
+    spectrum = torch.fft.rfft(mels.double().exp(), size, dim=1) * torch.fft.rfft(kernel, size, dim=1)
     return torch.fft.irfft(spectrum, size, dim=1)[:, :T].clamp(min=math.exp(LOG_FLOOR)).log().float()
+
+
+def room_echoes(responses: Sequence[Tensor]) -> Tensor:
+    """Log-mel rows (n, 128) of impulse responses -> the echo's power to the direct sound's: (R, ECHO_FRAMES, 128).
+
+    The direct sound is the loudest row. What a room or its microphone does to single bands stays, within 10 dB.
+    """
+    echoes = torch.zeros(len(responses), ECHO_FRAMES, NUM_MEL_BINS)
+    for echo_, rows in zip(echoes, responses, strict=True):
+        power = rows.double().exp()
+        first = int(power.mean(dim=1).argmax())
+        heard = power[first : first + ECHO_FRAMES]
+        direct = heard[0].clamp(min=0.1 * heard[0].mean(), max=10 * heard[0].mean())
+        echo_[: len(heard)] = (heard / direct).clamp(max=1.0).float()
+    return echoes
 
 
 def microphone(count: int, rng: Generator) -> Tensor:

@@ -12,14 +12,12 @@ from mma_edge.audio.logmel import NUM_MEL_FRAMES
 from mma_edge.clip import NUM_FRAMES
 from mma_trainer.data.augment.draw import chance
 from mma_trainer.data.augment.faces import augment_stills, stills_to_clips
-from mma_trainer.data.augment.sound import augment_mel
 from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator, share
-from mma_trainer.data.public.background import Recordings
 from mma_trainer.data.public.faces import Faces
 from mma_trainer.data.public.voices import Voices, check_pairs
 from mma_trainer.data.tasks.balance import match_labels, voice_weights, vote_weights
 from mma_trainer.data.tasks.faces import resize_stills
-from mma_trainer.data.tasks.voices import CORPUS_BALANCE, EVAL_BATCH, SoundBank
+from mma_trainer.data.tasks.voices import CORPUS_BALANCE, EVAL_BATCH, SoundBank, Surroundings
 
 FACE_BALANCE = 0.35  # a class of n votes is drawn in proportion to n to this power
 VAL_STRIDE = 4  # every n-th pair is looked at after an epoch
@@ -42,7 +40,7 @@ class PseudoPairTask:
         self,
         train: tuple[Faces, Voices],
         val: tuple[Faces, Voices],
-        noise: Recordings,
+        surroundings: Surroundings,
         image_size: int,
         batch_size: int,
         seed: int,
@@ -59,8 +57,9 @@ class PseudoPairTask:
         self._face_chances = vote_weights(self.train_faces.targets, FACE_BALANCE)
         self._voice_chances = voice_weights(self.train_voices, CORPUS_BALANCE)
         self._classes = np.unique(self.train_voices.labels)
-        self._train_bank, self._val_bank, self._noise = (
-            SoundBank(sounds.waves, sounds.sample_rate_hz) for sounds in (self.train_voices, self.val_voices, noise)
+        self.surroundings = surroundings
+        self._train_bank, self._val_bank = (
+            SoundBank(voices.waves, voices.sample_rate_hz) for voices in (self.train_voices, self.val_voices)
         )
 
     def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
@@ -86,7 +85,7 @@ class PseudoPairTask:
             stills = augment_stills(resize_stills(self.train_faces.images[faces], self.image_size), rng)
             frames = to_uint8_rgb(stills_to_clips(stills, NUM_FRAMES, rng))
             excerpts = torch.stack([self._train_bank.excerpt(index, NUM_MEL_FRAMES, rng) for index in voices.tolist()])
-            mels = augment_mel(excerpts, self._noise.filling(size, NUM_MEL_FRAMES, rng), rng)
+            mels = self.surroundings.disturbed(excerpts, rng)
             # A clip without a face is black, one without a voice silent: what the runtime feeds for an absent one.
             face, voice = present.unbind(dim=1)
             inputs = (frames * face.view(-1, 1, 1, 1, 1), mels * voice.view(-1, 1, 1))

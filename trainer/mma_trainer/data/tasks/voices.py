@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from mma_edge.audio.logmel import NUM_MEL_FRAMES
 from mma_trainer.data.augment.draw import integer, uniform
-from mma_trainer.data.augment.sound import augment_mel, mix, place_mel
+from mma_trainer.data.augment.sound import augment_mel, mix, place_mel, room_echoes
 from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator, share
 from mma_trainer.data.public.background import Recordings
 from mma_trainer.data.public.voices import Voices
@@ -51,11 +51,23 @@ class SoundBank:
         return torch.stack(clips)
 
 
+class Surroundings:
+    """Where a voice may be heard: background noise, and rooms."""
+
+    def __init__(self, noise: Recordings, rooms: Recordings) -> None:
+        self.noise = SoundBank(noise.waves, noise.sample_rate_hz)
+        self.rooms = room_echoes([torch.from_numpy(mel_rows(wave, rooms.sample_rate_hz)) for wave in rooms.waves])
+
+    def disturbed(self, mels: Tensor, rng: Generator, strength: float = 1.0) -> Tensor:
+        """Log-mels (B, T, 128) heard elsewhere, see `augment_mel`."""
+        return augment_mel(mels, self.noise.filling(*mels.shape[:2], rng), self.rooms, rng, strength)
+
+
 class VoiceTask:
     """Voices for pre-training the audio encoder: inputs (mel normalised (B, 1, T, 128),), targets (B, 8).
 
     Args:
-        noise: background that is added to some.
+        surroundings: what disturbs the voices.
         short_epochs: the first epochs hear SHORT_FRAMES instead of the whole window: half of the work.
         easy_epochs: in the first epoch nothing is disturbed, then ever more, and after these epochs as much as ever.
     """
@@ -64,7 +76,7 @@ class VoiceTask:
         self,
         train: Voices,
         val: Voices,
-        noise: Recordings,
+        surroundings: Surroundings,
         batch_size: int,
         seed: int,
         short_epochs: int = 0,
@@ -76,7 +88,7 @@ class VoiceTask:
         self._targets, self._chances = voice_targets(train), voice_weights(train, CORPUS_BALANCE)
         self._val_labels = torch.from_numpy(val.labels)
         self.train, self.val = (SoundBank(voices.waves, voices.sample_rate_hz) for voices in (train, val))
-        self.noise = SoundBank(noise.waves, noise.sample_rate_hz)
+        self.surroundings = surroundings
 
     def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         rng = epoch_generator(self.seed, epoch)
@@ -85,7 +97,7 @@ class VoiceTask:
         order = torch.multinomial(self._chances, self.num_batches * self.batch_size, replacement=True, generator=rng)
         for chosen in order.reshape(self.num_batches, self.batch_size):
             voices = torch.stack([self.train.excerpt(index, frames, rng) for index in chosen.tolist()])
-            mels = augment_mel(voices, self.noise.filling(self.batch_size, frames, rng), rng, strength)
+            mels = self.surroundings.disturbed(voices, rng, strength)
             targets = self._targets[chosen]
             if torch.rand((), generator=rng) < strength * MIXED_SHARE:
                 other, part = torch.randperm(len(chosen), generator=rng), float(uniform((), 0.5, 1.0, rng))
