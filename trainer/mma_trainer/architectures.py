@@ -25,18 +25,35 @@ class Architecture:
     training_image_size: int | None = None
 
 
+_SMALL = {
+    "image_size": 48,
+    "color": "grey",
+    "width": 128,
+    "depth": 4,
+    "num_heads": 4,
+    "image_patch": 8,
+    "bottleneck_width": 32,
+    "temporal_width": 128,
+    "temporal_heads": 4,
+    "temporal_head_dim": 32,
+    "temporal_mlp": 256,
+}
+"""The paper's architecture, small enough to ship (under 12 MB)."""
 _ALL = (
     Architecture("vit-b", training_image_size=112),  # the paper's
-    # The default model: the same architecture, small enough to ship (under 12 MB).
     Architecture(
-        "nano",
+        "nano",  # the default model's
         {
-            "image_size": 48,
-            "color": "grey",
-            "width": 128,
-            "depth": 4,
-            "num_heads": 4,
-            "image_patch": 8,
+            **_SMALL,
+            "image_stem": (32, 64, 160),
+            "image_stem_blocks": (1, 2, 2),
+            "audio_stem": (16, 32, 64, 96),
+        },
+    ),
+    Architecture(
+        "nano2",  # the next default model's: it takes exposure and loudness out itself
+        {
+            **_SMALL,
             "image_stem": (32, 64, 192),
             "image_stem_blocks": (1, 2, 2),
             "image_norm": "frame",
@@ -44,11 +61,6 @@ _ALL = (
             "audio_stem": (8, 24, 48, 96, 128),
             "audio_stem_blocks": (0, 0, 0, 0, 1),
             "audio_norm": "clip",
-            "bottleneck_width": 32,
-            "temporal_width": 128,
-            "temporal_heads": 4,
-            "temporal_head_dim": 32,
-            "temporal_mlp": 256,
         },
     ),
 )
