@@ -256,11 +256,11 @@ def collect_clips(
 
 
 def collect_from(source: str | os.PathLike, image_size: int, make_clips: ClipMaker) -> list[Clip]:
-    """Every clip that `make_clips` cuts from a file, as the model is given it by a run. Errors as above."""
+    """Every clip that `make_clips` cuts from a file, as a run gives it to the model without a gate. Errors as above."""
     collector = _Collector(image_size)
     opened = open_source(source)
     try:
-        with Pipeline(collector, opened, StreamOptions(), make_clips=make_clips) as pipeline:
+        with Pipeline(collector, opened, StreamOptions(voice_gate=None), make_clips=make_clips) as pipeline:
             list(pipeline)
     except SourceError:
         # The pipeline raises where there are neither faces nor answers; the collector never gives answers.

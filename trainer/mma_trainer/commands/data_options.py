@@ -64,7 +64,7 @@ ALL_FOLDS = "all"
 FACE_BALANCE, LATER_FACE_BALANCE = 0.6, 0.3
 HELD_OUT = ("javanese",)
 LEAVABLE = tuple(name for name in CORPORA if name != RAVDESS)
-VOICE_EASY_SHARE = 0.4  # share of the epochs in which voices are disturbed more and more, from random weights
+VOICE_EASY_SHARE = 0.25  # share of the epochs in which voices are disturbed more and more, from random weights
 VOICE_SHORT_SHARE = 0.8  # share of the epochs, the first ones, that hear less than the whole window
 PSEUDO_CLIPS_PER_EPOCH = 2048
 PSEUDO_MISMATCH = 0.3

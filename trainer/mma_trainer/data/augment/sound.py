@@ -24,19 +24,19 @@ DB_TO_LOG = math.log(10) / 10  # the mels are natural logarithms of power
 SHORTEST_EXCERPT = 120  # frames
 SPEED, PITCH = (0.88, 1.14), (0.92, 1.09)  # factors of time, and of frequency (as vocal tracts of other lengths)
 WARPED_SHARE = 0.5
-ECHO_SHARE = 0.25
+ECHO_SHARE = 0.15
 ECHO_S = (0.15, 1.0)  # time in which an echo falls by 60 dB
 ECHO_LOUDNESS = (-1.2, 0.2)  # log10 of the echo's power to that of the direct sound
 ECHO_FRAMES = 96
 TILT, BOW = (-1.0, 1.0), (-0.5, 0.5)  # of a microphone's curve, in natural logarithms at its ends
-BAND_SHARE = 0.12
+BAND_SHARE = 0.08
 BAND_LOW, BAND_HIGH = (0, 20), (72, 116)  # bins: a telephone passes 300 Hz to 3.4 kHz (bins 17 to 90 at 16 kHz)
-RATE_SHARE, RATES_HZ = 0.3, (44_100, 48_000)  # of cameras and video files, against the corpora's own rate
+RATE_SHARE, RATES_HZ = 0.2, (44_100, 48_000)  # of cameras and video files, against the corpora's own rate
 HIGH_BAND_FALL = (0.02, 0.2)  # per bin, natural logarithm: what is above a corpus's 8 kHz is not known
 SNR_DB = (0.0, 30.0)
-NOISY_SHARE = 0.5
+NOISY_SHARE = 0.35
 GAIN = (-6.0, 3.0)  # natural logarithm of power: -26 to +13 dB
-MASKS = ((1, 24), (2, 10))  # axis and most frames or bins (SpecAugment, Park et al. 2019)
+MASKS = ((1, 16), (2, 8))  # axis and most frames or bins (SpecAugment, Park et al. 2019)
 BABBLE_VOICES = 3
 
 
