@@ -15,7 +15,7 @@ from conftest import TINY, export, one_line
 from mma_edge.bundle import Bundle, golden_inputs, read_bundle
 from mma_edge.engines.cpu import OnnxCpuEngine
 from mma_edge.errors import OutputError, ParityError, UsageError
-from mma_export.bundle import WeightsLicense, check_output
+from mma_export.bundle import WeightsLicense, check_output, license_of
 from mma_export.cli import main
 from mma_export.graph import check_graph
 from mma_trainer.model import MMADFER
@@ -133,6 +133,15 @@ def test_terms_and_model_card_travel_with_the_weights(tiny_model: MMADFER, trace
     assert bundle.manifest["license"]["name"] == "CC0-1.0"
     assert (bundle.folder / "MODEL_CARD.md").read_text() == "# Tiny\n"
     assert "MODEL_CARD.md" in bundle.manifest["files"]
+
+
+def test_terms_that_were_handed_down_stay_whatever_is_added(tiny_model: MMADFER) -> None:
+    inherited = {"license": {"name": "research only", "text": "No sale.\n"}}
+    checkpoint = Checkpoint(tiny_model.config, {}, inherited)
+    assert license_of(checkpoint) == WeightsLicense("research only", "No sale.\n")
+    both = license_of(checkpoint, "CC0-1.0")
+    assert both.name == "CC0-1.0; research only" and "CC0-1.0" in both.text and "No sale." in both.text
+    assert license_of(Checkpoint(tiny_model.config, {})).name == "unstated"
 
 
 @pytest.mark.parametrize("error", [0.001, np.nan])

@@ -1,4 +1,5 @@
-"""--init starts from a whole model: at another face size if asked, and never as another model than was asked for."""
+"""--init starts from a whole model: with other classes or at another face size if asked, and never as another model
+than was asked for."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from mma_trainer.commands import train as cli
 from mma_trainer.model import MMADFERConfig
 from mma_trainer.training.pretrain import EncoderClassifier
 from mma_trainer.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mma_trainer.weights.start import ASSETS, DEFAULT_CHECKPOINT, DEFAULT_TERMS, read_start
 
 FILE = TINY.replace(fusion="add", image_size=32)
 
@@ -61,12 +63,43 @@ def test_another_face_size_resizes_the_patches_positions_and_keeps_all_else(trai
     assert torch.isfinite(logits).all()
 
 
+def test_any_set_and_order_of_classes_keeps_all_but_the_classifier_and_its_rows_of_the_same_name(trained: Path) -> None:
+    model, config, origin = start("--init", trained, "--labels", "bored,Anger,happy,tense")
+    assert config.labels == ("bored", "Anger", "happy", "tense") and model.model.config == config
+    assert origin == {"init": {"dataset": "here"}, "new_classes": ["bored", "tense"]}
+    before, after = load_checkpoint(trained).state_dict(), model.model.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before if not key.startswith("classifier."))
+    for key in ("classifier.weight", "classifier.bias"):
+        assert torch.equal(after[key][[1, 2]], before[key][[2, 0]])  # happy, sad, angry in the file
+        assert len(after[key]) == 4 and after[key].isfinite().all()
+
+
+def test_a_run_that_was_not_finished_starts_a_model_of_other_classes_too(tmp_path: Path) -> None:
+    state = {f"model.{key}": value for key, value in make_model(TINY).state_dict().items()}
+    save_checkpoint(tmp_path / "last.pt", Checkpoint(TINY, state))
+    model, _, _ = start("--init", tmp_path / "last.pt", "--labels", "angry,new", "--image-size", 32)
+    assert torch.equal(model.model.classifier.weight[0], state["model.classifier.weight"][2])
+
+
+def test_the_default_model_is_named_and_hands_its_terms_down(tmp_path: Path) -> None:
+    model, config, origin = start("--init", "default", "--labels", "sad,happy,bored")
+    default = read_start(DEFAULT_CHECKPOINT)
+    assert config == default.config.replace(labels=("sad", "happy", "bored"))
+    assert torch.equal(model.model.classifier.weight[:2], default.state_dict["classifier.weight"][[1, 0]])
+    assert origin["license"]["name"] == DEFAULT_TERMS
+    assert (ASSETS / "LICENSE").read_text() in origin["license"]["text"]
+    assert "license" not in origin["init"] and origin["init"]["recipe"]
+    # The same file by its path is the same model, and so is a model tuned from one that was tuned from it.
+    assert start("--init", DEFAULT_CHECKPOINT)[2]["license"] == origin["license"]
+    save_checkpoint(tmp_path / "mine.pt", Checkpoint(config, model.model.state_dict(), origin))
+    assert start("--init", tmp_path / "mine.pt", "--labels", "calm,sad")[2]["license"] == origin["license"]
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
         (["--set", "fusion=mult"], "fusion is add in the file, mult here"),
         (["--set", "bottleneck_width=64", "--set", "temporal=mean"], "bottleneck_width is 8 in the file, 64 here"),
-        (["--labels", "a,b"], "labels is happy,sad,angry in the file, a,b here"),
         (["--model", "vit-b"], "width is 32 in the file, 768 here"),
         (["--model", "nano"], "fusion is add in the file, bottleneck here"),
         (["--set", "depth=3"], "depth is 2 in the file, 3 here"),  # no valid model together with the file's rest

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-import mma_trainer
 from mma_edge.bundle import Bundle, write_manifest
 from mma_edge.bundle.manifest import AUDIO, FACE_CROP, MANIFEST, SCHEMA_VERSION
 from mma_edge.errors import OutputError
@@ -19,11 +18,11 @@ from mma_export.parity import check_parity, reference_logits
 from mma_export.precision.write import GateOptions, PrecisionWriter
 from mma_export.streaming.parts import add_streaming
 from mma_trainer.weights.checkpoint import Checkpoint, build_model
+from mma_trainer.weights.start import ASSETS, DEFAULT_CHECKPOINT, TERMS, read_start, terms_of
 
 GOLDEN_SEED = 0
 GOLDEN_TOLERANCE = 1e-3
 """Of the load-time self-test. Other processors sum in another order; a wrong kernel is off by far more."""
-ASSETS = Path(mma_trainer.__file__).parent / "assets" / "nano"
 DEFAULT_NAME = "mma-dfer-nano"
 
 
@@ -116,6 +115,7 @@ def check_output(output: Path, overwrite: bool) -> None:
 def _manifest(checkpoint: Checkpoint, name: str, entries: dict, license_: WeightsLicense, golden: list) -> dict:
     config = checkpoint.config
     recipe = checkpoint.provenance.get("recipe", {})
+    provenance = {key: value for key, value in checkpoint.provenance.items() if key != TERMS}  # they have their file
     return {
         "schema_version": SCHEMA_VERSION,
         "name": name,
@@ -130,12 +130,19 @@ def _manifest(checkpoint: Checkpoint, name: str, entries: dict, license_: Weight
         "opset": OPSET,
         "precisions": entries,
         "license": {"name": license_.name, "file": "LICENSE"},
-        "provenance": {**checkpoint.provenance, "exported_with": f"torch {torch.__version__}"},
+        "provenance": {**provenance, "exported_with": f"torch {torch.__version__}"},
         "golden": {"seed": GOLDEN_SEED, "logits": golden, "tolerance": GOLDEN_TOLERANCE},
     }
 
 
+def license_of(checkpoint: Checkpoint, given: str | None = None) -> WeightsLicense:
+    """The terms of a checkpoint's weights: the `given` ones, and those of the model that it was tuned from."""
+    own = [WeightsLicense(given, f"Terms of these weights: {given}\n")] if given else []
+    inherited = terms_of(checkpoint.provenance)
+    terms = own + ([WeightsLicense(*inherited)] if inherited else [])
+    return WeightsLicense("; ".join(t.name for t in terms), "\n".join(t.text for t in terms)) if terms else UNSTATED
+
+
 def default_source() -> tuple[Path, WeightsLicense, tuple[Path, ...]]:
     """The default model: its checkpoint, the terms of its weights, and the files that go into its bundle."""
-    license_ = WeightsLicense("research only, CC-BY-NC-SA-4.0", (ASSETS / "LICENSE").read_text())
-    return ASSETS / "nano.pt", license_, (ASSETS / "MODEL_CARD.md",)
+    return DEFAULT_CHECKPOINT, license_of(read_start(DEFAULT_CHECKPOINT)), (ASSETS / "MODEL_CARD.md",)

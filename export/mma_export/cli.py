@@ -48,7 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="DIR", help="folder to write the bundle to (default: bundles/NAME)"
     )
     parser.add_argument("--name", help="name of the model in the manifest (default: from the checkpoint's file name)")
-    parser.add_argument("--license", metavar="TEXT", help="terms of the weights, e.g. CC-BY-NC-4.0")
+    parser.add_argument(
+        "--license", metavar="TEXT", help="terms of the weights, e.g. CC-BY-NC-4.0, beside those that they inherit"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     parser.add_argument(
         "--no-engine",
@@ -89,28 +91,27 @@ def export(args: argparse.Namespace, console: Console) -> int:
     precisions = _checked(args)
     # torch takes seconds to import; wrong options should not have to wait for it.
     with console.status("loading torch"):
-        from mma_export.bundle import DEFAULT_NAME, UNSTATED, WeightsLicense, check_output, default_source, write_bundle
+        from mma_export.bundle import DEFAULT_NAME, check_output, default_source, license_of, write_bundle
         from mma_export.precision.write import GateOptions
-        from mma_trainer.weights.checkpoint import read_checkpoint
+        from mma_trainer.weights.start import read_start
 
-    license_, extra, source = UNSTATED, (), args.checkpoint
+    source, extra = args.checkpoint, ()
     if source is None:
-        source, license_, extra = default_source()
+        source, _, extra = default_source()
     name = args.name or (DEFAULT_NAME if args.checkpoint is None else source.stem)
-    if args.license:
-        license_ = WeightsLicense(args.license, f"Terms of these weights: {args.license}\n")
     output = args.output or Path("bundles") / name
     check_output(output, args.overwrite)
     serving = _check_triton(args)
     start = time.monotonic()
     with console.status("reading the checkpoint") as status:
+        checkpoint = read_start(source)
         bundle = write_bundle(
-            read_checkpoint(source),
+            checkpoint,
             source,
             name,
             output,
             precisions,
-            license_,
+            license_of(checkpoint, args.license),
             extra,
             overwrite=args.overwrite,
             report=status.update,

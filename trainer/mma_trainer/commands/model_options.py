@@ -13,13 +13,14 @@ from mma_trainer.architectures import ARCHITECTURES, PAPER
 from mma_trainer.model import MMADFERConfig, config_of, differences
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.training.pretrain import EncoderClassifier, at_image_size, model_from_encoders
-from mma_trainer.weights.checkpoint import build_model, read_checkpoint
+from mma_trainer.weights.checkpoint import build_model
 from mma_trainer.weights.encoders import read_encoder
+from mma_trainer.weights.start import origin_of, parse_init, read_start, with_labels
 
 # The extra class: RAVDESS's calm voices, in training only.
 VOICE_TRAINING = {"patch_dropout": 0.1, "extra_classes": 1, "early_head": True}
 CHANGEABLE = ("image_size", "color", "drop_path")
-"""Fields that may change between training and fine-tuning: of all tensors, only the positions depend on them."""
+"""Fields that may change between training and fine-tuning, besides the labels: only the positions depend on them."""
 
 
 class _Architecture(argparse.Action):
@@ -37,7 +38,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     examples = "fusion=mult, temporal=both, prompts=static, modalities=audio, bottleneck_width=256"
     text = f"any field of the model's config, e.g. {examples}; repeatable"
     model.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
-    model.add_argument("--init", type=Path, metavar="FILE", help="start from a checkpoint, ours or the authors'")
+    text = "start from a checkpoint, ours or the authors', or from the default model (default); any --labels"
+    model.add_argument("--init", type=parse_init, metavar="FILE", help=text)
     for name, published, dataset in (("image", "MAE-Face", "faces"), ("audio", "AudioMAE", "voices")):
         text = f"{published}'s file, or pre-trained with --dataset {dataset}"
         model.add_argument(f"--{name}-encoder", type=Path, metavar="FILE", help=text)
@@ -130,19 +132,24 @@ def _encoder(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Module
 
 
 def _from_checkpoint(args: argparse.Namespace) -> tuple[nn.Module, MMADFERConfig, dict]:
-    """The model of --init with CHANGEABLE fields as given; every other given option must agree with the file."""
+    """The model of --init with labels and CHANGEABLE fields as given; all other given options must agree with the file.
+
+    Of the classifier, the rows of the names that the file has too are taken over.
+    """
     if args.image_encoder or args.audio_encoder:
         raise UsageError("--init together with encoders", "one or the other", "--init brings its own encoders")
-    start, given = read_checkpoint(args.init), given_fields(args)
+    start, given = read_start(args.init), given_fields(args)
+    labels = given.pop("labels", start.config.labels)
     named = config_of(args.model).to_dict() if getattr(args, "model_given", False) else {}
     named.pop("labels", None)
     fixed = {key: value for key, value in (named | given).items() if key not in CHANGEABLE}
     if changed := differences(start.config.to_dict(), fixed):
         raise UsageError(
             f"--init {args.init} is of another model: {'; '.join(changed)}",
-            "the file's own, or another " + ", ".join(CHANGEABLE),
+            "the file's own, or another " + ", ".join(("labels", *CHANGEABLE)),
             "leave these options out, or train that model from --image-encoder and --audio-encoder",
         )
+    origin, start = origin_of(start, labels), with_labels(start, labels)
     config = start.config.replace(**{key: value for key, value in given.items() if key in CHANGEABLE})
     start = dataclasses.replace(at_image_size(start, config.image_size), config=config)
-    return ContractModel(build_model(start, args.init)), config, {"init": start.provenance}
+    return ContractModel(build_model(start, args.init)), config, origin

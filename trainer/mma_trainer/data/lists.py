@@ -25,11 +25,10 @@ from mma_edge.errors import DataError
 from mma_trainer.data import check
 from mma_trainer.data.check import Problem
 from mma_trainer.data.entries import ClipEntry
+from mma_trainer.labels import canonical
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
 PARALLEL_TREES = {"clip_224x224": "raw_wav", "clips_faces": "clips_wav"}
-# MAFW's own words for the classes that MAFW_LABELS names otherwise.
-SYNONYMS = {"happiness": "happy", "sadness": "sad", "anger": "angry"}
 READERS = 8  # threads that look clips up: most of that time is spent waiting for the disk
 
 
@@ -85,7 +84,7 @@ def parse_line(line: str, labels: Sequence[str]) -> tuple[str, int | None, int]:
     elif match := re.fullmatch(r'\s*"?(\d+)"?\s*,\s*(\d+)\s*', line):  # DFEW's split: classes count from 1
         folder, count, label = f"{int(match[1]):05d}", None, int(match[2]) - 1
     elif match := re.fullmatch(r"\s*(\S+)\.(?:mp4|avi|mov|mkv)\s+([a-z]+)\s*", line, re.IGNORECASE):
-        word = SYNONYMS.get(match[2].lower(), match[2].lower())
+        word = canonical(match[2])
         if word not in labels:
             raise BadClipError(check.BAD_LABEL, match[1], f"class {match[2]!r}, none of {', '.join(labels)}")
         folder, count, label = match[1], None, list(labels).index(word)
