@@ -65,7 +65,7 @@ def test_raw_videos_of_mafw_follow_the_authors_lists(videos: Path, tmp_path: Pat
 def test_help_shows_the_layouts(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         prepare_cli.main(["--help"])
-    assert "path,label,fold" in capsys.readouterr().out
+    assert "path,label[,person][,fold]" in capsys.readouterr().out
 
 
 def test_a_message_about_folds_in_a_csv_says_what_was_expected(videos: Path, tmp_path: Path) -> None:

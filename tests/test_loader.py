@@ -262,3 +262,22 @@ def test_other_clips_have_another_fingerprint(entries: list[ClipEntry]) -> None:
     silent = [dataclasses.replace(entries[0], wav=None), *entries[1:]]
     for others in (entries[:-1], entries[::-1], relabelled, silent):
         assert fingerprint(others) != mine
+
+
+def test_a_training_clip_loses_its_face_or_its_sound_but_never_all_that_it_has(entries: list[ClipEntry]) -> None:
+    recipe = Recipe(batch_size=11, modality_dropout=0.4)
+    lossy, whole = (ListTask(entries, entries, SIZE, r, 0) for r in (recipe, Recipe(batch_size=11)))
+    counts = {"face": 0, "sound": 0}
+    for epoch in range(4):
+        for lost, kept in zip(lossy.train_batches(epoch), whole.train_batches(epoch), strict=True):
+            assert lost.names == kept.names
+            for index, name in enumerate(lost.names):
+                face, sound = (bool(part[index].any()) for part in lost.inputs)
+                assert face or sound
+                assert face or name != "011"  # the silent clip has its face only
+                counts["face"] += not face
+                counts["sound"] += not sound and name != "011"
+                for has, got, expected in zip((face, sound), lost.inputs, kept.inputs, strict=True):
+                    assert not has or torch.equal(got[index], expected[index])
+    assert min(counts.values()) > 5
+    assert same(list(lossy.val_batches()), list(whole.val_batches()))

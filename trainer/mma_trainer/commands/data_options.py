@@ -156,12 +156,26 @@ def open_clips(args: argparse.Namespace, fold: Fold) -> tuple[list[ClipEntry], l
     """Checked training and test clips; what is bad has been named, and refused unless --skip-bad."""
     train, val, problems = scan_fold(fold.train_list, fold.val_list, fold.frames_root, fold.audio_root, fold.labels)
     is_first = Processes.from_environment().is_writer
+    if args.dataset == "prepared":  # a class may be of people on one side only: mma-train prepare has named it
+        problems = [problem for problem in problems if problem.kind != check.ABSENT_CLASS]
     notify = check.say_on_stderr if is_first else lambda line: None
     check.settle(problems, args.skip_bad, args.run if is_first else None, notify)
     silent = sum(entry.wav is None for entry in (*train, *val))
     if is_first and silent and fold.audio_root != NO_AUDIO:
         print(f"{silent} of {len(train) + len(val)} clips have no wav and are heard as silence")
     return train, val
+
+
+def people_on_sides(args: argparse.Namespace, task: Task | ListTask) -> dict[str, int | str]:
+    """How many people a prepared data set trains on and is tested on, in words of a report; {} for other data sets."""
+    if args.dataset != "prepared":
+        return {}
+    people = describe(args.data)["people"]
+    train, val = ({people.get(entry.name) for entry in entries} for entries in (task.train, task.val))
+    if None in train | val:
+        return {"people": "not known for all clips: some may be on both sides"}
+    sides = {"training": train, "test": val, "both": train & val}
+    return {f"people in {name}": len(side) for name, side in sides.items()}
 
 
 def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -> Task:

@@ -23,7 +23,7 @@ from mma_edge.errors import DataError, OutputError, UsageError
 from mma_edge.files import replaced, to_json
 from mma_edge.sources.file import videos_in
 from mma_trainer.data.check import counts
-from mma_trainer.data.preparation import layouts
+from mma_trainer.data.preparation import layouts, people
 from mma_trainer.data.preparation.cut import CRASHED, FACES, WORK, CropOptions, Outcome, finished, prepare_video
 from mma_trainer.data.preparation.layouts import TEST, TRAIN, Layout, Video
 from mma_trainer.data.preparation.pool import run_all
@@ -38,7 +38,10 @@ EXAMPLES = """\
 examples:
   one folder of videos per class (videos/angry/*.mp4, videos/happy/*.mp4 ...), a fifth of each to test:
     mma-train prepare --classes videos --output prepared
-  a CSV with columns path,label or path,label,fold:
+  the same, nobody in both lists: folders videos/angry/anna/*.mp4, or files videos/angry/anna-03.mp4:
+    mma-train prepare --classes videos --output prepared
+    mma-train prepare --classes videos --person '^([^-]+)-' --output prepared
+  a CSV with columns path,label and maybe person and fold:
     mma-train prepare --csv clips.csv --output prepared
   MAFW by its authors' lists:
     mma-train prepare --dataset mafw --data MAFW --videos MAFW/data/clips --output prepared
@@ -54,11 +57,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("mma-train prepare", formatter_class=HelpFormatter, **texts)
     source = parser.add_argument_group("videos (one of --classes, --csv and --dataset)")
     source.add_argument("--classes", type=Path, metavar="DIR", help="one folder of videos per class")
-    source.add_argument("--csv", type=Path, metavar="FILE", help="columns path,label[,fold]")
+    source.add_argument("--csv", type=Path, metavar="FILE", help="columns path,label[,person][,fold]")
     source.add_argument("--dataset", choices=PROTOCOLS, help="by the authors' lists, found in --data")
     source.add_argument("--data", type=Path, metavar="DIR", help="where annotation/ lies, with --dataset")
     source.add_argument("--videos", type=Path, metavar="DIR", help="raw videos, with --dataset or --csv")
-    source.add_argument("--labels", metavar="A,B,...", help="class names in order (default: sorted)")
+    add_naming_options(source)
     split = parser.add_argument_group("folds (unless the videos come with folds)")
     split.add_argument("--folds", type=int, default=1, metavar="K", help="cross-validation in K parts")
     split.add_argument(
@@ -79,6 +82,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_naming_options(group: argparse._ArgumentGroup) -> None:
+    """Options of `layouts_of` that mma-train tune has, too."""
+    text = "class names in order (default: the known ones as in the default model, then the others by name)"
+    group.add_argument("--labels", metavar="A,B,...", help=text)
+    text = "the first group in a file's name is the person (default: CLASS/PERSON/..., or the CSV's column)"
+    group.add_argument("--person", metavar="REGEX", help=text)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     return run_cli(build_parser(), prepare, argv, extra="train")
@@ -91,9 +102,23 @@ def prepare(args: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"--crop-size {args.crop_size}", "a side in pixels, or 0 for crops as they are cut")
     if args.sound_only:
         return _prepare_sound(args, console)
+    return prepare_layout(args, console, read_layout(args))
+
+
+def read_layout(args: argparse.Namespace) -> Layout:
+    """The videos that were asked for, with their people; DataError or UsageError for what cannot be used."""
     layout = layouts.with_unique_names(_layout(args))
+    if args.person:
+        layout = people.name_people(layout, people.person_pattern(args.person))
+    return layout
+
+
+def prepare_layout(args: argparse.Namespace, console: Console, layout: Layout) -> int:
+    """Divide and cut videos that `read_layout` found."""
     if layout.folds == 0:
-        layout = layouts.split_folds(layout, args.folds, args.val_share, args.seed)
+        layout = people.divide(layout, args.folds, args.val_share, args.seed)
+    else:
+        people.check_sides(layout)
     options = CropOptions(args.format, args.crop_size, args.centre_fallback)
     candidates = [video for video in layout.videos if video.path is not None and not args.overwrite]
     done = {video.name: finished(args.output, video, options) for video in candidates}
@@ -116,7 +141,7 @@ def prepare(args: argparse.Namespace, console: Console) -> int:
 
 def _prepare_sound(args: argparse.Namespace, console: Console) -> int:
     """`--sound-only`: a flat folder of wavs, like DFEW's `raw_wav`; wavs that are there are not made again."""
-    if args.videos is None or args.classes or args.csv or args.dataset:
+    if args.videos is None or args.classes or args.csv or args.dataset or args.person:
         raise UsageError("--sound-only", "--videos DIR and --output DIR alone", "see mma-train prepare --help")
     files = {path.stem: path for path in videos_in(args.videos)}
     if not files:
@@ -161,9 +186,13 @@ def _layout(args: argparse.Namespace) -> Layout:
     if args.classes:
         return layouts.class_folders(args.classes, labels)
     if args.csv:
-        return layouts.csv_table(args.csv, args.videos, labels)
-    if labels:
-        raise UsageError(f"--labels with --dataset {args.dataset}", "the data set's own classes", "leave --labels out")
+        layout = layouts.csv_table(args.csv, args.videos, labels)
+        if args.person and people.people_of(layout.videos):
+            raise UsageError(f"--person with {args.csv}, which has a column person", "one of them")
+        return layout
+    if labels or args.person:
+        option = "--labels" if labels else "--person"
+        raise UsageError(f"{option} with --dataset {args.dataset}", "the data set's own", f"leave {option} out")
     if args.videos is None or args.data is None:
         raise UsageError(f"--dataset {args.dataset} without --data and --videos", "where the lists and the videos lie")
     for option in ("data", "videos"):
@@ -193,7 +222,7 @@ def _conclude(args: argparse.Namespace, layout: Layout, outcomes: dict[str, Outc
         absent = _write_lists(args.output, layout, usable, outcomes)
         _write_failures(args.output, failures)
         if usable:
-            _write_description(args, layout, len(usable))
+            _write_description(args, layout, usable)
         if (args.output / WORK).is_dir():
             (args.output / WORK).rmdir()
     except OSError as error:
@@ -202,7 +231,7 @@ def _conclude(args: argparse.Namespace, layout: Layout, outcomes: dict[str, Outc
         say(console, f"{kind}: {name}: {text}{'' if left_out == 'yes' else ' (kept, heard as silence)'}")
     if len(failures) > MAX_SHOWN:
         say(console, f"and {len(failures) - MAX_SHOWN} more")
-    for text in absent:
+    for text in [*absent, *_people_lines(args, layout, usable)]:
         say(console, text)
     summary = f"{len(usable)} clips of {len(layout.videos)} videos in {args.output}"
     if failures:
@@ -232,16 +261,26 @@ def _write_lists(output: Path, layout: Layout, usable: list[Video], outcomes: di
         path.write_text("".join(f"{FACES}/{v.name} {outcomes[v.name].frames} {v.label}\n" for v in chosen))
         present = {video.label for video in chosen}
         if missing := [name for label, name in enumerate(layout.labels) if label not in present]:
-            lacking.append(f"{path.name} has no clip of {', '.join(missing)}: mma-train will ask for --skip-bad")
+            lacking.append(f"{path.name} has no clip of {', '.join(missing)}")
     return lacking
 
 
-def _write_description(args: argparse.Namespace, layout: Layout, clips: int) -> None:
+def _people_lines(args: argparse.Namespace, layout: Layout, usable: list[Video]) -> list[str]:
+    """Who is on which side; nothing for data sets whose makers settled that."""
+    if args.dataset or not usable:
+        return []
+    found = [people.found_line(usable)] if people.people_of(usable) else []
+    notes = [f"warning: {text}" for text in people.warnings(usable)]
+    return [*found, *people.side_lines(usable, layout.folds), *notes]
+
+
+def _write_description(args: argparse.Namespace, layout: Layout, usable: list[Video]) -> None:
     description = {
         "schema": SCHEMA,
         "labels": layout.labels,
         "folds": layout.folds,
-        "clips": clips,
+        "clips": len(usable),
+        "people": {video.name: video.person for video in usable if video.person},
         "made_of": str(args.classes or args.csv or args.dataset),
         "format": args.format,
         "crop_size": args.crop_size,

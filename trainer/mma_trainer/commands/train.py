@@ -5,12 +5,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Mapping
 
 import torch
 from rich.console import Console
 
 from mma_edge.commands.support import HelpFormatter, run_cli, say
-from mma_trainer.commands.data_options import ALL_FOLDS, RECIPES, add_data_options, make_task, set_labels
+from mma_trainer.commands.data_options import (
+    ALL_FOLDS,
+    RECIPES,
+    add_data_options,
+    make_task,
+    people_on_sides,
+    set_labels,
+)
 from mma_trainer.commands.folds import run_folds
 from mma_trainer.commands.model_options import add_model_options, make_config, make_model
 from mma_trainer.commands.run_options import EXECUTION, add_run_options, make_recipe, open_device
@@ -32,9 +40,11 @@ examples:
     mma-train --dataset dfew --fold all --data DFEW --run runs/dfew ...
   annotation lists "<folder of frames> <number of frames> <class>" of your own:
     mma-train --train-list train.txt --val-list test.txt --frames-root FRAMES --audio-root WAVS ...
-  your own videos, one folder per class: cut the faces, then train from a model that is there:
+  your own videos, one folder per class, to a bundle in one command:
+    mma-train tune VIDEOS --output bundles/mine
+  or step by step: cut the faces, then train from a model that is there:
     mma-train prepare --classes VIDEOS --output PREPARED
-    mma-train --dataset prepared --data PREPARED --init runs/dfew1/model.pt --run runs/mine
+    mma-train --dataset prepared --data PREPARED --init default --modality-dropout 0.25 --run runs/mine
   a row of the paper's tables, or a whole table:
     mma-train --set fusion=mult --set num_prompts=12 ...
     mma-train ablate --table fusion ...
@@ -88,6 +98,11 @@ def train_one(args: argparse.Namespace, console: Console) -> Metrics:
     batches = f"{task.num_batches} batches of {recipe.batch_size} per epoch"
     parameters = f"{trainable:,} trainable of {total:,} parameters"
     say(console, f"{args.dataset}: {parameters}, {batches}, {device}, {recipe.precision}")
+    people = people_on_sides(args, task)
+    if people:
+        say(console, ", ".join(f"{key}: {value}" for key, value in people.items()))
+    if new := origin.get("new_classes"):
+        say(console, f"learnt anew, because --init has no class of this name: {', '.join(new)}")
     provenance = {
         "command": "mma-train " + " ".join(sys.argv[1:]),
         "dataset": args.dataset,
@@ -99,11 +114,11 @@ def train_one(args: argparse.Namespace, console: Console) -> Metrics:
     run = Run(model, config, recipe, task, args.run, provenance, console, device, execution)
     metrics = run.fit(args.resume)
     if processes.is_writer:
-        _finish(run, metrics, args.half)
+        _finish(run, metrics, args.half, people)
     return metrics
 
 
-def _finish(run: Run, metrics: Metrics, half: bool) -> None:
+def _finish(run: Run, metrics: Metrics, half: bool, people: Mapping[str, int | str]) -> None:
     """Write the result: a model without optimiser state, its confusion matrix and the page of the run."""
     run.provenance["val"] = {"uar": metrics.uar, "war": metrics.war, "clips": metrics.num_clips}
     plot_confusion(metrics, run.config.labels, run.folder / "confusion.png")
@@ -114,6 +129,7 @@ def _finish(run: Run, metrics: Metrics, half: bool) -> None:
     clips = {
         "training clips per epoch": run.task.num_batches * run.recipe.batch_size,
         "validation clips": metrics.num_clips,
+        **people,
     }
     page = write_run_report(run.folder, metrics, run.config.to_dict(), run.provenance, clips)
     figures = f"UAR {metrics.uar:.4f}  WAR {metrics.war:.4f}"

@@ -23,11 +23,20 @@ Item = tuple[torch.Tensor, torch.Tensor, int, str]
 class ListDataset(Dataset):
     """Clips as tensors, asked for by (epoch, index): a training item is a function of (seed, epoch, index) alone.
 
-    Epoch None is the test clip, neither sampled nor augmented at random.
+    Epoch None is the test clip, neither sampled nor augmented at random. With `modality_dropout` a training clip loses
+    its face or its sound with this probability each, never both: what is lost is zeros, as at run time.
     """
 
-    def __init__(self, entries: Sequence[ClipEntry], image_size: int, seed: int, files: ClipFiles) -> None:
+    def __init__(
+        self,
+        entries: Sequence[ClipEntry],
+        image_size: int,
+        seed: int,
+        files: ClipFiles,
+        modality_dropout: float = 0.0,
+    ) -> None:
         self.entries, self.image_size, self.seed, self.files = entries, image_size, seed, files
+        self.modality_dropout = modality_dropout
 
     def __getitem__(self, asked: tuple[int | None, int]) -> Item | MMAEdgeError:
         epoch, index = asked
@@ -38,6 +47,12 @@ class ListDataset(Dataset):
         except MMAEdgeError as error:
             # Raised in a worker, it would reach the user with the worker's traceback for a message.
             return error
+        if rng is not None and self.modality_dropout:
+            draw = rng.random()
+            if draw < self.modality_dropout and entry.wav is not None:  # a silent clip has its face only
+                frames = np.zeros_like(frames)
+            elif draw > 1 - self.modality_dropout:
+                mel = np.zeros_like(mel)
         return torch.from_numpy(frames), torch.from_numpy(mel), entry.label, entry.name
 
 
@@ -115,8 +130,8 @@ class ListTask:
             raise DataError("the test list has no usable clip", "at least one")
         pin = torch.cuda.is_available() and pin_memory is not False
         self._train_loader, self._val_loader = (
-            ListLoader(ListDataset(entries, image_size, recipe.seed, cache or FILES), workers, pin)
-            for entries in (self.train, self.val)
+            ListLoader(ListDataset(entries, image_size, recipe.seed, cache or FILES, dropout), workers, pin)
+            for entries, dropout in ((self.train, recipe.modality_dropout), (self.val, 0.0))
         )
 
     @property

@@ -153,18 +153,18 @@ def find_list(protocol: Protocol, root: Path, fold: int, split: str) -> Path:
 
 
 def describe(folder: Path) -> dict:
-    """`dataset.json` of a prepared data set: labels and number of folds."""
+    """`dataset.json` of a prepared data set: labels, number of folds, and people, by the clip's name where known."""
     path, again = folder / DESCRIPTION, "run mma-train prepare again"
     try:
         found = json.loads(path.read_text())
-        labels, folds = tuple(found["labels"]), int(found["folds"])
+        labels, folds, people = tuple(found["labels"]), int(found["folds"]), dict(found.get("people", {}))
         if found["schema"] != SCHEMA or not labels or not all(isinstance(label, str) for label in labels) or folds < 1:
             raise ValueError(f"schema {found['schema']!r}, {len(labels)} labels, {folds} folds")
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist", "a folder that mma-train prepare finished", again) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} cannot be used ({error})", f"schema {SCHEMA}", again) from error
-    return {**found, "labels": labels, "folds": folds}
+    return {**found, "labels": labels, "folds": folds, "people": people}
 
 
 def prepared_list(folder: Path, fold: int, split: str) -> Path:

@@ -16,6 +16,7 @@ from mma_edge.errors import DataError, UsageError
 from mma_edge.sources.file import videos_in
 from mma_trainer.data.lists import BadClipError, last_part, parse_line, read_lines
 from mma_trainer.data.protocols import Protocol, find_list
+from mma_trainer.labels import in_our_order
 
 TRAIN, TEST = "train", "test"
 TEST_NAMES = {"test", "val", "valid", "validation"}
@@ -23,13 +24,14 @@ TEST_NAMES = {"test", "val", "valid", "validation"}
 
 @dataclass(frozen=True)
 class Video:
-    """One raw video, its class and its folds."""
+    """One raw video, its class, who is in it and its folds."""
 
     name: str  # of the clip that is made of it, unique and usable as a folder's name
     path: Path | None  # None when it was not found
     label: int
     tests: tuple[int, ...] = ()  # numbers of the folds that it is a test clip of
     trains: tuple[int, ...] | None = None  # of those that it is a training clip of; None: all but `tests`
+    person: str | None = None  # None: not known
 
     def split(self, fold: int) -> str | None:
         """ "train", "test" or None: in neither list of this fold."""
@@ -47,6 +49,12 @@ class Layout:
     folds: int
     complaints: tuple[tuple[str, str], ...] = ()  # (name or path, what is wrong with it)
 
+    @property
+    def absent(self) -> list[str]:
+        """Names of the classes without a video."""
+        present = {video.label for video in self.videos}
+        return [name for label, name in enumerate(self.labels) if label not in present]
+
 
 def clip_name(relative: str) -> str:
     """A flat name of a video: its path without suffix, whatever is awkward in a file name replaced."""
@@ -54,37 +62,43 @@ def clip_name(relative: str) -> str:
 
 
 def class_folders(root: Path, labels: Sequence[str] | None) -> Layout:
-    """`root/<class>/**/*.mp4`; the classes are the folders' names, sorted, or `labels` in their order."""
+    """`root/<class>/**/*.mp4`; the classes are the folders' names in `in_our_order`, or `labels` in their order.
+
+    A folder within that of a class is a person: `root/<class>/<person>/**/*.mp4`. A label may have no folder.
+    """
     try:
         folders = sorted(item.name for item in root.iterdir() if item.is_dir() and not item.name.startswith("."))
     except OSError as error:
         raise DataError(f"{root} cannot be read ({error})", "a folder with one folder of videos per class") from error
-    names = tuple(labels or folders)
+    names = tuple(labels or in_our_order(folders))
     wanted = "one folder of videos per class"
-    if missing := [name for name in names if name not in folders]:
-        raise DataError(f"{root} has no folder {', '.join(missing)}", wanted, "check --labels")
-    if not names:
+    if not folders:
         raise DataError(f"{root} has no folders", wanted, "or give --csv FILE")
+    if not set(names) & set(folders):
+        raise DataError(f"{root} has no folder {', '.join(names)}", wanted, f"its folders are {', '.join(folders)}")
     complaints = [(name, "folder is not among --labels: left out") for name in folders if name not in names]
-    videos = [
-        Video(clip_name(os.fspath(path.relative_to(root))), path, label)
-        for label, name in enumerate(names)
-        for path in videos_in(root / name)
-    ]
+    videos = []
+    for label, name in enumerate(names):
+        for path in videos_in(root / name) if name in folders else ():
+            inside = path.relative_to(root / name).parts
+            person = inside[0] if len(inside) > 1 else None
+            videos.append(Video(clip_name(os.fspath(path.relative_to(root))), path, label, person=person))
     if not videos:
         raise DataError(f"no videos in the folders of {root}", f"files such as {root / names[0] / 'clip.mp4'}")
     return Layout(tuple(videos), names, 0, tuple(complaints))
 
 
 def csv_table(path: Path, root: Path | None, labels: Sequence[str] | None) -> Layout:
-    """A CSV with columns path and label, and maybe fold.
+    """A CSV with columns path and label, and maybe person and fold.
 
     Paths are relative to `root`, else to the CSV. A label is a name or a number. A fold is a number
     (the clip is a test clip of that fold and a training clip of the others), or train or test.
     """
     rows = _rows(path)
     if not rows:
-        raise DataError(f"{path} has no rows", "path,label[,fold] in the first line, one video per line after it")
+        raise DataError(
+            f"{path} has no rows", "path,label[,person][,fold] in the first line, one video per line after it"
+        )
     words = [row["label"] for row in rows]
     numbered = all(re.fullmatch(r"\d+", word) for word in words)
     if labels:
@@ -92,14 +106,14 @@ def csv_table(path: Path, root: Path | None, labels: Sequence[str] | None) -> La
     elif numbered:
         names = tuple(f"class{number}" for number in range(max(map(int, words)) + 1))
     else:
-        names = tuple(sorted({word for word in words if word}))
+        names = in_our_order({word for word in words if word})
     folds, base = _folds([row["fold"] for row in rows], path), root or path.parent
     numbers = {name: label for label, name in enumerate(names)}
     videos, complaints = [], []
     for line, (row, word, fold) in enumerate(zip(rows, words, folds, strict=True), 2):
         label = int(word) if numbered else numbers.get(word, len(names))
         if label < len(names):
-            videos.append(Video(_name(row["path"], base), base / row["path"], label, *fold))
+            videos.append(Video(_name(row["path"], base), base / row["path"], label, *fold, row["person"] or None))
         else:
             complaints.append((f"{path.name} line {line}", f"label {word!r} is not one of {', '.join(names)}"))
     count = max((fold for tests, trains in folds for fold in (*tests, *(trains or ()))), default=0)
@@ -113,10 +127,10 @@ def _rows(path: Path) -> list[dict[str, str]]:
             reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or ()]
             rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read ({error})", "a CSV with columns path,label[,fold]") from error
+        raise DataError(f"{path} cannot be read ({error})", "a CSV with columns path,label[,person][,fold]") from error
     if not {"path", "label"} <= set(columns):
-        raise DataError(f"{path} has the columns {', '.join(columns)}", "path,label[,fold] in its first line")
-    return [{"fold": "", **row} for row in rows if row["path"]]
+        raise DataError(f"{path} has the columns {', '.join(columns)}", "path,label[,person][,fold] in its first line")
+    return [{"fold": "", "person": "", **row} for row in rows if row["path"]]
 
 
 def _name(path: str, base: Path) -> str:
@@ -173,15 +187,19 @@ def annotated(protocol: Protocol, lists: Path, videos: Path) -> Layout:
     return Layout(tuple(known.values()), protocol.labels, protocol.folds, tuple(complaints))
 
 
+def check_division(folds: int, val_share: float) -> None:
+    if folds < 1:
+        raise UsageError(f"--folds {folds}", "at least 1")
+    if not 0 < val_share < 1:
+        raise UsageError(f"--val-share {val_share:g}", "between 0 and 1")
+
+
 def split_folds(layout: Layout, folds: int, val_share: float, seed: int) -> Layout:
     """Divide videos that come without folds: stratified by class, a function of names and seed alone.
 
     Each of K > 1 parts is the test list of one fold; a single fold has `val_share` of each class to test.
     """
-    if folds < 1:
-        raise UsageError(f"--folds {folds}", "at least 1")
-    if not 0 < val_share < 1:
-        raise UsageError(f"--val-share {val_share:g}", "between 0 and 1")
+    check_division(folds, val_share)
     tests: dict[str, tuple[int, ...]] = {}
     for label in range(len(layout.labels)):
         names = sorted(video.name for video in layout.videos if video.label == label)
