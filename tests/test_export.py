@@ -12,10 +12,10 @@ import pytest
 import torch
 from conftest import TINY, export, one_line
 
-from mma_edge.bundle import Bundle, golden_inputs, read_bundle
+from mma_edge.bundle import Bundle, check_output, golden_inputs, read_bundle
 from mma_edge.engines.cpu import OnnxCpuEngine
 from mma_edge.errors import OutputError, ParityError, UsageError
-from mma_export.bundle import WeightsLicense, check_output, license_of
+from mma_export.bundle import WeightsLicense, license_of
 from mma_export.cli import main
 from mma_export.graph import check_graph
 from mma_trainer.model import MMADFER

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import torch
 
-from mma_edge.bundle import Bundle, write_manifest
-from mma_edge.bundle.manifest import AUDIO, FACE_CROP, MANIFEST, SCHEMA_VERSION
-from mma_edge.errors import OutputError
+from mma_edge.bundle import Bundle, check_output, write_manifest
+from mma_edge.bundle.manifest import AUDIO, FACE_CROP, SCHEMA_VERSION
 from mma_edge.files import replaced_folders
 from mma_export.graph import OPSET, export_graph
 from mma_export.parity import check_parity, reference_logits
@@ -98,18 +97,6 @@ def write_bundle(
 
 def _listed(precisions: str | Sequence[str]) -> list[str]:
     return [precisions] if isinstance(precisions, str) else list(dict.fromkeys(precisions))
-
-
-def check_output(output: Path, overwrite: bool) -> None:
-    """Refuse to replace anything but a bundle, and that only when asked."""
-    if not output.exists():
-        return
-    if output.is_dir() and not any(output.iterdir()):
-        return
-    if not (output / MANIFEST).is_file():
-        raise OutputError(f"{output} exists and is not a bundle", "a new folder", "choose another --output")
-    if not overwrite:
-        raise OutputError(f"{output} holds a bundle already", "a new folder", "add --overwrite to replace it")
 
 
 def _manifest(checkpoint: Checkpoint, name: str, entries: dict, license_: WeightsLicense, golden: list) -> dict:

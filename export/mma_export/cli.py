@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from mma_edge.bundle import Bundle
+from mma_edge.bundle import Bundle, check_output
 from mma_edge.commands.support import HelpFormatter, run_cli, say
 from mma_edge.errors import UsageError
 from mma_edge.precisions import PRECISIONS
@@ -91,7 +91,7 @@ def export(args: argparse.Namespace, console: Console) -> int:
     precisions = _checked(args)
     # torch takes seconds to import; wrong options should not have to wait for it.
     with console.status("loading torch"):
-        from mma_export.bundle import DEFAULT_NAME, check_output, default_source, license_of, write_bundle
+        from mma_export.bundle import DEFAULT_NAME, default_source, license_of, write_bundle
         from mma_export.precision.write import GateOptions
         from mma_trainer.weights.start import read_start
 

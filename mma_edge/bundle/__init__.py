@@ -13,7 +13,7 @@ import numpy as np
 from mma_edge.audio.logmel import MEL_MEAN, MEL_STD
 from mma_edge.bundle.manifest import MANIFEST, REEXPORT, check_manifest, read_manifest, read_temperatures
 from mma_edge.clip import input_shapes
-from mma_edge.errors import BackendError, BundleError
+from mma_edge.errors import BackendError, BundleError, OutputError
 from mma_edge.files import replaced
 
 ENGINES = "engines"
@@ -114,6 +114,18 @@ def read_bundle(folder: str | os.PathLike | None = None) -> Bundle:
     check_manifest(folder, manifest)
     _check_files(folder, manifest)
     return Bundle(folder, manifest)
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Refuse to replace anything but a bundle, and that only when asked."""
+    if not output.exists():
+        return
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if not (output / MANIFEST).is_file():
+        raise OutputError(f"{output} exists and is not a bundle", "a new folder", "choose another --output")
+    if not overwrite:
+        raise OutputError(f"{output} holds a bundle already", "a new folder", "add --overwrite to replace it")
 
 
 def sha256(path: Path) -> str:

@@ -12,9 +12,7 @@ from mma_edge.commands.support import missing_package, report
 
 # Subcommands of mma-train; without a subcommand it trains.
 COMMANDS = {
-    "prepare": "mma_trainer.commands.prepare",
-    "ablate": "mma_trainer.commands.ablate",
-    "leave-out": "mma_trainer.commands.leave_out",
+    name: f"mma_trainer.commands.{name.replace('-', '_')}" for name in ("tune", "prepare", "ablate", "leave-out")
 }
 
 

@@ -112,7 +112,7 @@ def evaluate_command(args: argparse.Namespace, console: Console) -> int:
     record = None
     if args.calibrate:
         with _bar(console) as show:
-            record = calibration_record(model, fit_calibration(model, results, show))
+            record = calibration_record(model.temperatures, fit_calibration(model, results, show))
         _print_calibration(console, record)
         if args.model.is_dir():
             calibrate_bundle(args.model, record)

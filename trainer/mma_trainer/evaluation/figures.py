@@ -159,10 +159,10 @@ def _rows(clips: EvalSet, answers: Answers, index: int) -> dict[str, np.ndarray]
     return {"scores": answers.log_probabilities[there], "labels": answers.labels[there], "groups": groups[there]}
 
 
-def calibration_record(model: Predictor, found: dict[str, Calibration]) -> dict:
-    """What is written into a checkpoint's or a bundle's provenance."""
+def calibration_record(temperatures: Mapping[str, float], found: Mapping[str, Calibration]) -> dict:
+    """What is written into a checkpoint's or a bundle's provenance; `temperatures` are those in use before."""
     return {
-        "temperature": {**model.temperatures, **{name: fit.temperature for name, fit in found.items()}},
+        "temperature": {**temperatures, **{name: fit.temperature for name, fit in found.items()}},
         "method": f"temperature scaling by negative log-likelihood; ECE over {ECE_BINS} equal-width bins; "
         "ece_after and nll_after are cross-fitted over two halves, the temperature is fitted on all clips",
         "fits": {name: asdict(calibration) for name, calibration in found.items()},

@@ -70,13 +70,17 @@ class MMADFER(nn.Module):
         """frames (N, 16, 3, S, S) in [0, 1], mel (N, 1, 512, 128) normalised -> logits (N, C)."""
         image = self.embed_image(frames.flatten(0, 1)) if self.config.uses_image else None
         audio = self.embed_audio(mel) if self.config.uses_audio else None
+        return self.classify(self.encode(image, audio))
+
+    def encode(self, image: Tensor | None, audio: Tensor | None) -> Tensor:
+        """Tokens before layer 0 -> what enters the joint adaptation: (N, T, W), T = 16, or 1 for sound alone."""
         recompute = self.recompute_layers and self.training and torch.is_grad_enabled()
         for layer in range(self.config.depth):
             if recompute:
                 image, audio = checkpoint(self.layer, layer, image, audio, use_reentrant=False)
             else:
                 image, audio = self.layer(layer, image, audio)
-        return self.head(image, audio)
+        return self.join(image, audio)
 
     def embed_image(self, images: Tensor) -> Tensor:
         """(M, 3, S, S) -> tokens (M, 1+P+K, W) before layer 0."""
@@ -115,14 +119,21 @@ class MMADFER(nn.Module):
 
     def head(self, image: Tensor | None, audio: Tensor | None) -> Tensor:
         """Tokens after the last layer -> logits (N, C)."""
+        return self.classify(self.join(image, audio))
+
+    def join(self, image: Tensor | None, audio: Tensor | None) -> Tensor:
+        """Tokens after the last layer -> [CLS] of each frame plus that of the sound, normalised: (N, T, W)."""
         cls = []
         if image is not None:
             image_cls = self.image_encoder.norm(image[:, 0])
             cls.append(image_cls.reshape(-1, self.config.num_frames, self.config.width))  # (N, T, W)
         if audio is not None:
             cls.append(self.audio_encoder.norm(audio[:, 0]).unsqueeze(1))  # (N, 1, W)
-        joint = self.joint(cls[0] + cls[1] if len(cls) == 2 else cls[0])  # (N, T, temporal_width); T = 1 for sound
-        return self.classifier(self.temporal(joint))
+        return cls[0] + cls[1] if len(cls) == 2 else cls[0]
+
+    def classify(self, features: Tensor) -> Tensor:
+        """What enters the joint adaptation (N, T, W) -> logits (N, C)."""
+        return self.classifier(self.temporal(self.joint(features)))
 
 
 def build_prompts(config: MMADFERConfig) -> StaticPrompts | None:

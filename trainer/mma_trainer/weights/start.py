@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from mma_edge.bundle.manifest import MODALITIES, read_temperatures
 from mma_trainer.labels import canonical
 from mma_trainer.weights.checkpoint import Checkpoint, read_checkpoint
 
@@ -45,6 +46,14 @@ def origin_of(start: Checkpoint, labels: Sequence[str]) -> dict:
     known = known_rows(start.config.labels, labels)
     fresh = [name for row, name in enumerate(labels) if row not in known]
     return {"init": before, **({"new_classes": fresh} if fresh else {}), **terms}
+
+
+def temperatures_of(start: Checkpoint) -> dict[str, float]:
+    """Those of its calibration; 1 where there is none."""
+    try:
+        return read_temperatures(start.provenance.get("calibration", {}).get("temperature", 1.0))
+    except (ValueError, AttributeError):
+        return dict.fromkeys(MODALITIES, 1.0)
 
 
 def known_rows(before: Sequence[str], now: Sequence[str]) -> dict[int, int]:
