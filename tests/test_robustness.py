@@ -231,3 +231,19 @@ def test_averaged_clips_and_sets_without_raw_clips_have_no_table(clips: EvalSet)
     for refused in (made, two):
         with pytest.raises(UsageError, match="robustness"):
             list(spoiled(refused))
+
+
+def test_a_clip_meets_the_same_noise_at_every_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = []
+    monkeypatch.setattr("mma_trainer.evaluation.robustness._with_noise", lambda clip, noise, _: heard.append(noise))
+    monkeypatch.setattr("mma_trainer.evaluation.sets.clips.cut", lambda clip, size: None)
+    voice = raw_set("voice", "", np.zeros(9, int), lambda index: RawClip(None, moving().wave, RATE_HZ), SIZE)
+    recordings = [recording(seconds).waves[0] for seconds in (0.5, 0.6, 0.7, 0.8)]
+    background = Recordings(list("abcd"), np.array(list("abcd")), recordings)
+    for condition, subset in spoiled(voice, background):
+        if "noise" in condition.change_name and not condition.lost:
+            subset.load(7)
+    for noises in (heard[:3], heard[3:]):
+        assert len(noises) == 3
+        for noise in noises:
+            np.testing.assert_array_equal(noise, noises[0])

@@ -191,7 +191,7 @@ def spoiled(clips: EvalSet, background: Recordings | None = None) -> Iterator[tu
 
 def _apply(condition: Condition, clips: EvalSet) -> EvalSet:
     if (change := condition.change) is not None:
-        seed = zlib.crc32(condition.change_name.encode())
+        seed = zlib.crc32(condition.change_name.partition(", SNR")[0].encode())  # the same noise at every ratio
 
         def changed(clip: RawClip, index: int) -> RawClip:
             # In a set with both, a single clip may lack the modality that is spoiled.
