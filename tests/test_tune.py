@@ -19,6 +19,7 @@ from mma_trainer.commands import tune as cli
 from mma_trainer.data.entries import load_clip
 from mma_trainer.data.preparation import cut
 from mma_trainer.model.inputs import ContractModel
+from mma_trainer.report.tuning import made_worse
 from mma_trainer.tuning import unseen as unseen_room
 from mma_trainer.tuning.clips import read_clips
 from mma_trainer.tuning.features import VIEWS, Features, read_features
@@ -308,6 +309,13 @@ def test_what_the_start_does_not_know_it_does_not_answer_and_few_clips_make_nobo
     right = {name: 9.0 * np.eye(2, dtype=np.float32)[labels] for name in ("both", "video", "audio")}
     unseen = Unseen(labels, tuple("aabbccdd"), np.ones(8, bool), np.ones(8, bool), right, right)
     assert {fit.temperature for fit in temperatures(unseen).values()} == {MIN_TEMPERATURE}
+
+
+def test_an_input_that_tuning_did_harm_to_is_warned_of() -> None:
+    rows = [("both", 0.4, 0.6), ("video", 0.5, 0.3), ("audio", None, 0.3)]
+    shown = {"inputs": [{"input": name, "uar_before": before, "uar": after} for name, before, after in rows]}
+    (line,) = made_worse(shown)
+    assert line.startswith("warning: tuning made face alone worse (50.0 % UAR before, 30.0 % now)")
 
 
 def test_a_command_without_videos_shows_how_it_is_used(capsys: pytest.CaptureFixture) -> None:

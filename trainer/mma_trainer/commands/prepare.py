@@ -12,6 +12,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -252,15 +253,17 @@ def _write_failures(output: Path, failures: Sequence[tuple[str, ...]]) -> None:
 
 
 def _write_lists(output: Path, layout: Layout, usable: list[Video], outcomes: dict[str, Outcome]) -> list[str]:
-    """One list per fold and split; returns a line for each class that one of them lacks."""
-    lacking = []
+    """One list per fold and split; returns lines for the classes that all of them lack, and that one of them does."""
+    never = replace(layout, videos=tuple(usable)).absent
+    lacking = [f"no clip of {', '.join(never)} in any list"] if never else []
     for fold, split in product(range(1, layout.folds + 1), (TRAIN, TEST)):
         chosen = [video for video in usable if video.split(fold) == split]
         path = prepared_list(output, fold, split)
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(f"{FACES}/{v.name} {outcomes[v.name].frames} {v.label}\n" for v in chosen))
         present = {video.label for video in chosen}
-        if missing := [name for label, name in enumerate(layout.labels) if label not in present]:
+        missing = [name for label, name in enumerate(layout.labels) if label not in present and name not in never]
+        if missing:
             lacking.append(f"{path.name} has no clip of {', '.join(missing)}")
     return lacking
 

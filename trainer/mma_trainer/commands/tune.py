@@ -31,7 +31,7 @@ from mma_trainer.data.preparation.layouts import Layout
 from mma_trainer.data.preparation.people import cross_validation_folds
 from mma_trainer.evaluation.figures import calibration_record
 from mma_trainer.report.page import to_rich
-from mma_trainer.report.tuning import inputs_table, people_table, write_tuning_report
+from mma_trainer.report.tuning import inputs_table, made_worse, people_table, write_tuning_report
 from mma_trainer.training.state import MODEL
 from mma_trainer.tuning.clips import read_clips
 from mma_trainer.tuning.features import read_features
@@ -144,6 +144,8 @@ def _tune(args: argparse.Namespace, run: Path, console: Console) -> int:
     console.print(to_rich(inputs_table(figures, clips.who)), highlight=False)
     if len(figures["people"]) > 1:
         console.print(to_rich(people_table(figures)), highlight=False)
+    for line in made_worse(figures):
+        say(console, line)
     train_head(untrained, features, range(len(clips.entries)), recipe).put_into(model)
     record = calibration_record(temperatures_of(start), temperatures(unseen))
     provenance = {

@@ -40,6 +40,16 @@ def inputs_table(figures: Mapping, who: str) -> Table:
     return Table(f"percent, {WHO[who]}", header, rows)
 
 
+def made_worse(figures: Mapping) -> list[str]:
+    """A line for each input that tuning did harm to."""
+    return [
+        f"warning: tuning made {SHOWN[row['input']]} worse ({percent(row['uar_before'], 1, ' %')} UAR before, "
+        f"{percent(row['uar'], 1, ' %')} now): these are too few clips or people to tell, or to learn from"
+        for row in figures["inputs"]
+        if row["uar_before"] is not None and row["uar"] < row["uar_before"]
+    ]
+
+
 def people_table(figures: Mapping) -> Table:
     """Before and after, person by person, and their mean."""
     rows = [
@@ -66,6 +76,7 @@ def write_tuning_report(folder: Path, figures: Mapping, who: str, calibration: M
     """
     blocks: list[Block] = [Code(str(provenance["command"])), inputs_table(figures, who)]
     blocks += [Text(NOTE, note=who != "strangers")]
+    blocks += [Text(line, note=True) for line in made_worse(figures)]
     if len(figures["people"]) > 1:
         blocks.append(people_table(figures))
     blocks += recall_and_confusion(figures["inputs"][0], level=2)

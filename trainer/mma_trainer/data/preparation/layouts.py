@@ -73,7 +73,7 @@ def class_folders(root: Path, labels: Sequence[str] | None) -> Layout:
     names = tuple(labels or in_our_order(folders))
     wanted = "one folder of videos per class"
     if not folders:
-        raise DataError(f"{root} has no folders", wanted, "or give --csv FILE")
+        raise DataError(f"{root} has no folders", wanted, "or give a CSV")
     if not set(names) & set(folders):
         raise DataError(f"{root} has no folder {', '.join(names)}", wanted, f"its folders are {', '.join(folders)}")
     complaints = [(name, "folder is not among --labels: left out") for name in folders if name not in names]
