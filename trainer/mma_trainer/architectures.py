@@ -54,7 +54,7 @@ _ALL = (
         "nano2",  # the next default model's: it takes exposure and loudness out itself
         {
             **_SMALL,
-            "image_stem": (32, 64, 192),
+            "image_stem": (48, 96, 192),
             "image_stem_blocks": (1, 2, 2),
             "image_norm": "frame",
             "audio_patch": 32,

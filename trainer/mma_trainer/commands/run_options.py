@@ -12,13 +12,13 @@ from mma_edge.errors import UsageError
 from mma_trainer.training.execution import Execution
 from mma_trainer.training.precision import PRECISIONS
 from mma_trainer.training.processes import Processes
-from mma_trainer.training.recipe import Recipe
+from mma_trainer.training.recipe import OPTIMIZERS, Recipe
 from mma_trainer.training.sweep import Job
 
 EXECUTION = tuple(field.name for field in dataclasses.fields(Execution))
 INCIDENTAL = {"run", "resume", "fold", "device", "workers", "cache", "cache_gb", "model_given", *EXECUTION}
 """Options that change where or how fast a run is trained, but not its result."""
-CHOICES = {"precision": PRECISIONS, "schedule": ("epoch", "step")}
+CHOICES = {"precision": PRECISIONS, "schedule": ("epoch", "step"), "optimizer": OPTIMIZERS}
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

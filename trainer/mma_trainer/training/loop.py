@@ -202,7 +202,8 @@ class Loop:
     def _update(self, at: Position, batch: Batch, loss: Tensor) -> None:
         scaler, optimizer = self.precision.scaler, self.state.optimizer
         scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], self.recipe.clip_grad or torch.inf)
+        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm = nn.utils.clip_grad_norm_(trained, self.recipe.clip_grad or torch.inf)
         self._check_finite(at, batch, loss, norm)
         scaler.step(optimizer)
         scaler.update()

@@ -16,15 +16,17 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from mma_edge.errors import UsageError
+from mma_trainer.training.muon import Muon
 from mma_trainer.training.precision import PRECISIONS
 
+OPTIMIZERS = ("adamw", "muon")
 UNKNOWN_LOGIT = -1e4
 """Of a class that a clip's corpus does not have: no probability, and finite."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """AdamW with a cosine to zero, cross-entropy, the last epoch is the result. The defaults are the paper's."""
+    """A cosine to zero, cross-entropy, the last epoch is the result. The defaults are the paper's."""
 
     epochs: int = 25
     batch_size: int = 8
@@ -38,6 +40,7 @@ class Recipe:
     modality_dropout: float = 0.0  # probability of losing each modality of a training clip, never both
     schedule: str = "epoch"  # the learning rate changes after each "epoch", or after each "step"
     ema_decay: float = 0.0  # the result is an exponential moving average of the weights; 0: the weights
+    optimizer: str = "adamw"  # or "muon", see muon.py
 
     def __post_init__(self) -> None:
         rules = (
@@ -50,6 +53,7 @@ class Recipe:
             (0 <= self.modality_dropout <= 0.5, f"modality dropout {self.modality_dropout}"),
             (self.schedule in ("epoch", "step"), f"schedule {self.schedule}"),
             (0 <= self.ema_decay < 1, f"EMA decay {self.ema_decay}"),
+            (self.optimizer in OPTIMIZERS, f"optimizer {self.optimizer}"),
             (self.precision in PRECISIONS, f"precision {self.precision}"),
         )
         if wrong := [text for holds, text in rules if not holds]:
@@ -57,7 +61,9 @@ class Recipe:
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> AdamW:
-    """AdamW over the trainable parameters; frozen ones take no memory in it."""
+    """AdamW, or Muon, over the trainable parameters; frozen ones take no memory in it."""
+    if recipe.optimizer == "muon":
+        return Muon(model, recipe.lr, recipe.weight_decay)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
 
