@@ -19,7 +19,7 @@ from mma_trainer.commands import model_options as cli_model
 from mma_trainer.commands import train as cli
 from mma_trainer.model import MMADFERConfig
 from mma_trainer.training.pretrain import EncoderClassifier
-from mma_trainer.training.variants import TABLES, folder_name
+from mma_trainer.training.sweeps.variants import TABLES, folder_name
 from mma_trainer.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("no_pictures")

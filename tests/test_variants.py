@@ -19,7 +19,7 @@ from mma_trainer.model import MMADFER, MMADFERConfig, differences
 from mma_trainer.model.fusion import AddFusion, ConcatFusion, CrossAttentionFusion, FusionBottleneck
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.model.temporal import FrameMean, TemporalAdaptor
-from mma_trainer.training.variants import TABLES, count_trainable, plan
+from mma_trainer.training.sweeps.variants import TABLES, count_trainable, plan
 from mma_trainer.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 # Twelve layers as the paper's, for its prompt schedules; the rest as small as it goes.

@@ -22,8 +22,8 @@ from mma_trainer.report.page import Table, to_rich
 from mma_trainer.training import variants
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.state import MODEL
-from mma_trainer.training.sweep import Job, Sweep
-from mma_trainer.training.variants import TABLES, Row, RowResult
+from mma_trainer.training.sweeps.sweep import Job, Sweep
+from mma_trainer.training.sweeps.variants import TABLES, Row, RowResult
 from mma_trainer.weights.checkpoint import read_checkpoint
 
 EXAMPLES = """\

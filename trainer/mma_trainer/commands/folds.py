@@ -24,7 +24,7 @@ from mma_trainer.evaluation.sets.lists import list_set
 from mma_trainer.report.folds import FoldSummary, print_summary, write_summary
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.state import MODEL
-from mma_trainer.training.sweep import Job, Sweep
+from mma_trainer.training.sweeps.sweep import Job, Sweep
 from mma_trainer.weights.checkpoint import read_checkpoint
 from mma_trainer.weights.predictor import checkpoint_predictor
 

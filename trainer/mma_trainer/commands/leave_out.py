@@ -30,7 +30,7 @@ from mma_trainer.report.page import Page, Table, number, percent, to_markdown, t
 from mma_trainer.training.pretrain import EncoderClassifier
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.state import LAST
-from mma_trainer.training.sweep import Job, Sweep
+from mma_trainer.training.sweeps.sweep import Job, Sweep
 from mma_trainer.weights.checkpoint import read_checkpoint
 
 SCHEMA = 1

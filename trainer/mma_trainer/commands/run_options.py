@@ -13,7 +13,7 @@ from mma_trainer.training.execution import Execution
 from mma_trainer.training.precision import PRECISIONS
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.recipe import OPTIMIZERS, Recipe
-from mma_trainer.training.sweep import Job
+from mma_trainer.training.sweeps.sweep import Job
 
 EXECUTION = tuple(field.name for field in dataclasses.fields(Execution))
 INCIDENTAL = {"run", "resume", "fold", "device", "workers", "cache", "cache_gb", "model_given", *EXECUTION}
