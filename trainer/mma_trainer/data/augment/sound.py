@@ -34,8 +34,9 @@ BAND_LOW, BAND_HIGH = (0, 20), (72, 116)  # bins: a telephone passes 300 Hz to 3
 RATE_SHARE, RATES_HZ = 0.2, (44_100, 48_000)  # of cameras and video files, against the corpora's own rate
 HIGH_BAND_FALL = (0.02, 0.2)  # per bin, natural logarithm: what is above a corpus's 8 kHz is not known
 SNR_DB = (0.0, 30.0)
-NOISY_SHARE = 0.35
+NOISY_SHARE = 0.25
 GAIN = (-6.0, 3.0)  # natural logarithm of power: -26 to +13 dB
+MASKED_SHARE = 0.5
 MASKS = ((1, 16), (2, 8))  # axis and most frames or bins (SpecAugment, Park et al. 2019)
 BABBLE_VOICES = 3
 
@@ -87,7 +88,7 @@ def augment_mel(mels: Tensor, noise: Tensor, rooms: Tensor, rng: Generator, stre
     sounds, snr_db = background(mels, noise, rng)[noisy], uniform((B,), *SNR_DB, rng)[noisy]
     mels[noisy] = add_noise(mels[noisy], padding[noisy], sounds, snr_db)
     mels = (mels + uniform((B, 1, 1), *GAIN, rng)).clamp(min=LOG_FLOOR)
-    mels = mask(mels, rng)
+    mels = torch.where(chance((B, 1, 1), MASKED_SHARE, rng), mask(mels, rng), mels)
     return torch.where(padding, torch.zeros(()), mels)
 
 
