@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Generator
 
-from mma_trainer.data.augment.faces import augment_stills, stills_to_clips
+from mma_trainer.data.augment.faces import augment_stills, other_mouths, stills_to_clips
 from mma_trainer.data.augment.sound import (
     LOG_FLOOR,
     add_noise,
@@ -93,9 +93,23 @@ def test_faces_keep_size_and_range_and_differ_each_time() -> None:
     first, again, other = (augment_stills(faces, rng(seed)) for seed in (0, 0, 1))
     assert first.shape == faces.shape and torch.equal(first, again) and not torch.equal(first, other)
     assert first.isfinite().all()
-    clips = stills_to_clips(first, 16, rng())
+    clips = stills_to_clips(torch.cat([first, first], dim=1), 16, rng())
     assert clips.shape == (8, 16, 1, 48, 48) and clips.min() >= 0 and clips.max() <= 1
     assert (clips[:, 1:] - clips[:, :-1]).abs().mean(dim=(1, 2, 3, 4)).min() > 0  # nothing stands still
+
+
+def test_a_speaking_face_gets_another_mouth_as_bright_as_its_own_and_nothing_else_of_it() -> None:
+    faces = torch.rand((8, 1, 48, 48), generator=rng(3)) * 0.2 + torch.arange(8).view(-1, 1, 1, 1) / 20
+    faces[:, :, 30:36, 20:28] *= 0.5  # a mouth
+    speaking, whose = other_mouths(faces, rng())
+    assert sorted(whose.tolist()) == list(range(8))
+    change = (speaking - faces).abs()
+    assert change[:, :, :20].max() < 0.01 and change[whose != torch.arange(8)][:, :, 28:38, 18:30].mean() > 0.02
+    mouths, before = (images[:, :, 26:42, 14:34].mean(dim=(1, 2, 3)) for images in (speaking, faces))
+    assert torch.allclose(mouths, before, atol=0.03)
+    clips = stills_to_clips(torch.cat([faces, torch.zeros_like(faces)], dim=1), 16, rng())
+    darkness = clips.mean(dim=(2, 3, 4)).amin(dim=1)
+    assert 1 <= (darkness < 0.02).sum() <= 7  # some speak, some do not
 
 
 def test_corpora_come_by_the_root_of_their_size_and_their_speakers_and_classes_alike() -> None:

@@ -1,4 +1,5 @@
-"""Faces as a camera and the runtime's own crop would give them. Pictures are float (B, 1, H, W) in [0, 1].
+"""Faces as a camera and the runtime's own crop would give them. Pictures are float (B, C, H, W) in [0, 1];
+what befalls a picture befalls all of its channels.
 
 FER2013's pictures are cut like the runtime's square boxes: of 210 of them in which MTCNN found a face its square was
 1.07 times as wide as the picture (median; a twentieth below 0.77 and above 1.33), with the same centre. So faces are
@@ -26,6 +27,9 @@ LIGHT_ACROSS, LIGHT_DOWN = (-0.35, 0.35), (-0.25, 0.25)  # a lamp on one side
 NOISE, NOISY_SHARE = 0.04, 0.3
 SOFT_SHARE, MOVING_SHARE, CODED_SHARE = 0.12, 0.08, 0.06
 HIDDEN_SHARES = (0.15, 0.08)  # a hand and a microphone
+MOUTH_CENTRE, MOUTH_RADII = ((-0.08, 0.08), (0.42, 0.65)), ((0.35, 0.5), (0.25, 0.4))
+"""Where the mouth of a cropped face is, and how far around it: x and y, in halves of the picture."""
+MOUTH_EDGE = 0.15  # width of the seam, in radii
 
 
 def augment_stills(images: Tensor, rng: Generator) -> Tensor:
@@ -108,10 +112,38 @@ def hide(images: Tensor, probability: float, rng: Generator) -> Tensor:
     return torch.where((inside & chance((B, 1, 1), probability, rng)).unsqueeze(1), fill, images)
 
 
-def stills_to_clips(images: Tensor, num_frames: int, rng: Generator) -> Tensor:
-    """Faces (B, 1, H, W) -> clips (B, num_frames, 1, H, W): the pose drifts smoothly, the light wavers.
+def other_mouths(images: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+    """The faces (B, 1, H, W) with the mouths of others of the batch, and whose: indices (B,).
 
-    A still repeated 16 times would teach the temporal transformer that nothing ever moves.
+    Who speaks opens and closes the mouth, whatever is felt; people who are photographed seldom speak. A face's eyes and
+    brows then have to tell more, and an open mouth no longer stands for surprise.
+    """
+    B, _, H, W = images.shape
+    whose = torch.randperm(B, generator=rng)
+    y, x = torch.meshgrid(torch.linspace(-1, 1, H), torch.linspace(-1, 1, W), indexing="ij")
+    (cx, cy), (rx, ry) = ([uniform((B, 1, 1), *b, rng) for b in bounds] for bounds in (MOUTH_CENTRE, MOUTH_RADII))
+    radius = (((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2).sqrt()
+    mask = torch.sigmoid((1 - radius) * (4 / MOUTH_EDGE)).unsqueeze(1)
+    others = images[whose]
+    # The other's skin gets the brightness and contrast of this one's.
+    total = mask.sum(dim=(2, 3), keepdim=True)
+    (mean, spread), (other_mean, other_spread) = (_moments(part, mask, total) for part in (images, others))
+    others = (others - other_mean) * (spread / other_spread) + mean
+    return torch.lerp(images, others.clamp(0, 1), mask), whose
+
+
+def _moments(images: Tensor, mask: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation under a mask, (B, 1, 1, 1) each."""
+    mean = (images * mask).sum(dim=(2, 3), keepdim=True) / total
+    variance = ((images - mean).square() * mask).sum(dim=(2, 3), keepdim=True) / total
+    return mean, variance.sqrt().clamp(min=0.02)
+
+
+def stills_to_clips(images: Tensor, num_frames: int, rng: Generator) -> Tensor:
+    """Faces (B, 2, H, W) -> clips (B, num_frames, 1, H, W): the pose drifts, the light wavers, the mouth speaks.
+
+    A still repeated 16 times would teach the temporal transformer that nothing ever moves. The second channel is the
+    same face with another's mouth, see `other_mouths`; who speaks shows both by turns.
     """
     B, C, H, W = images.shape
     time = torch.linspace(0, 2 * math.pi, num_frames)
@@ -132,5 +164,7 @@ def stills_to_clips(images: Tensor, num_frames: int, rng: Generator) -> Tensor:
     talk = talk * chance((B, 1), 0.6, rng)
     grid = grid + (bends.unsqueeze(1) * talk.view(B, num_frames, 1, 1, 1)).reshape(B * num_frames, H, W, 2)
     frames = F.grid_sample(frames, grid, padding_mode="border", align_corners=False)
+    own, other = frames[:, :1], frames[:, 1:]
+    frames = torch.lerp(own, other, talk.clamp(min=0).reshape(-1, 1, 1, 1))
     wave = 1 + drift(0.15)
-    return (frames * wave.view(-1, 1, 1, 1)).clamp(0, 1).reshape(B, num_frames, C, H, W)
+    return (frames * wave.view(-1, 1, 1, 1)).clamp(0, 1).reshape(B, num_frames, 1, H, W)

@@ -9,14 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mma_trainer.data.augment.draw import uniform
-from mma_trainer.data.augment.faces import augment_stills
+from mma_trainer.data.augment.draw import chance, uniform
+from mma_trainer.data.augment.faces import augment_stills, other_mouths
 from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator, share
 from mma_trainer.data.public.faces import Faces
 from mma_trainer.data.tasks.balance import mixed, vote_weights
 
 EVAL_STILLS = 256  # a batch of single pictures
 MIXED_SHARE = 0.2  # of the batches
+SPEAKING_SHARE, MOUTH_TELLS = 0.4, 0.25  # of the pictures with another's mouth, and how much that mouth tells
 
 
 def resize_stills(images: np.ndarray, size: int) -> Tensor:
@@ -47,8 +48,12 @@ class FaceTask:
         count = self.num_batches * self.batch_size
         order = torch.multinomial(self._chances, count, replacement=True, generator=rng).numpy()
         for chosen in order.reshape(self.num_batches, self.batch_size):
-            images = augment_stills(resize_stills(self.train.images[chosen], self.image_size), rng)
-            targets = self._targets[chosen]
+            images, targets = resize_stills(self.train.images[chosen], self.image_size), self._targets[chosen]
+            speaking = chance((len(chosen),), SPEAKING_SHARE, rng)
+            mouths, whose = other_mouths(images, rng)
+            images = torch.where(speaking.view(-1, 1, 1, 1), mouths, images)
+            targets = torch.where(speaking.unsqueeze(1), mixed(targets, targets[whose], 1 - MOUTH_TELLS), targets)
+            images = augment_stills(images, rng)
             if torch.rand((), generator=rng) < MIXED_SHARE:
                 other, part = torch.randperm(len(chosen), generator=rng), float(uniform((), 0.5, 1.0, rng))
                 images, targets = torch.lerp(images[other], images, part), mixed(targets, targets[other], part)

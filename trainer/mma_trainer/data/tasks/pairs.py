@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from mma_edge.audio.logmel import NUM_MEL_FRAMES
 from mma_edge.clip import NUM_FRAMES
 from mma_trainer.data.augment.draw import chance
-from mma_trainer.data.augment.faces import augment_stills, stills_to_clips
+from mma_trainer.data.augment.faces import augment_stills, other_mouths, stills_to_clips
 from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator, share
 from mma_trainer.data.public.faces import Faces
 from mma_trainer.data.public.voices import Voices, check_pairs
@@ -82,7 +82,8 @@ class PseudoPairTask:
             heard = torch.eye(classes)[self.train_voices.labels[voices]]
             face_share = torch.full((size,), 0.5).masked_fill(faceless, 0.0).masked_fill(voiceless, 1.0)
             targets = torch.lerp(heard, seen, face_share.unsqueeze(1))
-            stills = augment_stills(resize_stills(self.train_faces.images[faces], self.image_size), rng)
+            stills = resize_stills(self.train_faces.images[faces], self.image_size)
+            stills = augment_stills(torch.cat([stills, other_mouths(stills, rng)[0]], dim=1), rng)
             frames = to_uint8_rgb(stills_to_clips(stills, NUM_FRAMES, rng))
             excerpts = torch.stack([self._train_bank.excerpt(index, NUM_MEL_FRAMES, rng) for index in voices.tolist()])
             mels = self.surroundings.disturbed(excerpts, rng)
