@@ -62,6 +62,7 @@ ALL_FOLDS = "all"
 # A class of n votes is drawn in proportion to n to this power: first nearly as they are, which gives better features,
 # and more evenly in a second phase that goes on from an encoder (Kang et al. 2020).
 FACE_BALANCE, LATER_FACE_BALANCE = 0.6, 0.3
+LATER_SPEAKING = 0.25  # share of the faces of that second phase that speak
 HELD_OUT = ("javanese",)
 LEAVABLE = tuple(name for name in CORPORA if name != RAVDESS)
 VOICE_EASY_SHARE = 0.25  # share of the epochs in which voices are disturbed more and more, from random weights
@@ -193,8 +194,8 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
     splits = ("train", "val")
     if args.dataset == "faces":
         faces = [load_faces(args.data, split) for split in splits]
-        balance = LATER_FACE_BALANCE if args.image_encoder else FACE_BALANCE
-        return FaceTask(*faces, config.image_size, recipe.batch_size, recipe.seed, balance)
+        balance, speaking = (LATER_FACE_BALANCE, LATER_SPEAKING) if args.image_encoder else (FACE_BALANCE, 0.0)
+        return FaceTask(*faces, config.image_size, recipe.batch_size, recipe.seed, balance, speaking)
     corpora, is_alone = trained_corpora(args.leave_out), args.dataset == "voices"
     voices = [load_voices(args.data, split, corpora, calm=is_alone and split == "train") for split in splits]
     surroundings = Surroundings(load_noise(args.data, "train"), load_rooms(args.data))

@@ -17,7 +17,7 @@ from mma_trainer.data.tasks.balance import mixed, vote_weights
 
 EVAL_STILLS = 256  # a batch of single pictures
 MIXED_SHARE = 0.2  # of the batches
-SPEAKING_SHARE, MOUTH_TELLS = 0.4, 0.25  # of the pictures with another's mouth, and how much that mouth tells
+MOUTH_TELLS = 0.25  # what the mouth of another counts in the target
 
 
 def resize_stills(images: np.ndarray, size: int) -> Tensor:
@@ -33,12 +33,22 @@ class FaceTask:
 
     Args:
         balance: pictures are drawn so that a class with n votes comes in proportion to n ** balance.
+        speaking: share of the pictures that get the mouth of another, see `other_mouths`.
     """
 
-    def __init__(self, train: Faces, val: Faces, image_size: int, batch_size: int, seed: int, balance: float) -> None:
+    def __init__(
+        self,
+        train: Faces,
+        val: Faces,
+        image_size: int,
+        batch_size: int,
+        seed: int,
+        balance: float,
+        speaking: float = 0.0,
+    ) -> None:
         self.train, self.val = train, val
         self.image_size, self.batch_size, self.seed = image_size, batch_size, seed
-        self.num_batches = len(train.labels) // batch_size
+        self.speaking, self.num_batches = speaking, len(train.labels) // batch_size
         self._chances = vote_weights(train.targets, balance)
         # A picture on which people do not agree what it is at all counts less.
         self._targets = torch.from_numpy(train.targets * train.weights[:, None])
@@ -49,10 +59,11 @@ class FaceTask:
         order = torch.multinomial(self._chances, count, replacement=True, generator=rng).numpy()
         for chosen in order.reshape(self.num_batches, self.batch_size):
             images, targets = resize_stills(self.train.images[chosen], self.image_size), self._targets[chosen]
-            speaking = chance((len(chosen),), SPEAKING_SHARE, rng)
-            mouths, whose = other_mouths(images, rng)
-            images = torch.where(speaking.view(-1, 1, 1, 1), mouths, images)
-            targets = torch.where(speaking.unsqueeze(1), mixed(targets, targets[whose], 1 - MOUTH_TELLS), targets)
+            if self.speaking:
+                mouths, whose = other_mouths(images, rng)
+                speaks = chance((len(chosen), 1), self.speaking, rng)
+                images = torch.where(speaks.view(-1, 1, 1, 1), mouths, images)
+                targets = torch.where(speaks, mixed(targets, targets[whose], 1 - MOUTH_TELLS), targets)
             images = augment_stills(images, rng)
             if torch.rand((), generator=rng) < MIXED_SHARE:
                 other, part = torch.randperm(len(chosen), generator=rng), float(uniform((), 0.5, 1.0, rng))
