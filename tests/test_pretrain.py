@@ -41,6 +41,15 @@ def test_both_heads_are_taught(voices: EncoderClassifier) -> None:
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 
 
+def test_the_stem_learns_from_the_early_head_alone(voices: EncoderClassifier) -> None:
+    logits, early = voices(batch())
+    logits.square().mean().backward(retain_graph=True)
+    stem = list(voices.encoder.patch_embed.parameters())
+    assert all(parameter.grad is None for parameter in stem) and voices.encoder.cls_token.grad is not None
+    early.square().mean().backward()
+    assert all(parameter.grad is not None for parameter in stem)
+
+
 def test_patches_start_with_zero_mean_and_unit_variance_once(voices: EncoderClassifier) -> None:
     x = batch()
     assert patches(voices, x).std(dim=0).max() < 0.9

@@ -58,7 +58,7 @@ _ALL = (
             "image_stem_blocks": (1, 2, 2),
             "image_norm": "frame",
             "audio_patch": 32,
-            "audio_stem": (8, 24, 48, 96, 128),
+            "audio_stem": (16, 32, 64, 96, 128),
             "audio_stem_blocks": (0, 0, 0, 0, 1),
             "audio_norm": "clip",
         },

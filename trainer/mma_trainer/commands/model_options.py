@@ -18,7 +18,7 @@ from mma_trainer.weights.encoders import read_encoder
 from mma_trainer.weights.start import origin_of, parse_init, read_start, with_labels
 
 # The extra class: RAVDESS's calm voices, in training only.
-VOICE_TRAINING = {"patch_dropout": 0.1, "extra_classes": 1, "early_head": True}
+VOICE_TRAINING = {"patch_dropout": 0.4, "extra_classes": 1, "early_head": True}
 CHANGEABLE = ("image_size", "color", "drop_path")
 """Fields that may change between training and fine-tuning, besides the labels: only the positions depend on them."""
 

@@ -22,9 +22,11 @@ class EncoderClassifier(nn.Module):
             compute and less to memorise.
         extra_classes: classes that occur in training only, numbered after the config's.
         early_head: what a stem and transformer blocks need to learn from random weights with few clips.
-            A second head, on the patches, is trained on the same labels (deep supervision, Lee et al. 2015);
-            the patch embedding starts with zero mean and unit variance on the first batch (Mishkin and
-            Matas 2016), and the positions with half of that deviation, because the frequency of a sound matters.
+            A second head, on the mean and the maximum over the patches, is trained on the same labels (deep
+            supervision, Lee et al. 2015), and it alone trains the stem: the blocks, which know where a patch lies,
+            would make the stem learn by heart how each corpus was recorded. The patch embedding starts with zero
+            mean and unit variance on the first batch (Mishkin and Matas 2016), and the positions with half of that
+            deviation, because the frequency of a sound matters.
     """
 
     def __init__(
@@ -42,9 +44,7 @@ class EncoderClassifier(nn.Module):
         self.head = nn.Linear(config.width, classes)
         self.early_head = None
         if early_head:
-            # It sees the mean over time of each frequency band.
-            features = self.encoder.grid[1] * config.width
-            self.early_head = nn.Sequential(nn.BatchNorm1d(features), nn.Dropout(0.2), nn.Linear(features, classes))
+            self.early_head = nn.Sequential(nn.Dropout(0.3), nn.Linear(2 * config.width, classes))
             self.register_buffer("standardised", torch.tensor(False))
             with torch.no_grad():
                 self.encoder.pos_embed.normal_(std=0.5)
@@ -58,8 +58,10 @@ class EncoderClassifier(nn.Module):
             return self.head(self.encoder.encode(self.encoder.embed(x)))[:, : self.num_classes]
         if self.early_head is not None and not self.standardised:
             self._standardise(x)
-        patches = self.encoder.patches(x)  # (B, P, W)
-        B, P, W = patches.shape
+        patches = seen = self.encoder.patches(x)  # (B, P, W)
+        if self.early_head is not None:
+            patches = seen.detach()
+        B, P, _ = patches.shape
         rows, columns = self.encoder.grid
         first = columns * int(torch.randint(rows - P // columns + 1, ()))
         kept = torch.randperm(P)[: round(P * (1 - self.patch_dropout))].sort().values
@@ -69,7 +71,7 @@ class EncoderClassifier(nn.Module):
         logits = self.head(self.encoder.encode(torch.cat([cls, tokens], dim=1)))
         if self.early_head is None:
             return logits
-        return logits, self.early_head(patches.reshape(B, -1, columns, W).mean(dim=1).flatten(1))
+        return logits, self.early_head(torch.cat([seen.mean(dim=1), seen.amax(dim=1)], dim=1))
 
     def start_from(self, weights: EncoderWeights, path: str) -> None:
         """Start from a trained encoder; the heads stay random. See `initialise_encoder`."""

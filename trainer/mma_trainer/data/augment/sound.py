@@ -23,18 +23,20 @@ LOG_FLOOR = math.log(torch.finfo(torch.float32).eps)  # Kaldi's log-mel of digit
 DB_TO_LOG = math.log(10) / 10  # the mels are natural logarithms of power
 SHORTEST_EXCERPT = 120  # frames
 SPEED, PITCH = (0.88, 1.14), (0.92, 1.09)  # factors of time, and of frequency (as vocal tracts of other lengths)
-WARPED_SHARE = 0.5
-ECHO_SHARE = 0.15
+WARPED_SHARE = 0.4
+ECHO_SHARE = 0.1
 ECHO_S = (0.15, 1.0)  # time in which an echo falls by 60 dB
 ECHO_LOUDNESS = (-1.2, 0.2)  # log10 of the echo's power to that of the direct sound
 ECHO_FRAMES = 96
 TILT, BOW = (-1.0, 1.0), (-0.5, 0.5)  # of a microphone's curve, in natural logarithms at its ends
+EDGE_SHARE, EDGE_BINS = 0.5, ((8, 28), (16, 48))  # of voices whose lowest or highest bins are weaker, and which bins
+EDGE_DEPTH = (0.0, 5.0)  # natural logarithm of power at the outermost bin: up to 22 dB
 BAND_SHARE = 0.08
 BAND_LOW, BAND_HIGH = (0, 20), (72, 116)  # bins: a telephone passes 300 Hz to 3.4 kHz (bins 17 to 90 at 16 kHz)
-RATE_SHARE, RATES_HZ = 0.2, (44_100, 48_000)  # of cameras and video files, against the corpora's own rate
+RATE_SHARE, RATES_HZ = 0.1, (44_100, 48_000)  # of cameras and video files, against the corpora's own rate
 HIGH_BAND_FALL = (0.02, 0.2)  # per bin, natural logarithm: what is above a corpus's 8 kHz is not known
 SNR_DB = (0.0, 30.0)
-NOISY_SHARE = 0.25
+NOISY_SHARE = 0.2
 GAIN = (-6.0, 3.0)  # natural logarithm of power: -26 to +13 dB
 MASKED_SHARE = 0.5
 MASKS = ((1, 16), (2, 8))  # axis and most frames or bins (SpecAugment, Park et al. 2019)
@@ -159,10 +161,14 @@ def room_echoes(responses: Sequence[Tensor]) -> Tensor:
 
 
 def microphone(count: int, rng: Generator) -> Tensor:
-    """Smooth curves over frequency: (count, 1, 128)."""
-    x = torch.linspace(-1, 1, NUM_MEL_BINS)
+    """Smooth curves over frequency, some falling off at either end: (count, 1, 128)."""
+    x, bins = torch.linspace(-1, 1, NUM_MEL_BINS), torch.arange(NUM_MEL_BINS)
     bow = torch.cos(math.pi * uniform((count, 1), 0.5, 3.0, rng) * x)
-    return (uniform((count, 1), *TILT, rng) * x + uniform((count, 1), *BOW, rng) * bow).unsqueeze(1)
+    curve = uniform((count, 1), *TILT, rng) * x + uniform((count, 1), *BOW, rng) * bow
+    for place, width in zip((bins, bins.flip(0)), EDGE_BINS, strict=True):
+        fall = (1 - place / uniform((count, 1), *width, rng)).clamp(min=0)
+        curve = curve - fall * uniform((count, 1), *EDGE_DEPTH, rng) * chance((count, 1), EDGE_SHARE, rng)
+    return curve.unsqueeze(1)
 
 
 def _narrow(count: int, share: float, rng: Generator) -> Tensor:

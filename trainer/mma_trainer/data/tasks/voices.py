@@ -21,7 +21,7 @@ from mma_trainer.model.inputs import prepare_mel
 EVAL_BATCH = 64
 CORPUS_BALANCE = 0.5  # a corpus of n voices comes in proportion to its square root
 SHORT_FRAMES = 256
-MIXED_SHARE = 0.3  # of the batches
+MIXED_SHARE = 0.4  # of the batches
 
 
 class SoundBank:
