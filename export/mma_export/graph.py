@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.bundle import golden_inputs
 from mma_edge.errors import ParityError
-from mma_export.rewrite import GELU
+from mma_export.rewrite import GELU, shape_behind_cast
 from mma_export.weights import store_half
 from mma_trainer.model import MMADFER
 from mma_trainer.model.inputs import ContractModel
@@ -78,6 +78,7 @@ def trace_module(
             verbose=False,
         )
     GELU.apply_to_model(program.model)
+    shape_behind_cast(program.model)
     return plain_proto(program.model)
 
 
