@@ -1,6 +1,7 @@
 """A stand-in for `tensorrt` that really computes: a plan holds the ONNX graph, an engine runs it on onnxruntime.
 
-Its surface is a subset of the real one (test_tensorrt_contract.py). FAKE_TRT, a list of words, makes it fail:
+Its surface is a subset of the real one (test_tensorrt_contract.py), and its parser refuses the graphs that the real one
+refuses (rules.py). FAKE_TRT, a list of words, makes it fail:
 parse, build, kill, crash, raise, no-context, refuse-shape, enqueue, and perturb=X, which adds noise of that size.
 Builder and Runtime abort the process where the driver was not asked first, as the real ones do without a GPU.
 """
@@ -17,6 +18,10 @@ from pathlib import Path
 import fake_cudart
 import numpy as np
 import onnxruntime
+
+from mma_edge.engines.tensorrt.onnx_file import read_graph
+from mma_edge.engines.tensorrt.plan import version_of
+from mma_edge.engines.tensorrt.rules import BrokenRule, broken_rules
 
 __version__ = "10.13.3.9"
 MAGIC = b"FAKEPLAN"
@@ -124,14 +129,17 @@ class INetworkDefinition:
 
 
 class ParserError:
+    def __init__(self, broken):
+        self._broken = broken
+
     def node_name(self):
-        return "node_attention"
+        return self._broken.node
 
     def node_operator(self):
-        return "Attention"
+        return self._broken.op_type
 
     def desc(self):
-        return "no importer\nregistered"
+        return self._broken.rule
 
 
 class OnnxParser:
@@ -141,14 +149,17 @@ class OnnxParser:
 
     @property
     def num_errors(self):
-        return 1
+        return len(self._errors)
 
     def parse_from_file(self, model):
         self._network._graph = Path(model).read_bytes()
-        return told("parse") is None
+        self._errors = list(broken_rules(read_graph(Path(model)), version_of(__version__)))
+        if told("parse") is not None:
+            self._errors.append(BrokenRule("node_attention", "Attention", "no importer\nregistered"))
+        return not self._errors
 
     def get_error(self, index):
-        return ParserError()
+        return ParserError(self._errors[index])
 
 
 class Builder:
