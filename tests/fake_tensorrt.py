@@ -191,8 +191,8 @@ class Builder:
         monitor.phase_finish("Building Engine")
         assert network._flags == 1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED
         BUILT.append({**config._settings, "level": config.builder_optimization_level})
-        profile = repr(config._settings["profiles"][0]).encode()
-        return IHostMemory(b"\0".join([MAGIC + str(len(network._graph)).encode(), profile, network._graph]))
+        profiles = repr(config._settings["profiles"]).encode()
+        return IHostMemory(b"\0".join([MAGIC + str(len(network._graph)).encode(), profiles, network._graph]))
 
 
 class Runtime:
@@ -201,19 +201,19 @@ class Runtime:
         self._logger = logger
 
     def deserialize_cuda_engine(self, serialized_engine):
-        head, profile, graph = bytes(serialized_engine).split(b"\0", 2)
+        head, profiles, graph = bytes(serialized_engine).split(b"\0", 2)
         if head != MAGIC + str(len(graph)).encode():
             self._logger.log(ILogger.Severity.ERROR, "serialization assertion failed")
             return None
-        return ICudaEngine(eval(profile), graph)
+        return ICudaEngine(eval(profiles), graph)
 
 
 class ICudaEngine:
-    def __init__(self, profile, graph):
-        self._profile = profile
+    def __init__(self, profiles, graph):
+        self._profiles = profiles
         self._session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         self._names = ["frames", "mel", "logits"]
-        self.num_io_tensors, self.num_optimization_profiles = 3, 1
+        self.num_io_tensors, self.num_optimization_profiles = 3, len(profiles)
         self.device_memory_size_v2 = 4096
 
     def get_tensor_name(self, index):
@@ -223,7 +223,7 @@ class ICudaEngine:
         return DataType.UINT8 if name == "frames" else DataType.FLOAT
 
     def get_tensor_profile_shape(self, name, profile_index):
-        return self._profile[name]
+        return self._profiles[profile_index][name]
 
     def create_execution_context(self, strategy):
         assert strategy is ExecutionContextAllocationStrategy.USER_MANAGED
@@ -232,13 +232,18 @@ class ICudaEngine:
 
 class IExecutionContext:
     def __init__(self, engine):
-        self._engine, self._shapes, self._addresses, self._memory = engine, {}, {}, 0
+        self._engine, self._shapes, self._addresses, self._memory, self._profile = engine, {}, {}, 0, 0
 
     def set_device_memory(self, memory, size):
         self._memory = memory
 
+    def set_optimization_profile_async(self, profile_index, stream_handle):
+        assert fake_cudart.LIVE[stream_handle] == "stream" and not self._shapes  # it would forget the shapes
+        self._profile = profile_index
+        return 0 <= profile_index < self._engine.num_optimization_profiles
+
     def set_input_shape(self, name, shape):
-        low, _, high = self._engine._profile[name]
+        low, _, high = self._engine._profiles[self._profile][name]
         self._shapes[name] = tuple(shape)
         fits = all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
         return fits and told("refuse-shape") is None
