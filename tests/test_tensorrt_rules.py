@@ -20,7 +20,7 @@ from mma_edge.engines.tensorrt.onnx_file import TYPES, read_graph
 from mma_edge.engines.tensorrt.plan import MIN_TENSORRT
 from mma_edge.engines.tensorrt.rules import broken_rules, require_rules
 from mma_edge.errors import BundleError, ParityError
-from mma_export.graph import check_for_tensorrt, save_graph, trace
+from mma_export.graph import check_for_tensorrt, check_graph, save_graph, trace
 from mma_export.precision.clips import RealClips
 from mma_export.precision.grids import quantize_weights, symmetric_grid
 from mma_export.precision.half import options_of, to_half
@@ -213,11 +213,17 @@ def defective(bundle: Path) -> Bundle:
     return read_bundle(bundle)
 
 
-def test_the_export_refuses_and_names_the_oldest_version(tmp_path: Path) -> None:
-    onnx.save(OLD_DEFECT, str(tmp_path / "g.onnx"))
+def test_the_export_refuses_and_names_the_oldest_version(
+    tiny_bundle: Path, tiny_model: MMADFER, tmp_path: Path
+) -> None:
+    model = onnx.load(str(tiny_bundle / "model.fp32.onnx"))
+    next(node for node in model.graph.node if "frames" in node.input).input[0] = "turned"
+    model.graph.node.insert(0, node("Transpose", ["frames"], ["turned"], name="turn", perm=range(5)))
+    onnx.save(model, str(tmp_path / "g.onnx"))
     with pytest.raises(ParityError) as error:
-        check_for_tensorrt(tmp_path / "g.onnx")
-    assert "TensorRT 10.3 does not take" in one_line(error.value) and "node turned (Transpose)" in str(error.value)
+        check_graph(tmp_path / "g.onnx", tiny_model)
+    text = one_line(error.value)
+    assert "TensorRT 10.3 does not take" in text and "node turn (Transpose) reads frames, which is uint8" in text
 
 
 def test_a_build_refuses_before_any_work(

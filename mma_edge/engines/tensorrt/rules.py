@@ -4,7 +4,8 @@ Facts from onnx/onnx-tensorrt: docs/operators.md of 10.15 (operators, types, res
 (uint8), the Conv of builtin_op_importers.cpp (weights), docs/Changelog.md up to 10.15 (what is newer than 10.0); and
 that only a Cast may read a uint8 input: NVIDIA/TensorRT issue 3985. The newest opset: operators.md of 10.0, which was
 still that of 10.8 (NVIDIA/TensorRT issue 4336); the Attention that came with 10.14; operators.md of 10.15; the release
-notes of 11.5. Where a version's own limit is not known, that of the version before it counts.
+notes of 11.5. Where a version's own limit is not known, that of the version before it counts; types of 10.15 that may
+be newer than 10.3 are left out (integers in Pow and in reductions).
 
 Only what our graphs use is here; any other operator is refused by its name. JetPack 6.1 and 6.2 have TensorRT 10.3.
 """
