@@ -17,14 +17,14 @@ from mma_edge.types import Clip, Emotion
 
 class Predictor:
     """A model ready to predict. `labels` are in the order of the probabilities, `image_size` is the side S of the face
-    crops in pixels; `backend`, `precision` and `notes` are the engine's (see `Engine`).
+    crops in pixels; `backend` and `precision` are the engine's (see `Engine`), `notes` the bundle's and the engine's.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
         self.bundle, self.engine = bundle, engine
         self.labels, self.image_size = bundle.labels, bundle.image_size
         self.backend, self.precision = engine.backend, engine.precision
-        self.notes: tuple[str, ...] = engine.notes
+        self.notes: tuple[str, ...] = (*bundle.notes, *engine.notes)
         self._temperatures = bundle.temperatures
 
     def predict(self, frames: np.ndarray | None = None, mel: np.ndarray | None = None) -> np.ndarray:

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from mma_edge.bundle import Bundle
+from mma_edge.bundle.manifest import write_signed
 from mma_export.bundle import UNSTATED, write_bundle
 from mma_export.graph import export_graph
 from mma_export.precision.clips import RealClips, logits_of, sample_clips
@@ -254,13 +255,13 @@ def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def edit_manifest(bundle_copy: Path) -> Callable[[Callable[[dict], object]], Path]:
-    """Change the manifest of `bundle_copy` in place; the hashes of its files stay right."""
+    """Change the manifest of `bundle_copy` in place; the hashes of its files and its own digest stay right."""
 
     def edit(change: Callable[[dict], object]) -> Path:
         path = bundle_copy / "manifest.json"
         manifest = json.loads(path.read_text())
         change(manifest)
-        path.write_text(json.dumps(manifest))
+        write_signed(path, manifest)
         return bundle_copy
 
     return edit

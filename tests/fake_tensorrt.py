@@ -1,6 +1,7 @@
 """A stand-in for `tensorrt` that really computes: a plan holds the ONNX graph, an engine runs it on onnxruntime.
 
-Its surface is a subset of the real one (test_tensorrt_contract.py). FAKE_TRT, a list of words, makes it fail:
+Its surface is a subset of the real one (test_tensorrt_contract.py), and its parser refuses the graphs that the real one
+refuses (rules.py). FAKE_TRT, a list of words, makes it fail:
 parse, build, kill, crash, raise, no-context, refuse-shape, enqueue, and perturb=X, which adds noise of that size.
 Builder and Runtime abort the process where the driver was not asked first, as the real ones do without a GPU.
 """
@@ -17,6 +18,10 @@ from pathlib import Path
 import fake_cudart
 import numpy as np
 import onnxruntime
+
+from mma_edge.engines.tensorrt.onnx_file import read_graph
+from mma_edge.engines.tensorrt.plan import version_of
+from mma_edge.engines.tensorrt.rules import BrokenRule, broken_rules
 
 __version__ = "10.13.3.9"
 MAGIC = b"FAKEPLAN"
@@ -124,14 +129,17 @@ class INetworkDefinition:
 
 
 class ParserError:
+    def __init__(self, broken):
+        self._broken = broken
+
     def node_name(self):
-        return "node_attention"
+        return self._broken.node
 
     def node_operator(self):
-        return "Attention"
+        return self._broken.op_type
 
     def desc(self):
-        return "no importer\nregistered"
+        return self._broken.rule
 
 
 class OnnxParser:
@@ -141,14 +149,17 @@ class OnnxParser:
 
     @property
     def num_errors(self):
-        return 1
+        return len(self._errors)
 
     def parse_from_file(self, model):
         self._network._graph = Path(model).read_bytes()
-        return told("parse") is None
+        self._errors = list(broken_rules(read_graph(Path(model)), version_of(__version__)))
+        if told("parse") is not None:
+            self._errors.append(BrokenRule("node_attention", "Attention", "no importer\nregistered"))
+        return not self._errors
 
     def get_error(self, index):
-        return ParserError()
+        return ParserError(self._errors[index])
 
 
 class Builder:
@@ -180,8 +191,8 @@ class Builder:
         monitor.phase_finish("Building Engine")
         assert network._flags == 1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED
         BUILT.append({**config._settings, "level": config.builder_optimization_level})
-        profile = repr(config._settings["profiles"][0]).encode()
-        return IHostMemory(b"\0".join([MAGIC + str(len(network._graph)).encode(), profile, network._graph]))
+        profiles = repr(config._settings["profiles"]).encode()
+        return IHostMemory(b"\0".join([MAGIC + str(len(network._graph)).encode(), profiles, network._graph]))
 
 
 class Runtime:
@@ -190,19 +201,19 @@ class Runtime:
         self._logger = logger
 
     def deserialize_cuda_engine(self, serialized_engine):
-        head, profile, graph = bytes(serialized_engine).split(b"\0", 2)
+        head, profiles, graph = bytes(serialized_engine).split(b"\0", 2)
         if head != MAGIC + str(len(graph)).encode():
             self._logger.log(ILogger.Severity.ERROR, "serialization assertion failed")
             return None
-        return ICudaEngine(eval(profile), graph)
+        return ICudaEngine(eval(profiles), graph)
 
 
 class ICudaEngine:
-    def __init__(self, profile, graph):
-        self._profile = profile
+    def __init__(self, profiles, graph):
+        self._profiles = profiles
         self._session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         self._names = ["frames", "mel", "logits"]
-        self.num_io_tensors, self.num_optimization_profiles = 3, 1
+        self.num_io_tensors, self.num_optimization_profiles = 3, len(profiles)
         self.device_memory_size_v2 = 4096
 
     def get_tensor_name(self, index):
@@ -212,7 +223,7 @@ class ICudaEngine:
         return DataType.UINT8 if name == "frames" else DataType.FLOAT
 
     def get_tensor_profile_shape(self, name, profile_index):
-        return self._profile[name]
+        return self._profiles[profile_index][name]
 
     def create_execution_context(self, strategy):
         assert strategy is ExecutionContextAllocationStrategy.USER_MANAGED
@@ -221,13 +232,18 @@ class ICudaEngine:
 
 class IExecutionContext:
     def __init__(self, engine):
-        self._engine, self._shapes, self._addresses, self._memory = engine, {}, {}, 0
+        self._engine, self._shapes, self._addresses, self._memory, self._profile = engine, {}, {}, 0, 0
 
     def set_device_memory(self, memory, size):
         self._memory = memory
 
+    def set_optimization_profile_async(self, profile_index, stream_handle):
+        assert fake_cudart.LIVE[stream_handle] == "stream" and not self._shapes  # it would forget the shapes
+        self._profile = profile_index
+        return 0 <= profile_index < self._engine.num_optimization_profiles
+
     def set_input_shape(self, name, shape):
-        low, _, high = self._engine._profile[name]
+        low, _, high = self._engine._profiles[self._profile][name]
         self._shapes[name] = tuple(shape)
         fits = all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
         return fits and told("refuse-shape") is None

@@ -14,6 +14,8 @@ from conftest import one_line
 
 import mma_edge
 from mma_edge.bundle import read_bundle
+from mma_edge.bundle.manifest import check_manifest, read_manifest
+from mma_edge.cli import main
 from mma_edge.errors import BackendError, BundleError, UsageError
 from mma_edge.recognizer import Recognizer
 from mma_edge.types import Clip
@@ -121,6 +123,46 @@ def test_a_manifest_without_a_version_is_refused(edit_manifest: Edit) -> None:
 def test_a_newer_schema_is_told_so_before_its_new_keys_are(edit_manifest: Edit) -> None:
     text = refused(edit_manifest(lambda m: m.update(schema_version=2, novelty=1)))
     assert "schema version 2" in text and "novelty" not in text
+
+
+def test_a_flipped_character_of_a_manifest_is_refused_or_changes_nothing(bundle_copy: Path) -> None:
+    path = bundle_copy / "manifest.json"
+    content, meant = path.read_bytes(), read_manifest(bundle_copy)
+    flips = [(place, bit) for place in range(len(content)) for bit in (1, 4, 32)]
+    kept = 0
+    for place, bit in flips:
+        path.write_bytes(content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :])
+        try:
+            found = read_manifest(bundle_copy)
+            check_manifest(bundle_copy, found)
+        except BundleError as error:
+            assert "manifest.json" in one_line(error)
+        else:
+            assert found == meant
+            kept += 1
+    # The e of numbers like 1e-05, and a last digit that a float does not hold.
+    assert kept < 0.01 * len(flips)
+
+
+def test_a_changed_manifest_is_told_so_in_one_line(bundle_copy: Path) -> None:
+    path = bundle_copy / "manifest.json"
+    path.write_text(path.read_text().replace('"angry"', '"Angry"'))
+    text = refused(bundle_copy)
+    assert "was changed after it was written (its digest differs)" in text and "mma-export" in text
+
+
+def test_a_bundle_from_before_manifests_had_a_digest_loads_with_a_note(
+    bundle_copy: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = bundle_copy / "manifest.json"
+    manifest = json.loads(path.read_text())
+    assert mma_edge.load(bundle_copy, backend="cpu").notes == ()
+    del manifest["digest"]
+    path.write_text(json.dumps(manifest))
+    (note,) = mma_edge.load(bundle_copy, backend="cpu").notes
+    assert "has no digest" in note and "mma-export" in note
+    assert capsys.readouterr().out == ""  # `mma-edge run` writes notes to stderr
+    assert main(["info", str(bundle_copy)]) == 0 and "has no digest" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["", "not json", "[1, 2]", "\xff\xfe", "[" * 100_000])

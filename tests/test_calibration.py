@@ -16,7 +16,7 @@ from rich.console import Console
 
 import mma_edge
 from mma_edge.bundle import read_bundle, write_temperatures
-from mma_edge.bundle.manifest import MODALITIES, read_temperatures
+from mma_edge.bundle.manifest import MODALITIES, read_temperatures, write_signed
 from mma_edge.commands.info import show_bundle
 from mma_edge.errors import BundleError, UsageError
 from mma_edge.predictor import modalities
@@ -131,14 +131,16 @@ def test_a_bundle_takes_a_number_or_all_three_and_keeps_the_rest_of_its_manifest
     after = write_temperatures(before, THREE_TEMPERATURES, {"by": "test"})
     assert after.temperatures == THREE_TEMPERATURES
     changed = {key for key in before.manifest if before.manifest[key] != after.manifest[key]}
-    assert changed == {"temperature", "provenance"} and after.manifest["provenance"]["calibration"] == {"by": "test"}
+    assert changed == {"temperature", "provenance", "digest"} and after.manifest["provenance"]["calibration"] == {
+        "by": "test"
+    }
     with pytest.raises(ValueError, match="temperature"):
         write_temperatures(after, {"both": 1.0}, {})
     for wrong in ({"both": 1.0}, {**THREE_TEMPERATURES, "smell": 1.0}, {**THREE_TEMPERATURES, "both": 0}, True, "1"):
         with pytest.raises(ValueError, match="temperature"):
             read_temperatures(wrong)
         manifest = json.loads((bundle_copy / "manifest.json").read_text()) | {"temperature": wrong}
-        (bundle_copy / "manifest.json").write_text(json.dumps(manifest))
+        write_signed(bundle_copy / "manifest.json", manifest)
         with pytest.raises(BundleError, match="temperature"):
             read_bundle(bundle_copy)
 

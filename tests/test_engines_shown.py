@@ -14,6 +14,7 @@ from rich.console import Console
 
 from mma_edge import engines
 from mma_edge.bundle import Bundle, read_bundle
+from mma_edge.bundle.manifest import write_signed
 from mma_edge.commands import doctor
 from mma_edge.commands.info import show_bundle
 from mma_edge.engines import backend_module
@@ -98,7 +99,7 @@ def test_info_tells_what_can_be_streamed(tiny_bundle: Path, streaming_bundle: Bu
     folder = shutil.copytree(streaming_bundle.folder, tmp_path / "refused")
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["streaming"]["rolling"] = {"parity": {}, "curve": [], "refused": "too far off"}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_signed(folder / "manifest.json", manifest)
     assert "exact; rolling was refused: too far off" in shown(folder)
 
 

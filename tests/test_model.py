@@ -20,7 +20,7 @@ from mma_trainer.labels import DFEW_LABELS, MAFW_LABELS
 from mma_trainer.model import MMADFER, MMADFERConfig, config_of
 from mma_trainer.model.encoder import ProgressivePrompts, attend
 from mma_trainer.model.fusion import FusionBottleneck
-from mma_trainer.model.inputs import ContractModel
+from mma_trainer.model.inputs import ContractModel, prepare_frames
 from mma_trainer.weights.checkpoint import load_checkpoint
 
 
@@ -207,6 +207,15 @@ def test_a_grey_model_sees_a_colour_picture_as_its_luma(tiny_config: MMADFERConf
         colour = ContractModel(make_model(tiny_config)).eval()(frames, mel)
     torch.testing.assert_close(logits, same, atol=1e-5, rtol=0)
     assert (logits - colour).abs().max() > 1e-3  # the same weights, were they to see the colours
+
+
+@pytest.mark.parametrize("color", ["rgb", "grey"])
+def test_frames_are_cast_before_they_are_permuted_and_no_bit_changes(color: str) -> None:
+    frames = torch.randint(0, 256, (2, 16, 8, 8, 3), dtype=torch.uint8)
+    prepared = prepare_frames(frames, color)
+    if color == "rgb":
+        assert torch.equal(prepared, frames.permute(0, 1, 4, 2, 3).float() / 255)
+    assert prepared.shape == (2, 16, 3, 8, 8) and torch.equal(prepare_frames(frames[1], color), prepared[1])
 
 
 def test_the_mel_is_normalised_inside_the_contract(tiny_model: MMADFER) -> None:

@@ -74,6 +74,16 @@ def test_a_built_engine_answers_as_the_bundle_does(built: Bundle) -> None:
     assert "TensorRT 10.13.3.9 on Orin, cuda-python" in recognizer.engine.details
 
 
+def test_each_batch_runs_in_the_profile_that_is_tuned_for_its_size(built: Bundle) -> None:
+    engine = open_fp32(built)
+    for count in (3, 1, 2):
+        engine(*clips(count))
+    assert {count: context._profile for count, context in engine._session._contexts.items()} == {1: 1, 2: 0, 3: 0}
+    largest = [profile["mel"][2][0] for profile in tensorrt_plan.profiles_of(built, 20)]
+    assert largest == [20, 16, 4, 1]
+    assert [len(tensorrt_plan.profiles_of(built, count)) for count in (1, 4, 16)] == [1, 2, 3]
+
+
 def test_auto_takes_tensorrt_where_a_plan_of_this_device_is(built: Bundle) -> None:
     assert mma_edge.load(built.folder).backend == "tensorrt"
 
@@ -96,7 +106,8 @@ def test_the_sidecar_tells_all_that_the_plan_depends_on(built: Bundle) -> None:
     assert (sidecar["tensorrt"], sidecar["gpu"], sidecar["compute_capability"]) == ("10.13.3.9", "Orin", "8.7")
     assert (sidecar["cuda"], sidecar["platform"]) == ("12.6", cuda_driver.platform_name())
     assert sidecar["builder"]["max_batch"] == 3
-    assert sidecar["profile"]["frames"] == [[1, 16, 16, 16, 3], [1, 16, 16, 16, 3], [3, 16, 16, 16, 3]]
+    shapes = [profile["frames"] for profile in sidecar["profiles"]]
+    assert shapes == [[[count, 16, 16, 16, 3] for count in (1, largest, largest)] for largest in (3, 1)]
     assert sidecar["gate"]["clips"] >= 12 and sidecar["gate"]["max_difference"] < 1e-2
 
 
@@ -115,7 +126,7 @@ def test_a_build_tells_what_it_is_doing(built_folder: Path) -> None:
         pytest.param("platform", "linux-riscv", "platform linux-riscv, here", id="platform"),
         pytest.param("precision", "fp16", "precision fp16, here fp32", id="precision"),
         pytest.param("onnx_sha256", "0" * 64, "the ONNX graph 000000000000, here", id="graph"),
-        pytest.param("profile", {"frames": []}, "profile", id="profile"),
+        pytest.param("profiles", [{"frames": []}], "profiles", id="profiles"),
         pytest.param("builder", {"max_batch": 3, "strongly_typed": True, "tf32": True}, "option tf32", id="tf32"),
         pytest.param("plan_sha256", "0" * 64, "SHA-256 differs", id="plan"),
     ],

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.bundle import golden_inputs
-from mma_edge.errors import ParityError
-from mma_export.rewrite import GELU
+from mma_edge.engines.tensorrt.plan import MIN_TENSORRT
+from mma_edge.engines.tensorrt.rules import require_rules
+from mma_edge.errors import BundleError, ParityError
+from mma_export.rewrite import GELU, shape_behind_cast
 from mma_export.weights import store_half
 from mma_trainer.model import MMADFER
 from mma_trainer.model.inputs import ContractModel
@@ -78,6 +80,7 @@ def trace_module(
             verbose=False,
         )
     GELU.apply_to_model(program.model)
+    shape_behind_cast(program.model)
     return plain_proto(program.model)
 
 
@@ -105,8 +108,16 @@ def plain_proto(model: ir.Model) -> onnx.ModelProto:
     return proto
 
 
+def check_for_tensorrt(path: Path) -> None:
+    """ParityError unless the oldest TensorRT that builds plans takes a graph; see the rules there."""
+    try:
+        require_rules(path, MIN_TENSORRT, "report this with your torch version")
+    except BundleError as error:
+        raise ParityError(error.what, error.expected, error.hint) from error
+
+
 def check_graph(path: Path, model: MMADFER) -> None:
-    """onnx.checker, and that the graph has the promised operators, names, types and shapes."""
+    """onnx.checker, that the graph has the promised operators, names, types and shapes, and TensorRT's rules."""
     onnx.checker.check_model(str(path), full_check=True)
     graph = ir.load(path).graph
     opset = graph.opset_imports.get("")
@@ -132,6 +143,7 @@ def check_graph(path: Path, model: MMADFER) -> None:
         raise ParityError(
             f"the exported graph has {'; '.join(wrong)}", "the bundle's contract", "report this with your torch version"
         )
+    check_for_tensorrt(path)
 
 
 def _signature(values: Sequence[ir.Value]) -> list[tuple[str, ir.DataType, list[int | None]]]:

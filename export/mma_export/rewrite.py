@@ -38,6 +38,20 @@ over the widest activations instead of one. Halving is exact, so the results sta
 """
 
 
+def shape_behind_cast(model: ir.Model) -> None:
+    """Let each Shape of a uint8 input read the Cast of that input, in place.
+
+    The exporter takes the size of a batch from where it comes in, but TensorRT lets a uint8 input into a Cast only.
+    """
+    for value in model.graph.inputs:
+        readers = tuple(value.uses()) if value.dtype == ir.DataType.UINT8 else ()
+        casts = [node.outputs[0] for node, _ in readers if node.op_type == "Cast"]
+        for node, index in readers:
+            if node.op_type == "Shape" and casts:
+                node.replace_input_with(index, casts[0])
+    model.graph.sort()
+
+
 class Rewrite:
     """A copy of a graph to change. Nodes and constants are added by name; a name that is there already is not added
     again, so that several readers share one node.

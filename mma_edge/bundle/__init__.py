@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from mma_edge.audio.logmel import MEL_MEAN, MEL_STD
-from mma_edge.bundle.manifest import MANIFEST, REEXPORT, check_manifest, read_manifest, read_temperatures
+from mma_edge.bundle.manifest import (
+    MANIFEST,
+    REEXPORT,
+    check_manifest,
+    read_manifest,
+    read_temperatures,
+    write_signed,
+)
 from mma_edge.clip import input_shapes
 from mma_edge.errors import BackendError, BundleError, OutputError
-from mma_edge.files import replaced
 
 ENGINES = "engines"
 """Folder of a bundle for the engines that were built from it on a device."""
@@ -44,6 +49,14 @@ class Bundle:
     def temperatures(self) -> dict[str, float]:
         """One temperature for each of MODALITIES."""
         return read_temperatures(self.manifest["temperature"])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its user should know, each in one line."""
+        if "digest" in self.manifest:
+            return ()
+        path, hint = self.folder / MANIFEST, REEXPORT
+        return (f"{path} has no digest, so a change of one character in it may go unseen; to have one, {hint}",)
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -142,7 +155,7 @@ def write_manifest(folder: Path, manifest: dict) -> Bundle:
     found = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     # Engines are built on a device and have their own records.
     names = sorted(p.as_posix() for p in found if p.parts[0] != ENGINES)
-    _replace_manifest(folder, {**manifest, "files": {name: sha256(folder / name) for name in names}})
+    write_signed(folder / MANIFEST, {**manifest, "files": {name: sha256(folder / name) for name in names}})
     return read_bundle(folder)
 
 
@@ -158,13 +171,8 @@ def write_temperatures(bundle: Bundle, temperatures: dict[str, float], calibrati
     provenance = {**current.manifest["provenance"], "calibration": calibration}
     manifest = {**current.manifest, "temperature": read_temperatures(temperatures), "provenance": provenance}
     check_manifest(bundle.folder, manifest)
-    _replace_manifest(bundle.folder, manifest)
+    write_signed(bundle.folder / MANIFEST, manifest)
     return read_bundle(bundle.folder)
-
-
-def _replace_manifest(folder: Path, manifest: dict) -> None:
-    with replaced(folder / MANIFEST) as aside:
-        aside.write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def _check_files(folder: Path, manifest: dict) -> None:

@@ -32,10 +32,12 @@ streaming        optional: the model in parts (see `mma_edge.streaming`), an obj
                          parity     figures of the export gate, without old frames
                          max_age_s  optional, rolling: a frame that is older is computed again; default never
                          curve      optional, rolling: agreement with full recomputation per max_age_s
+digest           SHA-256 in hex of all other keys (see `digest_of`); bundles from before it was introduced lack it
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -44,6 +46,7 @@ import numpy as np
 from mma_edge.audio.logmel import FRAME_LENGTH_MS, FRAME_SHIFT_MS, NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.errors import BundleError
+from mma_edge.files import replaced
 from mma_edge.precisions import PRECISIONS
 
 SCHEMA_VERSION = 1
@@ -79,7 +82,8 @@ _SCHEMA: dict[str, tuple[type | tuple[type, ...], set[str] | None]] = {
 }
 # Keys that may be absent.
 _OPTIONAL: dict[str, tuple[type | tuple[type, ...], set[str] | None]] = {
-    "streaming": (dict, {"precision", "stem", "exact", "rolling"})
+    "streaming": (dict, {"precision", "stem", "exact", "rolling"}),
+    "digest": (str, None),
 }
 # Keys of an entry -> type; float stands for any positive number.
 _ENTRY = {"file": str, "parity": dict}
@@ -97,7 +101,20 @@ def read_temperatures(value: object) -> dict[str, float]:
     return {name: float(values[name]) for name in MODALITIES}
 
 
+def digest_of(manifest: dict) -> str:
+    """SHA-256 over all keys but "digest", as JSON without spaces, keys sorted, other letters than ASCII escaped."""
+    content = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_signed(path: Path, manifest: dict) -> None:
+    """Write a manifest with its digest; everything that writes or changes one does it here."""
+    with replaced(path) as aside:
+        aside.write_text(json.dumps({**manifest, "digest": digest_of(manifest)}, indent=2) + "\n")
+
+
 def read_manifest(folder: Path) -> dict:
+    """The manifest of a bundle: a JSON object that is what was written; BundleError for others."""
     path = folder / MANIFEST
     if not path.is_file():
         raise BundleError(f"{folder} has no {MANIFEST}", "a bundle", "make one with mma-export --output DIR")
@@ -107,6 +124,9 @@ def read_manifest(folder: Path) -> dict:
         raise BundleError(f"{path} cannot be read ({error})", "JSON", REEXPORT) from error
     if not isinstance(manifest, dict):
         raise BundleError(f"{path} holds a {type(manifest).__name__}", "a JSON object", REEXPORT)
+    if "digest" in manifest and manifest["digest"] != digest_of(manifest):
+        hint = "copy it again, or " + REEXPORT
+        raise BundleError(f"{path} was changed after it was written (its digest differs)", "the file as written", hint)
     return manifest
 
 

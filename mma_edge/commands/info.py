@@ -78,6 +78,8 @@ def show_bundle(bundle: Bundle, console: Console) -> None:
     rows["streaming"] = _streaming(manifest.get("streaming"))
     rows["TensorRT"] = _engines(bundle)
     rows["files"] = f"{len(manifest['files'])}, SHA-256 of each checked"
+    if bundle.notes:
+        rows["note"] = "; ".join(bundle.notes)
     for key, value in manifest["provenance"].items():
         rows[f"from: {key}"] = value if isinstance(value, str) else json.dumps(value)
     for key, value in rows.items():

@@ -14,7 +14,7 @@ from mma_edge.bundle import golden_inputs
 from mma_edge.clip import evenly
 from mma_edge.errors import ParityError
 from mma_edge.precisions import MIN_TOP1_AGREEMENT
-from mma_export.graph import save_graph
+from mma_export.graph import check_for_tensorrt, save_graph
 from mma_export.precision.clips import RealClips, folder_clips, logits_of, public_clips, sample_clips
 from mma_export.precision.gate import MAX_UAR_LOSS, Comparison, compare
 from mma_export.precision.grids import most_suspect, quantize_weights, smooth, symmetric_grid, unsigned_grid
@@ -101,9 +101,10 @@ class PrecisionWriter:
         """Write the file or files of "fp16", "bf16" or "int8"; returns the entry of the manifest.
 
         Raises:
-            ParityError: the gate fails, and not `keep_going`.
+            ParityError: the gate fails, and not `keep_going`; or TensorRT would refuse the graph.
         """
         entry = self._int8() if precision == "int8" else self._half(precision)
+        check_for_tensorrt(self.folder / entry["file"])
         if "failed" in entry and not self.options.keep_going:
             raise ParityError(
                 f"{precision}: {entry['failed']}",

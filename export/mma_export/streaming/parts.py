@@ -12,7 +12,7 @@ import torch
 from mma_edge.bundle import golden_inputs
 from mma_edge.engines.cpu import OnnxCpuEngine
 from mma_edge.streaming import PRECISION, StreamingGraphs
-from mma_export.graph import trace_module
+from mma_export.graph import check_for_tensorrt, trace_module
 from mma_export.parity import check_batches
 from mma_export.streaming.gate import rolling_gate
 from mma_export.weights import share_weights, store_half
@@ -46,7 +46,7 @@ def add_streaming(
 
     Raises:
         CheckpointError: this variant of the model cannot be cut into parts.
-        ParityError: the parts do not compute what the whole graph computes.
+        ParityError: the parts do not compute what the whole graph computes, or TensorRT would refuse one.
         DataError: none of the sources has a face.
     """
     check_streamable(model.config)
@@ -105,6 +105,7 @@ def write_parts(model: MMADFER, work: Path, whole: Path) -> int:
         shared += share_weights(proto, whole)
         onnx.save(proto, str(work / name))
         onnx.checker.check_model(str(work / name), full_check=True)
+        check_for_tensorrt(work / name)
     return shared
 
 

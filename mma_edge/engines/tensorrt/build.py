@@ -20,11 +20,13 @@ from typing import Any
 import numpy as np
 
 from mma_edge.bundle import ENGINES, Bundle
+from mma_edge.bundle.manifest import REEXPORT
 from mma_edge.child import Child, ChildDiedError, Message, Tell
 from mma_edge.engines.machine import read_text
 from mma_edge.engines.tensorrt.engine import lacking, require_tensorrt
 from mma_edge.engines.tensorrt.gate import gate_inputs
-from mma_edge.engines.tensorrt.plan import Plan, check_plan, import_tensorrt, this_machine, write_plan
+from mma_edge.engines.tensorrt.plan import Plan, check_plan, import_tensorrt, this_machine, version_of, write_plan
+from mma_edge.engines.tensorrt.rules import require_rules
 from mma_edge.errors import BackendError, BundleError, OutputError, UsageError
 from mma_edge.precisions import preferred
 from mma_edge.types import Clip
@@ -73,11 +75,14 @@ def existing_plan(bundle: Bundle, precision: str, options: BuildOptions) -> Plan
 
 
 def require_buildable(bundle: Bundle, precision: str) -> None:
-    """Raises BackendError or DependencyError when this precision of the bundle cannot be built here."""
-    require_tensorrt()
+    """Raises BackendError or DependencyError when this precision of the bundle cannot be built here, BundleError when
+    TensorRT would refuse its graph.
+    """
+    version = version_of(require_tensorrt().__version__)
     bundle.require(precision)
     if reason := lacking(precision):
         raise BackendError(reason, hint="build another --precision")
+    require_rules(bundle.graph(precision), version, REEXPORT)
 
 
 def build_plan(

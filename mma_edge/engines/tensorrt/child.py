@@ -21,7 +21,7 @@ from mma_edge.engines.gpu.open import open_device_memory
 from mma_edge.engines.machine import is_jetson
 from mma_edge.engines.tensorrt.engine import TensorRTEngine, require_tensorrt
 from mma_edge.engines.tensorrt.gate import check_engine
-from mma_edge.engines.tensorrt.plan import TIMING_CACHE, Plan, make_logger, make_sidecar, profile_of, this_machine
+from mma_edge.engines.tensorrt.plan import TIMING_CACHE, Plan, make_logger, make_sidecar, profiles_of, this_machine
 from mma_edge.errors import BackendError, BundleError
 from mma_edge.files import replaced
 
@@ -73,10 +73,11 @@ def compile_plan(trt, bundle: Bundle, precision: str, options: dict[str, Any], t
         config.builder_optimization_level = options["optimization_level"]
     # The graph decides the precision: what stays float32 must not be rounded to TF32's 10 bits either.
     config.clear_flag(trt.BuilderFlag.TF32)
-    profile: trt.IOptimizationProfile = builder.create_optimization_profile()
-    for name, (smallest, likeliest, largest) in profile_of(bundle, options["max_batch"]).items():
-        profile.set_shape(name, smallest, likeliest, largest)
-    config.add_optimization_profile(profile)
+    for shapes in profiles_of(bundle, options["max_batch"]):
+        profile: trt.IOptimizationProfile = builder.create_optimization_profile()
+        for name, (smallest, likeliest, largest) in shapes.items():
+            profile.set_shape(name, smallest, likeliest, largest)
+        config.add_optimization_profile(profile)
     cache_path = bundle.folder / ENGINES / TIMING_CACHE
     cache: trt.ITimingCache | None = _attach_timing_cache(config, cache_path)
     monitor = make_monitor(trt, tell)

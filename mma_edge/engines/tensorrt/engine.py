@@ -27,7 +27,7 @@ from mma_edge.engines.tensorrt.plan import (
     check_plan,
     import_tensorrt,
     make_logger,
-    profile_of,
+    profiles_of,
     this_machine,
     usable,
 )
@@ -162,7 +162,7 @@ class _Session:
         self._made.callback(self.__dict__.pop, "_engine")
         self._check_tensors(bundle, plan)
 
-        shapes = {name: largest for name, (_, _, largest) in profile_of(bundle, plan.max_batch).items()}
+        shapes = {name: largest for name, (_, _, largest) in self._profiles[0].items()}
         shapes[OUTPUT] = (plan.max_batch, len(bundle.labels))
         kinds = {name: np.dtype(INPUTS.get(name, "float32")).type for name in shapes}
         self._host = {
@@ -205,7 +205,10 @@ class _Session:
             hint = "close other programs that use the GPU, or build with a smaller --max-batch"
             raise BackendError(f"TensorRT makes no execution context{self._logger.because()}", hint=hint)
         context.set_device_memory(self._scratch, self._scratch_bytes)
-        accepted = [context.set_input_shape(name, (count, *self._host[name].shape[1:])) for name in INPUTS]
+        # The last that holds the batch is tuned for sizes near it.
+        profile = max(row for row, shapes in enumerate(self._profiles) if shapes["frames"][2][0] >= count)
+        accepted = [context.set_optimization_profile_async(profile, self._stream)]
+        accepted += [context.set_input_shape(name, (count, *self._host[name].shape[1:])) for name in INPUTS]
         accepted += [context.set_tensor_address(name, address) for name, address in self._device.items()]
         if not all(accepted):
             raise BackendError(f"TensorRT does not take a batch of {count}{self._logger.because()}")
@@ -244,12 +247,15 @@ class _Session:
         found = {
             name: engine.get_tensor_dtype(name) for name in map(engine.get_tensor_name, range(engine.num_io_tensors))
         }
-        profile = profile_of(bundle, plan.max_batch)
-        if found == kinds and engine.num_optimization_profiles == 1:
-            shapes = {name: engine.get_tensor_profile_shape(name, 0) for name in INPUTS}
-            if all([tuple(shape) for shape in shapes[name]] == list(profile[name]) for name in INPUTS):
+        self._profiles = profiles_of(bundle, plan.max_batch)
+        if found == kinds and engine.num_optimization_profiles == len(self._profiles):
+            shapes = [
+                {name: tuple(map(tuple, engine.get_tensor_profile_shape(name, row))) for name in INPUTS}
+                for row in range(len(self._profiles))
+            ]
+            if shapes == self._profiles:
                 return
-        expected = f"{sorted(kinds)} with the profile of its sidecar"
+        expected = f"{sorted(kinds)} with the profiles of its sidecar"
         hint = f"build it again with: {build_command(bundle, plan.sidecar['precision'])} --overwrite"
         raise BundleError(f"{plan.path} is an engine of another graph: tensors {sorted(found)}", expected, hint)
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 TIMING_CACHE = "timing.cache"
-SIDECAR_VERSION = 1
+SIDECAR_VERSION = 2
 MIN_TENSORRT = (10, 3)
 BUILD_RULES = {"strongly_typed": True, "tf32": False}
 """How this version builds every plan; a plan built by other rules must be built again."""
@@ -41,6 +41,8 @@ INSTALL += "made with --system-site-packages"
 KEPT_LINES = 20
 """How many of TensorRT's last errors are kept, so that our error can say why."""
 
+TUNED_BATCHES = (1, 4, 16)
+"""Batch sizes that a plan has kernels of their own for, beside its largest."""
 Profile = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 """Input -> its smallest, most likely and largest shape."""
 
@@ -114,10 +116,19 @@ def build_command(bundle: Bundle, precision: str) -> str:
     return f"mma-edge build {shlex.quote(str(bundle.folder))} --precision {precision}"
 
 
-def profile_of(bundle: Bundle, max_batch: int) -> Profile:
-    """Shapes of the inputs for N from 1 to max_batch; one clip is the most likely."""
+def profiles_of(bundle: Bundle, max_batch: int) -> list[Profile]:
+    """Shapes of the inputs for N from 1 to max_batch, tuned for max_batch, then the same for each smaller of
+    TUNED_BATCHES.
+
+    The first holds every batch, because Triton uses the first unless told otherwise. A run takes the last that holds
+    its batch.
+    """
     shapes = input_shapes(bundle.image_size)
-    return {name: tuple((count, *shape) for count in (1, 1, max_batch)) for name, shape in shapes.items()}
+    sizes = sorted({max_batch, *(count for count in TUNED_BATCHES if count < max_batch)}, reverse=True)
+    return [
+        {name: tuple((count, *shape) for count in (1, largest, largest)) for name, shape in shapes.items()}
+        for largest in sizes
+    ]
 
 
 def make_sidecar(bundle: Bundle, precision: str, machine: Machine, plan: Path, options: dict, gate: dict) -> dict:
@@ -129,7 +140,7 @@ def make_sidecar(bundle: Bundle, precision: str, machine: Machine, plan: Path, o
         "onnx_sha256": bundle.onnx_sha256(precision),
         **asdict(machine),
         "builder": {**BUILD_RULES, **options},
-        "profile": profile_of(bundle, options["max_batch"]),
+        "profiles": profiles_of(bundle, options["max_batch"]),
         "gate": gate,
     }
 
@@ -182,7 +193,7 @@ def check_sidecar(bundle: Bundle, precision: str, machine: Machine) -> dict[str,
             f"bundle {bundle.folder} has no TensorRT engine for {precision}", "one built on this device", remedy
         )
     sidecar = _read_sidecar(sidecar_path(bundle, precision), remedy)
-    profile = json.loads(json.dumps(profile_of(bundle, sidecar["builder"]["max_batch"])))  # tuples as lists
+    profiles = json.loads(json.dumps(profiles_of(bundle, sidecar["builder"]["max_batch"])))  # tuples as lists
     # Name of what may differ -> (the sidecar's value, the value here).
     pairs = {
         "TensorRT": (sidecar["tensorrt"], machine.tensorrt),
@@ -193,7 +204,7 @@ def check_sidecar(bundle: Bundle, precision: str, machine: Machine) -> dict[str,
         "precision": (sidecar["precision"], precision),
         "the ONNX graph": (sidecar["onnx_sha256"][:12], bundle.onnx_sha256(precision)[:12]),
         **{f"option {key}": (sidecar["builder"].get(key), value) for key, value in BUILD_RULES.items()},
-        "profile": (sidecar["profile"], profile),
+        "profiles": (sidecar["profiles"], profiles),
     }
     differing = [f"{name} {then}, here {now}" for name, (then, now) in pairs.items() if then != now]
     if differing:
@@ -216,7 +227,7 @@ def _read_sidecar(path: Path, remedy: str) -> dict[str, Any]:
             and all(isinstance(sidecar[key], str) for key in _TEXTS)
             and type(sidecar["builder"]["max_batch"]) is int
             and sidecar["builder"]["max_batch"] >= 1
-            and isinstance(sidecar["profile"], dict)
+            and isinstance(sidecar["profiles"], list)
         )
     except (ValueError, OSError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read ({type(error).__name__})", "a sidecar", remedy) from error

@@ -163,7 +163,8 @@ class ClipNorm(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        padding = ((x - PADDING).abs() < PADDING_TOLERANCE).all(dim=3, keepdim=True)  # (B, 1, T, 1)
+        # The largest of a row instead of `all`, which ONNX lacks: it would become a minimum over int64.
+        padding = (x - PADDING).abs().amax(dim=3, keepdim=True) < PADDING_TOLERANCE  # (B, 1, T, 1)
         x = x.masked_fill(padding, LOWEST)
         loudest = x.amax(dim=(2, 3), keepdim=True)
         # Relative to the loudest bin, so that the powers are at most 1: float16 holds them.

@@ -12,12 +12,15 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
 
 
 def prepare_frames(frames: Tensor, color: str) -> Tensor:
-    """uint8 (N, 16, S, S, 3) RGB -> float32 (N, 16, 3, S, S) in [0, 1]; three equal channels when `color` is grey."""
-    frames = frames.permute(0, 1, 4, 2, 3).float() / 255.0
+    """uint8 (..., S, S, 3) RGB -> float32 (..., 3, S, S) in [0, 1]; three equal channels when `color` is grey.
+
+    It casts before it permutes: TensorRT takes uint8 at a network's input, and only into a Cast.
+    """
+    frames = frames.float().movedim(-1, -3) / 255.0
     if color == "rgb":
         return frames
     luma = torch.tensor(LUMA, device=frames.device).reshape(3, 1, 1)
-    return (frames * luma).sum(dim=2, keepdim=True).expand_as(frames)
+    return (frames * luma).sum(dim=-3, keepdim=True).expand_as(frames)
 
 
 def prepare_mel(mel: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class FrameStem(_Part):
 
     def forward(self, frames: Tensor) -> Tensor:
         """frames uint8 (M, S, S, 3) RGB -> tokens (M, T, W)."""
-        images = prepare_frames(frames.unsqueeze(1), self.model.config.color).squeeze(1)
+        images = prepare_frames(frames, self.model.config.color)
         return self.model.image_encoder.blocks[0](self.model.embed_image(images))
 
 
