@@ -50,6 +50,21 @@ def test_the_stem_learns_from_the_early_head_alone(voices: EncoderClassifier) ->
     assert all(parameter.grad is not None for parameter in stem)
 
 
+def test_the_first_head_learns_most_from_what_the_second_one_answers() -> None:
+    labels = torch.tensor([0, 1])
+    unsure, right, wrong = torch.zeros(2, 3), 9 * torch.eye(3)[[0, 1]], 9 * torch.eye(3)[[2, 2]]
+    unsure.requires_grad_()
+    loss, _ = training_loss((unsure, wrong), labels, 0.0)
+    loss.backward()
+    assert (unsure.grad[:, 2] < 0).all() and unsure.grad[0, 0] < unsure.grad[1, 0]  # the labels count, too
+    agreed = training_loss((right, right), labels, 0.0)[0]
+    assert (
+        agreed < training_loss((right, wrong), labels, 0.0)[0]
+        and agreed < training_loss((wrong, right), labels, 0.0)[0]
+    )
+    assert torch.equal(training_loss(right, labels, 0.0)[0], torch.nn.functional.cross_entropy(right, labels))
+
+
 def test_patches_start_with_zero_mean_and_unit_variance_once(voices: EncoderClassifier) -> None:
     x = batch()
     assert patches(voices, x).std(dim=0).max() < 0.9

@@ -20,6 +20,7 @@ from mma_trainer.training.muon import Muon
 from mma_trainer.training.precision import PRECISIONS
 
 OPTIMIZERS = ("adamw", "muon")
+TAUGHT_SHARE = 0.75  # of a first head's loss that compares it with a second one
 UNKNOWN_LOGIT = -1e4
 """Of a class that a clip's corpus does not have: no probability, and finite."""
 
@@ -84,14 +85,17 @@ def build_scheduler(optimizer: AdamW, recipe: Recipe, num_batches: int = 1) -> L
 def training_loss(outputs: Tensor | tuple[Tensor, ...], labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy, and the logits (B, C) in float32.
 
-    A model may have several heads while it trains: the losses are added, the logits are those of the first. `labels`
-    are classes, int64 (B,), or targets, float (B, C): see `soft_cross_entropy`.
+    A model may have a second head while it trains: the losses are added, the logits are those of the first, which then
+    learns less from the labels than from the second one's answers. `labels` are classes, int64 (B,), or targets, float
+    (B, C): see `soft_cross_entropy`.
     """
     heads = [head.float() for head in (outputs if isinstance(outputs, tuple) else (outputs,))]
     if labels.is_floating_point():
         losses = [soft_cross_entropy(head, labels, smoothing) for head in heads]
     else:
         losses = [F.cross_entropy(head, labels, label_smoothing=smoothing) for head in heads]
+    for other in heads[1:]:
+        losses[0] = torch.lerp(losses[0], soft_cross_entropy(heads[0], other.detach().softmax(dim=1)), TAUGHT_SHARE)
     return sum(losses[1:], losses[0]), heads[0]
 
 
