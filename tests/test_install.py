@@ -19,6 +19,7 @@ import av
 import pytest
 from packaging.requirements import Requirement
 
+from mma_edge.engines import machine
 from mma_edge.sources import sample_path
 
 tomllib = pytest.importorskip("tomllib", reason="pyproject.toml is read with Python 3.11's tomllib")
@@ -73,6 +74,16 @@ def test_any_extras_beside_one_runtime_leave_it_the_only_one(runtime: str) -> No
     assert len(runtimes(runtime)) == 1
     assert runtimes(runtime, *others) == runtimes(runtime)
     assert runtimes(*others) == set()
+
+
+@pytest.mark.parametrize("cuda", [None, (12, 6), (13, 0)])
+@pytest.mark.parametrize("extra", ["gpu", "tensorrt"])
+def test_the_extra_that_a_message_names_for_the_drivers_cuda_exists(
+    monkeypatch: pytest.MonkeyPatch, extra: str, cuda: tuple[int, int] | None
+) -> None:
+    monkeypatch.setattr(machine, "driver_cuda_version", lambda: cuda)
+    (named,) = re.findall(r"\[(.+)\]", machine.install_command(extra))
+    assert named in EXTRAS and named.endswith("-cu12") == (cuda == (12, 6))
 
 
 def test_two_runtimes_would_be_found() -> None:
