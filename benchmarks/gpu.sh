@@ -8,7 +8,8 @@
 #   benchmarks/gpu.sh --output DIR        folder of the results (default: benchmarks/results)
 #
 # What cannot run (no TensorRT, too little memory) is a row that says why. The models have random weights; the exporter
-# and PyTorch are needed: pip install "mma-edge[export,bench,gpu]", and [tensorrt] for its rows.
+# and PyTorch are needed: pip install "mma-edge[export,bench,gpu,tensorrt]", or with a driver for CUDA 12:
+# pip install "mma-edge[export,bench,gpu-cu12,tensorrt-cu12]".
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 

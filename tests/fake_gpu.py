@@ -21,7 +21,10 @@ CHILD = (str(Path(__file__).with_name("fake_tensorrt_child.py")),)
 
 
 class FakeDriver:
-    """libcuda.so.1 as ctypes shows it. FAKE_DEVICE is "name major minor" or empty, FAKE_CUDA "major minor"."""
+    """libcuda.so.1 as ctypes shows it.
+
+    FAKE_DEVICE is "name major minor [integrated]" or empty, FAKE_CUDA "major minor".
+    """
 
     def __init__(self) -> None:
         self.device = os.environ.get("FAKE_DEVICE", "Orin 8 7").split()
@@ -47,7 +50,7 @@ class FakeDriver:
         return 0
 
     def cuDeviceGetAttribute(self, value, attribute, device):
-        value._obj.value = int(self.device[{75: 1, 76: 2}[attribute]])
+        value._obj.value = int([*self.device, "0"][{75: 1, 76: 2, 18: 3}[attribute]])
         return 0
 
     def cuDriverGetVersion(self, version):

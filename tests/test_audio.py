@@ -39,6 +39,33 @@ def test_log_mel_is_that_of_the_authors_loader(reference_dir: Path, key: str) ->
     np.testing.assert_allclose(normalised, expected, atol=1e-3)
 
 
+def kaldi_fbank(wave: np.ndarray, rate: int) -> np.ndarray:
+    """Kaldi's feature-fbank.cc as it is defined, window by window and filter by filter, in float64."""
+    length, shift = rate * 25 // 1000, rate * 10 // 1000
+    size = next(2**power for power in range(20) if 2**power >= length)
+    hann = [0.5 - 0.5 * np.cos(2 * np.pi * i / (length - 1)) for i in range(length)]
+    mel = 1127 * np.log(1 + np.arange(size // 2) * rate / size / 700)
+    low, high = (1127 * np.log(1 + hz / 700) for hz in (20, rate / 2))
+    delta, rows = (high - low) / 129, []
+    for first in range(0, len(wave) - length + 1, shift):
+        window = wave[first : first + length].astype(np.float64)
+        window -= window.mean()
+        window -= 0.97 * np.concatenate([window[:1], window[:-1]])
+        power = np.abs(np.fft.fft(window * hann, size)[: size // 2]) ** 2
+        # Each filter is a triangle, two steps of the mel scale wide.
+        sums = [power @ np.maximum(0, 1 - np.abs(mel - low - (j + 1) * delta) / delta) for j in range(128)]
+        rows.append(np.log(np.maximum(sums, np.finfo(np.float32).eps)))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("rate", [MIN_SAMPLE_RATE_HZ, 8000, 11025, 16000, 32000, 44100, 48000])
+def test_the_rows_are_kaldis_by_its_definition_at_any_rate_and_loudness(rate: int) -> None:
+    wave = noise(1.0, rate)
+    wave[rate // 3 : rate // 2] *= 1e-3
+    wave[rate // 2 : rate // 2 + rate // 10] = 0
+    np.testing.assert_allclose(LogMelStream(rate).accept(wave), kaldi_fbank(wave, rate), atol=2e-3)
+
+
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
 @pytest.mark.parametrize("size", [1, 37, 441, 4096])
 def test_a_stream_equals_the_whole_wave_frame_for_frame_whatever_the_chunks(rate: int, size: int) -> None:

@@ -49,22 +49,42 @@ def test_where_nothing_can_be_read_there_is_no_meter(tmp_path: Path, monkeypatch
     assert rapl_meter(tmp_path) is None
 
 
-def test_a_jetsons_sensor_is_that_of_the_whole_board(tmp_path: Path) -> None:
-    folder = tmp_path / "hwmon3"
+def sensor(folder: Path, **rails: tuple[int, int]) -> None:
+    """An INA3221 with rails in millivolts and milliamperes."""
     folder.mkdir()
     (folder / "name").write_text("ina3221\n")
-    for channel, label, millivolts, milliamperes in ((1, "VDD_CPU_GPU_CV", 19000, 900), (2, "VDD_IN", 20000, 500)):
+    for channel, (label, (millivolts, milliamperes)) in enumerate(rails.items(), 1):
         (folder / f"in{channel}_label").write_text(label + "\n")
         (folder / f"in{channel}_input").write_text(f"{millivolts}\n")
         (folder / f"curr{channel}_input").write_text(f"{milliamperes}\n")
+
+
+def test_a_jetsons_sensor_is_that_of_the_whole_board(tmp_path: Path) -> None:
+    sensor(tmp_path / "hwmon3", VDD_CPU_GPU_CV=(19000, 900), VDD_IN=(20000, 500))
     meter = jetson_meter(tmp_path)
     assert meter.name == "INA sensor, VDD_IN" and meter.read_w() == pytest.approx(10.0)
+
+
+def test_the_rails_of_an_agx_orin_are_added_up_and_named(tmp_path: Path) -> None:
+    sensor(tmp_path / "hwmon3", VDD_GPU_SOC=(20000, 500), VDD_CPU_CV=(20000, 100), VIN_SYS_5V0=(5000, 600))
+    sensor(tmp_path / "hwmon4", VDDQ_VDD2_1V8AO=(20000, 50))
+    meter = jetson_meter(tmp_path)
+    assert meter.name == "INA sensor, VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0"
+    assert meter.read_w() == pytest.approx(10.0 + 2.0 + 3.0)
+
+
+def test_a_part_of_a_board_is_not_taken_for_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    sensor(tmp_path / "hwmon3", VIN_SYS_5V0=(5000, 600), VDD_GPU_SOC=(20000, 500))
+    assert jetson_meter(tmp_path) is None
 
 
 def test_tegrastats_is_read_for_the_whole_board() -> None:
     line = "RAM 2468/7620MB CPU [5%@729,off] GR3D_FREQ 0% VDD_CPU_GPU_CV 480mW/470mW VDD_IN 4940mW/4920mW"
     assert parse_tegrastats(line) == ("VDD_IN", pytest.approx(4.94))
-    assert parse_tegrastats("RAM 2468/7620MB VDD_CPU 480mW/470mW") is None
+    orin = "RAM 2/62GB VDD_GPU_SOC 3200mW/3100mW VDD_CPU_CV 800mW/800mW VIN_SYS_5V0 4000mW/4000mW"
+    assert parse_tegrastats(orin) == ("VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0", pytest.approx(8.0))
+    assert parse_tegrastats("RAM 2468/7620MB VDD_CPU 480mW/470mW VIN_SYS_5V0 4000mW/4000mW") is None
 
 
 def test_power_is_integrated_over_time() -> None:

@@ -23,6 +23,7 @@ from mma_edge import engines
 from mma_edge.bundle import golden_inputs, read_bundle
 from mma_edge.engines import cpu as onnx_cpu
 from mma_edge.engines import cuda as onnx_cuda
+from mma_edge.engines import machine
 from mma_edge.engines.machine import CudaDevice
 from mma_edge.errors import BackendError, BundleError
 
@@ -37,6 +38,7 @@ class FakeCuda(ModuleType):
         self.calls: list[str] = []
         self.sessions: list[FakeCuda.Session] = []
         self.libraries_missing = self.wrong = False
+        self.printed = ""
         self.open_error: Exception | None = None
         self.run_error: Exception | None = None
         outer = self
@@ -105,6 +107,7 @@ class FakeCuda(ModuleType):
     def preload_dlls(self) -> None:
         assert callable(real.preload_dlls)
         self.calls.append("preload_dlls")
+        print(self.printed)
 
 
 @pytest.fixture
@@ -180,8 +183,26 @@ def test_a_session_that_ended_on_the_cpu_is_refused(tiny_bundle: Path, gpu: Fake
     with pytest.raises(BackendError) as error:
         onnx_cuda.open_engine(read_bundle(tiny_bundle), "fp32")
     text = one_line(error.value)
-    assert "cuBLAS" in text and "nvidia-cublas" in text
+    assert "cuBLAS" in text and 'pip install "mma-edge[gpu]"' in text
     assert "cuBLAS" in onnx_cuda.probe()
+
+
+def test_what_onnxruntime_prints_about_libraries_is_in_the_error_and_not_among_the_records(
+    tiny_bundle: Path, gpu: FakeCuda, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu.libraries_missing = True
+    gpu.printed = "a warning\nFailed to load libcublasLt.so.13: cannot open shared object file\nFailed to load another"
+    with pytest.raises(BackendError) as error:
+        onnx_cuda.open_engine(read_bundle(tiny_bundle), "fp32")
+    assert "Failed to load libcublasLt.so.13" in one_line(error.value)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("cuda", "extra"), [(None, "gpu"), ((12, 6), "gpu-cu12"), ((13, 0), "gpu")])
+def test_the_build_that_is_proposed_fits_the_driver(gpu: FakeCuda, monkeypatch, cuda: tuple | None, extra: str) -> None:
+    monkeypatch.setattr(machine, "driver_cuda_version", lambda: cuda)
+    gpu.libraries_missing = True
+    assert onnx_cuda.probe().endswith(f'pip install "mma-edge[{extra}]"')
 
 
 @pytest.mark.parametrize(
@@ -196,7 +217,7 @@ def test_a_session_that_ended_on_the_cpu_is_refused(tiny_bundle: Path, gpu: Fake
         ("BFCArena: Failed to allocate memory for requested buffer", BackendError, "not enough memory"),
         ("CUDA failure 2: out of memory", BackendError, "not enough memory"),
         ("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : not implemented: Conv(11)", BackendError, "all of"),
-        ("CUDNN_STATUS_NOT_INITIALIZED", BackendError, "nvidia-cublas"),
+        ("CUDNN_STATUS_NOT_INITIALIZED", BackendError, "mma-edge[gpu]"),
         ("[ONNXRuntimeError] : 7 : INVALID_PROTOBUF", BundleError, "export the bundle again"),
     ],
 )
@@ -219,7 +240,7 @@ def test_the_probe_computes_something(gpu: FakeCuda, monkeypatch) -> None:
     monkeypatch.setattr(onnx_cuda, "is_jetson", lambda: True)
     assert "no kernels for this GPU; on a Jetson use TensorRT: mma-edge build" in onnx_cuda.probe()
     gpu.run_error = RuntimeError("CUBLAS_STATUS_NOT_INITIALIZED")
-    assert "CUBLAS_STATUS_NOT_INITIALIZED" in onnx_cuda.probe() and "nvidia-cublas" in onnx_cuda.probe()
+    assert "CUBLAS_STATUS_NOT_INITIALIZED" in onnx_cuda.probe() and "mma-edge[gpu]" in onnx_cuda.probe()
 
 
 def test_the_probe_asks_the_driver_first(gpu: FakeCuda, monkeypatch) -> None:

@@ -122,7 +122,6 @@ def test_a_build_tells_what_it_is_doing(built_folder: Path) -> None:
         pytest.param("tensorrt", "10.3.0", "TensorRT 10.3.0, here 10.13.3.9", id="TensorRT"),
         pytest.param("gpu", "Thor", "GPU Thor, here Orin", id="GPU"),
         pytest.param("compute_capability", "11.0", "compute capability 11.0, here 8.7", id="capability"),
-        pytest.param("cuda", "13.0", "CUDA 13.0, here 12.6", id="CUDA"),
         pytest.param("platform", "linux-riscv", "platform linux-riscv, here", id="platform"),
         pytest.param("precision", "fp16", "precision fp16, here fp32", id="precision"),
         pytest.param("onnx_sha256", "0" * 64, "the ONNX graph 000000000000, here", id="graph"),
@@ -142,6 +141,16 @@ def test_a_plan_built_for_anything_else_is_refused_by_name(
     assert f"mma-edge build {built.folder} --precision fp32" in str(error.value)
     if field != "plan_sha256":
         assert tensorrt.usable(built) == ()
+
+
+def test_a_plan_survives_an_update_of_the_driver_with_a_note(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert open_fp32(built).notes == ()
+    monkeypatch.setenv("FAKE_CUDA", "13 0")
+    assert tensorrt.usable(built) == ("fp32",)
+    recognizer = mma_edge.load(built.folder, "tensorrt", "fp32")
+    (note,) = recognizer.notes
+    assert "a driver for CUDA 12.6 and runs with one for 13.0" in note
+    assert f"mma-edge build {built.folder} --precision fp32 --overwrite" in note
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"sidecar_version": 2}', "\xff"])

@@ -143,6 +143,17 @@ def test_the_workspace_is_small_on_a_jetson(bundle: Bundle, gpu: None, monkeypat
     assert fake_cudart.LIVE == {}
 
 
+@pytest.mark.parametrize(("integrated", "free"), [(False, "6.0"), (True, "7.5")])
+def test_memory_that_linux_gives_back_on_demand_counts_as_free_where_the_gpu_shares_it(
+    bundle: Bundle, gpu: None, monkeypatch: pytest.MonkeyPatch, integrated: bool, free: str
+) -> None:
+    monkeypatch.setenv("FAKE_DEVICE", f"Orin 8 7 {int(integrated)}")
+    monkeypatch.setattr(tensorrt_child, "available_memory", lambda: 75 * 10**8)
+    with pytest.raises(BackendError, match=rf"{free} of 8\.0 GB of GPU memory are free"):
+        tensorrt_child._workspace(bundle, "fp32", 10_000)
+    assert tensorrt_child._workspace(bundle, "fp32", 6000 if integrated else 5000) >= 5000
+
+
 def test_too_little_memory_or_disk_is_said_before_anything_is_built(
     bundle: Bundle, gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +227,8 @@ def test_without_cuda_python_and_pycuda_the_remedy_is_named(gpu: None, monkeypat
     for name in ("cuda.bindings", "cuda.bindings.runtime", "pycuda"):
         monkeypatch.setitem(sys.modules, name, None)
     assert "neither cuda-python nor pycuda" in device_memory.probe()
-    with pytest.raises(DependencyError, match="pip install"):
+    # For the driver's CUDA, and never an extra that would hide a Jetson's own TensorRT.
+    with pytest.raises(DependencyError, match=r'pip install "cuda-bindings==12\.\*"'):
         device_memory.open_device_memory()
 
 

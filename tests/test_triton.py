@@ -54,10 +54,13 @@ def test_the_configuration_is_what_tritons_schema_reads(tiny_bundle: Path, tmp_p
     assert config.dynamic_batching.max_queue_delay_microseconds == 2000
     (group,) = config.instance_group
     assert (group.count, group.kind) == (1, schema.ModelInstanceGroup.KIND_AUTO)
-    (warmup,) = config.model_warmup
-    assert {name: list(value.dims) for name, value in warmup.inputs.items()} == {
-        name: dims for name, (_, dims) in inputs.items()
-    }
+    # A batch size that was not warmed up would cost a client its first call.
+    assert [warmup.batch_size for warmup in config.model_warmup] == [1, 2, 4, 8, 16]
+    for warmup in config.model_warmup:
+        assert {name: list(value.dims) for name, value in warmup.inputs.items()} == {
+            name: dims for name, (_, dims) in inputs.items()
+        }
+    assert not config.HasField("optimization")
 
 
 @pytest.mark.parametrize(("max_batch", "preferred"), [(1, []), (2, [2]), (6, [2, 4, 6])])
@@ -66,6 +69,7 @@ def test_batching_follows_the_options(tiny_bundle: Path, tmp_path: Path, max_bat
     (folder,) = write_repository(read_bundle(tiny_bundle), tmp_path / "models", options=options)
     schema, config = parse(folder)
     assert config.max_batch_size == max_batch and config.HasField("dynamic_batching")
+    assert [warmup.batch_size for warmup in config.model_warmup] == [1, *preferred]
     assert list(config.dynamic_batching.preferred_batch_size) == preferred
     (group,) = config.instance_group
     assert (group.count, group.kind) == (2, schema.ModelInstanceGroup.KIND_GPU)
@@ -109,6 +113,8 @@ def test_a_plan_is_the_one_built_and_checked_here(
     assert (folder / "1" / "model.plan").read_bytes() == b"serialised engine"
     assert (config.name, config.platform) == ("tiny-fp32-plan", "tensorrt_plan")
     assert config.max_batch_size == 4  # what it was built for, not the 16 of the options
+    assert [warmup.batch_size for warmup in config.model_warmup] == [1, 2, 4]
+    assert config.optimization.cuda.graphs
     assert not (folder / "1" / "model.onnx").exists()
 
 

@@ -29,6 +29,7 @@ from mma_export.weights import weight_files
 
 CONFIG, LABELS, VERSION = "config.pbtxt", "labels.txt", "1"
 MARK = "# Written by mma-export --triton."
+PLAN = "tensorrt_plan"
 DEVICES = {"auto": "KIND_AUTO", "gpu": "KIND_GPU", "cpu": "KIND_CPU"}
 LARGEST_BATCH = 1024
 """The largest batch of the exported graphs."""
@@ -131,6 +132,15 @@ def config_text(bundle: Bundle, name: str, platform: str, max_batch: int, option
     preferred = [2**power for power in range(1, 11) if 2**power < max_batch]
     preferred += [max_batch] if max_batch > 1 else []
     batching = "" if max_batch == 1 else f"  preferred_batch_size: {preferred}\n"
+    warmups = ",\n".join(
+        f"""  {{ name: "{size} clips" batch_size: {size}
+    inputs {{ key: "frames" value {{ data_type: TYPE_UINT8 dims: {frames} zero_data: true }} }}
+    inputs {{ key: "mel" value {{ data_type: TYPE_FP32 dims: {mel} zero_data: true }} }}
+  }}"""
+        for size in (1, *preferred)
+    )
+    # Triton captures one for a single clip and one for each preferred batch size.
+    graphs = "optimization { cuda { graphs: true } }\n" if platform == PLAN else ""
     return f"""{MARK}
 name: {json.dumps(name)}
 platform: "{platform}"
@@ -146,13 +156,10 @@ dynamic_batching {{
 {batching}  max_queue_delay_microseconds: {options.queue_delay_us}
 }}
 instance_group [ {{ count: {options.instances} kind: {DEVICES[options.device]} }} ]
-# The first call chooses kernels and takes its memory; no client should have to wait for that.
-model_warmup [ {{
-  name: "one clip"
-  batch_size: 1
-  inputs {{ key: "frames" value {{ data_type: TYPE_UINT8 dims: {frames} zero_data: true }} }}
-  inputs {{ key: "mel" value {{ data_type: TYPE_FP32 dims: {mel} zero_data: true }} }}
-}} ]
+{graphs}# The first call of a batch size chooses kernels and takes its memory; no client should have to wait for that.
+model_warmup [
+{warmups}
+]
 """
 
 
@@ -175,7 +182,7 @@ def _write_model(bundle: Bundle, precision: str, plan: bool, options: TritonOpti
             copy = version / path.relative_to(whole.parent)  # the graph names it so
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-    platform = "tensorrt_plan" if plan else "onnxruntime_onnx"
+    platform = PLAN if plan else "onnxruntime_onnx"
     (folder / CONFIG).write_text(config_text(bundle, folder.name, platform, max_batch, options), encoding="utf-8")
     (folder / LABELS).write_text("".join(f"{label}\n" for label in bundle.labels), encoding="utf-8")
     for name in (MANIFEST, bundle.manifest["license"]["file"], *_cards(bundle)):

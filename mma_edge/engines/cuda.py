@@ -11,6 +11,8 @@ graph (`gpu_graph_id`), so one session holds the weights only once. TF32 is off:
 
 from __future__ import annotations
 
+import contextlib
+import io
 import threading
 from pathlib import Path
 from types import ModuleType
@@ -21,15 +23,12 @@ import numpy as np
 from mma_edge.bundle import Bundle
 from mma_edge.clip import input_shapes
 from mma_edge.engines.base import INPUTS, OUTPUT, run_failure
-from mma_edge.engines.machine import NO_GPU, cuda_devices, dotted, first_gpu, is_jetson
+from mma_edge.engines.machine import NO_GPU, cuda_devices, dotted, first_gpu, install_command, is_jetson
 from mma_edge.engines.session import check_session, import_onnxruntime
 from mma_edge.errors import BackendError, BundleError, DependencyError, first_line, out_of_memory
 from mma_edge.precisions import preferred, require
 
 PROVIDER = "CUDAExecutionProvider"
-INSTALL = 'pip uninstall onnxruntime onnxruntime-gpu; pip install "mma-edge[gpu]"'
-# onnxruntime-gpu 1.31 on PyPI is built for CUDA 13, and its extras do not name cuBLAS.
-LIBRARIES = 'pip install "onnxruntime-gpu[cuda,cudnn]" nvidia-cublas (CUDA 12 builds: nvidia-cublas-cu12)'
 ON_JETSON = "on a Jetson use TensorRT: mma-edge build BUNDLE (PyPI's onnxruntime-gpu has no kernels for its GPU)"
 MAX_CUDA_GRAPHS = 16
 """Batch sizes that get a CUDA graph; further ones run without one, so that memory is bounded."""
@@ -48,9 +47,10 @@ def probe() -> str | None:
     try:
         if not cuda_devices():
             return f"{NO_GPU}: check nvidia-smi and the driver"
-        onnxruntime = _import()
+        onnxruntime = import_onnxruntime()
         if PROVIDER not in onnxruntime.get_available_providers():
-            remedy = ON_JETSON if is_jetson() else f"install the GPU build: {INSTALL}"
+            replace = f"install the GPU build: pip uninstall onnxruntime onnxruntime-gpu; {install_command('gpu')}"
+            remedy = ON_JETSON if is_jetson() else replace
             return f"the installed onnxruntime {onnxruntime.__version__} is a CPU build; {remedy}"
         session = _open_session(onnxruntime, TINY_GRAPH, "a tiny graph", cuda_graph=False)
         x = np.eye(2, dtype=np.float32)
@@ -62,7 +62,7 @@ def probe() -> str | None:
         text = first_line(error)
         if "no kernel image" in str(error):
             return f"this onnxruntime has no kernels for this GPU; {ON_JETSON if is_jetson() else 'use TensorRT'}"
-        return f"onnxruntime cannot compute on this GPU ({text}); {LIBRARIES}"
+        return f"onnxruntime cannot compute on this GPU ({text}); {install_command('gpu')}"
     return None
 
 
@@ -94,7 +94,7 @@ class OnnxCudaEngine:
 
     def __init__(self, graph: Path, precision: str, image_size: int, num_classes: int, gpu: str = "GPU") -> None:
         self.precision, self.notes = precision, ()
-        self._onnxruntime = _import()
+        self._onnxruntime = import_onnxruntime()
         self._session = _open_session(self._onnxruntime, graph, str(graph), cuda_graph=True)
         check_session(graph, self._session)
         self.details = f"onnxruntime {self._onnxruntime.__version__} CUDA on {gpu}"
@@ -137,15 +137,20 @@ class _Batch:
         return self._logits.numpy().copy()  # a copy for the caller: the next run overwrites the buffer
 
 
-def _import() -> ModuleType:
-    onnxruntime = import_onnxruntime()
-    if hasattr(onnxruntime, "preload_dlls"):  # 1.21 and newer: finds the CUDA libraries that pip installed
+def _preload(onnxruntime: ModuleType) -> str:
+    """Load the CUDA libraries that pip installed; returns what onnxruntime says of the first that it cannot load."""
+    if not hasattr(onnxruntime, "preload_dlls"):  # before 1.21
+        return ""
+    said = io.StringIO()
+    # It prints failures on stdout, where the records of a run may be going.
+    with contextlib.redirect_stdout(said):
         onnxruntime.preload_dlls()
-    return onnxruntime
+    return next((line for line in said.getvalue().splitlines() if line.startswith("Failed")), "")
 
 
 def _open_session(onnxruntime: ModuleType, graph: Path | bytes, name: str, cuda_graph: bool) -> Any:
     """A session that computes on the GPU; else the errors of `open_engine`."""
+    missing = _preload(onnxruntime)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # the exception says in one line what went wrong
     onnxruntime.set_default_logger_severity(4)
@@ -160,8 +165,8 @@ def _open_session(onnxruntime: ModuleType, graph: Path | bytes, name: str, cuda_
     if session.get_providers()[:1] != [PROVIDER]:
         raise BackendError(
             f"onnxruntime {onnxruntime.__version__} cannot load its CUDA provider (cuBLAS, cuDNN or another CUDA "
-            f"library is missing or of another version)",
-            hint=ON_JETSON if is_jetson() else f"install its libraries: {LIBRARIES}",
+            f"library is missing or of another version)" + (f": {missing}" if missing else ""),
+            hint=ON_JETSON if is_jetson() else f"install its libraries: {install_command('gpu')}",
         )
     session.disable_fallback()
     return session
@@ -177,6 +182,6 @@ def _open_failure(onnxruntime: ModuleType, error: Exception, name: str) -> Backe
             hint="use another --precision, or --backend tensorrt",
         )
     if any(library in text for library in ("cuda", "cublas", "cudnn")):
-        return BackendError(f"onnxruntime cannot use the GPU: {first_line(error)}", hint=LIBRARIES)
+        return BackendError(f"onnxruntime cannot use the GPU: {first_line(error)}", hint=install_command("gpu"))
     hint = "upgrade onnxruntime-gpu, or export the bundle again"
     return BundleError(f"onnxruntime {onnxruntime.__version__} cannot load {name}: {first_line(error)}", hint=hint)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,13 @@ def read_text(path: Path) -> str:
         return ""
 
 
-_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+def available_memory() -> int | None:
+    """Bytes that the system can give without swapping; None where the system does not say."""
+    stated = re.search(r"^MemAvailable:\s+(\d+)", read_text(Path("/proc/meminfo")), re.MULTILINE)
+    return 1024 * int(stated[1]) if stated else None
+
+
+_INTEGRATED, _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 18, 75, 76  # CUdevice_attribute
 NO_GPU = "no CUDA device answers"
 
 
@@ -68,7 +75,8 @@ class CudaDevice:
 
     name: str  # as the driver gives it, e.g. "Orin"
     compute_capability: tuple[int, int]
-    memory_bytes: int  # of the whole device; a Jetson shares it with the processor
+    memory_bytes: int  # of the whole device
+    integrated: bool = False  # whether its memory is the processor's, as on a Jetson
 
     @property
     def capability(self) -> str:
@@ -97,14 +105,16 @@ def cuda_devices() -> list[CudaDevice]:
     devices = []
     for index in range(count.value):
         device, name, total = ctypes.c_int(), ctypes.create_string_buffer(128), ctypes.c_size_t()
-        major, minor = ctypes.c_int(), ctypes.c_int()
+        major, minor, integrated = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
         if driver.cuDeviceGet(ctypes.byref(device), index) != 0:
             continue
         driver.cuDeviceGetName(name, len(name), device)
         driver.cuDeviceTotalMem_v2(ctypes.byref(total), device)
         driver.cuDeviceGetAttribute(ctypes.byref(major), _COMPUTE_CAPABILITY_MAJOR, device)
         driver.cuDeviceGetAttribute(ctypes.byref(minor), _COMPUTE_CAPABILITY_MINOR, device)
-        devices.append(CudaDevice(name.value.decode(errors="replace"), (major.value, minor.value), total.value))
+        driver.cuDeviceGetAttribute(ctypes.byref(integrated), _INTEGRATED, device)
+        capability = (major.value, minor.value)
+        devices.append(CudaDevice(name.value.decode(errors="replace"), capability, total.value, bool(integrated.value)))
     return devices
 
 
@@ -114,6 +124,12 @@ def driver_cuda_version() -> tuple[int, int] | None:
     if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)) != 0:
         return None
     return version.value // 1000, version.value % 1000 // 10
+
+
+def install_command(extra: str) -> str:
+    """Installs an extra that needs CUDA ("gpu", "tensorrt"), in its variant for the driver's CUDA version."""
+    version = driver_cuda_version()
+    return f'pip install "mma-edge[{extra}{"-cu12" if version and version < (13, 0) else ""}]"'
 
 
 def is_jetson() -> bool:

@@ -10,7 +10,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,14 @@ SENSOR_S = 1.0
 """How long a sensor's first reading may take."""
 RAPL = Path("/sys/class/powercap")
 HWMON = Path("/sys/class/hwmon")
-WHOLE_BOARD = ("VDD_IN", "VIN_SYS_5V0", "SYS_5V", "VDD_TOTAL", "POM_5V_IN")
-"""Rails that supply a whole Jetson board, the newest boards first."""
+WHOLE_BOARD = (
+    ("VIN",),  # AGX Thor
+    ("VDD_IN",),  # Orin NX and Nano, Xavier NX
+    ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),  # AGX Orin: the last one alone leaves out processor and GPU
+    ("VDD_TOTAL",),
+    ("POM_5V_IN",),  # the first Nano
+)
+"""Rails that together supply a whole Jetson board; a board's are the first of these that it has all of."""
 
 
 @dataclass
@@ -108,24 +114,32 @@ def rapl_meter(root: Path = RAPL) -> CounterMeter | None:
 
 
 def jetson_meter(root: Path = HWMON) -> PowerMeter | None:
-    """The rail of the whole board from its INA sensors, else from tegrastats; None on other boards."""
+    """The rails of the whole board from its INA sensors, else from tegrastats; None on other boards."""
     rails: dict[str, tuple[Path, str]] = {}  # name -> folder and channel
     for folder in sorted(root.glob("hwmon*")):
         if read_text(folder / "name").startswith("ina"):
             for label in sorted(folder.glob("in*_label")):
                 rails[read_text(label).strip()] = folder, label.name[len("in") : -len("_label")]
-    for rail in filter(rails.get, WHOLE_BOARD):
+
+    def read_w(rail: str) -> float:
         folder, channel = rails[rail]
-        volts, amperes = folder / f"in{channel}_input", folder / f"curr{channel}_input"
+        return _read(folder / f"in{channel}_input", 1e3) * _read(folder / f"curr{channel}_input", 1e3)
+
+    if board := whole_board(rails):
         with suppress(OSError, ValueError):
-            meter = PowerMeter(f"INA sensor, {rail}", lambda v=volts, a=amperes: _read(v, 1e3) * _read(a, 1e3))
+            meter = PowerMeter(f"INA sensor, {' + '.join(board)}", lambda: sum(map(read_w, board)))
             if meter.read_w() > 0:
                 return meter
     return tegrastats_meter()
 
 
+def whole_board(rails: Collection[str]) -> tuple[str, ...]:
+    """Those of a board's rails that together supply all of it; () where that is not known."""
+    return next((board for board in WHOLE_BOARD if all(rail in rails for rail in board)), ())
+
+
 def tegrastats_meter() -> PowerMeter | None:
-    """The board's rail, from the lines that a `tegrastats` of our own prints."""
+    """The board's rails, from the lines that a `tegrastats` of our own prints."""
     command = ["tegrastats", "--interval", "100"]
     try:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -148,9 +162,10 @@ def tegrastats_meter() -> PowerMeter | None:
 
 
 def parse_tegrastats(line: str) -> tuple[str, float] | None:
-    """(rail, watts) of the whole board from a line with "VDD_IN 4940mW/4940mW"; None without such a rail."""
+    """(rails, watts) of the whole board from a line with "VDD_IN 4940mW/4940mW"; None without all of them."""
     found = {name: int(now) / 1000 for name, now in re.findall(r"(\w+) (\d+)mW/\d+mW", line)}
-    return next(((rail, found[rail]) for rail in WHOLE_BOARD if rail in found), None)
+    board = whole_board(found)
+    return (" + ".join(board), sum(found[rail] for rail in board)) if board else None
 
 
 def nvml_meter() -> Meter | None:

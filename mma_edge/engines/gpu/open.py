@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from mma_edge.engines.base import why_unusable
 from mma_edge.engines.gpu.interface import DeviceMemory
+from mma_edge.engines.machine import driver_cuda_version
 from mma_edge.errors import DependencyError
-
-INSTALL = 'pip install "mma-edge[tensorrt]", or: pip install cuda-python'
 
 
 def probe() -> str | None:
@@ -32,4 +31,7 @@ def open_device_memory() -> DeviceMemory:
 
         return PycudaMemory()
     except ImportError as error:
-        raise DependencyError("neither cuda-python nor pycuda is installed", hint=INSTALL) from error
+        # Not an extra: on a Jetson it would bring a TensorRT that hides the board's own.
+        version = driver_cuda_version()
+        hint = f'pip install "cuda-bindings=={version[0]}.*"' if version else "pip install cuda-bindings"
+        raise DependencyError("neither cuda-python nor pycuda is installed", hint=hint) from error

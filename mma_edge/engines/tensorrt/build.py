@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import tempfile
@@ -22,7 +21,7 @@ import numpy as np
 from mma_edge.bundle import ENGINES, Bundle
 from mma_edge.bundle.manifest import REEXPORT
 from mma_edge.child import Child, ChildDiedError, Message, Tell
-from mma_edge.engines.machine import read_text
+from mma_edge.engines.machine import available_memory
 from mma_edge.engines.tensorrt.engine import lacking, require_tensorrt
 from mma_edge.engines.tensorrt.gate import gate_inputs
 from mma_edge.engines.tensorrt.plan import Plan, check_plan, import_tensorrt, this_machine, version_of, write_plan
@@ -139,12 +138,6 @@ def _check_room(bundle: Bundle, precision: str, folder: Path) -> None:
     if available is not None and needed > available:
         expected, hint = f"{needed / 1e9:.1f} GB to build {precision}", "close other programs, or add swap"
         raise BackendError(f"{available / 1e9:.1f} GB of memory are available", expected, hint)
-
-
-def available_memory() -> int | None:
-    """Bytes that the system can give without swapping; None where the system does not say."""
-    stated = re.search(r"^MemAvailable:\s+(\d+)", read_text(Path("/proc/meminfo")), re.MULTILINE)
-    return 1024 * int(stated[1]) if stated else None
 
 
 def _run_child(request: Message, precision: str, follow: Tell) -> dict[str, Any]:

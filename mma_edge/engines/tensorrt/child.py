@@ -18,7 +18,7 @@ import numpy as np
 from mma_edge.bundle import ENGINES, Bundle, read_bundle
 from mma_edge.child import Tell, serve
 from mma_edge.engines.gpu.open import open_device_memory
-from mma_edge.engines.machine import is_jetson
+from mma_edge.engines.machine import available_memory, cuda_devices, is_jetson
 from mma_edge.engines.tensorrt.engine import TensorRTEngine, require_tensorrt
 from mma_edge.engines.tensorrt.gate import check_engine
 from mma_edge.engines.tensorrt.plan import TIMING_CACHE, Plan, make_logger, make_sidecar, profiles_of, this_machine
@@ -156,6 +156,9 @@ def _workspace(bundle: Bundle, precision: str, asked_mib: int | None) -> int:
             free, total = memory.free_and_total_bytes()
     finally:
         memory.close()
+    if any(gpu.integrated for gpu in cuda_devices()[:1]):
+        # What CUDA calls free leaves out the cache of files, which Linux gives back on demand.
+        free = min(total, max(free, available_memory() or 0))
     default = JETSON_WORKSPACE_MIB if is_jetson() else WORKSPACE_MIB
     workspace = min(default, free // 4 // MIB) if asked_mib is None else asked_mib
     # The weights count twice: as read, and in the engine.

@@ -102,7 +102,7 @@ class TensorRTEngine:
 
     def __init__(self, bundle: Bundle, plan: Plan, memory: DeviceMemory | None = None) -> None:
         trt = import_tensorrt()
-        self.precision, self.max_batch, self.notes = plan.sidecar["precision"], plan.max_batch, ()
+        self.precision, self.max_batch, self.notes = plan.sidecar["precision"], plan.max_batch, plan.notes
         self.device_ms = 0.0  # on the GPU, of the last call of at most `max_batch` clips, copies included
         self._lock = threading.Lock()
         self._session = _Session(trt, bundle, plan, memory or open_device_memory())

@@ -24,7 +24,15 @@ from typing import TYPE_CHECKING, Any
 
 from mma_edge.bundle import ENGINES, Bundle, sha256
 from mma_edge.clip import input_shapes
-from mma_edge.engines.machine import cuda_devices, dotted, driver_cuda_version, first_gpu, platform_name
+from mma_edge.engines.machine import (
+    cuda_devices,
+    dotted,
+    driver_cuda_version,
+    first_gpu,
+    install_command,
+    is_jetson,
+    platform_name,
+)
 from mma_edge.errors import BackendError, BundleError, DependencyError, first_line
 from mma_edge.files import replaced
 
@@ -36,8 +44,6 @@ SIDECAR_VERSION = 2
 MIN_TENSORRT = (10, 3)
 BUILD_RULES = {"strongly_typed": True, "tf32": False}
 """How this version builds every plan; a plan built by other rules must be built again."""
-INSTALL = 'pip install "mma-edge[tensorrt]"; on a Jetson: sudo apt-get install python3-libnvinfer, and a venv '
-INSTALL += "made with --system-site-packages"
 KEPT_LINES = 20
 """How many of TensorRT's last errors are kept, so that our error can say why."""
 
@@ -49,12 +55,12 @@ Profile = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class Machine:
-    """What a plan depends on besides the graph; each text must be equal."""
+    """Where a plan is built or run. All but `cuda` must be equal: a driver runs what an older or newer one built."""
 
     tensorrt: str
     gpu: str
     compute_capability: str
-    cuda: str
+    cuda: str  # the newest version that the driver can run
     platform: str
 
 
@@ -66,6 +72,7 @@ class Plan:
     data: bytes  # for TensorRT; read once, so that the bytes that were hashed are the ones that are loaded
     max_batch: int  # largest N of its profile
     sidecar: dict[str, Any]  # as written
+    notes: tuple[str, ...] = ()  # what the user should know before trusting it
 
 
 def import_tensorrt() -> ModuleType:
@@ -78,9 +85,9 @@ def import_tensorrt() -> ModuleType:
         trt = importlib.import_module("tensorrt")
         version = trt.__version__
     except ModuleNotFoundError as error:
-        raise DependencyError("TensorRT's Python package is not installed", hint=INSTALL) from error
+        raise DependencyError("TensorRT's Python package is not installed", hint=_install()) from error
     except Exception as error:  # half an installation: the loader's OSError, or an AttributeError of an empty package
-        raise DependencyError(f"TensorRT cannot be imported: {first_line(error)}", hint=INSTALL) from error
+        raise DependencyError(f"TensorRT cannot be imported: {first_line(error)}", hint=_install()) from error
     if version_of(version) < MIN_TENSORRT:
         raise BackendError(
             f"TensorRT {version} is too old: its networks cannot be strongly typed as these graphs need",
@@ -88,6 +95,12 @@ def import_tensorrt() -> ModuleType:
             "upgrade TensorRT (Jetson: JetPack 6.1 or newer), or use --backend cuda or cpu",
         )
     return trt
+
+
+def _install() -> str:
+    if is_jetson():
+        return "sudo apt-get install python3-libnvinfer, and a venv made with --system-site-packages"
+    return install_command("tensorrt")
 
 
 def version_of(text: str) -> tuple[int, int]:
@@ -182,7 +195,11 @@ def check_plan(bundle: Bundle, precision: str, machine: Machine) -> Plan:
     if hashlib.sha256(data).hexdigest() != sidecar["plan_sha256"]:
         expected, hint = "the plan as it was built", f"build it here with: {build_command(bundle, precision)}"
         raise BundleError(f"{path} is not the plan that its sidecar describes (SHA-256 differs)", expected, hint)
-    return Plan(path, data, sidecar["builder"]["max_batch"], sidecar)
+    notes = ()
+    if sidecar["cuda"] != machine.cuda:
+        note = f"the plan was built with a driver for CUDA {sidecar['cuda']} and runs with one for {machine.cuda}"
+        notes = (f"{note}; should it misbehave: {build_command(bundle, precision)} --overwrite",)
+    return Plan(path, data, sidecar["builder"]["max_batch"], sidecar, notes)
 
 
 def check_sidecar(bundle: Bundle, precision: str, machine: Machine) -> dict[str, Any]:
@@ -199,7 +216,6 @@ def check_sidecar(bundle: Bundle, precision: str, machine: Machine) -> dict[str,
         "TensorRT": (sidecar["tensorrt"], machine.tensorrt),
         "GPU": (sidecar["gpu"], machine.gpu),
         "compute capability": (sidecar["compute_capability"], machine.compute_capability),
-        "CUDA": (sidecar["cuda"], machine.cuda),
         "platform": (sidecar["platform"], machine.platform),
         "precision": (sidecar["precision"], precision),
         "the ONNX graph": (sidecar["onnx_sha256"][:12], bundle.onnx_sha256(precision)[:12]),

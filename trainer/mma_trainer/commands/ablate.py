@@ -19,9 +19,9 @@ from mma_trainer.commands.model_options import given_fields, make_config
 from mma_trainer.commands.run_options import INCIDENTAL, job_args, make_recipe
 from mma_trainer.model.config import REVISION
 from mma_trainer.report.page import Table, to_rich
-from mma_trainer.training import variants
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.state import MODEL
+from mma_trainer.training.sweeps import variants
 from mma_trainer.training.sweeps.sweep import Job, Sweep
 from mma_trainer.training.sweeps.variants import TABLES, Row, RowResult
 from mma_trainer.weights.checkpoint import read_checkpoint
