@@ -147,12 +147,16 @@ def test_a_folder_without_faces_is_one_line(tmp_path: Path) -> None:
         folder_clips(tmp_path, 16, ("happy",), 4)
 
 
-def test_a_bundle_with_all_precisions_runs(tmp_path: Path, tiny: Checkpoint, traced: None) -> None:
+def test_a_bundle_with_all_precisions_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Checkpoint, traced: None
+) -> None:
+    monkeypatch.setattr("mma_export.precision.write.SEARCHED_AGREEMENT", 1.1)  # no search gets there
     gate = GateOptions(count=10, keep_going=True)
     bundle = export(tiny, tmp_path / "bundle", ("fp16", "bf16", "int8"), gate=gate)
     assert bundle.precisions == ("fp32", "fp16", "bf16", "int8")
     for name, entry in bundle.manifest["precisions"].items():
         assert name == "fp32" or entry["parity"]["clips"] == 10
+    assert "on another processor" in bundle.manifest["precisions"]["int8"]["parity"]["note"]
     frames, mel = golden_inputs(4, TINY.image_size, 3)
     exact = mma_edge.load(bundle.folder, "cpu").predict(frames, mel)
     for precision in ("fp16", "int8"):

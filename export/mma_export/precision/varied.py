@@ -63,7 +63,7 @@ def _face(frames: np.ndarray, rng: Generator) -> np.ndarray:
     size = clip.shape[1]
     face = torch.from_numpy(clip).permute(0, 3, 1, 2).reshape(1, 3 * NUM_FRAMES, size, size) / 255
     face = _bent(face, rng)
-    for _ in range(2):  # once leaves the model surer than it is of real clips
+    for _ in range(integer(1, 2, rng)):  # once leaves the model surer than it is of real clips
         face = augment_stills(face, rng).clamp(0, 1)
     if torch.rand((), generator=rng) < FAR_SHARE:
         side = min(size, integer(*FAR_PX, rng))
