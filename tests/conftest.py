@@ -23,7 +23,7 @@ from mma_edge.bundle import Bundle
 from mma_edge.bundle.manifest import write_signed
 from mma_export.bundle import UNSTATED, write_bundle
 from mma_export.graph import export_graph
-from mma_export.precision.clips import RealClips, logits_of, sample_clips
+from mma_export.precision.clips import RealClips, logits_of, made_clips
 from mma_trainer.data.public.voices import CORPORA, RAVDESS
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model import MMADFER, MMADFERConfig
@@ -102,7 +102,7 @@ def save_as_the_authors(path: Path, state: dict[str, torch.Tensor], class_name: 
 def export(checkpoint: Checkpoint, output: Path, precisions: str | Sequence[str] = "fp32", **options: object) -> Bundle:
     """`write_bundle` for a test that looks neither at the licence nor at what is reported, unless `options` say so."""
     given = {"source": Path("tiny.pt"), "name": "tiny", "license_": UNSTATED, "report": lambda text: None, **options}
-    return write_bundle(checkpoint, output=output, precisions=precisions, **given)
+    return write_bundle(checkpoint, output=output, precisions=precisions, **given).bundle
 
 
 def tone(seconds: float, hz: float) -> np.ndarray:
@@ -238,8 +238,8 @@ def traced(monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path, proto: onnx.Model
 
 @pytest.fixture(scope="session")
 def clips() -> RealClips:
-    """Windows of the sample clip, at the size of the tiny model."""
-    return sample_clips(TINY.image_size, 24)
+    """Clips made of the sample, at the size of the tiny model."""
+    return made_clips(TINY.image_size, 24)
 
 
 @pytest.fixture(scope="session")

@@ -142,6 +142,15 @@ def test_a_precision_that_the_hardware_lacks_is_refused(edit_manifest: Edit, mon
     assert mma_edge.load(folder, "openvino").precision == "fp32"
 
 
+@pytest.mark.parametrize(("precision", "saturates"), [("int8", True), ("int8", False), ("fp32", True)])
+def test_int8_that_may_saturate_is_noted(edit_manifest: Edit, monkeypatch, precision: str, saturates: bool) -> None:
+    monkeypatch.setattr(openvino_cpu, "may_saturate", lambda: saturates)
+    monkeypatch.setattr(openvino_cpu, "instruction_sets", lambda: ("avx2",))
+    folder = edit_manifest(lambda manifest: manifest["precisions"].update(int8=dict(manifest["precisions"]["fp32"])))
+    engine = openvino_cpu.open_engine(read_bundle(folder), precision)
+    assert any("VNNI" in note for note in engine.notes) == (saturates and precision == "int8")
+
+
 def test_bf16_is_preferred_where_the_processor_has_it_and_rounds_the_fp32_graph(
     edit_manifest: Edit, monkeypatch
 ) -> None:

@@ -17,7 +17,7 @@ from mma_edge.bundle import Bundle, read_bundle
 from mma_edge.bundle.manifest import write_signed
 from mma_edge.commands import doctor
 from mma_edge.commands.info import show_bundle
-from mma_edge.engines import backend_module
+from mma_edge.engines import backend_module, machine
 from mma_edge.engines import cpu as onnx_cpu
 from mma_edge.engines import openvino as openvino_cpu
 from mma_edge.engines.machine import INSTRUCTION_SETS, CudaDevice, parse_cpuinfo
@@ -111,13 +111,25 @@ def test_instruction_sets_are_what_the_kernel_lists() -> None:
 
 
 @pytest.mark.parametrize(
-    ("x86", "sets", "noted"), [(True, ("avx2",), True), (True, ("avx2", "avx_vnni"), False), (False, ("asimd",), False)]
+    ("x86", "sets", "slower"),
+    [(True, ("avx2",), True), (True, ("avx2", "avx_vnni"), False), (True, (), True), (False, ("asimd",), False)],
 )
-def test_int8_on_a_processor_that_may_saturate_is_noted(
-    tiny_bundle: Path, monkeypatch, x86: bool, sets: tuple[str, ...], noted: bool
+def test_int8_without_vnni_takes_the_exact_kernels_and_says_so(
+    tiny_bundle: Path, monkeypatch, x86: bool, sets: tuple[str, ...], slower: bool
 ) -> None:
-    monkeypatch.setattr(onnx_cpu, "is_x86", lambda: x86)
-    monkeypatch.setattr(onnx_cpu, "instruction_sets", lambda: sets)
+    import onnxruntime
+
+    asked: list[str] = []
+
+    class Options(onnxruntime.SessionOptions):
+        def add_session_config_entry(self, key: str, value: str) -> None:
+            asked.append(f"{key}={value}")
+            super().add_session_config_entry(key, value)
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    monkeypatch.setattr(machine, "is_x86", lambda: x86)
+    monkeypatch.setattr(machine, "instruction_sets", lambda: sets)
     graph = read_bundle(tiny_bundle).graph("fp32")
-    assert bool(onnx_cpu.OnnxCpuEngine(graph, "int8").notes) == noted
-    assert not onnx_cpu.OnnxCpuEngine(graph, "fp32").notes
+    assert ("without VNNI" in onnx_cpu.OnnxCpuEngine(graph, "int8").details) == slower
+    assert ("session.x64quantprecision=1" in asked) == slower
+    assert "VNNI" not in onnx_cpu.OnnxCpuEngine(graph, "fp32").details

@@ -163,3 +163,6 @@ def test_the_search_keeps_the_product_that_does_not_stand_it(
     assert found.kept == tuple(ranked)[:2] and found.kept[0] == victim.node
     assert found.comparison.mean_abs_logit_difference <= limit
     assert search(suspects, quantize, reference, clips, few, lambda c: True).kept == ()
+    # Where nothing passes it is not the last attempt that is taken, but the nearest one.
+    nearest = search(suspects[:3], quantize, reference, clips, few, lambda c: False)
+    assert nearest.comparison.mean_abs_logit_difference <= limit and nearest.kept

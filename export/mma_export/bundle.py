@@ -33,6 +33,18 @@ class WeightsLicense:
     text: str
 
 
+@dataclass(frozen=True)
+class Written:
+    """A bundle on disk, and what is not in it.
+
+    Attributes:
+        refused: precisions that missed their gates -> the manifest's entry that they would have had.
+    """
+
+    bundle: Bundle
+    refused: dict[str, dict]
+
+
 UNSTATED = WeightsLicense(
     "unstated",
     "The terms of these weights were not stated at export.\n"
@@ -52,24 +64,25 @@ def write_bundle(
     report: Callable[[str], None] = print,
     gate: GateOptions | None = None,
     streaming: bool = False,
-) -> Bundle:
+) -> Written:
     """Export, gate and write a bundle.
 
-    It is made in a temporary folder beside `output` and moved there at the end: a failed gate or a full disk leaves
-    nothing behind, and an existing bundle stays until the new one is complete.
+    It is made in a temporary folder beside `output` and moved there at the end: a graph unlike PyTorch's or a full disk
+    leaves nothing behind, and an existing bundle stays until the new one is complete. A precision that misses its gate
+    costs the others nothing: it is left out, unless `gate.keep_going`.
 
     Args:
         precisions: some of fp32, fp16, bf16, int8. The float32 graph is always written: the others are gated against
             it, here and again where an engine is built.
-        gate: what the other precisions are calibrated and gated with; None: the sample clip.
+        gate: what the other precisions are calibrated and gated with; None: clips made of the sample.
         streaming: also write the graphs of `mma-edge run --streaming`.
 
     Raises:
         OutputError: `output` exists and is not to be overwritten, or cannot be written.
-        ParityError: a graph does not match PyTorch, or misses its gate.
+        ParityError: the float32 graph does not match PyTorch.
     """
     check_output(output, overwrite)
-    model = build_model(checkpoint, source)
+    model, gate, refused = build_model(checkpoint, source), gate or GateOptions(), {}
     with replaced_folders([output], output, "free disk space or choose another --output") as (work,):
         graph = work / "model.fp32.onnx"
         report(f"tracing at {model.config.image_size} px, opset {OPSET}")
@@ -80,10 +93,13 @@ def write_bundle(
         others = [precision for precision in _listed(precisions) if precision != "fp32"]
         if others:
             config = model.config
-            writer = PrecisionWriter(
-                proto, work, config.image_size, config.labels, (GOLDEN_SEED, golden), gate or GateOptions(), report
-            )
-            entries |= {precision: writer.write(precision) for precision in others}
+            writer = PrecisionWriter(proto, work, config.image_size, config.labels, (GOLDEN_SEED, golden), gate, report)
+            found = {precision: writer.write(precision) for precision in others}
+            refused = {} if gate.keep_going else {name: entry for name, entry in found.items() if "failed" in entry}
+            for entry in refused.values():
+                for file in _files(entry):
+                    (work / file).unlink()
+            entries |= {name: entry for name, entry in found.items() if name not in refused}
         (work / "LICENSE").write_text(license_.text)
         for path in extra_files:
             shutil.copyfile(path, work / path.name)
@@ -92,7 +108,12 @@ def write_bundle(
             manifest["streaming"] = add_streaming(model, work, graph, report=report)
         report("hashing")
         manifest = write_manifest(work, manifest).manifest  # now with the hashes
-    return Bundle(output, manifest)
+    return Written(Bundle(output, manifest), refused)
+
+
+def _files(entry: dict) -> list[str]:
+    """Of one precision, named in the manifest's entry."""
+    return [entry[key] for key in ("file", "cpu_file") if key in entry]
 
 
 def _listed(precisions: str | Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mma_edge.bundle import Bundle, check_output
 from mma_edge.commands.support import HelpFormatter, run_cli, say
-from mma_edge.errors import UsageError
+from mma_edge.errors import ParityError, UsageError
 from mma_edge.precisions import PRECISIONS
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--streaming", action="store_true", help="also write the graphs that mma-edge run --streaming needs"
     )
-    gate = parser.add_argument_group("gate of fp16, bf16 and int8 (default: windows of the sample clip)")
+    gate = parser.add_argument_group("gate of fp16, bf16 and int8 (default: clips made of the sample)")
     gate.add_argument(
         "--clips",
         type=Path,
@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     gate.add_argument("--gate-clips", type=int, metavar="N", help="clips to judge with (default: 200; large models 24)")
     gate.add_argument("--softmax-half", action="store_true", help="Softmax in half precision, too (fp16, bf16)")
-    gate.add_argument("--keep-going", action="store_true", help="mark a precision that fails instead of stopping")
+    gate.add_argument("--keep-going", action="store_true", help="write a precision that fails, and mark it")
     serving = parser.add_argument_group("NVIDIA Triton")
     serving.add_argument("--triton", type=Path, metavar="DIR", help="also write a model repository for a Triton server")
     serving.add_argument(
@@ -105,7 +105,7 @@ def export(args: argparse.Namespace, console: Console) -> int:
     start = time.monotonic()
     with console.status("reading the checkpoint") as status:
         checkpoint = read_start(source)
-        bundle = write_bundle(
+        written = write_bundle(
             checkpoint,
             source,
             name,
@@ -118,15 +118,25 @@ def export(args: argparse.Namespace, console: Console) -> int:
             gate=GateOptions(args.clips, args.data, args.gate_clips, args.keep_going, args.softmax_half),
             streaming=args.streaming,
         )
+    bundle, refused = written.bundle, written.refused
     say(console, f"{name}: {len(bundle.labels)} classes, {bundle.image_size} px")
     for precision in bundle.precisions:
         _print_precision(bundle, precision, console)
+    for precision, entry in refused.items():
+        say(console, f"  {precision}: not written")
+        _print_entry(entry, console)
     if not args.no_engine:
-        _build_engines(bundle, [name for name in precisions if name != "fp32"], console)
+        _build_engines(bundle, [name for name in bundle.precisions if name != "fp32"], console)
     took_s = time.monotonic() - start
     say(console, f"  written to {output} in {took_s:.0f} s; run it: mma-edge run sample --bundle {output}")
     if serving:
         _write_triton(bundle, args, serving, console)
+    if refused:
+        raise ParityError(
+            "not in the bundle: " + "; ".join(f"{name}, {entry['failed']}" for name, entry in refused.items()),
+            hint="judge with clips like those that it will get (--clips DIR), or have it written and marked "
+            "(--keep-going); all else was written",
+        )
     return 0
 
 
@@ -188,6 +198,11 @@ def _print_precision(bundle: Bundle, precision: str, console: Console) -> None:
     files = [bundle.folder / entry[key] for key in ("file", "cpu_file") if key in entry]
     sizes = " + ".join(f"{file.stat().st_size / 1e6:.1f} MB" for file in files)
     say(console, f"  {precision}: {sizes}")
+    _print_entry(entry, console)
+
+
+def _print_entry(entry: dict, console: Console) -> None:
+    """What the gate found: the figures, and the limits that were missed."""
     for key, value in entry["parity"].items():
         if value is not None:
             shown = f"{value:.3g}" if isinstance(value, float) else value

@@ -8,12 +8,9 @@ import numpy as np
 
 from mma_edge.bundle import Bundle
 from mma_edge.engines.base import OUTPUT, cpu_threads, run_failure, why_unusable
-from mma_edge.engines.machine import instruction_sets, is_x86
+from mma_edge.engines.machine import is_x86, may_saturate
 from mma_edge.engines.session import check_session, import_onnxruntime, open_session
 from mma_edge.precisions import preferred, require
-
-VNNI = {"avx_vnni", "avx512_vnni", "amx_int8"}
-"""Without any of these, x86 adds two 8-bit products in 16 bits (onnxruntime's guide to quantisation)."""
 
 
 def probe() -> str | None:
@@ -49,8 +46,8 @@ class OnnxCpuEngine:
         self.details = f"onnxruntime {version} CPU"
         if threads:
             self.details += f", {threads} thread{'s' if threads > 1 else ''}"
-        if precision == "int8" and is_x86() and (has := instruction_sets()) and not VNNI.intersection(has):
-            self.notes = ("int8 without VNNI: sums of products may saturate, so answers may differ from fp32's",)
+        if precision == "int8" and may_saturate():
+            self.details += ", int8 without VNNI"  # exact, but slower: see `open_session`
         if precision == "fp16" and is_x86():
             # onnxruntime puts casts around every operator: the file is half as large, but nothing is faster.
             self.details += ", fp16 computed in float32"

@@ -23,6 +23,9 @@ INSTRUCTION_SETS = (
     "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
 )  # fmt: skip
 
+VNNI = {"avx_vnni", "avx512_vnni", "amx_int8"}
+"""With any of these, x86 adds 8-bit products in 32 bits (onnxruntime's guide to quantisation)."""
+
 
 def instruction_sets() -> tuple[str, ...]:
     """Those of INSTRUCTION_SETS that the kernel lists; () on systems other than Linux."""
@@ -38,6 +41,11 @@ def cpu_model() -> str:
 
 def is_x86() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64")
+
+
+def may_saturate() -> bool:
+    """Whether 8-bit products may be added in pairs in 16 bits, which saturate: x86 that does not list VNNI."""
+    return is_x86() and not VNNI.intersection(instruction_sets())
 
 
 def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:

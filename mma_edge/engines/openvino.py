@@ -32,6 +32,7 @@ from mma_edge.bundle import Bundle
 from mma_edge.clip import input_shapes
 from mma_edge.engines.base import check_names, cpu_threads, run_failure, why_unusable
 from mma_edge.engines.cache import cached_folder
+from mma_edge.engines.machine import instruction_sets, may_saturate
 from mma_edge.errors import BackendError, BundleError, DependencyError, first_line, out_of_memory
 from mma_edge.precisions import preferred, require
 
@@ -140,6 +141,9 @@ class OpenVinoEngine:
         self._request, self._lock = compiled.create_infer_request(), threading.Lock()
         self._num_classes = len(bundle.labels)
         threads = compiled.get_property("INFERENCE_NUM_THREADS")
+        if precision == "int8" and instruction_sets() and may_saturate():
+            why = "OpenVINO adds 8-bit products in 16 bits without VNNI, so answers may differ from those at export"
+            self.notes += (f"{why}; --backend cpu adds them exactly",)
         rest = ", the rest in bf16" if precision == "int8" and hint == "bf16" else ""
         self.details = f"OpenVINO {version()} CPU, {threads} thread{'s' if threads > 1 else ''}{rest}"
 

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from mma_edge.engines.base import check_names
+from mma_edge.engines.machine import may_saturate
 from mma_edge.errors import BundleError, DependencyError, first_line, out_of_memory
 
 
@@ -48,6 +49,9 @@ def open_session(graph: Path | bytes, num_threads: int = 0) -> tuple[Any, str]:
     # on a busy two-core machine, default model, 30 ms pause between clips: 95 ms of CPU time per clip with spinning,
     # 48 ms without (45 ms on one thread), and no clip was done sooner.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if may_saturate():
+        # 8-bit products by kernels that add them in 32 bits: slower, and the same sums as on every other processor.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 3  # its warnings are for those who make graphs
     source = graph if isinstance(graph, bytes) else str(graph)
     name = "the graph" if isinstance(graph, bytes) else graph

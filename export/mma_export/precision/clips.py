@@ -1,4 +1,4 @@
-"""Real clips to calibrate and to gate a graph with: the sample, a folder of the user's videos, or the public sets.
+"""Clips to calibrate and to gate a graph with: made of the sample, a folder of the user's videos, or the public sets.
 
 All of them come out of the runtime's own pipeline (detector, tracker, crop, log-mel), so a graph is judged on what it
 will get in use.
@@ -6,7 +6,7 @@ will get in use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from mma_edge.errors import DataError, SourceError, UsageError
 from mma_edge.pipeline import collect_clips
 from mma_edge.sources.file import VIDEO_SUFFIXES, videos_in
 from mma_edge.types import Clip
+from mma_export.precision.varied import varied
 from mma_trainer.evaluation.sets.public import open_set
 from mma_trainer.labels import DFEW_LABELS
 
@@ -28,8 +29,6 @@ SAMPLE_HOP_S = 0.1
 FOLDER_HOP_S = 1.0
 BUDGET_BYTES = 256 << 20
 """Memory for all clips together."""
-DARK = 0.6
-"""Brightness of the darkened clips."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,22 +77,11 @@ def windows_of(source: str | Path, image_size: int, hop_s: float) -> list[Clip]:
         return []
 
 
-def sample_clips(image_size: int, count: int) -> RealClips:
-    """The package's sample clip: overlapping windows, as they are, mirrored, dark, without sound, without face."""
-    clips = [clip for clip in windows_of("sample", image_size, SAMPLE_HOP_S) if clip.frames is not None]
-    changes: list[Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = [
-        lambda frames, mel: (frames, mel),
-        lambda frames, mel: (frames[:, :, ::-1], mel),
-        lambda frames, mel: ((frames * DARK).astype(np.uint8), mel),
-        lambda frames, mel: (frames, np.zeros_like(mel)),
-        lambda frames, mel: (np.zeros_like(frames), mel),
-    ]
-    chosen = [(clip, change) for clip in clips for change in changes]
-    chosen = [chosen[row] for row in evenly(len(chosen), _affordable(image_size, count))]
-    frames, mel = batch_of([clip for clip, _ in chosen], image_size)
-    for row, (_, change) in enumerate(chosen):
-        frames[row], mel[row] = change(frames[row], mel[row])
-    return RealClips(frames, mel, None, "the sample clip")
+def made_clips(image_size: int, count: int) -> RealClips:
+    """Other faces and voices, made of the package's sample clip: see `varied`."""
+    windows = [clip for clip in windows_of("sample", image_size, SAMPLE_HOP_S) if clip.frames is not None]
+    frames, mel = varied(*batch_of(windows, image_size), _affordable(image_size, count))
+    return RealClips(frames, mel, None, "clips made of the sample")
 
 
 def folder_clips(folder: Path, image_size: int, labels: Sequence[str], count: int) -> RealClips:

@@ -21,6 +21,7 @@ from mma_export.rewrite import Rewrite
 FORMATS = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 PRODUCTS = {"MatMul", "Gemm", "Conv"}
 KEPT_FLOAT = {"LayerNormalization", "Softmax", "ReduceMean", "ReduceSum", "Pow", "Sqrt", "Reciprocal"}
+QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
 # Their outputs have the format of their first input, whatever it is.
 _MOVES = {"Reshape", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Expand", "Gather", "Split", "Identity", "Flatten"}
 
@@ -49,7 +50,9 @@ def options_of(kind: str, softmax_half: bool = False) -> HalfOptions:
 
 
 def as_openvino(softmax_half: bool = False) -> HalfOptions:
-    """The float32 graph as OpenVINO computes it in bfloat16: everything rounded but norms, Softmax and means."""
+    """A float32 or QDQ graph as OpenVINO computes it where the processor has bfloat16: everything is rounded but
+    norms, Softmax, means and integers.
+    """
     return HalfOptions("bf16", softmax_half, emulate=True)
 
 
@@ -92,6 +95,10 @@ class _Converter:
         floats = [value for value in node.inputs if value is not None and value.name in self.floats]
         outputs = {value.name for value in node.outputs}
         casts_to_float = node.op_type == "Cast" and node.attributes["to"].value == ir.DataType.FLOAT
+        if node.op_type in QUANTIZERS:
+            # They stand for integers, which no format of floats rounds.
+            self.floats |= outputs if node.op_type == "DequantizeLinear" else set()
+            return
         if not floats or (node.op_type == "Cast" and not casts_to_float):
             # Not about floats, or where floats begin (a Cast of the frames).
             self.floats |= outputs if casts_to_float else set()
@@ -132,7 +139,7 @@ class _Converter:
         """The tensor in the wanted format."""
         if value.const_value is not None:
             return self._constant(value) if half else value
-        if (value.name in self.half) == half:
+        if (value.name in self.half) == half or _is_integer(value):
             return value
         if self.options.emulate:
             # What is half is a float32 tensor with rounded values.
@@ -152,6 +159,11 @@ class _Converter:
         values = value.const_value.numpy()
         stored = rounded(values, self.format) if self.options.emulate else values.astype(self.format.numpy())
         return self.rewrite.constant(f"{value.name}_{self.options.kind}", stored)
+
+
+def _is_integer(value: ir.Value) -> bool:
+    """Whether a product with this operand is one of integers."""
+    return value.producer() is not None and value.producer().op_type == "DequantizeLinear"
 
 
 def rounded(values: np.ndarray, format_: ir.DataType) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Which products suffer too much from 8 bits: found by measurement, and kept in float32.
 
 Each suspect in turn is kept in float32, with all others in 8 bits, and it is noted how much nearer the logits come.
-Then more and more suspects are kept in float32, the most sensitive first, until the gate is passed and one step beyond.
+Then more and more suspects are kept in float32, the most sensitive first, until the gate is passed, and one more.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def search(
     passes: Callable[[Comparison], bool],
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Found:
-    """The graph with nearly as many sites quantised as the gate lets pass.
+    """The graph with nearly as many sites quantised as the gate lets pass; where none passes, the nearest to float32.
 
     Args:
         suspects: the sites that may be kept.
@@ -83,15 +83,18 @@ def search(
     if passes(comparison):
         return Found(graph, (), comparison, {})
     sensitivity = measure(suspects, quantize, reference[few], logits[few], clips.part(few), advance)
-    kept: list[str] = []
-    passed = False
-    for kept in _attempts(list(sensitivity), suspects):
+    ranked, best = list(sensitivity), Found(graph, (), comparison, sensitivity)
+    for kept in _attempts(ranked, suspects):
         graph = quantize(set(kept))
         comparison = compare(reference, logits_of(graph, clips), clips)
-        if passed:  # one step more than was needed, because other clips decide in the end
-            break
-        passed = passes(comparison)
-    return Found(graph, tuple(kept), comparison, sensitivity)
+        if passes(comparison):
+            # One more than was needed, because other clips decide in the end.
+            further = kept + [node for node in ranked if node not in kept][:1]
+            graph = quantize(set(further))
+            return Found(graph, tuple(further), compare(reference, logits_of(graph, clips), clips), sensitivity)
+        if comparison.mean_abs_logit_difference < best.comparison.mean_abs_logit_difference:
+            best = Found(graph, tuple(kept), comparison, sensitivity)
+    return best
 
 
 def _attempts(ranked: list[str], suspects: list[Site]) -> list[list[str]]:

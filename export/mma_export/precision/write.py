@@ -15,8 +15,8 @@ from mma_edge.clip import evenly
 from mma_edge.errors import ParityError
 from mma_edge.precisions import MIN_TOP1_AGREEMENT
 from mma_export.graph import check_for_tensorrt, save_graph
-from mma_export.precision.clips import RealClips, folder_clips, logits_of, public_clips, sample_clips
-from mma_export.precision.gate import MAX_UAR_LOSS, Comparison, compare
+from mma_export.precision.clips import RealClips, folder_clips, logits_of, made_clips, public_clips
+from mma_export.precision.gate import Comparison, compare
 from mma_export.precision.grids import most_suspect, quantize_weights, smooth, symmetric_grid, unsigned_grid
 from mma_export.precision.half import as_openvino, half_tensors, options_of, to_half
 from mma_export.precision.int8 import quantize_for_cpu, quantize_static, sites_for_cpu, tensors_for_cpu
@@ -43,8 +43,9 @@ LARGE = Effort(gate_clips=24, calibration_clips=8, ranking_clips=2, products_tri
 TOLERANCE_FACTOR = 4.0
 """The self-test allows so many times the difference seen here: other backends sum in another order, and a wrong kernel
 is off by far more."""
-SEARCH_MARGIN = 0.5
-"""The search stops at half of what the gate allows, because the gate has other clips."""
+SEARCHED_AGREEMENT = 1 - (1 - MIN_TOP1_AGREEMENT["int8"]) / 4
+"""The search goes on until no more than a quarter of what the gate allows is lost, by count and by expectation. The
+gate has other clips, and the next processor adds in another order: what only just passes here fails there."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class GateOptions:
 
     Attributes:
         clips: folder of the user's videos, or None.
-        data: folder of FER2013 and RAVDESS, or None; where both are None, the sample clip is used.
+        data: folder of FER2013 and RAVDESS, or None; where both are None, clips are made of the sample.
         count: clips to gate with, or None for the number that suits the model's size.
         keep_going: a failed gate is noted in the manifest instead of ending the export.
         softmax_half: Softmax in half precision in the fp16 and bf16 graphs.
@@ -98,18 +99,16 @@ class PrecisionWriter:
         self.golden_logits = golden[1]
 
     def write(self, precision: str) -> dict:
-        """Write the file or files of "fp16", "bf16" or "int8"; returns the entry of the manifest.
+        """Write the file or files of "fp16", "bf16" or "int8".
+
+        Returns:
+            The entry of the manifest; with `failed` where the gate is not passed.
 
         Raises:
-            ParityError: the gate fails, and not `keep_going`; or TensorRT would refuse the graph.
+            ParityError: TensorRT would refuse the graph.
         """
         entry = self._int8() if precision == "int8" else self._half(precision)
         check_for_tensorrt(self.folder / entry["file"])
-        if "failed" in entry and not self.options.keep_going:
-            raise ParityError(
-                f"{precision}: {entry['failed']}",
-                hint="no bundle was written; leave this precision out, or add --keep-going to have it marked",
-            )
         return entry
 
     def _half(self, kind: str) -> dict:
@@ -131,15 +130,8 @@ class PrecisionWriter:
         # onnxruntime's CPU has no kernels for bfloat16: its rounding is imitated in float32.
         comparison, tolerance = self._judge(kind, to_half(self.proto, dataclasses.replace(options, emulate=True)))
         figures["gated_by"] = "rounding to bfloat16 in a float32 graph"
-        everywhere = to_half(self.proto, as_openvino(options.softmax_half))
-        on_openvino, its_tolerance = self._judge("bf16 on OpenVINO", everywhere)
-        figures |= _prefixed("openvino", on_openvino)
-        entry = _entry(file, comparison, max(tolerance, its_tolerance), kind, failed, figures)
-        if problem := on_openvino.problem(kind):
-            # Other backends round less, so they may have it.
-            self.report(f"bf16 will not run on OpenVINO unless asked for by name: {problem}")
-            entry["failed_on"] = {"openvino": problem}
-        return entry
+        on_openvino, its_tolerance = self._judge_on_openvino(kind, self.proto)
+        return _entry(file, comparison, max(tolerance, its_tolerance), kind, failed, figures, on_openvino=on_openvino)
 
     def _int8(self) -> dict:
         self.report("int8: looking at activations")
@@ -166,6 +158,7 @@ class PrecisionWriter:
         file, cpu_file = (self.folder / name for name in ("model.int8.onnx", "model.int8-cpu.onnx"))
         save_graph(static.graph, file, half_storage=False)
         comparison, tolerance = self._judge("int8", static.graph)
+        on_openvino, its_tolerance = self._judge_on_openvino("int8", static.graph)
         cpu_comparison, cpu_tolerance = self._judge("int8 for the CPU", cpu.graph)
         share_weights(cpu.graph, file)
         save_graph(cpu.graph, cpu_file, half_storage=False)
@@ -176,14 +169,21 @@ class PrecisionWriter:
             "cpu_kept_in_fp32": len(cpu.kept),
             **_prefixed("cpu", cpu_comparison),
         }
+        reached = min(_agreement(found.comparison) for found in (static, cpu))
+        if not reached >= SEARCHED_AGREEMENT:
+            figures["note"] = (
+                f"the search ended at {reached:.1%} agreement, not at the {SEARCHED_AGREEMENT:.1%} that it asks for: "
+                f"on another processor or other clips int8 may miss the gate's {MIN_TOP1_AGREEMENT['int8']:.1%}"
+            )
         failed = cpu_comparison.problem("int8")
         entry = _entry(
             file.name,
             comparison,
-            max(tolerance, cpu_tolerance),
+            max(tolerance, its_tolerance, cpu_tolerance),
             "int8",
             failed and f"on onnxruntime's CPU: {failed}",
             figures,
+            on_openvino,
         )
         return {**entry, "cpu_file": cpu_file.name}
 
@@ -197,11 +197,15 @@ class PrecisionWriter:
             answers,
             clips,
             evenly(len(clips), self.effort.ranking_clips),
-            _passes_with_margin,
+            lambda comparison: _agreement(comparison) >= SEARCHED_AGREEMENT,
             lambda done, total: self.report(f"{name}: how sensitive is product {done + 1} of {total}"),
         )
         self.report(f"{name}: {len(found.kept)} products stay in float32")
         return found
+
+    def _judge_on_openvino(self, precision: str, graph: onnx.ModelProto) -> tuple[Comparison, float]:
+        """`_judge` of a float32 or QDQ graph as OpenVINO computes it on a processor with bfloat16."""
+        return self._judge(f"{precision} on OpenVINO", to_half(graph, as_openvino(self.options.softmax_half)))
 
     def _judge(self, name: str, graph: onnx.ModelProto) -> tuple[Comparison, float]:
         """Comparison on the gate's clips, and the tolerance for the load-time self-test."""
@@ -212,11 +216,22 @@ class PrecisionWriter:
 
 
 def _entry(
-    file: str, comparison: Comparison, tolerance: float, precision: str, failed: str | None, figures: dict
+    file: str,
+    comparison: Comparison,
+    tolerance: float,
+    precision: str,
+    failed: str | None,
+    figures: dict,
+    on_openvino: Comparison | None = None,
 ) -> dict:
     entry = {"file": file, "parity": {**asdict(comparison), **figures}, "tolerance": max(tolerance, 1e-3)}
     if failed := (failed or comparison.problem(precision)):
         entry["failed"] = failed
+    if on_openvino is not None:
+        entry["parity"] |= _prefixed("openvino", on_openvino)
+        if problem := on_openvino.problem(precision):
+            # Other backends round less, so they may have it.
+            entry["failed_on"] = {"openvino": f"where it rounds to bf16: {problem}"}
     return entry
 
 
@@ -224,10 +239,9 @@ def _prefixed(prefix: str, comparison: Comparison) -> dict:
     return {f"{prefix}_{key}": value for key, value in asdict(comparison).items() if key not in ("clips", "origin")}
 
 
-def _passes_with_margin(comparison: Comparison) -> bool:
-    missed = 1 - comparison.top1_agreement
-    loss = comparison.uar_loss if comparison.uar_loss is not None else 0.0
-    return missed <= SEARCH_MARGIN * (1 - MIN_TOP1_AGREEMENT["int8"]) and loss <= SEARCH_MARGIN * MAX_UAR_LOSS["int8"]
+def _agreement(comparison: Comparison) -> float:
+    """The worse of the count and the expectation; NaN where either is."""
+    return min(comparison.top1_agreement, comparison.expected_agreement)
 
 
 def _open_clips(options: GateOptions, image_size: int, labels: Sequence[str], count: int) -> RealClips:
@@ -235,4 +249,4 @@ def _open_clips(options: GateOptions, image_size: int, labels: Sequence[str], co
         return public_clips(options.data, image_size, labels, count)
     if options.clips is not None:
         return folder_clips(options.clips, image_size, labels, count)
-    return sample_clips(image_size, count)
+    return made_clips(image_size, count)
