@@ -109,7 +109,6 @@ def test_a_half_exact_checkpoint_of_another_variant_keeps_the_weights_of_its_con
     assert any(constant.type == "float16" for constant in graph.constants.values())
 
 
-@pytest.mark.xfail(strict=True, reason="the embedded bundle is of an earlier export; take this mark away with the next")
 def test_the_embedded_bundle_keeps_the_rules_and_has_a_digest() -> None:
     for path in DEFAULT_BUNDLE.glob("*.onnx"):
         require_rules(path, MIN_TENSORRT, REEXPORT)

@@ -42,16 +42,7 @@ _SMALL = {
 _ALL = (
     Architecture("vit-b", training_image_size=112),  # the paper's
     Architecture(
-        "nano",  # the default model's
-        {
-            **_SMALL,
-            "image_stem": (32, 64, 160),
-            "image_stem_blocks": (1, 2, 2),
-            "audio_stem": (16, 32, 64, 96),
-        },
-    ),
-    Architecture(
-        "nano2",  # the next default model's: it takes exposure and loudness out itself
+        "nano",  # the default model's: it takes exposure and loudness out itself
         {
             **_SMALL,
             "image_stem": (48, 96, 192),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mma_edge.errors import UsageError
@@ -27,34 +28,30 @@ from mma_trainer.training.recipe import Recipe
 
 LISTS = ("lists", "dfew", "mafw", "prepared")
 """Data sets of annotated clips; the others are the public unimodal sets."""
+_SMALL = Recipe(
+    batch_size=64,
+    lr=2e-3,
+    weight_decay=5e-2,
+    warmup_epochs=1,
+    clip_grad=1.0,
+    precision="bf16",
+    schedule="step",
+    optimizer="muon",
+)
+"""An encoder from random weights."""
 RECIPES = {
     **dict.fromkeys(LISTS, Recipe()),
-    "faces": Recipe(
-        20, 64, 1.5e-3, 5e-2, warmup_epochs=1, clip_grad=1.0, precision="bf16", schedule="step", ema_decay=0.999
-    ),
-    "voices": Recipe(
-        30,
-        64,
-        1.5e-3,
-        5e-2,
-        warmup_epochs=1,
-        label_smoothing=0.1,
-        clip_grad=1.0,
-        precision="bf16",
-        schedule="step",
-        ema_decay=0.998,
-    ),
-    "pseudo": Recipe(
-        8,
-        32,
-        1e-3,
-        1e-2,
-        warmup_epochs=1,
-        clip_grad=1.0,
-        precision="bf16",
-        modality_dropout=0.25,
-        schedule="step",
+    "faces": replace(_SMALL, epochs=13, ema_decay=0.999),
+    "voices": replace(_SMALL, epochs=24, ema_decay=0.998, label_smoothing=0.1),
+    "pseudo": replace(
+        _SMALL,
+        epochs=6,
+        batch_size=32,
+        lr=1e-3,
+        weight_decay=1e-2,
         ema_decay=0.98,
+        modality_dropout=0.25,
+        optimizer="adamw",
     ),
 }
 """What each data set is trained with unless told otherwise: annotated clips by the paper's protocol."""

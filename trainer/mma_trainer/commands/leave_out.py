@@ -41,7 +41,7 @@ example:
   mma-train leave-out --data DATA --run runs/leave-out
 trains the audio encoder once for each corpus of voices/, without it, and tests it on that corpus; the table and the
 logits are in RUN. Repeat the command to go on: finished corpora are not trained again, a begun one goes on.
-every other option is that of mma-train --dataset voices --model nano2
+every other option is that of mma-train --dataset voices --model nano
 """
 
 
@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("corpora left out")
     text = f"some of {', '.join(LEAVABLE)} (default: each in turn)"
     group.add_argument("--corpora", nargs="+", default=list(LEAVABLE), metavar="CORPUS", help=text)
-    parser.set_defaults(run=Path("runs/leave-out"), dataset="voices", model="nano2")
+    parser.set_defaults(run=Path("runs/leave-out"), dataset="voices", model="nano")
     return parser
 
 
