@@ -88,10 +88,12 @@ def search(
         graph = quantize(set(kept))
         comparison = compare(reference, logits_of(graph, clips), clips)
         if passes(comparison):
-            # One more than was needed, because other clips decide in the end.
+            needed = Found(graph, tuple(kept), comparison, sensitivity)
+            # One more than was needed, because other clips decide in the end, unless it does harm on these already.
             further = kept + [node for node in ranked if node not in kept][:1]
             graph = quantize(set(further))
-            return Found(graph, tuple(further), compare(reference, logits_of(graph, clips), clips), sensitivity)
+            comparison = compare(reference, logits_of(graph, clips), clips)
+            return Found(graph, tuple(further), comparison, sensitivity) if passes(comparison) else needed
         if comparison.mean_abs_logit_difference < best.comparison.mean_abs_logit_difference:
             best = Found(graph, tuple(kept), comparison, sensitivity)
     return best
