@@ -19,7 +19,7 @@ import fake_cudart
 import numpy as np
 import onnxruntime
 
-from mma_edge.engines.tensorrt.onnx_file import read_graph
+from mma_edge.engines.tensorrt.onnx_file import graph_in
 from mma_edge.engines.tensorrt.plan import version_of
 from mma_edge.engines.tensorrt.rules import BrokenRule, broken_rules
 
@@ -152,8 +152,11 @@ class OnnxParser:
         return len(self._errors)
 
     def parse_from_file(self, model):
-        self._network._graph = Path(model).read_bytes()
-        self._errors = list(broken_rules(read_graph(Path(model)), version_of(__version__)))
+        return self.parse(Path(model).read_bytes(), model)
+
+    def parse(self, model, path=None):
+        self._network._graph = bytes(model)
+        self._errors = list(broken_rules(graph_in(memoryview(model), path), version_of(__version__)))
         if told("parse") is not None:
             self._errors.append(BrokenRule("node_attention", "Attention", "no importer\nregistered"))
         return not self._errors

@@ -11,12 +11,13 @@ import onnx
 import pytest
 from conftest import make_model, one_line
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from mma_edge import cli
 from mma_edge.bundle import DEFAULT_BUNDLE, Bundle, read_bundle, sha256
 from mma_edge.bundle.manifest import REEXPORT, read_manifest, write_signed
 from mma_edge.engines.tensorrt import child as tensorrt_child
-from mma_edge.engines.tensorrt.onnx_file import TYPES, read_graph
+from mma_edge.engines.tensorrt.onnx_file import TYPES, read_graph, whole_kernels
 from mma_edge.engines.tensorrt.plan import MIN_TENSORRT
 from mma_edge.engines.tensorrt.rules import broken_rules, require_rules
 from mma_edge.errors import BundleError, ParityError
@@ -95,18 +96,48 @@ def test_every_exported_graph_keeps_the_rules(
         assert set(readers) == ({"Cast"} if "frames" in graph.inputs else set()), path.name
 
 
-def test_a_half_exact_checkpoint_of_another_variant_keeps_the_weights_of_its_convolutions_whole(
+def test_tensorrt_is_handed_kernels_in_float32_that_the_file_has_in_float16(
     tiny_model: MMADFER, tmp_path: Path
 ) -> None:
     other = {"image_stem": (), "image_patch": 16, "image_norm": "frame", "audio_norm": "clip"}
-    model = make_model(tiny_model.config.replace(**other)).half().float()
-    proto = trace(model)
-    save_graph(proto, tmp_path / "g.onnx")
+    whole = trace(make_model(tiny_model.config.replace(**other)).half().float())
+    save_graph(whole, tmp_path / "g.onnx")
+    stored = read_graph(tmp_path / "g.onnx")
+    assert [str(rule) for rule in broken_rules(stored, MIN_TENSORRT) if "which Cast makes" in str(rule)]
     check_for_tensorrt(tmp_path / "g.onnx")
-    graph = read_graph(tmp_path / "g.onnx")
-    weights = [node.inputs[1] for node in graph.nodes if node.op_type == "Conv"]
-    assert weights and all(graph.constants[name].type == "float" for name in weights)
-    assert any(constant.type == "float16" for constant in graph.constants.values())
+    handed = onnx.load_from_string(whole_kernels(tmp_path / "g.onnx"))
+    onnx.checker.check_model(handed, full_check=True)
+    (tmp_path / "handed.onnx").write_bytes(handed.SerializeToString())
+    read = read_graph(tmp_path / "handed.onnx")
+    assert list(broken_rules(read, MIN_TENSORRT)) == []
+    expanded = stored.with_whole_kernels()
+    assert expanded.nodes == read.nodes
+    assert {name: c.type for name, c in expanded.constants.items()} == {n: c.type for n, c in read.constants.items()}
+    kernels = {node.input[1] for node in whole.graph.node if node.op_type == "Conv"}
+    before, after = (
+        {t.name: numpy_helper.to_array(t) for t in graph.graph.initializer if t.name in kernels}
+        for graph in (whole, handed)
+    )
+    assert before.keys() == after.keys() == kernels
+    for name, values in before.items():
+        np.testing.assert_array_equal(after[name], values, strict=True)
+    assert whole_kernels(tmp_path / "handed.onnx") is None
+
+
+def test_kernels_that_lie_in_another_file_are_found_there(tmp_path: Path) -> None:
+    """The parts for streaming have their weights in the whole graph's file."""
+    kernel = np.arange(300, dtype=np.float16).reshape(3, 1, 10, 10)
+    graph = graph_of(node("Cast", ["k"], ["kernel"], to=F32), node("Conv", ["x", "kernel"], ["y"]), reads=F32, k=kernel)
+    (tmp_path / "whole.onnx").write_bytes(b"before" + kernel.tobytes())
+    tensor = graph.graph.initializer[0]
+    set_external_data(tensor, "whole.onnx", offset=6, length=kernel.nbytes)
+    tensor.ClearField("raw_data")
+    (tmp_path / "g.onnx").write_bytes(graph.SerializeToString())
+    handed = onnx.load_from_string(whole_kernels(tmp_path / "g.onnx"))
+    assert [node.op_type for node in handed.graph.node] == ["Conv"]
+    np.testing.assert_array_equal(
+        numpy_helper.to_array(handed.graph.initializer[0]), kernel.astype(np.float32), strict=True
+    )
 
 
 def test_the_embedded_bundle_keeps_the_rules_and_has_a_digest() -> None:

@@ -63,18 +63,16 @@ def store_half(proto: onnx.ModelProto) -> int:
 
     A released checkpoint holds its weights in float16 (`mma-train --half`); its graph computes in float32 and need not
     be twice that size on disk. Engines fold the Cast of a constant when they load it, so the numbers and the speed are
-    those of the float32 file. Weights and biases of convolutions stay float32: TensorRT's parser takes a convolution
-    whose weights come out of a Cast for one whose weights change, and refuses it (see the rules in
-    `mma_edge.engines.tensorrt.rules`).
+    those of the float32 file. TensorRT's parser does not where it is of a convolution's weights: for it,
+    `mma-edge build` puts them back (see `mma_edge.engines.tensorrt.onnx_file.whole_kernels`).
 
     Returns:
         The number of bytes saved.
     """
     graph = proto.graph
     saved, casts = 0, []
-    whole = {name for node in graph.node if node.op_type == "Conv" for name in node.input[1:]}
     for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or tensor.name in whole:
+        if tensor.data_type != TensorProto.FLOAT:
             continue
         values = numpy_helper.to_array(tensor)
         with np.errstate(over="ignore"):

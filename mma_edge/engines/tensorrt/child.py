@@ -21,6 +21,7 @@ from mma_edge.engines.gpu.open import open_device_memory
 from mma_edge.engines.machine import available_memory, cuda_devices, is_jetson
 from mma_edge.engines.tensorrt.engine import TensorRTEngine, require_tensorrt
 from mma_edge.engines.tensorrt.gate import check_engine
+from mma_edge.engines.tensorrt.onnx_file import whole_kernels
 from mma_edge.engines.tensorrt.plan import TIMING_CACHE, Plan, make_logger, make_sidecar, profiles_of, this_machine
 from mma_edge.errors import BackendError, BundleError
 from mma_edge.files import replaced
@@ -101,8 +102,9 @@ def _parse(trt, builder: trt.Builder, logger, bundle: Bundle, precision: str, te
     network: trt.INetworkDefinition = builder.create_network(flags)
     parser: trt.OnnxParser = trt.OnnxParser(network, logger)
     graph = bundle.graph(precision)
-    # From the file, not from bytes: the weights may lie beside it.
-    if not parser.parse_from_file(str(graph)):
+    content = whole_kernels(graph)
+    # From the file where it can be: weights may lie beside it, and need not be read twice.
+    if not (parser.parse(content, str(graph)) if content else parser.parse_from_file(str(graph))):
         named = []
         for index in range(min(parser.num_errors, MAX_NAMED_ERRORS)):
             refusal: trt.ParserError = parser.get_error(index)

@@ -80,10 +80,12 @@ class BrokenRule:
 def require_rules(path: Path, version: Version, hint: str) -> None:
     """BundleError where TensorRT of this version, (major, minor), would refuse an ONNX file; it names nodes and rules.
 
+    The build hands it the weights of convolutions in float32, see `whole_kernels`; so do the rules.
+
     OSError: the file cannot be read.
     """
     try:
-        broken = list(broken_rules(read_graph(path), version))
+        broken = list(broken_rules(read_graph(path).with_whole_kernels(), version))
     except ValueError as error:
         raise BundleError(str(error), "an ONNX graph", hint) from error
     if broken:

@@ -35,7 +35,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     run.add_argument("--run", type=Path, default=Path("runs/train"), metavar="DIR", help="folder of this run")
     run.add_argument("--resume", action="store_true", help="go on from DIR/last.pt")
-    run.add_argument("--half", action="store_true", help="store the finished model.pt in float16")
+    run.add_argument("--half", action="store_true", help="store the finished model.pt in float16, without batch norms")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     own = {"dest": "save_every_minutes", "help": "how often last.pt is written within an epoch"}
     run.add_argument("--save-every", type=float, default=10.0, metavar="MINUTES", **own)

@@ -31,6 +31,7 @@ from mma_trainer.training.loop import Run
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.state import MODEL
 from mma_trainer.weights.checkpoint import Checkpoint, build_model, save_checkpoint
+from mma_trainer.weights.folding import fold_stems
 
 EXAMPLES = """\
 examples:
@@ -125,6 +126,8 @@ def _finish(run: Run, metrics: Metrics, half: bool, people: Mapping[str, int | s
     if isinstance(run.model, ContractModel):
         released = Checkpoint(run.config, run.model.model.state_dict(), run.provenance)
         build_model(released, run.folder)  # what is written can be read
+        if half:
+            released = fold_stems(released, str(run.folder))
         save_checkpoint(run.folder / MODEL, released, half=half)
     clips = {
         "training clips per epoch": run.task.num_batches * run.recipe.batch_size,

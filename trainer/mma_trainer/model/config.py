@@ -19,6 +19,7 @@ VARIANTS = {
     "temporal": ("mtt", "ita", "both", "mean"),
     "modalities": ("both", "audio", "vision"),
     "trained": ("adaptation", "classifier"),  # adaptation: everything but the encoders' blocks and patches
+    "stem_norm": ("batch", "none"),
     "image_norm": ("none", "frame"),
     "audio_norm": ("none", "clip"),
 }
@@ -52,6 +53,7 @@ class MMADFERConfig:
     # After each of them, so many residual blocks of two 3x3 convolutions (He et al. 2016); (): none.
     image_stem_blocks: tuple[int, ...] = ()
     audio_stem_blocks: tuple[int, ...] = ()
+    stem_norm: str = "batch"  # "none": a released model's, whose norms are part of the convolutions, see folding.py
     # What each encoder does to its input first, see encoder.py. "none": nothing, as the paper.
     image_norm: str = "none"  # "frame": every face gets the same mean brightness and contrast
     audio_norm: str = "none"  # "clip": every clip gets the same loudness

@@ -127,15 +127,16 @@ class Block(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + two 3x3 convolutions of it, (B, C, H, W) -> the same; batch-normalised."""
+    """x + two 3x3 convolutions of it, (B, C, H, W) -> the same; batch-normalised unless they have biases instead."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, normed: bool) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels)
-        nn.init.zeros_(self.norm2.weight)  # starts as the identity
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=not normed)
+        self.norm1 = nn.BatchNorm2d(channels) if normed else nn.Identity()
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=not normed)
+        self.norm2 = nn.BatchNorm2d(channels) if normed else nn.Identity()
+        if normed:
+            nn.init.zeros_(self.norm2.weight)  # starts as the identity
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm1(self.conv1(x)))
@@ -179,15 +180,17 @@ class ClipNorm(nn.Module):
 class PatchEmbed(nn.Module):
     """Image (B, C, H, W) -> patches (B, H/p * W/p, width), optionally after a convolutional stem."""
 
-    def __init__(self, channels: int, patch: int, width: int, stem: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+    def __init__(
+        self, channels: int, patch: int, width: int, stem: tuple[int, ...], blocks: tuple[int, ...], normed: bool
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for out_channels, num_blocks in zip(stem, blocks or (0,) * len(stem), strict=True):
             layers += [
-                nn.Conv2d(channels, out_channels, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(out_channels),
+                nn.Conv2d(channels, out_channels, 3, stride=2, padding=1, bias=not normed),
+                nn.BatchNorm2d(out_channels) if normed else nn.Identity(),
                 nn.ReLU() if blocks else nn.GELU(),
-                *(ResidualBlock(out_channels) for _ in range(num_blocks)),
+                *(ResidualBlock(out_channels, normed) for _ in range(num_blocks)),
             ]
             channels, patch = out_channels, patch // 2
         self.stem = nn.Sequential(*layers)
@@ -207,15 +210,15 @@ class Encoder(nn.Module):
 
     def __init__(self, config: MMADFERConfig, modality: str, num_prompts: int = 0) -> None:
         super().__init__()
-        c = config
+        c, normed = config, config.stem_norm == "batch"
         if modality == "image":
             self.grid = c.image_grid
             self.input_norm = FrameNorm() if c.image_norm == "frame" else nn.Identity()
-            self.patch_embed = PatchEmbed(3, c.image_patch, c.width, c.image_stem, c.image_stem_blocks)
+            self.patch_embed = PatchEmbed(3, c.image_patch, c.width, c.image_stem, c.image_stem_blocks, normed)
         else:
             self.grid = c.audio_grid
             self.input_norm = ClipNorm() if c.audio_norm == "clip" else nn.Identity()
-            self.patch_embed = PatchEmbed(1, c.audio_patch, c.width, c.audio_stem, c.audio_stem_blocks)
+            self.patch_embed = PatchEmbed(1, c.audio_patch, c.width, c.audio_stem, c.audio_stem_blocks, normed)
         patches = self.grid[0] * self.grid[1]
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.width))
         self.pos_embed = nn.Parameter(torch.randn(1, 1 + patches + num_prompts, c.width))

@@ -28,7 +28,7 @@ from mma_edge.errors import CheckpointError
 from mma_trainer.model import MMADFERConfig, differences
 from mma_trainer.weights.checkpoint import FORMAT, load_safely, parse_ours, some, state_of
 
-_BOTH = ("width", "depth", "num_heads", "mlp_ratio")
+_BOTH = ("width", "depth", "num_heads", "mlp_ratio", "stem_norm")
 ENCODER_FIELDS = {
     "image": (*_BOTH, "image_patch", "image_stem", "image_stem_blocks", "image_norm", "color"),
     "audio": (*_BOTH, "audio_patch", "audio_stem", "audio_stem_blocks", "audio_norm"),
