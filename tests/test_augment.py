@@ -16,6 +16,7 @@ from mma_trainer.data.augment.sound import (
     at_another_rate,
     augment_mel,
     echo,
+    exchange_response,
     mix,
     place_mel,
     power,
@@ -60,6 +61,18 @@ def test_padding_stays_zero_and_changes_no_level() -> None:
         assert (heard[:, 300:] == 0).all() and (heard[:, :300] != 0).any() and heard.min() >= LOG_FLOOR - 1e-4
     assert (augment_mel(torch.zeros(2, 512, 128), sound(2, 512), torch.zeros(1, 96, 128), rng()) == 0).all()
     assert (mix(mels, mels.flip(0), 0.7)[:, 300:] == 0).all()
+
+
+def test_a_voice_gets_part_of_the_response_of_another_ones_microphone_and_keeps_its_own_melody() -> None:
+    voices = sound(2, 400) + torch.tensor([[0.0] * 64 + [-6.0] * 64, [-4.0] * 64 + [2.0] * 64]).unsqueeze(1)
+    voices[:, 300:] = LOG_FLOOR
+    heard = exchange_response(voices, rng(1))  # the two change places
+    assert torch.equal(heard[:, 300:], voices[:, 300:])
+    before, after = (x[:, :300].mean(dim=1) for x in (voices, heard))
+    share = (after - before) / (before.flip(0) - before)
+    assert ((share > 0) & (share < 0.5)).all() and torch.allclose(share, share[:, :1].expand_as(share), atol=1e-3)
+    for a, b in zip(voices[:, :300].unbind(), heard[:, :300].unbind(), strict=True):
+        assert torch.corrcoef(torch.stack([a[:, 5], b[:, 5]]))[0, 1] > 0.999
 
 
 def test_an_echo_follows_a_sound_and_never_precedes_it() -> None:

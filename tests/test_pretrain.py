@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import TINY
 
+from mma_trainer.training import pretrain
 from mma_trainer.training.pretrain import EncoderClassifier
 from mma_trainer.training.recipe import training_loss
 
@@ -13,7 +14,9 @@ VOICE = TINY.replace(audio_stem=(8, 8, 8, 8))
 
 
 @pytest.fixture
-def voices() -> EncoderClassifier:
+def voices(monkeypatch: pytest.MonkeyPatch) -> EncoderClassifier:
+    """Its blocks are computed in every step."""
+    monkeypatch.setattr(pretrain, "BLOCKS_SHARE", 1.0)
     torch.manual_seed(0)
     return EncoderClassifier(VOICE, "audio", 0.3, extra_classes=1, early_head=True)
 
@@ -48,6 +51,18 @@ def test_the_stem_learns_from_the_early_head_alone(voices: EncoderClassifier) ->
     assert all(parameter.grad is None for parameter in stem) and voices.encoder.cls_token.grad is not None
     early.square().mean().backward()
     assert all(parameter.grad is not None for parameter in stem)
+
+
+def test_most_steps_compute_the_stem_and_its_head_alone() -> None:
+    torch.manual_seed(0)
+    model, x = EncoderClassifier(VOICE, "audio", early_head=True), batch(64)
+    model(x)
+    with_blocks = [isinstance(model(x), tuple) for _ in range(300)]
+    assert sum(with_blocks) == pytest.approx(300 * pretrain.BLOCKS_SHARE, abs=25)
+    alone = next(outputs for outputs in iter(lambda: model(x), None) if not isinstance(outputs, tuple))
+    alone.square().mean().backward()
+    assert all(parameter.grad is None for parameter in model.encoder.blocks.parameters())
+    assert all(parameter.grad is not None for parameter in model.encoder.patch_embed.parameters())
 
 
 def test_the_first_head_learns_most_from_what_the_second_one_answers() -> None:

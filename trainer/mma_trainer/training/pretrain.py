@@ -13,6 +13,10 @@ from mma_trainer.model.encoder import Encoder
 from mma_trainer.weights.checkpoint import Checkpoint, check_fit
 from mma_trainer.weights.encoders import EncoderWeights
 
+BLOCKS_SHARE = 0.3
+"""Of the training steps in which an encoder with an early head computes its blocks, too. Its stem needs many steps, and
+these cost a third of the others; the blocks, which are taught what the stem knows, need fewer."""
+
 
 class EncoderClassifier(nn.Module):
     """One encoder without prompts and a linear head on its [CLS].
@@ -22,9 +26,10 @@ class EncoderClassifier(nn.Module):
             compute and less to memorise.
         extra_classes: classes that occur in training only, numbered after the config's.
         early_head: what a stem and transformer blocks need to learn from random weights with few clips.
-            A second head, on the mean and the maximum over the patches, is trained on the same labels (deep
+            A head, on the mean and the maximum over the patches, is trained on the same labels (deep
             supervision, Lee et al. 2015), and it alone trains the stem: the blocks, which know where a patch lies,
-            would make the stem learn by heart how each corpus was recorded. The patch embedding starts with zero
+            would make the stem learn by heart how each corpus was recorded. In most steps of the training only it and
+            the stem are computed, see BLOCKS_SHARE. The patch embedding starts with zero
             mean and unit variance on the first batch (Mishkin and Matas 2016), and the positions with half of that
             deviation, because the frequency of a sound matters.
     """
@@ -50,7 +55,7 @@ class EncoderClassifier(nn.Module):
                 self.encoder.pos_embed.normal_(std=0.5)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """(B, C, H, W) -> logits (B, classes); in training with an early head also its logits.
+        """(B, C, H, W) -> logits (B, classes); in training with an early head also its logits, or these alone.
 
         In training H may be shorter than the encoder's: the clip then lies anywhere on its grid.
         """
@@ -59,7 +64,11 @@ class EncoderClassifier(nn.Module):
         if self.early_head is not None and not self.standardised:
             self._standardise(x)
         patches = seen = self.encoder.patches(x)  # (B, P, W)
+        early = None
         if self.early_head is not None:
+            early = self.early_head(torch.cat([seen.mean(dim=1), seen.amax(dim=1)], dim=1))
+            if torch.rand(()) >= BLOCKS_SHARE:
+                return early
             patches = seen.detach()
         B, P, _ = patches.shape
         rows, columns = self.encoder.grid
@@ -69,9 +78,7 @@ class EncoderClassifier(nn.Module):
         tokens = (patches + positions[:, 1 + first : 1 + first + P])[:, kept]
         cls = (self.encoder.cls_token + positions[:, :1]).expand(B, -1, -1)
         logits = self.head(self.encoder.encode(torch.cat([cls, tokens], dim=1)))
-        if self.early_head is None:
-            return logits
-        return logits, self.early_head(torch.cat([seen.mean(dim=1), seen.amax(dim=1)], dim=1))
+        return logits if early is None else (logits, early)
 
     def start_from(self, weights: EncoderWeights, path: str) -> None:
         """Start from a trained encoder; the heads stay random. See `initialise_encoder`."""

@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mma_edge.errors import BackendError, UsageError
 from mma_trainer.data.batch import Shard
 from mma_trainer.model import MMADFER
+from mma_trainer.training.pretrain import EncoderClassifier
 
 TIMEOUT = timedelta(minutes=15)
 """How long a process waits for the others: longer than a checkpoint takes to write, not forever."""
@@ -113,8 +114,8 @@ class Processes:
                 model,
                 device_ids=[device.index] if device.type == "cuda" else None,
                 broadcast_buffers=mixes_clips,
-                # The official layout carries norms that no forward pass uses.
-                find_unused_parameters=any(isinstance(module, MMADFER) for module in model.modules()),
+                # The official layout carries norms that no forward pass uses, an encoder may leave its blocks out.
+                find_unused_parameters=any(isinstance(m, MMADFER | EncoderClassifier) for m in model.modules()),
                 gradient_as_bucket_view=True,
             )
 

@@ -31,6 +31,8 @@ ECHO_FRAMES = 96
 TILT, BOW = (-1.0, 1.0), (-0.5, 0.5)  # of a microphone's curve, in natural logarithms at its ends
 EDGE_SHARE, EDGE_BINS = 0.5, ((8, 28), (16, 48))  # of voices whose lowest or highest bins are weaker, and which bins
 EDGE_DEPTH = (0.0, 5.0)  # natural logarithm of power at the outermost bin: up to 22 dB
+RESPONSE_SHARE = 0.7  # of voices whose bins get in part the mean and the deviation of another voice's
+LEAST_DEVIATION = 0.3  # natural logarithm: a bin that changes less is stretched no further
 BAND_SHARE = 0.08
 BAND_LOW, BAND_HIGH = (0, 20), (72, 116)  # bins: a telephone passes 300 Hz to 3.4 kHz (bins 17 to 90 at 16 kHz)
 RATE_SHARE, RATES_HZ = 0.1, (44_100, 48_000)  # of cameras and video files, against the corpora's own rate
@@ -84,6 +86,8 @@ def augment_mel(mels: Tensor, noise: Tensor, rooms: Tensor, rng: Generator, stre
         chosen = chance((B,), strength * share, rng)
         if chosen.any():
             mels[chosen] = change(mels[chosen], rng)
+    exchanged = chance((B,), strength * RESPONSE_SHARE, rng)
+    mels[exchanged] = exchange_response(mels, rng)[exchanged]
     mels = mels + microphone(B, rng)
     mels = torch.where(_narrow(B, strength * BAND_SHARE, rng), torch.tensor(LOG_FLOOR), mels)
     noisy = chance((B,), strength * NOISY_SHARE, rng)
@@ -169,6 +173,21 @@ def microphone(count: int, rng: Generator) -> Tensor:
         fall = (1 - place / uniform((count, 1), *width, rng)).clamp(min=0)
         curve = curve - fall * uniform((count, 1), *EDGE_DEPTH, rng) * chance((count, 1), EDGE_SHARE, rng)
     return curve.unsqueeze(1)
+
+
+def exchange_response(mels: Tensor, rng: Generator) -> Tensor:
+    """In part the response of another clip's microphone: each bin's mean and deviation over time (B, T, 128).
+
+    MixStyle (Zhou et al. 2021) per frequency bin (Schmid et al. 2022): a corpus is told by its microphone, its room and
+    its noise floor, and a model that knows the corpus need not listen to the voice. Digital silence stays.
+    """
+    heard = mels > LOG_FLOOR + 0.01
+    count = heard.sum(dim=1, keepdim=True).clamp(min=8)
+    mean = (mels * heard).sum(dim=1, keepdim=True) / count
+    deviation = (((mels - mean) ** 2 * heard).sum(dim=1, keepdim=True) / count).sqrt().clamp(min=LEAST_DEVIATION)
+    other, part = torch.randperm(len(mels), generator=rng), uniform((len(mels), 1, 1), 0.5, 1.0, rng)
+    new_mean, new_deviation = (torch.lerp(own[other], own, part) for own in (mean, deviation))
+    return torch.where(heard, (mels - mean) / deviation * new_deviation + new_mean, mels).clamp(min=LOG_FLOOR)
 
 
 def _narrow(count: int, share: float, rng: Generator) -> Tensor:
