@@ -64,7 +64,7 @@ def test_every_backend_has_the_parts_that_auto_needs() -> None:
     assert set(MODULES) == set(BACKENDS)
     for name in BACKENDS:
         module = backend_module(name)
-        assert set(TABLE[name]) == set(PRECISIONS) == {"fp32", "fp16", "bf16", "int8"}
+        assert set(TABLE[name]) == set(PRECISIONS) == {"fp32", "fp16", "bf16", "int8", "fp8"}
         assert all(callable(getattr(module, part)) for part in ("probe", "usable", "open_engine"))
 
 

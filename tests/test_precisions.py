@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -74,8 +75,12 @@ def test_half_is_typed_in_the_graph(kind: str, proto: onnx.ModelProto, tmp_path:
     for node in graph.graph.node:
         if node.op_type == "MatMul":
             assert types[node.output[0]] == half, node.name
-        if node.op_type in ("LayerNormalization", "Softmax", "ReduceMean"):
+        if node.op_type in ("Softmax", "ReduceMean"):
             assert types[node.output[0]] == TensorProto.FLOAT, node.name
+        if node.op_type == "LayerNormalization":
+            attributes = {attribute.name: attribute.i for attribute in node.attribute}
+            assert attributes.get("stash_type", 1) == TensorProto.FLOAT  # of its statistics
+            assert types[node.output[0]] == (TensorProto.FLOAT16 if kind == "fp16" else TensorProto.FLOAT), node.name
     assert types["logits"] == TensorProto.FLOAT
     assert [value.type.tensor_type.elem_type for value in graph.graph.input] == [TensorProto.UINT8, TensorProto.FLOAT]
     assert {entry.domain for entry in graph.opset_import} == {""}
@@ -152,8 +157,8 @@ def test_a_bundle_with_all_precisions_runs(
 ) -> None:
     monkeypatch.setattr("mma_export.precision.write.SEARCHED_AGREEMENT", 1.1)  # no search gets there
     gate = GateOptions(count=10, keep_going=True)
-    bundle = export(tiny, tmp_path / "bundle", ("fp16", "bf16", "int8"), gate=gate)
-    assert bundle.precisions == ("fp32", "fp16", "bf16", "int8")
+    bundle = export(tiny, tmp_path / "bundle", ("fp16", "bf16", "int8", "fp8"), gate=gate)
+    assert bundle.precisions == ("fp32", "fp16", "bf16", "int8", "fp8")
     for name, entry in bundle.manifest["precisions"].items():
         assert name == "fp32" or entry["parity"]["clips"] == 10
     assert "on another processor" in bundle.manifest["precisions"]["int8"]["parity"]["note"]
@@ -162,8 +167,32 @@ def test_a_bundle_with_all_precisions_runs(
     for precision in ("fp16", "int8"):
         near = mma_edge.load(bundle.folder, "cpu", precision).predict(frames, mel)
         assert 0 < np.abs(near - exact).max() < 0.2
-    # The two int8 graphs have the same weights, once on disk.
-    assert weight_files(bundle.cpu_graph("int8")) == [bundle.cpu_graph("int8"), bundle.graph("int8")]
+    # The int8 graphs have the same weights, once on disk.
+    for graph in (bundle.cpu_graph("int8"), bundle.tensorrt_graph("int8")):
+        assert weight_files(graph) == [graph, bundle.graph("int8")]
+    hashes, own = bundle.manifest["files"], bundle.tensorrt_graph("int8").name
+    whole = hashlib.sha256((hashes[own] + hashes["model.int8.onnx"]).encode()).hexdigest()
+    assert bundle.onnx_sha256(bundle.tensorrt_graph("int8")) == whole  # a plan is of both files
+    assert bundle.onnx_sha256(bundle.graph("fp8")) == hashes["model.fp8.onnx"]
+    for precision, products in (("int8", {TensorProto.INT8}), ("fp8", {TensorProto.FLOAT8E4M3FN})):
+        graph = onnx.load(bundle.tensorrt_graph(precision))
+        check_that_no_cast_stands_beside_a_quantizer(graph, products)
+
+
+def check_that_no_cast_stands_beside_a_quantizer(graph: onnx.ModelProto, formats: set[int]) -> None:
+    """TensorRT would not take the product for a quantised one."""
+    makers = {name: node for node in graph.graph.node for name in node.output}
+    types = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
+    quantizers = [node for node in graph.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert quantizers and {types[node.input[2]] for node in quantizers} == formats
+    halves = [node for node in quantizers if types[node.input[1]] == TensorProto.FLOAT16]
+    assert {node.op_type for node in halves} == {"QuantizeLinear", "DequantizeLinear"}
+    for node in graph.graph.node:
+        found = {makers[name].op_type for name in node.input if name in makers}
+        assert node.op_type != "QuantizeLinear" or "Cast" not in found, node.name
+        assert node.op_type != "Cast" or "DequantizeLinear" not in found, node.name
+        if node.op_type == "DequantizeLinear":
+            assert types[node.input[1]] == TensorProto.FLOAT16, node.name
 
 
 def wrong(graph: onnx.ModelProto, options: HalfOptions) -> onnx.ModelProto:
@@ -211,7 +240,7 @@ def test_bf16_that_openvino_rounds_too_much_is_there_for_the_others(
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--precision", "fp8"], "fp8"),
+        (["--precision", "fp4"], "fp4"),
         (["--precision", "fp16,int4"], "int4"),
         (["--clips", "a", "--data", "b"], "--clips and --data"),
         (["--gate-clips", "0"], "--gate-clips 0"),

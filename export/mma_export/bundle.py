@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from mma_edge.bundle import Bundle, check_output, write_manifest
-from mma_edge.bundle.manifest import AUDIO, FACE_CROP, SCHEMA_VERSION
+from mma_edge.bundle.manifest import AUDIO, FACE_CROP, GRAPHS, SCHEMA_VERSION
 from mma_edge.files import replaced_folders
 from mma_export.graph import OPSET, export_graph
 from mma_export.parity import check_parity, reference_logits
@@ -72,8 +72,8 @@ def write_bundle(
     costs the others nothing: it is left out, unless `gate.keep_going`.
 
     Args:
-        precisions: some of fp32, fp16, bf16, int8. The float32 graph is always written: the others are gated against
-            it, here and again where an engine is built.
+        precisions: some of fp32, fp16, bf16, int8, fp8. The float32 graph is always written: the others are gated
+            against it, here and again where an engine is built.
         gate: what the other precisions are calibrated and gated with; None: clips made of the sample.
         streaming: also write the graphs of `mma-edge run --streaming`.
 
@@ -113,7 +113,7 @@ def write_bundle(
 
 def _files(entry: dict) -> list[str]:
     """Of one precision, named in the manifest's entry."""
-    return [entry[key] for key in ("file", "cpu_file") if key in entry]
+    return [entry[key] for key in GRAPHS if key in entry]
 
 
 def _listed(precisions: str | Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mma_edge.bundle import Bundle, check_output
+from mma_edge.bundle.manifest import GRAPHS
 from mma_edge.commands.support import HelpFormatter, run_cli, say
 from mma_edge.errors import ParityError, UsageError
 from mma_edge.precisions import PRECISIONS
@@ -55,12 +56,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-engine",
         action="store_true",
-        help="build no TensorRT engine of fp16, bf16 or int8, even where this machine could",
+        help="build no TensorRT engine of fp16, bf16, int8 or fp8, even where this machine could",
     )
     parser.add_argument(
         "--streaming", action="store_true", help="also write the graphs that mma-edge run --streaming needs"
     )
-    gate = parser.add_argument_group("gate of fp16, bf16 and int8 (default: clips made of the sample)")
+    gate = parser.add_argument_group("gate of fp16, bf16, int8 and fp8 (default: clips made of the sample)")
     gate.add_argument(
         "--clips",
         type=Path,
@@ -71,7 +72,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--data", type=Path, metavar="DIR", help="folder of FER2013 and RAVDESS, as for mma-eval: clips with labels"
     )
     gate.add_argument("--gate-clips", type=int, metavar="N", help="clips to judge with (default: 200; large models 24)")
-    gate.add_argument("--softmax-half", action="store_true", help="Softmax in half precision, too (fp16, bf16)")
+    gate.add_argument(
+        "--softmax-half", action="store_true", help="Softmax in half precision, too (not int8 on OpenVINO and the CPU)"
+    )
     gate.add_argument("--keep-going", action="store_true", help="write a precision that fails, and mark it")
     serving = parser.add_argument_group("NVIDIA Triton")
     serving.add_argument("--triton", type=Path, metavar="DIR", help="also write a model repository for a Triton server")
@@ -195,7 +198,7 @@ def _build_engines(bundle: Bundle, precisions: list[str], console: Console) -> N
 
 def _print_precision(bundle: Bundle, precision: str, console: Console) -> None:
     entry = bundle.manifest["precisions"][precision]
-    files = [bundle.folder / entry[key] for key in ("file", "cpu_file") if key in entry]
+    files = [bundle.folder / entry[key] for key in GRAPHS if key in entry]
     sizes = " + ".join(f"{file.stat().st_size / 1e6:.1f} MB" for file in files)
     say(console, f"  {precision}: {sizes}")
     _print_entry(entry, console)

@@ -78,11 +78,19 @@ class Bundle:
         entry = self.manifest["precisions"][precision]
         return self.folder / entry.get("cpu_file", entry["file"])
 
-    def onnx_sha256(self, precision: str) -> str:
-        """SHA-256 of a precision's graph together with the weights beside it, if any, from the checked manifest."""
-        file, files = self.manifest["precisions"][precision]["file"], self.manifest["files"]
-        # Weights outside the graph: in file.onnx.data, or in a file for several precisions.
-        external = sorted(name for name in files if name.endswith((".data", ".bin", ".weights")))
+    def tensorrt_graph(self, precision: str) -> Path:
+        """Path of the ONNX file that TensorRT builds its plan of this precision from."""
+        entry = self.manifest["precisions"][precision]
+        return self.folder / entry.get("tensorrt_file", entry["file"])
+
+    def onnx_sha256(self, graph: Path) -> str:
+        """SHA-256 of a graph of the bundle together with the weights beside it, if any, from the checked manifest."""
+        file, files = graph.name, self.manifest["files"]
+        # Weights outside the graph: in file.onnx.data, in a file for several precisions, or in another graph.
+        external = {name for name in files if name.endswith((".data", ".bin", ".weights"))}
+        entries = self.manifest["precisions"].values()
+        external |= {entry["file"] for entry in entries if entry.get("tensorrt_file") == file}
+        external = sorted(external - {file})
         if not external:
             return files[file]
         return hashlib.sha256("".join(files[name] for name in [file, *external]).encode()).hexdigest()

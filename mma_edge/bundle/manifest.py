@@ -12,10 +12,11 @@ missing_modality "trained": whether training ever hid a modality
 temperature      the logits are divided by it before the softmax: a number, or an object with a number for clips with
                  "both" modalities, one for "video" alone and one for "audio" alone
 opset            ONNX opset of the graphs
-precisions       fp32, fp16, bf16 or int8 -> an entry with
+precisions       fp32, fp16, bf16, int8 or fp8 -> an entry with
                      file       the ONNX graph
                      parity     figures of the export gate
                      cpu_file   optional: the graph that onnxruntime's CPU runs instead, for speed
+                     tensorrt_file  optional: the graph that TensorRT builds its plan from instead, for speed
                      tolerance  optional: of the self-test at this precision (default: golden.tolerance)
                      failed     optional: in words, which limit of the gate was missed (--keep-going)
                      failed_on  optional: backend -> the same, for a backend that rounds more than others do
@@ -86,8 +87,10 @@ _OPTIONAL: dict[str, tuple[type | tuple[type, ...], set[str] | None]] = {
     "digest": (str, None),
 }
 # Keys of an entry -> type; float stands for any positive number.
+GRAPHS = ("file", "cpu_file", "tensorrt_file")
+"""Keys of an entry that name a graph."""
 _ENTRY = {"file": str, "parity": dict}
-_ENTRY_OPTIONAL = {"cpu_file": str, "tolerance": float, "failed": str, "failed_on": dict}
+_ENTRY_OPTIONAL = {"cpu_file": str, "tensorrt_file": str, "tolerance": float, "failed": str, "failed_on": dict}
 _MODE = {"parity": dict}
 _MODE_OPTIONAL = {"file": str, "refused": str, "max_age_s": float, "curve": list}
 REEXPORT = "export it again with mma-export"
@@ -191,7 +194,7 @@ def _entry_problems(name: str, entry: object, required: dict, optional: dict, ha
         return [name]
     if not all(_is_positive(v) if types[key] is float else isinstance(v, types[key]) for key, v in entry.items()):
         return [name]
-    files = [entry[key] for key in ("file", "cpu_file") if key in entry]
+    files = [entry[key] for key in GRAPHS if key in entry]
     return [f"{name}: {file} (no SHA-256)" for file in files if file not in hashed]
 
 

@@ -40,7 +40,7 @@ def add_build_command(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(command=build_command)
     add = parser.add_argument
     add("bundle", nargs="?", type=Path, metavar="BUNDLE", help="its folder (default: the embedded one)")
-    precisions = "some of fp32, fp16, bf16, int8 (default: the one of the bundle that suits this GPU best)"
+    precisions = "some of fp32, fp16, bf16, int8, fp8 (default: the one of the bundle that suits this GPU best)"
     add("--precision", nargs="+", action="extend", metavar="P", help=precisions)
     add("--max-batch", type=int, default=4, metavar="N", help="clips that can run at once")
     add("--workspace", type=int, metavar="MIB", help="scratch memory of a kernel (default: 4096, on a Jetson 512)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,12 +21,17 @@ def _temperature(temperatures: dict[str, float]) -> str:
 
 def _precision(bundle: Bundle, precision: str, entry: dict) -> str:
     """Files with their sizes, the figures of the gate, and whether the gate failed."""
-    names = dict.fromkeys((bundle.graph(precision), bundle.cpu_graph(precision)))
-    files = ", on onnxruntime's CPU ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in names)
+    own = (("on onnxruntime's CPU", bundle.cpu_graph(precision)), ("for TensorRT", bundle.tensorrt_graph(precision)))
+    whole = bundle.graph(precision)
+    files = [_sized(whole), *(f"{where} {_sized(path)}" for where, path in own if path != whole)]
     figures = [f"{key.replace('_', ' ')} {_figure(value)}" for key, value in entry["parity"].items()]
     failed = [f"FAILED its gate: {entry['failed']}"] if "failed" in entry else []
     failed += [f"FAILED its gate on {backend}: {reason}" for backend, reason in entry.get("failed_on", {}).items()]
-    return "; ".join([files, *failed, ", ".join(figures) or "no figures"])
+    return "; ".join([", ".join(files), *failed, ", ".join(figures) or "no figures"])
+
+
+def _sized(path: Path) -> str:
+    return f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)"
 
 
 def _figure(value: object) -> str:

@@ -152,7 +152,7 @@ class OpenVinoEngine:
         try:
             folder = cached_folder(
                 f"openvino/{version()}",
-                bundle.onnx_sha256(source)[:32],
+                bundle.onnx_sha256(graph)[:32],
                 int(1.2 * graph.stat().st_size) + (64 << 20),
                 lambda work: import_openvino().save_model(
                     _read(core, graph, bundle.image_size), str(work / _MODEL), compress_to_fp16=False

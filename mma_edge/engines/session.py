@@ -32,10 +32,11 @@ def check_session(graph: object, session: Any) -> None:
     check_names(graph, (node.name for node in session.get_inputs()), (node.name for node in session.get_outputs()))
 
 
-def open_session(graph: Path | bytes, num_threads: int = 0) -> tuple[Any, str]:
+def open_session(graph: Path | bytes, num_threads: int = 0, optimized: bool = True) -> tuple[Any, str]:
     """A session that uses only the CPU provider, for an ONNX file or its bytes, and onnxruntime's version.
 
-    `num_threads` work on one operator; 0: onnxruntime takes every physical core.
+    `num_threads` work on one operator; 0: onnxruntime takes every physical core. Without being `optimized` the graph
+    runs as it stands.
 
     Raises:
         DependencyError: onnxruntime is not installed. BundleError: it cannot load the graph.
@@ -52,6 +53,8 @@ def open_session(graph: Path | bytes, num_threads: int = 0) -> tuple[Any, str]:
     if may_saturate():
         # 8-bit products by kernels that add them in 32 bits: slower, and the same sums as on every other processor.
         options.add_session_config_entry("session.x64quantprecision", "1")
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3  # its warnings are for those who make graphs
     source = graph if isinstance(graph, bytes) else str(graph)
     name = "the graph" if isinstance(graph, bytes) else graph

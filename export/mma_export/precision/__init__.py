@@ -1,1 +1,1 @@
-"""fp16, bf16 and int8 graphs of a float32 one, each behind its gate."""
+"""fp16, bf16, int8 and fp8 graphs of a float32 one, each behind its gate."""

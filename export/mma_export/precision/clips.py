@@ -131,7 +131,12 @@ def _affordable(image_size: int, count: int) -> int:
 
 def logits_of(graph: onnx.ModelProto | Path, clips: RealClips, batch: int = 1) -> np.ndarray:
     """Logits float32 (N, C) of all clips, from a graph in memory or on disk, on onnxruntime's CPU."""
-    session, _ = open_session(graph if isinstance(graph, Path) else graph.SerializeToString())
+    if isinstance(graph, Path):
+        session, _ = open_session(graph)
+    else:
+        # Optimising, onnxruntime moves a Transpose behind a QuantizeLinear, and has none for E4M3.
+        has_e4m3 = any(tensor.data_type == onnx.TensorProto.FLOAT8E4M3FN for tensor in graph.graph.initializer)
+        session, _ = open_session(graph.SerializeToString(), optimized=not has_e4m3)
     found = []
     for start in range(0, len(clips), batch):
         found += session.run(["logits"], clips.feed(start, batch))

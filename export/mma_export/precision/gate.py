@@ -10,7 +10,7 @@ from mma_edge.engines.agreement import agreement
 from mma_edge.precisions import MIN_TOP1_AGREEMENT
 from mma_export.precision.clips import RealClips
 
-MAX_UAR_LOSS = {"int8": 0.005}
+MAX_UAR_LOSS = {"int8": 0.005, "fp8": 0.005}
 """Largest allowed loss, as a share, where the clips have labels; one clip of the rarest class may be lost as well, for
 on the next processor a clip that lies on the border falls to the other side."""
 

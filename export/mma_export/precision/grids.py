@@ -1,4 +1,5 @@
-"""8-bit grids: of activations, from what was seen of them on real clips, and of weights, one step per output channel.
+"""8-bit grids, of integers and of E4M3 numbers: of activations, from what was seen of them on real clips, and of
+weights, one step per output channel.
 
 SmoothQuant, applied before, moves difficulty from the activations to the weights. With it a ViT-B at 112 pixels (random
 weights) passed the search with all of its 152 products in 8 bits; without it 4 had to stay in float32.
@@ -10,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 import onnx
 
@@ -17,6 +19,9 @@ from mma_export.precision.sites import Range, Site, weights_of
 from mma_export.rewrite import Rewrite
 
 LEVELS, UNSIGNED_LEVELS = 127, 255
+E4M3, LARGEST_E4M3 = ml_dtypes.float8_e4m3fn, 448.0
+E4M3_ZERO = E4M3(0)
+"""Eight bits with an exponent (Micikevicius et al. 2022): 3 bits of mantissa over 18 powers of two."""
 CLIP_SHARES = np.linspace(0.2, 1.0, 33)
 """Shares of the seen range that are tried: a grid that clips outliers is finer for all other values."""
 TINY = 1e-12
@@ -36,12 +41,24 @@ class Grid:
         return (np.clip(np.rint(values / self.scale) + zero, lowest, highest) - zero) * self.scale
 
 
+@dataclass(frozen=True)
+class FloatGrid:
+    """E4M3 numbers for real ones: real = number * scale."""
+
+    scale: float
+    zero: E4M3 = E4M3_ZERO
+
+    def rounded(self, values: np.ndarray) -> np.ndarray:
+        """The nearest real values on the grid."""
+        return _as_e4m3(values / self.scale).astype(np.float32) * self.scale
+
+
 @dataclass(frozen=True, eq=False)
 class Weight8:
     """A weight on an 8-bit grid per output channel.
 
     Attributes:
-        values: int8, the weight's shape.
+        values: int8 or E4M3, the weight's shape.
         scales: float32 (channels,).
         axis: of the channels.
     """
@@ -55,6 +72,11 @@ def symmetric_grid(seen: Range) -> Grid:
     """The signed grid, zero in its middle, with the least squared error on what was seen of a tensor."""
     steps = CLIP_SHARES * max(seen.largest, TINY) / LEVELS
     return _nearest([Grid(step, np.int8(0)) for step in steps], seen)
+
+
+def float_grid(seen: Range) -> FloatGrid:
+    """The grid of E4M3 numbers that just holds what was seen of a tensor: a smaller one would be hardly finer."""
+    return FloatGrid(max(seen.largest, TINY) / LARGEST_E4M3)
 
 
 def unsigned_grid(seen: Range) -> Grid:
@@ -72,7 +94,9 @@ def _nearest(grids: list[Grid], seen: Range) -> Grid:
     return grids[int(np.argmin(errors))]
 
 
-def most_suspect(sites: list[Site], ranges: Mapping[str, Range], grids: Mapping[str, Grid], count: int) -> list[Site]:
+def most_suspect(
+    sites: list[Site], ranges: Mapping[str, Range], grids: Mapping[str, Grid | FloatGrid], count: int
+) -> list[Site]:
     """At most `count` sites, those whose activations lose most by rounding, relative to their size."""
 
     def loss(site: Site) -> float:
@@ -83,17 +107,23 @@ def most_suspect(sites: list[Site], ranges: Mapping[str, Range], grids: Mapping[
     return sorted(sites, key=loss, reverse=True)[:count]
 
 
-def quantize_weights(proto: onnx.ModelProto, sites: list[Site]) -> dict[str, Weight8]:
-    """Weight -> the same in 8 bits; every graph of a search has them."""
+def quantize_weights(proto: onnx.ModelProto, sites: list[Site], e4m3: bool = False) -> dict[str, Weight8]:
+    """Weight -> the same in 8 bits, int8 or E4M3; every graph of a search has them."""
     values = weights_of(proto, sites)
-    return {site.weight: quantize_weight(values[site.weight], site.channel_axis) for site in sites}
+    return {site.weight: quantize_weight(values[site.weight], site.channel_axis, e4m3) for site in sites}
 
 
-def quantize_weight(weight: np.ndarray, channel_axis: int) -> Weight8:
+def quantize_weight(weight: np.ndarray, channel_axis: int, e4m3: bool = False) -> Weight8:
     others = tuple(axis for axis in range(weight.ndim) if axis != channel_axis)
-    steps = np.maximum(np.abs(weight).max(axis=others, keepdims=True), TINY).astype(np.float32) / LEVELS
-    values = np.clip(np.rint(weight / steps), -LEVELS, LEVELS).astype(np.int8)
+    largest = np.maximum(np.abs(weight).max(axis=others, keepdims=True), TINY).astype(np.float32)
+    steps = largest / np.float32(LARGEST_E4M3 if e4m3 else LEVELS)
+    numbers = weight / steps
+    values = _as_e4m3(numbers) if e4m3 else np.clip(np.rint(numbers), -LEVELS, LEVELS).astype(np.int8)
     return Weight8(values, steps.reshape(-1), channel_axis)
+
+
+def _as_e4m3(values: np.ndarray) -> np.ndarray:
+    return np.clip(values, -LARGEST_E4M3, LARGEST_E4M3).astype(E4M3)  # the cast alone would make NaN of larger ones
 
 
 def smooth(

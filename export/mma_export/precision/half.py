@@ -1,7 +1,8 @@
 """A float32 graph in half precision, strongly typed: what is computed in which format stands in the graph.
 
-With float16, matrix products and convolutions are half, and everything elementwise between them;
-LayerNormalization, Softmax and means stay float32, and so do the inputs, their preparation and the output. With
+With float16, matrix products and convolutions are half, and everything elementwise between them, LayerNormalization
+too: its statistics are float32 by the operator's own definition (`stash_type` 1). Softmax and means stay float32, and
+so do the inputs, their preparation and the output. A quantised graph becomes half around its 8-bit products. With
 bfloat16, whose mantissa has 8 bits, products alone are half, and their results are widened at once. Convolutions stay
 float32 there: ONNX has them in bfloat16 from opset 22 only.
 
@@ -20,8 +21,10 @@ from mma_export.rewrite import Rewrite
 
 FORMATS = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 PRODUCTS = {"MatMul", "Gemm", "Conv"}
-KEPT_FLOAT = {"LayerNormalization", "Softmax", "ReduceMean", "ReduceSum", "Pow", "Sqrt", "Reciprocal"}
+KEPT_FLOAT = {"Softmax", "ReduceMean", "ReduceSum", "Pow", "Sqrt", "Reciprocal"}
 QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
+QUANTIZED_OPSET = 19  # the first in which their scales may be half
+SMALLEST_SCALE = 2.0**-24  # that float16 has, besides 0
 # Their outputs have the format of their first input, whatever it is.
 _MOVES = {"Reshape", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Expand", "Gather", "Split", "Identity", "Flatten"}
 
@@ -96,8 +99,7 @@ class _Converter:
         outputs = {value.name for value in node.outputs}
         casts_to_float = node.op_type == "Cast" and node.attributes["to"].value == ir.DataType.FLOAT
         if node.op_type in QUANTIZERS:
-            # They stand for integers, which no format of floats rounds.
-            self.floats |= outputs if node.op_type == "DequantizeLinear" else set()
+            self._convert_quantizer(node)
             return
         if not floats or (node.op_type == "Cast" and not casts_to_float):
             # Not about floats, or where floats begin (a Cast of the frames).
@@ -116,6 +118,19 @@ class _Converter:
                 for value in node.outputs:
                     self.rewrite.put_behind(value, f"{value.name}_exact", self._rounded)
 
+    def _convert_quantizer(self, node: ir.Node) -> None:
+        """No Cast stands beside it: the type of a scale is that of the numbers on the real side."""
+        real = node.inputs[0] if node.op_type == "QuantizeLinear" else node.outputs[0]
+        if real is node.outputs[0]:
+            self.floats.add(real.name)
+            if not self.options.emulate:  # else it stands for integers, which no format of floats rounds
+                self.half.add(real.name)
+        if real.name in self.half and not self.options.emulate:
+            scale = node.inputs[1]
+            values = np.maximum(scale.const_value.numpy(), SMALLEST_SCALE).astype(self.format.numpy())
+            node.replace_input_with(1, self.rewrite.constant(f"{scale.name}_{self.options.kind}", values))
+            self.rewrite.graph.opset_imports[""] = QUANTIZED_OPSET
+
     def _wants_half(self, node: ir.Node, floats: list[ir.Value]) -> bool:
         everything = self.options.emulate and not self.options.products_only
         if node.op_type == "Conv" and self.options.kind == "bf16" and not everything:
@@ -124,7 +139,7 @@ class _Converter:
             return True
         if node.op_type == "Softmax":
             return self.options.softmax_half
-        if node.op_type in KEPT_FLOAT:
+        if node.op_type in KEPT_FLOAT or (node.op_type == "LayerNormalization" and self.options.kind == "bf16"):
             return False
         computed = [value.name for value in floats if value.const_value is None]
         if not any(name in self.after_product for name in computed):

@@ -141,7 +141,7 @@ def _constants(rewrite: Rewrite, name: str, *parts: np.ndarray) -> list[ir.Value
 
 
 def _parts(weight: Weight8) -> tuple[np.ndarray, ...]:
-    return weight.values, weight.scales, np.zeros(len(weight.scales), np.int8)
+    return weight.values, weight.scales, np.zeros(len(weight.scales), weight.values.dtype)
 
 
 def _result(convolution: ir.Node) -> ir.Value:

@@ -17,8 +17,15 @@ from mma_edge.precisions import MIN_TOP1_AGREEMENT
 from mma_export.graph import check_for_tensorrt, save_graph
 from mma_export.precision.clips import RealClips, folder_clips, logits_of, made_clips, public_clips
 from mma_export.precision.gate import Comparison, compare
-from mma_export.precision.grids import most_suspect, quantize_weights, smooth, symmetric_grid, unsigned_grid
-from mma_export.precision.half import as_openvino, half_tensors, options_of, to_half
+from mma_export.precision.grids import (
+    float_grid,
+    most_suspect,
+    quantize_weights,
+    smooth,
+    symmetric_grid,
+    unsigned_grid,
+)
+from mma_export.precision.half import HalfOptions, as_openvino, half_tensors, options_of, to_half
 from mma_export.precision.int8 import quantize_for_cpu, quantize_static, sites_for_cpu, tensors_for_cpu
 from mma_export.precision.search import Found, Quantize, search
 from mma_export.precision.sites import Site, check_overflow, find_sites, inputs_of, largest_value, observe
@@ -99,7 +106,7 @@ class PrecisionWriter:
         self.golden_logits = golden[1]
 
     def write(self, precision: str) -> dict:
-        """Write the file or files of "fp16", "bf16" or "int8".
+        """Write the file or files of "fp16", "bf16", "int8" or "fp8".
 
         Returns:
             The entry of the manifest; with `failed` where the gate is not passed.
@@ -107,8 +114,9 @@ class PrecisionWriter:
         Raises:
             ParityError: TensorRT would refuse the graph.
         """
-        entry = self._int8() if precision == "int8" else self._half(precision)
-        check_for_tensorrt(self.folder / entry["file"])
+        writers = {"int8": self._int8, "fp8": self._fp8}
+        entry = writers[precision]() if precision in writers else self._half(precision)
+        check_for_tensorrt(self.folder / entry.get("tensorrt_file", entry["file"]))
         return entry
 
     def _half(self, kind: str) -> dict:
@@ -134,10 +142,7 @@ class PrecisionWriter:
         return _entry(file, comparison, max(tolerance, its_tolerance), kind, failed, figures, on_openvino=on_openvino)
 
     def _int8(self) -> dict:
-        self.report("int8: looking at activations")
-        calibration = self.calibration.spread(self.effort.calibration_clips)
-        sites = find_sites(self.proto)
-        smoothed, sites = smooth(self.proto, sites, observe(self.proto, inputs_of(sites), calibration))
+        calibration, smoothed, sites = self._smoothed("int8")
         own = sites_for_cpu(smoothed, sites)
         on_grids = tensors_for_cpu(smoothed, own)
         ranges = observe(smoothed, inputs_of(sites) | on_grids, calibration)
@@ -155,19 +160,25 @@ class PrecisionWriter:
             lambda kept: quantize_for_cpu(smoothed, own, unsigned, weights, kept),
             answers,
         )
-        file, cpu_file = (self.folder / name for name in ("model.int8.onnx", "model.int8-cpu.onnx"))
+        files = "model.int8.onnx", "model.int8-cpu.onnx", "model.int8-tensorrt.onnx"
+        file, cpu_file, tensorrt_file = (self.folder / name for name in files)
         save_graph(static.graph, file, half_storage=False)
         comparison, tolerance = self._judge("int8", static.graph)
         on_openvino, its_tolerance = self._judge_on_openvino("int8", static.graph)
         cpu_comparison, cpu_tolerance = self._judge("int8 for the CPU", cpu.graph)
-        share_weights(cpu.graph, file)
-        save_graph(cpu.graph, cpu_file, half_storage=False)
+        # TensorRT's fused attention takes no float32, so what is around the 8-bit products is half there.
+        tensorrt = to_half(static.graph, HalfOptions("fp16", self.options.softmax_half))
+        tensorrt_comparison, tensorrt_tolerance = self._judge("int8 for TensorRT", tensorrt)
+        for graph, path in ((cpu.graph, cpu_file), (tensorrt, tensorrt_file)):
+            share_weights(graph, file)
+            save_graph(graph, path, half_storage=False)
         figures = {
             "calibration_clips": len(calibration),
             "kept_in_fp32": len(static.kept),
             "products": len(sites),
             "cpu_kept_in_fp32": len(cpu.kept),
             **_prefixed("cpu", cpu_comparison),
+            **_prefixed("tensorrt", tensorrt_comparison),
         }
         reached = min(_agreement(found.comparison) for found in (static, cpu))
         if not reached >= SEARCHED_AGREEMENT:
@@ -179,13 +190,42 @@ class PrecisionWriter:
         entry = _entry(
             file.name,
             comparison,
-            max(tolerance, its_tolerance, cpu_tolerance),
+            max(tolerance, its_tolerance, cpu_tolerance, tensorrt_tolerance),
             "int8",
             failed and f"on onnxruntime's CPU: {failed}",
             figures,
             on_openvino,
         )
-        return {**entry, "cpu_file": cpu_file.name}
+        if problem := tensorrt_comparison.problem("int8"):
+            entry.setdefault("failed_on", {})["tensorrt"] = f"on the fp16 graph: {problem}"
+        return {**entry, "cpu_file": cpu_file.name, "tensorrt_file": tensorrt_file.name}
+
+    def _fp8(self) -> dict:
+        """E4M3 in the matrix products, as TensorRT computes them, the rest as of fp16; convolutions stay fp16."""
+        calibration, smoothed, sites = self._smoothed("fp8")
+        sites = [site for site in sites if site.op_type == "MatMul"]
+        ranges = observe(smoothed, inputs_of(sites), calibration)
+        weights = quantize_weights(smoothed, sites, e4m3=True)
+        grids = {name: float_grid(ranges[name]) for name in inputs_of(sites)}
+        suspects = most_suspect(sites, ranges, grids, self.effort.products_tried)
+        options = HalfOptions("fp16", self.options.softmax_half)
+        found = self._search(
+            "fp8",
+            suspects,
+            lambda kept: to_half(quantize_static(smoothed, sites, grids, weights, kept), options),
+            logits_of(self.proto, self.calibration),
+        )
+        file = "model.fp8.onnx"
+        save_graph(found.graph, self.folder / file, half_storage=False)
+        kept = {"kept_in_fp16": len(found.kept), "products": len(sites), "calibration_clips": len(calibration)}
+        return _entry(file, *self._judge("fp8", found.graph), "fp8", None, kept)
+
+    def _smoothed(self, precision: str) -> tuple[RealClips, onnx.ModelProto, list[Site]]:
+        """Clips to look at activations with, and the graph for 8 bits with its sites, see `smooth`."""
+        self.report(f"{precision}: looking at activations")
+        calibration = self.calibration.spread(self.effort.calibration_clips)
+        sites = find_sites(self.proto)
+        return calibration, *smooth(self.proto, sites, observe(self.proto, inputs_of(sites), calibration))
 
     def _search(self, name: str, suspects: list[Site], quantize: Quantize, answers: np.ndarray) -> Found:
         """Search on the calibration half: the gate's clips must not decide what is kept. `answers` are float32's."""
@@ -200,7 +240,7 @@ class PrecisionWriter:
             lambda comparison: _agreement(comparison) >= SEARCHED_AGREEMENT,
             lambda done, total: self.report(f"{name}: how sensitive is product {done + 1} of {total}"),
         )
-        self.report(f"{name}: {len(found.kept)} products stay in float32")
+        self.report(f"{name}: {len(found.kept)} products stay as they are")
         return found
 
     def _judge_on_openvino(self, precision: str, graph: onnx.ModelProto) -> tuple[Comparison, float]:

@@ -81,7 +81,7 @@ def require_buildable(bundle: Bundle, precision: str) -> None:
     bundle.require(precision)
     if reason := lacking(precision):
         raise BackendError(reason, hint="build another --precision")
-    require_rules(bundle.graph(precision), version, REEXPORT)
+    require_rules(bundle.tensorrt_graph(precision), version, REEXPORT)
 
 
 def build_plan(
@@ -126,7 +126,7 @@ def _check_room(bundle: Bundle, precision: str, folder: Path) -> None:
     except OSError as error:
         expected, hint = "a bundle of your own", f"copy it first: cp -r {bundle.folder} my-bundle"
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}", expected, hint) from error
-    size = bundle.graph(precision).stat().st_size
+    size = bundle.tensorrt_graph(precision).stat().st_size
     # The plan is at most about as large as the graph's weights in float32; add the timing cache and a margin.
     needed, free = 2 * size + DISK_SPARE_BYTES, shutil.disk_usage(folder).free
     if needed > free:

@@ -101,7 +101,7 @@ def _parse(trt, builder: trt.Builder, logger, bundle: Bundle, precision: str, te
     flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network: trt.INetworkDefinition = builder.create_network(flags)
     parser: trt.OnnxParser = trt.OnnxParser(network, logger)
-    graph = bundle.graph(precision)
+    graph = bundle.tensorrt_graph(precision)
     content = whole_kernels(graph)
     # From the file where it can be: weights may lie beside it, and need not be read twice.
     if not (parser.parse(content, str(graph)) if content else parser.parse_from_file(str(graph))):
@@ -164,7 +164,7 @@ def _workspace(bundle: Bundle, precision: str, asked_mib: int | None) -> int:
     default = JETSON_WORKSPACE_MIB if is_jetson() else WORKSPACE_MIB
     workspace = min(default, free // 4 // MIB) if asked_mib is None else asked_mib
     # The weights count twice: as read, and in the engine.
-    needed = 2 * bundle.graph(precision).stat().st_size + SPARE_BYTES + workspace * MIB
+    needed = 2 * bundle.tensorrt_graph(precision).stat().st_size + SPARE_BYTES + workspace * MIB
     if needed > free:
         expected = f"{needed / 1e9:.1f} GB for this build"
         hint = "close other programs that use the GPU, or give a smaller --workspace MIB"
