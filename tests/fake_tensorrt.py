@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import json
 import os
 import signal
 import sys
@@ -48,6 +49,16 @@ class BuilderFlag(enum.IntEnum):
 
 class MemoryPoolType(enum.IntEnum):
     WORKSPACE = 0
+
+
+class ProfilingVerbosity(enum.IntEnum):
+    LAYER_NAMES_ONLY = 0
+    DETAILED = 2
+
+
+class LayerInformationFormat(enum.IntEnum):
+    ONELINE = 0
+    JSON = 1
 
 
 class DataType(enum.IntEnum):
@@ -104,6 +115,7 @@ class IBuilderConfig:
         self._settings = {"cleared": [], "profiles": []}
         self.builder_optimization_level = 3
         self.progress_monitor = None
+        self.profiling_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
 
     def set_memory_pool_limit(self, pool, pool_size):
         self._settings[pool.name] = pool_size
@@ -193,6 +205,7 @@ class Builder:
             return None
         monitor.phase_finish("Building Engine")
         assert network._flags == 1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED
+        assert config.profiling_verbosity is ProfilingVerbosity.DETAILED
         BUILT.append({**config._settings, "level": config.builder_optimization_level})
         profiles = repr(config._settings["profiles"]).encode()
         return IHostMemory(b"\0".join([MAGIC + str(len(network._graph)).encode(), profiles, network._graph]))
@@ -213,7 +226,7 @@ class Runtime:
 
 class ICudaEngine:
     def __init__(self, profiles, graph):
-        self._profiles = profiles
+        self._profiles, self._graph = profiles, graph
         self._session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         self._names = ["frames", "mel", "logits"]
         self.num_io_tensors, self.num_optimization_profiles = 3, len(profiles)
@@ -228,9 +241,31 @@ class ICudaEngine:
     def get_tensor_profile_shape(self, name, profile_index):
         return self._profiles[profile_index][name]
 
+    def create_engine_inspector(self):
+        return EngineInspector(self)
+
     def create_execution_context(self, strategy):
         assert strategy is ExecutionContextAllocationStrategy.USER_MANAGED
         return None if told("no-context") is not None else IExecutionContext(self)
+
+
+class EngineInspector:
+    def __init__(self, engine):
+        self._engine = engine
+
+    def get_engine_information(self, format):
+        """A layer for each node, and for each Softmax a kernel of fused attention."""
+        assert format is LayerInformationFormat.JSON
+        nodes = graph_in(memoryview(self._engine._graph), "plan").nodes
+        layers = [
+            {
+                "Name": node.name,
+                "LayerType": "kgen",
+                "TacticName": "_gemm_mha_v2" if node.op_type == "Softmax" else "gemm",
+            }
+            for node in nodes
+        ]
+        return json.dumps({"Layers": layers, "Bindings": ["frames", "mel", "logits"]})
 
 
 class IExecutionContext:

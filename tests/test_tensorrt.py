@@ -95,7 +95,7 @@ def test_auto_says_how_to_get_tensorrt_where_it_has_no_plan(tiny_bundle: Path) -
 
 
 def test_nothing_but_the_plan_its_sidecar_and_the_timings_is_left(built: Bundle) -> None:
-    assert files(built.folder) == {"fp32.plan", "fp32.json", "timing.cache"}
+    assert files(built.folder) == {"fp32.plan", "fp32.json", "fp32.layers.json"}
     assert tensorrt_plan.plan_path(built, "fp32").read_bytes().startswith(fake_tensorrt.MAGIC)  # nothing prefixed
 
 

@@ -28,6 +28,7 @@ from mma_edge.engines.tensorrt import engine as tensorrt
 from mma_edge.engines.tensorrt import gate as tensorrt_gate
 from mma_edge.engines.tensorrt import plan as tensorrt_plan
 from mma_edge.engines.tensorrt.build import BuildOptions, build_plan, choose_precision
+from mma_edge.engines.tensorrt.onnx_file import read_graph
 from mma_edge.errors import (
     BackendError,
     BundleError,
@@ -59,8 +60,8 @@ def refused(bundle: Bundle, kind: type[MMAEdgeError], precision: str = "fp32", *
 
 
 def files(bundle: Bundle) -> dict[str, bytes]:
-    """Names and content, the timing cache aside: it serves the next build, failed or not."""
-    found = (path for path in bundle.folder.rglob("*") if path.is_file() and path.name != "timing.cache")
+    """Names and content."""
+    found = (path for path in bundle.folder.rglob("*") if path.is_file())
     return {str(path): path.read_bytes() for path in found}
 
 
@@ -106,6 +107,14 @@ def test_the_command_builds_and_reports_and_keeps_what_fits(
     assert cli.main(argv) == 0
     assert "--overwrite builds it again" in capsys.readouterr().out
     assert tensorrt_plan.plan_path(bundle, "fp32").stat().st_mtime_ns == plan
+    assert cli.main([*argv, "--inspect"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    softmax = sum(node.op_type == "Softmax" for node in read_graph(bundle.graph("fp32")).nodes)
+    assert softmax and f"attention fused in {softmax} of {softmax} places" in said and "fp32.layers.json" in said
+    assert "trtexec --onnx=" in said and "--stronglyTyped" in said and "--minShapes=frames:1x16x16x16x3" in said
+    (bundle.folder / "engines" / "fp32.layers.json").write_text("[]")
+    assert cli.main([*argv, "--inspect"]) == BundleError.exit_code
+    assert "does not tell the plan's layers" in one_line(capsys.readouterr().err.strip())
     options = BuildOptions(max_batch=3)
     assert tensorrt_build.existing_plan(bundle, "fp32", options) is None  # other options: built again without asking
 
@@ -122,15 +131,21 @@ def test_the_network_is_strongly_typed_without_tf32_and_as_asked(bundle: Bundle,
 
 
 @pytest.mark.parametrize(("stored", "used"), [(b"", b""), (b"of this", b"of this"), (b"of another device", b"")])
-def test_the_timing_cache_is_used_where_it_fits_and_kept(bundle: Bundle, gpu: None, stored: bytes, used: bytes) -> None:
-    path = bundle.folder / "engines" / "timing.cache"
-    path.parent.mkdir()
+def test_the_timing_cache_is_used_where_it_fits_and_kept(
+    bundle: Bundle, gpu: None, stored: bytes, used: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MMA_EDGE_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "cache" / "tensorrt" / "10.13.3.9" / "Orin-8.7.timings"
+    path.parent.mkdir(parents=True)
     if stored:
         path.write_bytes(stored)
     options = {"max_batch": 1, "workspace_mib": 1, "optimization_level": None}
     tensorrt_child.compile_plan(fake_tensorrt, bundle, "fp32", options, lambda message: None)
     assert fake_tensorrt.BUILT.pop()["cache"] == used
     assert path.read_bytes() == used + b"timed"
+    monkeypatch.setenv("MMA_EDGE_CACHE", "off")
+    tensorrt_child.compile_plan(fake_tensorrt, bundle, "fp32", options, lambda message: None)
+    assert (bundle.folder / "engines" / path.name).read_bytes() == b"timed" and fake_tensorrt.BUILT.pop()
 
 
 def test_the_workspace_is_small_on_a_jetson(bundle: Bundle, gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:

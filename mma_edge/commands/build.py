@@ -23,6 +23,7 @@ examples:
   mma-edge build bundles/dfew                                the precision that suits this GPU best
   mma-edge build bundles/dfew --precision fp16 int8
   mma-edge build bundles/dfew --max-batch 8 --workspace 2048
+  mma-edge build bundles/dfew --inspect                      was attention fused? and trtexec's line
   mma-edge run camera --bundle bundles/dfew --backend tensorrt
 
 Needs TensorRT 10.3 or later and cuda-python (or pycuda), no torch. The engines lie in BUNDLE/engines/, work on this
@@ -45,12 +46,15 @@ def add_build_command(commands: argparse._SubParsersAction) -> None:
     add("--max-batch", type=int, default=4, metavar="N", help="clips that can run at once")
     add("--workspace", type=int, metavar="MIB", help="scratch memory of a kernel (default: 4096, on a Jetson 512)")
     add("--optimization-level", type=int, metavar="L", help="0 builds fast, 5 long (default: TensorRT's own)")
+    add("--inspect", action="store_true", help="also tell what became of its layers, and the trtexec line of the same")
     add("--overwrite", "--force", action="store_true", help="build again even if a plan exists and fits")
 
 
 def build_command(args: argparse.Namespace, console: Console) -> int:
     from mma_edge.bundle import read_bundle
     from mma_edge.engines.tensorrt import build
+    from mma_edge.engines.tensorrt.layers import layers_of, trtexec_line
+    from mma_edge.engines.tensorrt.plan import layers_path
 
     options = build.BuildOptions(args.max_batch, args.workspace, args.optimization_level)
     bundle = read_bundle(args.bundle)
@@ -62,11 +66,15 @@ def build_command(args: argparse.Namespace, console: Console) -> int:
         there = None if args.overwrite else build.existing_plan(bundle, precision, options)
         if there:
             say(console, f"{there.path} exists and fits this device; --overwrite builds it again")
-            continue
-        with progress(console) as bars:
-            path = build.build_plan(bundle, precision, lambda: gate_clips(bundle), options, _bars_of(bars, precision))
-        plan = build.existing_plan(bundle, precision, options)
-        say(console, _summary(plan) if plan else str(path))
+        else:
+            with progress(console) as bars:
+                follow = _bars_of(bars, precision)
+                path = build.build_plan(bundle, precision, lambda: gate_clips(bundle), options, follow)
+            there = build.existing_plan(bundle, precision, options)
+            say(console, _summary(there) if there else str(path))
+        if args.inspect and there:
+            say(console, f"{layers_of(bundle, precision)}: {layers_path(bundle, precision)}")
+            say(console, trtexec_line(bundle, precision, there.sidecar["builder"]))
     return 0
 
 

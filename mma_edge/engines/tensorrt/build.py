@@ -109,8 +109,8 @@ def build_plan(
             np.savez(inputs, frames=frames, mel=mel)
             paths = {"bundle": bundle.folder.resolve(), "partial": partial.resolve(), "clips": inputs}
             request = {"precision": precision, **asdict(options), **{key: str(path) for key, path in paths.items()}}
-            sidecar = _run_child(request, precision, follow)
-        return write_plan(bundle, precision, partial, sidecar)
+            result = _run_child(request, precision, follow)
+        return write_plan(bundle, precision, partial, result["sidecar"], result["layers"])
     except OSError as error:
         raise OutputError(f"the plan cannot be written to {folder}: {error.strerror or error}") from error
     finally:
@@ -141,7 +141,7 @@ def _check_room(bundle: Bundle, precision: str, folder: Path) -> None:
 
 
 def _run_child(request: Message, precision: str, follow: Tell) -> dict[str, Any]:
-    """The sidecar that the child reports; every failure of the child becomes one of our errors."""
+    """What the child reports; every failure of the child becomes one of our errors."""
     phase = "start"
 
     def note(message: Message) -> None:

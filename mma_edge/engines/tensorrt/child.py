@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mma_edge.bundle import ENGINES, Bundle, read_bundle
+from mma_edge.bundle import Bundle, read_bundle
 from mma_edge.child import Tell, serve
 from mma_edge.engines.gpu.open import open_device_memory
 from mma_edge.engines.machine import available_memory, cuda_devices, is_jetson
 from mma_edge.engines.tensorrt.engine import TensorRTEngine, require_tensorrt
 from mma_edge.engines.tensorrt.gate import check_engine
 from mma_edge.engines.tensorrt.onnx_file import whole_kernels
-from mma_edge.engines.tensorrt.plan import TIMING_CACHE, Plan, make_logger, make_sidecar, profiles_of, this_machine
+from mma_edge.engines.tensorrt.plan import Plan, make_logger, make_sidecar, profiles_of, this_machine, timings_path
 from mma_edge.errors import BackendError, BundleError
 from mma_edge.files import replaced
 
@@ -37,7 +37,7 @@ MAX_NAMED_ERRORS = 3
 
 
 def build(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
-    """Compile, gate; returns the sidecar of the plan, which lies at request["partial"]."""
+    """Compile, gate; returns what is written beside the plan, which lies at request["partial"]."""
     bundle, precision = read_bundle(request["bundle"]), request["precision"]
     trt = require_tensorrt()
     options = {key: request[key] for key in ("max_batch", "workspace_mib", "optimization_level")}
@@ -53,9 +53,10 @@ def build(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
         clips = np.load(request["clips"])
         sidecar["gate"] = check_engine(bundle, engine, clips["frames"], clips["mel"], tell)
         sidecar["gate"]["details"] = engine.details
+        layers = engine.layer_information()
     finally:
         engine.close()
-    return sidecar
+    return {"sidecar": sidecar, "layers": layers}
 
 
 def compile_plan(trt, bundle: Bundle, precision: str, options: dict[str, Any], tell: Tell) -> bytes:
@@ -74,12 +75,13 @@ def compile_plan(trt, bundle: Bundle, precision: str, options: dict[str, Any], t
         config.builder_optimization_level = options["optimization_level"]
     # The graph decides the precision: what stays float32 must not be rounded to TF32's 10 bits either.
     config.clear_flag(trt.BuilderFlag.TF32)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # a plan can say what became of its graph
     for shapes in profiles_of(bundle, options["max_batch"]):
         profile: trt.IOptimizationProfile = builder.create_optimization_profile()
         for name, (smallest, likeliest, largest) in shapes.items():
             profile.set_shape(name, smallest, likeliest, largest)
         config.add_optimization_profile(profile)
-    cache_path = bundle.folder / ENGINES / TIMING_CACHE
+    cache_path = timings_path(bundle, this_machine(trt))
     cache: trt.ITimingCache | None = _attach_timing_cache(config, cache_path)
     monitor = make_monitor(trt, tell)
     config.progress_monitor = monitor
@@ -90,8 +92,10 @@ def compile_plan(trt, bundle: Bundle, precision: str, options: dict[str, Any], t
     if cache is not None:
         content: trt.IHostMemory = cache.serialize()
         # If the disk is full, the next build is slower; nothing else is lost.
-        with contextlib.suppress(OSError), replaced(cache_path) as aside:
-            aside.write_bytes(bytes(content))
+        with contextlib.suppress(OSError):
+            cache_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with replaced(cache_path) as aside:
+                aside.write_bytes(bytes(content))
     return bytes(serialized)
 
 

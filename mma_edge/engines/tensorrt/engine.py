@@ -129,6 +129,10 @@ class TensorRTEngine:
             self.device_ms = self._session.device_ms
         return np.concatenate(parts) if parts else np.zeros((0, self._session.logits.shape[1]), np.float32)
 
+    def layer_information(self) -> str:
+        """What TensorRT says of the plan's layers: JSON, an object with a list "Layers" (docs of EngineInspector)."""
+        return self._session.layer_information()
+
     def close(self) -> None:
         """Release the GPU; closing twice is fine."""
         self._closing()
@@ -194,6 +198,11 @@ class _Session:
             self.memory.wait(self._done)
             self.device_ms = self.memory.elapsed_ms(self._started, self._done)
             return self.logits[:count].copy()
+
+    def layer_information(self) -> str:
+        with self.memory.active():
+            inspector: trt.EngineInspector = self._engine.create_engine_inspector()
+            return inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
 
     def _prepare(self, count: int) -> None:
         """Make a context for this batch size, warm it up, and capture its CUDA graph where that is possible."""

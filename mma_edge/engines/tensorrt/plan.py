@@ -2,7 +2,9 @@
 
     BUNDLE/engines/fp16.plan     what TensorRT serialised, nothing before or after it
     BUNDLE/engines/fp16.json     the sidecar: from which graph, by which version and on which device it was built
-    BUNDLE/engines/timing.cache  kernel timings of this device, which make the next build short
+    BUNDLE/engines/fp16.layers.json  what TensorRT says of the plan's layers, for `mma-edge build --inspect`
+    CACHE/tensorrt/...           kernel timings of each TensorRT and device, which make the next build of any bundle
+                                 short; in BUNDLE/engines/ where the user wants no cache (see engines/cache.py)
 
 A plan is code of one TensorRT version for one kind of GPU. TensorRT only ever gets a plan whose sidecar matches this
 machine, this bundle and the plan's own SHA-256; the error names everything that differs, and the command that helps.
@@ -14,6 +16,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shlex
 import threading
 from collections import deque
@@ -24,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from mma_edge.bundle import ENGINES, Bundle, sha256
 from mma_edge.clip import input_shapes
+from mma_edge.engines.cache import cache_root
 from mma_edge.engines.machine import (
     cuda_devices,
     dotted,
@@ -34,12 +38,11 @@ from mma_edge.engines.machine import (
     platform_name,
 )
 from mma_edge.errors import BackendError, BundleError, DependencyError, first_line
-from mma_edge.files import replaced
+from mma_edge.files import replaced, write_text
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
-TIMING_CACHE = "timing.cache"
 SIDECAR_VERSION = 2
 MIN_TENSORRT = (10, 3)
 BUILD_RULES = {"strongly_typed": True, "tf32": False}
@@ -124,6 +127,17 @@ def sidecar_path(bundle: Bundle, precision: str) -> Path:
     return bundle.folder / ENGINES / f"{precision}.json"
 
 
+def layers_path(bundle: Bundle, precision: str) -> Path:
+    return bundle.folder / ENGINES / f"{precision}.layers.json"
+
+
+def timings_path(bundle: Bundle, machine: Machine) -> Path:
+    """The file of kernel timings of a TensorRT on a device; its folder need not exist."""
+    root = cache_root()
+    folder = root / "tensorrt" / machine.tensorrt if root else bundle.folder / ENGINES
+    return folder / f"{re.sub(r'[^0-9A-Za-z]+', '-', machine.gpu)}-{machine.compute_capability}.timings"
+
+
 def build_command(bundle: Bundle, precision: str) -> str:
     """The command that builds this plan."""
     return f"mma-edge build {shlex.quote(str(bundle.folder))} --precision {precision}"
@@ -158,9 +172,13 @@ def make_sidecar(bundle: Bundle, precision: str, machine: Machine, plan: Path, o
     }
 
 
-def write_plan(bundle: Bundle, precision: str, partial: Path, sidecar: dict) -> Path:
-    """Move a finished plan to its place, then its sidecar; between the two the old SHA-256 prevents the plan's use."""
+def write_plan(bundle: Bundle, precision: str, partial: Path, sidecar: dict, layers: str) -> Path:
+    """Move a finished plan to its place, then its sidecar; between the two the old SHA-256 prevents the plan's use.
+
+    `layers` is TensorRT's information on them, JSON.
+    """
     plan = plan_path(bundle, precision)
+    write_text(layers_path(bundle, precision), layers)
     with replaced(sidecar_path(bundle, precision)) as aside:
         aside.write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
         os.replace(partial, plan)
