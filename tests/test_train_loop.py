@@ -58,6 +58,19 @@ def test_the_average_follows_the_weights_with_a_decay_that_warms_up() -> None:
         assert model.weight.item() == step + 1.0
 
 
+def test_the_statistics_of_batch_norms_are_averaged_with_the_weights() -> None:
+    model = nn.BatchNorm1d(1)
+    average = WeightAverage(model, decay=0.25)
+    model(torch.tensor([[10.0], [30.0]]))  # mean 20, of which a tenth counts
+    average.update()
+    with average.applied():
+        assert model.running_mean.item() == pytest.approx(0.9 * 2.0)
+    assert model.running_mean.item() == pytest.approx(2.0)
+    again = WeightAverage(nn.BatchNorm1d(1), decay=0.25)
+    again.load_state_dict({"step": 1, "raw": {}})  # of an earlier version
+    assert again.averages["running_mean"].item() == 0.0
+
+
 def test_the_result_of_a_run_with_an_average_is_the_average(tmp_path: Path) -> None:
     run = make_run(tmp_path, RECIPE)
     run.fit(resume=False)
