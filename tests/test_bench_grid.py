@@ -23,6 +23,7 @@ from mma_benchmarks.machine import matmul
 from mma_benchmarks.machine.matmul import MatmulPeak
 from mma_benchmarks.result import read_result
 from mma_edge.errors import BackendError, UsageError
+from mma_edge.precisions import PRECISIONS
 from mma_trainer.model import MMADFERConfig
 
 GPU_SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.sh"
@@ -225,16 +226,52 @@ def test_turns_grow_until_they_take_their_time() -> None:
     assert run.calls == MAX_CALLS and np.isfinite(run.durations_ms).all()
 
 
-def test_the_gpu_script_shows_its_command_and_needs_a_gpu(tmp_path: Path) -> None:
-    quiet = {"PATH": "/usr/bin:/bin", "PYTHON": "/bin/echo"}
-    done = subprocess.run([GPU_SCRIPT, "--dry-run"], capture_output=True, text=True, env=quiet, check=True)
-    (line,) = done.stdout.splitlines()
-    args = build_parser().parse_args(line.split()[1:])
-    assert is_grid(args) and args.image_size == [112, 160, 224] and args.batch == [1, 4, 16]
-    assert args.backend == ["eager-cuda", "compiled-cuda", "cuda", "tensorrt"] and args.precision == ["fp32", "fp16"]
-    done = subprocess.run([GPU_SCRIPT, "--fast"], capture_output=True, text=True, env=quiet, check=False)
-    assert done.returncode == 2 and "unknown option --fast" in done.stderr
-    options = [GPU_SCRIPT, "--allow-cpu", "--output", str(tmp_path)]
-    done = subprocess.run(options, capture_output=True, text=True, env=quiet, check=True)
+QUIET = {"PATH": "/usr/bin:/bin", "PYTHON": "/bin/echo"}
+
+
+def gpu_script(*words: object, python: str = "/bin/echo") -> subprocess.CompletedProcess:
+    env = {**QUIET, "PYTHON": python}
+    return subprocess.run([GPU_SCRIPT, *map(str, words)], capture_output=True, text=True, env=env, check=False)
+
+
+def test_the_gpu_script_shows_its_commands_and_needs_a_gpu() -> None:
+    done = gpu_script("--dry-run")
+    grids = [build_parser().parse_args(line.split()[1:]) for line in done.stdout.splitlines()]
+    assert done.returncode == 0 and len(grids) == 5 and all(map(is_grid, grids))
+    assert [args.image_size for args in grids] == [[224], [112], [160], [224], []]
+    assert all(args.batch == [1, 4, 16] for args in grids)
+    assert grids[0].backend == ["eager-cuda", "compiled-cuda", "cuda", "tensorrt"]
+    assert {precision for args in grids for precision in args.precision} == set(PRECISIONS)
+    for words, said in (
+        (["--fast"], "unknown option --fast"),
+        (["--budget", "soon"], "--budget soon"),
+        (["--wheels"], "--wheels without a value"),
+        (["--wheels", "/nowhere"], "/nowhere holds no wheels"),
+    ):
+        done = gpu_script(*words)
+        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_gpu_script_keeps_what_is_done_and_names_what_failed(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$@"\ncase "$*" in *--model*) exit 1 ;; esac\n')
+    python.chmod(0o755)
+    out = tmp_path / "out"
+    done = gpu_script("--allow-cpu", "--output", out, python=str(python))
+    assert done.returncode == 1 and "error: tiny failed" in done.stderr
+    assert {path.name for path in (out / ".gpu").iterdir()} == {"tiny.log", "default.log", "default.done"}
+    done = gpu_script("--allow-cpu", "--output", out)
+    assert done.returncode == 0 and "done before" in done.stdout and (out / ".gpu" / "tiny.done").exists()
     args = build_parser().parse_args(done.stdout.splitlines()[0].split()[1:])
-    assert args.model == "nano" and "cpu" in args.backend and args.output == tmp_path
+    assert args.model == "nano" and "cpu" in args.backend and args.output == out
+
+
+def test_the_gpu_script_ends_in_time(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexec sleep 60\n")
+    python.chmod(0o755)
+    # Bash counts SECONDS on from what it is given.
+    env = {**QUIET, "PYTHON": str(python), "SECONDS": "59"}
+    words = [str(GPU_SCRIPT), "--allow-cpu", "--budget", "1", "--output", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, env=env, check=False, timeout=50)
+    assert done.returncode == 1 and "out of time: default not begun" in done.stdout and "tiny failed" in done.stderr

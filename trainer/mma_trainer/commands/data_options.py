@@ -42,7 +42,7 @@ _SMALL = Recipe(
 RECIPES = {
     **dict.fromkeys(LISTS, Recipe()),
     "faces": replace(_SMALL, epochs=13, ema_decay=0.999),
-    "voices": replace(_SMALL, epochs=24, ema_decay=0.998, label_smoothing=0.1),
+    "voices": replace(_SMALL, epochs=44, ema_decay=0.998, label_smoothing=0.1),
     "pseudo": replace(
         _SMALL,
         epochs=6,
