@@ -14,12 +14,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 import mma_edge
 from mma_edge.bundle import golden_inputs, read_bundle
-from mma_edge.errors import BackendError, DataError, ParityError, UsageError
+from mma_edge.engines.tensorrt.onnx_file import read_graph
+from mma_edge.engines.tensorrt.rules import require_rules
+from mma_edge.errors import BackendError, BundleError, DataError, ParityError, UsageError
 from mma_export.cli import main
 from mma_export.precision.clips import RealClips, folder_clips, logits_of
 from mma_export.precision.half import FORMATS, HalfOptions, as_openvino, half_tensors, options_of, rounded, to_half
 from mma_export.precision.sites import Largest, check_overflow, find_sites, largest_value
 from mma_export.precision.write import GateOptions
+from mma_export.rewrite import fuse_attention
 from mma_export.weights import weight_files
 from mma_trainer.weights.checkpoint import Checkpoint, read_checkpoint
 
@@ -91,6 +94,19 @@ def test_softmax_can_be_half_too(proto: onnx.ModelProto) -> None:
     assert {types[n.output[0]] for n in graph.graph.node if n.op_type == "Softmax"} == {TensorProto.FLOAT16}
 
 
+def test_attention_can_be_one_operator(proto: onnx.ModelProto, clips: RealClips, reference: np.ndarray) -> None:
+    fused = fuse_attention(proto)
+    onnx.checker.check_model(fused, full_check=True)
+    before, after = operators(proto), operators(fused)
+    assert after["Attention"] == before["Softmax"] > 0 and after["Softmax"] == 0
+    assert after["MatMul"] == before["MatMul"] - 2 * after["Attention"]
+    np.testing.assert_allclose(logits_of(fused, clips), reference, atol=1e-4)
+    half = to_half(fused, options_of("fp16"))
+    types = types_of(half)
+    assert {types[n.output[0]] for n in half.graph.node if n.op_type == "Attention"} == {TensorProto.FLOAT16}
+    assert np.abs(logits_of(half, clips) - reference).max() < 0.05
+
+
 def test_fp16_answers_as_float32(proto: onnx.ModelProto, clips: RealClips, reference: np.ndarray) -> None:
     logits = logits_of(to_half(proto, options_of("fp16")), clips)
     difference = np.abs(logits - reference).max()
@@ -156,8 +172,11 @@ def test_a_bundle_with_all_precisions_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Checkpoint, traced: None
 ) -> None:
     monkeypatch.setattr("mma_export.precision.write.SEARCHED_AGREEMENT", 1.1)  # no search gets there
-    gate = GateOptions(count=10, keep_going=True)
+    gate = GateOptions(count=10, keep_going=True, fused_attention=True)
     bundle = export(tiny, tmp_path / "bundle", ("fp16", "bf16", "int8", "fp8"), gate=gate)
+    assert read_graph(bundle.graph("fp16")).opset == 23 and read_graph(bundle.graph("fp8")).opset == 19
+    with pytest.raises(BundleError, match=r"TensorRT 10\.3 does not take .*before TensorRT 10\.14"):
+        require_rules(bundle.graph("fp16"), (10, 3), "")
     assert bundle.precisions == ("fp32", "fp16", "bf16", "int8", "fp8")
     for name, entry in bundle.manifest["precisions"].items():
         assert name == "fp32" or entry["parity"]["clips"] == 10

@@ -75,6 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
     gate.add_argument(
         "--softmax-half", action="store_true", help="Softmax in half precision, too (not int8 on OpenVINO and the CPU)"
     )
+    text = "ONNX's own Attention in fp16: for onnxruntime-gpu of 2026, and TensorRT from 10.14 on"
+    gate.add_argument("--fused-attention", action="store_true", help=text)
     gate.add_argument("--keep-going", action="store_true", help="write a precision that fails, and mark it")
     serving = parser.add_argument_group("NVIDIA Triton")
     serving.add_argument("--triton", type=Path, metavar="DIR", help="also write a model repository for a Triton server")
@@ -118,7 +120,9 @@ def export(args: argparse.Namespace, console: Console) -> int:
             extra,
             overwrite=args.overwrite,
             report=status.update,
-            gate=GateOptions(args.clips, args.data, args.gate_clips, args.keep_going, args.softmax_half),
+            gate=GateOptions(
+                args.clips, args.data, args.gate_clips, args.keep_going, args.softmax_half, args.fused_attention
+            ),
             streaming=args.streaming,
         )
     bundle, refused = written.bundle, written.refused

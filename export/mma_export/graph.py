@@ -108,10 +108,10 @@ def plain_proto(model: ir.Model) -> onnx.ModelProto:
     return proto
 
 
-def check_for_tensorrt(path: Path) -> None:
-    """ParityError unless the oldest TensorRT that builds plans takes a graph; see the rules there."""
+def check_for_tensorrt(path: Path, version: tuple[int, int] = MIN_TENSORRT) -> None:
+    """ParityError unless the oldest TensorRT that builds plans, or another one, takes a graph; see the rules there."""
     try:
-        require_rules(path, MIN_TENSORRT, "report this with your torch version")
+        require_rules(path, version, "report this with your torch version")
     except BundleError as error:
         raise ParityError(error.what, error.expected, error.hint) from error
 

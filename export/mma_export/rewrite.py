@@ -38,6 +38,34 @@ over the widest activations instead of one. Halving is exact, so the results sta
 """
 
 
+ATTENTION_OPSET = 23
+"""The first with `Attention`."""
+
+
+def fuse_attention(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with one ONNX `Attention` for each product, Softmax and product of attention: opset 23.
+
+    Softmax in float32 whatever the rest is. onnxruntime's CUDA provider and TensorRT from 10.14 have fused kernels for
+    it, where they would have to find the pattern else.
+    """
+    rewrite = Rewrite(proto)
+    for node in rewrite.nodes:
+        scores = node.inputs[0].producer() if node.op_type == "Softmax" else None
+        readers = node.outputs[0].consumers() if scores is not None else ()
+        if scores is None or scores.op_type != "MatMul" or [reader.op_type for reader in readers] != ["MatMul"]:
+            continue
+        (product,), (q, k_transposed) = readers, scores.inputs
+        name, result = node.name, product.outputs[0]
+        k = rewrite.add("Transpose", [k_transposed], f"{name}_k", perm=[0, 1, 3, 2])
+        inputs = [q, k, product.inputs[1]]  # (N, heads, T, D) each
+        attended = rewrite.add(
+            "Attention", inputs, f"{name}_attended", scale=1.0, softmax_precision=int(ir.DataType.FLOAT)
+        )
+        result.replace_all_uses_with(attended)
+        rewrite.graph.opset_imports[""] = ATTENTION_OPSET
+    return rewrite.finish()
+
+
 def shape_behind_cast(model: ir.Model) -> None:
     """Let each Shape of a uint8 input read the Cast of that input, in place.
 

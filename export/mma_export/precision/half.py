@@ -20,7 +20,7 @@ import onnx_ir as ir
 from mma_export.rewrite import Rewrite
 
 FORMATS = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
-PRODUCTS = {"MatMul", "Gemm", "Conv"}
+PRODUCTS = {"MatMul", "Gemm", "Conv", "Attention"}
 KEPT_FLOAT = {"Softmax", "ReduceMean", "ReduceSum", "Pow", "Sqrt", "Reciprocal"}
 QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
 QUANTIZED_OPSET = 19  # the first in which their scales may be half

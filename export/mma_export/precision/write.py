@@ -12,6 +12,8 @@ import onnx
 
 from mma_edge.bundle import golden_inputs
 from mma_edge.clip import evenly
+from mma_edge.engines.tensorrt.plan import MIN_TENSORRT
+from mma_edge.engines.tensorrt.rules import OPERATORS
 from mma_edge.errors import ParityError
 from mma_edge.precisions import MIN_TOP1_AGREEMENT
 from mma_export.graph import check_for_tensorrt, save_graph
@@ -29,6 +31,7 @@ from mma_export.precision.half import HalfOptions, as_openvino, half_tensors, op
 from mma_export.precision.int8 import quantize_for_cpu, quantize_static, sites_for_cpu, tensors_for_cpu
 from mma_export.precision.search import Found, Quantize, search
 from mma_export.precision.sites import Site, check_overflow, find_sites, inputs_of, largest_value, observe
+from mma_export.rewrite import ATTENTION_OPSET, fuse_attention
 from mma_export.weights import share_weights
 
 SMALL_MODEL_BYTES = 64 << 20
@@ -65,6 +68,7 @@ class GateOptions:
         count: clips to gate with, or None for the number that suits the model's size.
         keep_going: a failed gate is noted in the manifest instead of ending the export.
         softmax_half: Softmax in half precision in the fp16 and bf16 graphs.
+        fused_attention: the fp16 graph has ONNX's Attention, see `fuse_attention`.
     """
 
     clips: Path | None = None
@@ -72,6 +76,7 @@ class GateOptions:
     count: int | None = None
     keep_going: bool = False
     softmax_half: bool = False
+    fused_attention: bool = False
 
 
 class PrecisionWriter:
@@ -116,7 +121,9 @@ class PrecisionWriter:
         """
         writers = {"int8": self._int8, "fp8": self._fp8}
         entry = writers[precision]() if precision in writers else self._half(precision)
-        check_for_tensorrt(self.folder / entry.get("tensorrt_file", entry["file"]))
+        fused = precision == "fp16" and self.options.fused_attention
+        version = OPERATORS["Attention"].since if fused else MIN_TENSORRT
+        check_for_tensorrt(self.folder / entry.get("tensorrt_file", entry["file"]), version)
         return entry
 
     def _half(self, kind: str) -> dict:
@@ -130,7 +137,10 @@ class PrecisionWriter:
                 check_overflow(largest)
             except ParityError as error:
                 failed = error.what
-        graph = to_half(self.proto, options)
+        source = self.proto
+        if kind == "fp16" and self.options.fused_attention:
+            source, figures["opset"] = fuse_attention(source), ATTENTION_OPSET
+        graph = to_half(source, options)
         file = f"model.{kind}.onnx"
         save_graph(graph, self.folder / file)
         if kind == "fp16":
