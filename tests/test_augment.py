@@ -64,7 +64,7 @@ def test_padding_stays_zero_and_changes_no_level() -> None:
 
 
 def test_a_voice_gets_part_of_the_response_of_another_ones_microphone_and_keeps_its_own_melody() -> None:
-    voices = sound(2, 400) + torch.tensor([[0.0] * 64 + [-6.0] * 64, [-4.0] * 64 + [2.0] * 64]).unsqueeze(1)
+    voices = sound(2, 400) + torch.tensor([[0.0] * 64 + [-3.0] * 64, [-2.0] * 64 + [2.0] * 64]).unsqueeze(1)
     voices[:, 300:] = LOG_FLOOR
     heard = exchange_response(voices, rng(1))  # the two change places
     assert torch.equal(heard[:, 300:], voices[:, 300:])
@@ -114,10 +114,9 @@ def test_faces_keep_size_and_range_and_differ_each_time() -> None:
 def test_a_speaking_face_gets_another_mouth_as_bright_as_its_own_and_nothing_else_of_it() -> None:
     faces = torch.rand((8, 1, 48, 48), generator=rng(3)) * 0.2 + torch.arange(8).view(-1, 1, 1, 1) / 20
     faces[:, :, 30:36, 20:28] *= 0.5  # a mouth
-    speaking, whose = other_mouths(faces, rng())
-    assert sorted(whose.tolist()) == list(range(8))
+    speaking = other_mouths(faces, rng())
     change = (speaking - faces).abs()
-    assert change[:, :, :20].max() < 0.01 and change[whose != torch.arange(8)][:, :, 28:38, 18:30].mean() > 0.02
+    assert change[:, :, :20].max() < 0.01 and (change[:, :, 28:38, 18:30].mean(dim=(1, 2, 3)) > 0.02).sum() >= 6
     mouths, before = (images[:, :, 26:42, 14:34].mean(dim=(1, 2, 3)) for images in (speaking, faces))
     assert torch.allclose(mouths, before, atol=0.03)
     clips = stills_to_clips(torch.cat([faces, torch.zeros_like(faces)], dim=1), 16, rng())

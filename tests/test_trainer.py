@@ -218,7 +218,7 @@ def test_what_is_random_in_an_epoch_depends_on_seed_and_epoch_alone(public: Path
     faces, voices = load_faces(public, "train"), load_voices(public, "train", ("ravdess",))
     surroundings = Surroundings(load_noise(public, "train"), load_rooms(public))
     for make in (
-        lambda seed: FaceTask(faces, faces, 16, 4, seed, balance=0.75, speaking=0.5),
+        lambda seed: FaceTask(faces, faces, 16, 4, seed, balance=0.75),
         lambda seed: VoiceTask(voices, voices, surroundings, 4, seed, short_epochs=1),
         lambda seed: PseudoPairTask((faces, voices), (faces, voices), surroundings, 16, 4, seed, 8, 0.25),
     ):

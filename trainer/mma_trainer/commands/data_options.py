@@ -56,10 +56,9 @@ RECIPES = {
 }
 """What each data set is trained with unless told otherwise: annotated clips by the paper's protocol."""
 ALL_FOLDS = "all"
-# A class of n votes is drawn in proportion to n to this power: first nearly as they are, which gives better features,
-# and more evenly in a second phase that goes on from an encoder (Kang et al. 2020).
-FACE_BALANCE, LATER_FACE_BALANCE = 0.6, 0.3
-LATER_SPEAKING = 0.25  # share of the faces of that second phase that speak
+# A class of n votes is drawn in proportion to n to this power: nearly as they are, which gives the better features, and
+# in the pairs more evenly (Kang et al. 2020).
+FACE_BALANCE = 0.6
 HELD_OUT = ("javanese",)
 LEAVABLE = tuple(name for name in CORPORA if name != RAVDESS)
 VOICE_EASY_SHARE = 0.25  # share of the epochs in which voices are disturbed more and more, from random weights
@@ -191,8 +190,7 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
     splits = ("train", "val")
     if args.dataset == "faces":
         faces = [load_faces(args.data, split) for split in splits]
-        balance, speaking = (LATER_FACE_BALANCE, LATER_SPEAKING) if args.image_encoder else (FACE_BALANCE, 0.0)
-        return FaceTask(*faces, config.image_size, recipe.batch_size, recipe.seed, balance, speaking)
+        return FaceTask(*faces, config.image_size, recipe.batch_size, recipe.seed, FACE_BALANCE)
     corpora, is_alone = trained_corpora(args.leave_out), args.dataset == "voices"
     voices = [load_voices(args.data, split, corpora, calm=is_alone and split == "train") for split in splits]
     surroundings = Surroundings(load_noise(args.data, "train"), load_rooms(args.data))

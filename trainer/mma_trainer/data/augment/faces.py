@@ -112,24 +112,23 @@ def hide(images: Tensor, probability: float, rng: Generator) -> Tensor:
     return torch.where((inside & chance((B, 1, 1), probability, rng)).unsqueeze(1), fill, images)
 
 
-def other_mouths(images: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
-    """The faces (B, 1, H, W) with the mouths of others of the batch, and whose: indices (B,).
+def other_mouths(images: Tensor, rng: Generator) -> Tensor:
+    """The faces (B, 1, H, W) with the mouths of others of the batch.
 
     Who speaks opens and closes the mouth, whatever is felt; people who are photographed seldom speak. A face's eyes and
     brows then have to tell more, and an open mouth no longer stands for surprise.
     """
     B, _, H, W = images.shape
-    whose = torch.randperm(B, generator=rng)
     y, x = torch.meshgrid(torch.linspace(-1, 1, H), torch.linspace(-1, 1, W), indexing="ij")
     (cx, cy), (rx, ry) = ([uniform((B, 1, 1), *b, rng) for b in bounds] for bounds in (MOUTH_CENTRE, MOUTH_RADII))
     radius = (((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2).sqrt()
     mask = torch.sigmoid((1 - radius) * (4 / MOUTH_EDGE)).unsqueeze(1)
-    others = images[whose]
+    others = images[torch.randperm(B, generator=rng)]
     # The other's skin gets the brightness and contrast of this one's.
     total = mask.sum(dim=(2, 3), keepdim=True)
     (mean, spread), (other_mean, other_spread) = (_moments(part, mask, total) for part in (images, others))
     others = (others - other_mean) * (spread / other_spread) + mean
-    return torch.lerp(images, others.clamp(0, 1), mask), whose
+    return torch.lerp(images, others.clamp(0, 1), mask)
 
 
 def _moments(images: Tensor, mask: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:

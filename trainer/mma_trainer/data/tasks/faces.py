@@ -9,15 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mma_trainer.data.augment.draw import chance, uniform
-from mma_trainer.data.augment.faces import augment_stills, other_mouths
+from mma_trainer.data.augment.draw import uniform
+from mma_trainer.data.augment.faces import augment_stills
 from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator, share
 from mma_trainer.data.public.faces import Faces
 from mma_trainer.data.tasks.balance import mixed, vote_weights
 
 EVAL_STILLS = 256  # a batch of single pictures
 MIXED_SHARE = 0.2  # of the batches
-MOUTH_TELLS = 0.25  # what the mouth of another counts in the target
 
 
 def resize_stills(images: np.ndarray, size: int) -> Tensor:
@@ -33,7 +32,6 @@ class FaceTask:
 
     Args:
         balance: pictures are drawn so that a class with n votes comes in proportion to n ** balance.
-        speaking: share of the pictures that get the mouth of another, see `other_mouths`.
     """
 
     def __init__(
@@ -44,11 +42,10 @@ class FaceTask:
         batch_size: int,
         seed: int,
         balance: float,
-        speaking: float = 0.0,
     ) -> None:
         self.train, self.val = train, val
         self.image_size, self.batch_size, self.seed = image_size, batch_size, seed
-        self.speaking, self.num_batches = speaking, len(train.labels) // batch_size
+        self.num_batches = len(train.labels) // batch_size
         self._chances = vote_weights(train.targets, balance)
         # A picture on which people do not agree what it is at all counts less.
         self._targets = torch.from_numpy(train.targets * train.weights[:, None])
@@ -59,11 +56,6 @@ class FaceTask:
         order = torch.multinomial(self._chances, count, replacement=True, generator=rng).numpy()
         for chosen in order.reshape(self.num_batches, self.batch_size):
             images, targets = resize_stills(self.train.images[chosen], self.image_size), self._targets[chosen]
-            if self.speaking:
-                mouths, whose = other_mouths(images, rng)
-                speaks = chance((len(chosen), 1), self.speaking, rng)
-                images = torch.where(speaks.view(-1, 1, 1, 1), mouths, images)
-                targets = torch.where(speaks, mixed(targets, targets[whose], 1 - MOUTH_TELLS), targets)
             images = augment_stills(images, rng)
             if torch.rand((), generator=rng) < MIXED_SHARE:
                 other, part = torch.randperm(len(chosen), generator=rng), float(uniform((), 0.5, 1.0, rng))

@@ -83,7 +83,7 @@ class PseudoPairTask:
             face_share = torch.full((size,), 0.5).masked_fill(faceless, 0.0).masked_fill(voiceless, 1.0)
             targets = torch.lerp(heard, seen, face_share.unsqueeze(1))
             stills = resize_stills(self.train_faces.images[faces], self.image_size)
-            stills = augment_stills(torch.cat([stills, other_mouths(stills, rng)[0]], dim=1), rng)
+            stills = augment_stills(torch.cat([stills, other_mouths(stills, rng)], dim=1), rng)
             frames = to_uint8_rgb(stills_to_clips(stills, NUM_FRAMES, rng))
             excerpts = torch.stack([self._train_bank.excerpt(index, NUM_MEL_FRAMES, rng) for index in voices.tolist()])
             mels = self.surroundings.disturbed(excerpts, rng)
