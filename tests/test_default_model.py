@@ -24,7 +24,7 @@ NANO = config_of(DEFAULT)
 def test_bundle_and_checkpoint_are_the_same_model() -> None:
     source, license_, extra = default_source()
     model = load_checkpoint(source)
-    assert model.config == NANO
+    assert model.config == NANO.replace(stem_norm="none")  # folded: see mma_trainer.weights.folding
     bundle = read_bundle()
     assert bundle.name == DEFAULT_NAME and bundle.labels == NANO.labels
     recognizer = mma_edge.load()
@@ -35,8 +35,8 @@ def test_bundle_and_checkpoint_are_the_same_model() -> None:
         assert (DEFAULT_BUNDLE / path.name).read_text() == path.read_text()
 
 
-def test_the_bundle_is_at_most_14_mb() -> None:
-    assert sum(path.stat().st_size for path in DEFAULT_BUNDLE.rglob("*") if path.is_file()) <= 14e6
+def test_the_bundle_is_at_most_12_mb() -> None:
+    assert sum(path.stat().st_size for path in DEFAULT_BUNDLE.rglob("*") if path.is_file()) <= 12e6
 
 
 def test_the_manifest_says_that_missing_modalities_were_trained() -> None:
@@ -85,14 +85,14 @@ def test_faces_alone_are_recognised(data: Path, predict: Predict) -> None:
 
 def test_voices_alone_are_recognised(data: Path, predict: Predict) -> None:
     metrics = answers_of(predict, voices_set(data), NANO.num_classes).metrics
-    assert metrics.uar >= 0.46, f"UAR {metrics.uar:.3f}"
+    assert metrics.uar >= 0.55, f"UAR {metrics.uar:.3f}"
 
 
 def test_both_together_are_better_than_either_alone_and_honest(data: Path, predict: Predict) -> None:
     clips = pseudo_set(data, NANO.image_size).first(350)
     both = answers_of(predict, clips, NANO.num_classes)
     alone = max(answers_of(predict, clips.without(name), NANO.num_classes).metrics.uar for name in ("audio", "video"))
-    assert both.metrics.war >= 0.75 and both.metrics.uar >= alone, f"UAR {both.metrics.uar:.3f}, alone {alone:.3f}"
+    assert both.metrics.uar >= max(alone, 0.7), f"UAR {both.metrics.uar:.3f}, alone {alone:.3f}"
     # The temperatures are those of strangers: on people like the training's it may say less than it knows, not more.
     assert both.probabilities.max(axis=1).mean() <= both.metrics.war + 0.03
 

@@ -81,6 +81,12 @@ def test_a_run_that_was_not_finished_starts_a_model_of_other_classes_too(tmp_pat
     assert torch.equal(model.model.classifier.weight[0], state["model.classifier.weight"][2])
 
 
+def test_a_released_model_is_of_its_named_architecture_without_batch_norms(tmp_path: Path) -> None:
+    released = TINY.replace(stem_norm="none")
+    save_checkpoint(tmp_path / "model.pt", Checkpoint(released, make_model(released).state_dict()))
+    assert start("--model", "nano", "--init", tmp_path / "model.pt")[1] == released
+
+
 def test_the_default_model_is_named_and_hands_its_terms_down(tmp_path: Path) -> None:
     model, config, origin = start("--init", "default", "--labels", "sad,happy,bored")
     default = read_start(DEFAULT_CHECKPOINT)

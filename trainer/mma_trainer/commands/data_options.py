@@ -45,7 +45,7 @@ RECIPES = {
     "voices": replace(_SMALL, epochs=44, ema_decay=0.998, label_smoothing=0.1),
     "pseudo": replace(
         _SMALL,
-        epochs=6,
+        epochs=7,
         batch_size=32,
         lr=1e-3,
         weight_decay=1e-2,

@@ -141,7 +141,8 @@ def _from_checkpoint(args: argparse.Namespace) -> tuple[nn.Module, MMADFERConfig
     start, given = read_start(args.init), given_fields(args)
     labels = given.pop("labels", start.config.labels)
     named = config_of(args.model).to_dict() if getattr(args, "model_given", False) else {}
-    named.pop("labels", None)
+    for key in ("labels", "stem_norm"):  # a released model has no batch norms left
+        named.pop(key, None)
     fixed = {key: value for key, value in (named | given).items() if key not in CHANGEABLE}
     if changed := differences(start.config.to_dict(), fixed):
         raise UsageError(
