@@ -16,7 +16,8 @@ import pytest
 from mma_edge.errors import SourceError, UsageError
 from mma_edge.sources import open_source
 from mma_edge.sources.file import FileSource
-from mma_edge.sources.tracks import to_float, upright
+from mma_edge.sources.picture import Orientation
+from mma_edge.sources.tracks import to_float
 from mma_edge.types import AudioChunk, Frame
 
 WIDTH, HEIGHT, RATE = 64, 48, 16000
@@ -196,9 +197,9 @@ def test_rotation_flags_are_applied(tmp_path: Path, rotation: int, corner: tuple
 
 def test_mirror_flags_are_applied() -> None:
     image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-    mirrored = upright(image, np.array([-65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30], np.int32))
+    mirrored = Orientation.of(np.array([-65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30], np.int32)).upright(image)
     np.testing.assert_array_equal(mirrored, image[:, ::-1])
-    transposed = upright(image, np.array([0, 65536, 0, 65536, 0, 0, 0, 0, 1 << 30], np.int32))
+    transposed = Orientation.of(np.array([0, 65536, 0, 65536, 0, 0, 0, 0, 1 << 30], np.int32)).upright(image)
     np.testing.assert_array_equal(transposed, image.transpose(1, 0, 2))
 
 
