@@ -79,6 +79,7 @@ class StreamOptions:
     voice_gate: float | None = 0.1
     # An answer whose most probable class is less probable is "uncertain"; None: every answer names a class.
     abstain_below: float | None = None
+    nvdec: bool = False  # decode a file's pictures on an NVIDIA GPU; where there is none, a notice says so
     notify: Notify = ignore_notice
 
     def __post_init__(self) -> None:
@@ -167,7 +168,7 @@ class Pipeline(AbstractContextManager):
     ) -> Pipeline:
         """A pipeline on a source that `open_source` understands; `threads`: see the constructor."""
         options = options or StreamOptions()
-        opened = open_source(source, options.notify, options.audio)
+        opened = open_source(source, options.notify, options.audio, options.nvdec)
         try:
             return cls(recognizer, opened, options, timer, threads=threads)
         except BaseException:
