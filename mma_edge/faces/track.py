@@ -104,14 +104,16 @@ class FaceTracker:
             self.reset()
         self._time_s, self._shape = now, image.shape
 
+        calm = self._is_calm()
         detecting = self._detection_is_due(now)
         if not detecting:
             sightings = self._follow(image)
             lost = any(track.seen and track not in sightings for track in self._tracks)
+            calm = calm and not lost
             detecting = lost and now - self._detected_s >= RETRY_S
         if detecting:
             self._detected_s = now
-            sightings = self._detect(image, now)
+            sightings = self._detect(image, now, calm)
         sightings = _part_converged(sightings)
         for track in self._tracks:
             track.seen = track in sightings
@@ -134,11 +136,11 @@ class FaceTracker:
         found = self._refine(image, self._tracks)
         return {track: each for track, each in found.items() if track.seen or each.score >= FOUND_AGAIN}
 
-    def _detect(self, image: Picture, now: float) -> dict[_Track, Detection]:
+    def _detect(self, image: Picture, now: float, calm: bool) -> dict[_Track, Detection]:
         """Sightings by a full detection; makes, numbers and drops tracks."""
         known = [track.box for track in self._tracks if track.seen and track.number]
         least_px = 0.0
-        if self._is_calm() and now - self._searched_s < SMALL_FACES_S - 1e-6:
+        if calm and now - self._searched_s < SMALL_FACES_S - 1e-6:
             least_px = min(float((box[2:] - box[:2]).max()) for box in known) / SMALL_FACE
         else:
             self._searched_s = now
