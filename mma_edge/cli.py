@@ -73,6 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--no-audio", action="store_true", help="do not use the sound or the microphone")
     centre = "where no face is found, use the centre of the picture, as the MMA-DFER authors do"
     add("--centre-fallback", action="store_true", help=centre)
+    nvdec = "decode a file's pictures on an NVIDIA GPU (not tried on one yet); without one the processor does it"
+    add("--nvdec", action="store_true", help=nvdec)
     add("--quiet", action="store_true", help="print notices and errors only")
     info = commands.add_parser("info", help="show what a bundle holds")
     info.set_defaults(command=info_command)
@@ -108,6 +110,7 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
         streaming=args.streaming,
         voice_gate=None if args.voice_gate == "off" else _number(args.voice_gate),
         abstain_below=_number(args.abstain_below),
+        nvdec=args.nvdec,
         notify=lambda line: say(notices, f"note: {line}"),
     )
     # Check the name first: a wrong one should not have to wait for the model.

@@ -32,6 +32,7 @@ class Recognizer(Predictor):
         streaming: str | None = None,
         voice_gate: float | None = 0.1,
         abstain_below: float | None = None,
+        nvdec: bool = False,
         notify: Notify = ignore_notice,
     ) -> Iterator[Emotion]:
         """Emotions of a file, "camera", "camera:1" or "sample": one per face track and hop, as soon as it is known.
@@ -46,7 +47,7 @@ class Recognizer(Predictor):
         from mma_edge.pipeline import Pipeline, StreamOptions
 
         options = StreamOptions(
-            window_s, hop_s, whole, centre_fallback, audio, streaming, voice_gate, abstain_below, notify
+            window_s, hop_s, whole, centre_fallback, audio, streaming, voice_gate, abstain_below, nvdec, notify
         )
         with Pipeline.open(self, source, options) as pipeline:
             yield from pipeline

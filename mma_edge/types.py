@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -32,13 +32,28 @@ def as_box(values: np.ndarray) -> Box:
     return tuple(map(float, values))
 
 
+class Picture(Protocol):
+    """What faces are looked for in: an array uint8 (H, W, 3) RGB, or what gives parts of one as an array does."""
+
+    shape: tuple[int, ...]  # (H, W, 3)
+    dtype: np.dtype  # uint8
+
+    def __getitem__(self, part: tuple[slice, slice]) -> np.ndarray: ...
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray: ...
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Frame:
     """One upright video frame."""
 
-    image: np.ndarray  # uint8 (H, W, 3), RGB, rotation flags already applied
+    picture: Picture  # rotation flags already applied; a file's becomes RGB only where it is looked at
     time_s: float
     arrival_s: float
+
+    @property
+    def image(self) -> np.ndarray:
+        """The whole picture, uint8 (H, W, 3) RGB."""
+        return np.asarray(self.picture)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

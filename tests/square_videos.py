@@ -12,6 +12,7 @@ import av
 import numpy as np
 
 from mma_edge.faces.detect import Detection
+from mma_edge.types import Picture
 from mma_trainer import __main__ as entry
 
 RED, BLUE = (220, 20, 20), (20, 20, 220)
@@ -21,22 +22,22 @@ SIDE, RATE_HZ = 96, 16000
 class Squares:
     """A detector of red and blue squares."""
 
-    def detect(self, image: np.ndarray) -> list[Detection]:
-        found = []
+    def detect(self, image: Picture, known: Sequence = (), least_px: float = 0.0) -> list[Detection]:
+        image, found = np.asarray(image), []
         for channel in (0, 2):
             ys, xs = np.nonzero((image[..., channel] > 150) & (image[..., 2 - channel] < 100))
             if len(ys) > 50:
                 found.append(Detection((xs.min(), ys.min(), xs.max() + 1, ys.max() + 1), 1.0))
         return found
 
-    def refine(self, image: np.ndarray, boxes: Sequence) -> list[Detection | None]:
+    def refine(self, image: Picture, boxes: Sequence) -> list[Detection | None]:
         def gap(detection: Detection, box: Sequence[float]) -> float:
             return float(np.abs(np.subtract(detection.box, box)).max())
 
         found = self.detect(image)
         return [next((d for d in found if gap(d, box) < 10), None) for box in boxes]
 
-    def confirm(self, image: np.ndarray, boxes: Sequence) -> list[float]:
+    def confirm(self, image: Picture, boxes: Sequence) -> list[float]:
         return [1.0 for _ in boxes]
 
 

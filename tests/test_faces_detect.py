@@ -11,6 +11,7 @@ import pytest
 from conftest import run_python
 
 from mma_edge.errors import BundleError, DependencyError, UsageError
+from mma_edge.faces import detect
 from mma_edge.faces.detect import ASSETS, MTCNNDetector, overlap, suppress
 
 pytest.importorskip("onnxruntime")
@@ -28,6 +29,9 @@ def detector() -> MTCNNDetector:
 def astronaut() -> np.ndarray:
     data = pytest.importorskip("skimage.data", reason="scikit-image holds the portrait")
     return data.astronaut()
+
+
+run = detect._run
 
 
 def iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
@@ -58,6 +62,44 @@ def test_finds_nothing_in_noise_or_plain_colour(detector: MTCNNDetector) -> None
     assert detector.detect(noise) == []
     assert detector.detect(np.zeros((360, 640, 3), np.uint8)) == []
     assert detector.detect(np.zeros((5, 3, 3), np.uint8)) == []
+
+
+def test_known_places_hide_no_face_and_spare_most_candidates(
+    detector: MTCNNDetector, astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = np.concatenate([astronaut, astronaut[:, ::-1]], axis=1)
+    alone = detector.detect(pair)
+    assert len(alone) == 2
+    tried: list[int] = []
+    reject = detector._reject
+    monkeypatch.setattr(detector, "_reject", lambda image, boxes: tried.append(len(boxes)) or reject(image, boxes))
+    detector.detect(pair)
+    moved = [tuple(value + 6 for value in face.box) for face in alone]
+    # One face is known and the other new; both are known; none is where a face was.
+    for known in (moved[:1], moved, [(900.0, 400.0, 1000.0, 500.0)]):
+        found = detector.detect(pair, known)
+        assert len(found) == 2
+        for face in alone:
+            assert max(iou(face.box, other.box) for other in found) > 0.8
+    everything, one_known, both_known, _, all_again = tried
+    assert both_known < one_known < everything
+    assert all_again == everything
+
+
+def test_a_larger_smallest_face_skips_the_largest_pictures_only(
+    detector: MTCNNDetector, astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[tuple[int, ...]] = []
+    monkeypatch.setattr(detect, "_run", lambda session, images: sizes.append(images.shape[1:3]) or run(session, images))
+    (face,) = detector.detect(astronaut)
+    every = [size for size in sizes if size not in ((24, 24), (48, 48))]
+    sizes.clear()
+    (again,) = detector.detect(astronaut, least_px=60)
+    fewer = [size for size in sizes if size not in ((24, 24), (48, 48))]
+    assert iou(again.box, face.box) > 0.9
+    assert fewer == every[len(every) - len(fewer) :] and len(fewer) < len(every)
+    # 60 px of 512 are 56 px of 480; the first picture that is kept still holds faces of that size as 12 px or more.
+    assert fewer[0][0] >= 12 / 56 * 480
 
 
 def test_refine_follows_a_shifted_face(detector: MTCNNDetector, astronaut: np.ndarray) -> None:

@@ -26,9 +26,11 @@ class Stage:
         self.faces: dict[Box, float] = {}
         self.refinable = True
         self.detections = 0
+        self.least_px: list[float] = []
 
-    def detect(self, image: np.ndarray) -> list[Detection]:
+    def detect(self, image: np.ndarray, known: Sequence[Box] = (), least_px: float = 0.0) -> list[Detection]:
         self.detections += 1
+        self.least_px.append(least_px)
         return [Detection(box, 0.99) for box in self.faces]
 
     def refine(self, image: np.ndarray, boxes: Sequence[Box]) -> list[Detection | None]:
@@ -84,6 +86,15 @@ def test_full_detections_are_rare_while_all_is_calm() -> None:
     film = Film()
     film.play(4.0, A)
     assert film.stage.detections == pytest.approx(8, abs=1)
+
+
+def test_small_new_faces_are_looked_for_every_two_seconds_while_all_is_calm_and_always_otherwise() -> None:
+    film = Film()
+    film.play(4.4, A)
+    assert film.stage.least_px == [0.0, 60.0, 60.0, 60.0, 0.0, 60.0, 60.0, 60.0, 0.0], "half of the 120 px of A"
+    film.stage.least_px.clear()
+    film.play(0.6)
+    assert film.stage.least_px and not any(film.stage.least_px), "the face that is missing may be far away now"
 
 
 def test_full_detections_are_bounded_while_there_is_no_face() -> None:

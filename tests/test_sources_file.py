@@ -12,11 +12,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.codec.hwaccel import HWAccel
 
 from mma_edge.errors import SourceError, UsageError
 from mma_edge.sources import open_source
 from mma_edge.sources.file import FileSource
-from mma_edge.sources.tracks import to_float, upright
+from mma_edge.sources.picture import Orientation
+from mma_edge.sources.tracks import to_float
 from mma_edge.types import AudioChunk, Frame
 
 WIDTH, HEIGHT, RATE = 64, 48, 16000
@@ -196,10 +198,27 @@ def test_rotation_flags_are_applied(tmp_path: Path, rotation: int, corner: tuple
 
 def test_mirror_flags_are_applied() -> None:
     image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-    mirrored = upright(image, np.array([-65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30], np.int32))
+    mirrored = Orientation.of(np.array([-65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30], np.int32)).upright(image)
     np.testing.assert_array_equal(mirrored, image[:, ::-1])
-    transposed = upright(image, np.array([0, 65536, 0, 65536, 0, 0, 0, 0, 1 << 30], np.int32))
+    transposed = Orientation.of(np.array([0, 65536, 0, 65536, 0, 0, 0, 0, 1 << 30], np.int32)).upright(image)
     np.testing.assert_array_equal(transposed, image.transpose(1, 0, 2))
+
+
+def test_without_nvdec_the_processor_decodes_and_says_so(tmp_path: Path) -> None:
+    said: list[str] = []
+    path = make_clip(tmp_path / "clip.mp4")
+    try:
+        av.open(str(path), hwaccel=HWAccel("cuda")).close()
+        pytest.skip("this machine has NVDEC")
+    except av.FFmpegError:
+        pass
+    with FileSource(path, said.append, audio=False, nvdec=True) as source, FileSource(path, audio=False) as plain:
+        for one, other in zip(source.events(), plain.events(), strict=True):
+            np.testing.assert_array_equal(one.image, other.image)
+    (line,) = said
+    assert line.startswith("clip.mp4: decoded by the processor, because NVDEC cannot be opened")
+    with pytest.raises(UsageError, match="--nvdec with camera:0"):
+        open_source("camera:0", nvdec=True)
 
 
 def test_a_truncated_file_delivers_what_is_there(tmp_path: Path) -> None:

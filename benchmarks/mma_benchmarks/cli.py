@@ -8,7 +8,7 @@ import sys
 
 from rich.console import Console
 
-from mma_benchmarks.commands import accuracy, latency, report, streaming, training, voice
+from mma_benchmarks.commands import accuracy, faces, latency, report, streaming, training, voice
 from mma_edge.commands.support import HelpFormatter, run_cli, say
 from mma_edge.errors import UsageError
 
@@ -18,6 +18,7 @@ COMMANDS = {
     "training": training,
     "streaming": streaming,
     "voice": voice,
+    "faces": faces,
     "report": report,
 }
 EXAMPLES = """\
@@ -36,6 +37,8 @@ examples:
     mma-bench streaming
   what the voice gate takes for speech:
     mma-bench voice --data data
+  which faces are found, and how fast whole files are:
+    mma-bench faces --source sample clips/
   one page out of several results:
     mma-bench report results/*.json --output report.html
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mma_benchmarks.accuracy import page as accuracy_page
+from mma_benchmarks.faces import page as faces_page
 from mma_benchmarks.grid import page as grid_page
 from mma_benchmarks.joined import joined_blocks
 from mma_benchmarks.latency import page as latency_page
@@ -46,6 +47,7 @@ KINDS = {
     "accuracy-grid": Kind("accuracy grid", accuracy_page, is_timed=False),
     "streaming": Kind("streaming", streaming_page),
     "voice": Kind("voice gate", voice_page, is_timed=False),
+    "faces": Kind("faces", faces_page),
 }
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mma_benchmarks.faces.schema import Faces
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -347,6 +349,7 @@ RESULTS: dict[str, type] = {
     "accuracy-grid": AccuracyGrid,
     "streaming": Streaming,
     "voice": Voice,
+    "faces": Faces,
 }
 
 
@@ -359,6 +362,8 @@ def problem_of(results: object, num_classes: int) -> str | None:
             return "results.runs is empty"
         case Streaming(ways=[]):
             return "results.ways is empty"
+        case Faces(sources=[]):
+            return "results.sources is empty"
         case Voice(sounds=[]):
             return "results.sounds is empty"
         case Grid(cells=[], refused=[]) | AccuracyGrid(cells=[], refused=[]):

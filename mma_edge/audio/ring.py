@@ -13,6 +13,9 @@ from mma_edge.types import AudioChunk
 
 GAP_TOLERANCE_S = 0.05
 """Smaller PTS jitter is rounding in the container's time base; a larger gap is a hole in the sound."""
+BLOCK_S = 0.1
+"""Samples wait until there are so many of them, or until somebody asks for rows. A file's blocks hold 20 ms, and for so
+few a call takes as long as its work."""
 SPEECH_PROBABILITY = 0.5
 """From this probability a frame counts as speech (Silero's own threshold)."""
 
@@ -40,6 +43,8 @@ class Ring:
         self._stream: RowStream | None = None
         self._origin_s = 0.0
         self._samples_in = 0
+        self._waiting: list[np.ndarray] = []  # samples that the stream has not taken yet
+        self._num_waiting = 0
         self._first_row = 0
         self._rows = np.zeros(0, np.float32)
         self.newest_arrival_s = 0.0
@@ -71,6 +76,7 @@ class Ring:
         """The rows that begin in [start_s, end_s), float32 (m, ...), m = 0 where there are none."""
         if self._stream is None:
             return self._rows
+        self._flush()
         # With the epsilon, rounding cannot decide about a row that begins exactly on the border.
         first, last = (int(np.ceil((t - self._origin_s) / self._stream.row_s - 1e-6)) for t in (start_s, end_s))
         lower = max(0, first - self._first_row)
@@ -79,11 +85,22 @@ class Ring:
     def _restart(self, chunk: AudioChunk) -> None:
         self._stream = self._open_stream(chunk.sample_rate_hz)
         self._origin_s, self._samples_in, self._first_row = chunk.time_s, 0, 0
+        self._waiting, self._num_waiting = [], 0
         self._rows = self._stream.accept(np.zeros(0, np.float32))  # none yet, of the right shape
 
     def _push(self, samples: np.ndarray) -> None:
         self._samples_in += len(samples)
-        new = self._stream.accept(samples)
+        self._num_waiting += len(samples)
+        self._waiting.append(samples)
+        if self._num_waiting >= BLOCK_S * self._stream.sample_rate_hz:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Turn the samples that wait into rows."""
+        if not self._num_waiting:
+            return
+        new = self._stream.accept(np.concatenate(self._waiting))
+        self._waiting, self._num_waiting = [], 0
         if len(new) == 0:
             return
         rows = np.concatenate([self._rows, new])

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from mma_edge.errors import UsageError
-from mma_edge.types import Box
+from mma_edge.types import Box, Picture
 
 
 def square_box(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
@@ -33,14 +33,14 @@ def square_box(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
     return max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
 
 
-def crop_face(image: np.ndarray, box: Box) -> np.ndarray:
-    """The squared face region: a view, uint8 (h, w, 3), of `image` uint8 (H, W, 3)."""
+def crop_face(image: Picture, box: Box) -> np.ndarray:
+    """The squared face region, uint8 (h, w, 3), of `image` uint8 (H, W, 3); of an array a view."""
     height, width = image.shape[:2]
     x0, y0, x1, y1 = square_box(box, width, height)
     return image[y0:y1, x0:x1]
 
 
-def centre_box(image: np.ndarray) -> Box:
+def centre_box(image: Picture) -> Box:
     """The central square of half the shorter side: what the authors use for a frame without a face.
 
     (x0, y0, x1, y1) with sides 2r, r = min(H, W) // 2 // 2, of `image` uint8 (H, W, 3).
@@ -53,8 +53,8 @@ def centre_box(image: np.ndarray) -> Box:
     return x - reach, y - reach, x + reach, y + reach
 
 
-def centre_crop(image: np.ndarray) -> np.ndarray:
-    """The region of `centre_box`: a view, uint8 (2r, 2r, 3), of `image` uint8 (H, W, 3)."""
+def centre_crop(image: Picture) -> np.ndarray:
+    """The region of `centre_box`, uint8 (2r, 2r, 3), of `image` uint8 (H, W, 3); of an array a view."""
     x0, y0, x1, y1 = centre_box(image)
     return image[y0:y1, x0:x1]
 
@@ -72,10 +72,11 @@ def resize(crop: np.ndarray, size: int) -> np.ndarray:
     return np.array(picture)
 
 
-def check_image(image: np.ndarray) -> None:
+def check_image(image: Picture) -> None:
     """UsageError unless this is uint8 (H, W, 3) and not empty."""
     expected = "a uint8 array (height, width, 3) RGB, not empty"
-    if not isinstance(image, np.ndarray):
+    shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
+    if shape is None or dtype is None:
         raise UsageError(f"picture of type {type(image).__name__}", expected)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise UsageError(f"picture of {image.dtype} {image.shape}", expected)
+    if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise UsageError(f"picture of {dtype} {tuple(shape)}", expected)

@@ -3,6 +3,10 @@
 The cascade, its thresholds and its suppression follow facenet-pytorch 2.6.0; the assets hold its weights. MMA-DFER's
 crops of MAFW were made with MTCNN boxes. Two differences: this detector runs on a shrunken copy of the frame, and
 `refine` runs only the last network, on known boxes.
+
+It stays on onnxruntime whatever the engine's backend is. The pyramid of a picture of 270 x 480 takes 5 ms of one
+thread there, and 9 ms on OpenVINO, which pays for every change of shape; a new shape costs it 2 to 12 ms more, and each
+network 50 ms to load (two-core EPYC, OpenVINO 2026.4.1, onnxruntime 1.31). On a GPU it has not been tried.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import numpy as np
 from mma_edge.engines.session import open_detector
 from mma_edge.errors import UsageError
 from mma_edge.faces.crop import check_image
-from mma_edge.types import Box, as_box
+from mma_edge.types import Box, Picture, as_box
 
 ASSETS = Path(__file__).parent.parent / "assets" / "mtcnn"
 THRESHOLDS = (0.6, 0.7, 0.7)
@@ -27,6 +31,13 @@ PYRAMID_FACTOR = 0.709
 """Step between scales of P-Net's pyramid, about sqrt(1/2): half the area each time."""
 P_WINDOW, P_STRIDE, R_SIDE, O_SIDE = 12, 2, 24, 48
 """Pixels: P-Net's window and its stride, inputs of R-Net and O-Net."""
+SAME_PLACE_IOU = 0.4
+"""Least overlap of a face with the place where it was known to be."""
+ON_A_FACE_IOU, IN_A_FACE = 0.15, 0.7
+"""A candidate with more overlap, or with a larger share of its area in a known place, is of the face that is there."""
+MAX_ON_A_FACE = 16
+"""Most candidates of a known face that are tried. The face's last place is no good candidate itself: on clips of 6
+frames per second boxes that were found from their own last place drifted away from half of the faces."""
 MAX_CANDIDATES = 400
 """Most windows that are handed on, per pyramid scale and in all: bounds the time that a noisy picture takes."""
 
@@ -55,7 +66,7 @@ class MTCNNDetector:
         self,
         min_face_px: int = 20,  # smallest face that is looked for, in pixels of the shrunken frame
         max_side_px: int = 480,  # longest side of the shrunken frame; smaller frames stay as they are
-        num_threads: int = 2,  # CPU threads for each network
+        num_threads: int = 1,  # CPU threads for each network; more made these small ones slower beside a busy engine
         assets: Path = ASSETS,  # folder with `pnet.onnx`, `rnet.onnx`, `onet.onnx` and `SOURCE.json`
     ) -> None:
         if min_face_px < P_WINDOW or max_side_px < min_face_px or num_threads < 1:
@@ -65,21 +76,36 @@ class MTCNNDetector:
         names = ("pnet.onnx", "rnet.onnx", "onet.onnx")
         self._pnet, self._rnet, self._onet = open_detector("face detector", Path(assets), names, num_threads)
 
-    def detect(self, image: np.ndarray) -> list[Detection]:
-        """All faces of an image, uint8 (H, W, 3) RGB, largest first."""
+    def detect(self, image: Picture, known: Sequence[Box] = (), least_px: float = 0.0) -> list[Detection]:
+        """All faces of an image, uint8 (H, W, 3) RGB, largest first.
+
+        `known` says where faces were a moment ago: of the hundred candidates that P-Net finds around each, only the
+        best few are tried. Where they do not lead to the face again, all are. Faces smaller than `least_px` pixels of
+        this image may be passed over, which saves P-Net's largest pictures.
+        """
         check_image(image)
+        image = np.asarray(image)
         height, width = image.shape[:2]
         shrink = min(1.0, self.max_side_px / max(height, width))
         if shrink < 1.0:
             size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        boxes, scores = self._output(image, self._reject(image, self._propose(image)))
         # Each side was rounded on its own, so each has its own ratio back.
-        boxes = boxes * np.tile((width / image.shape[1], height / image.shape[0]), 2)
+        ratio = np.tile((width / image.shape[1], height / image.shape[0]), 2)
+        candidates = self._propose(image, max(self.min_face_px, least_px * shrink))
+        boxes = scores = None
+        if len(known):
+            places = squared(np.asarray(known, np.float64).reshape(-1, 4) / ratio)
+            boxes, scores = self._found(image, _thinned(candidates, places))
+            if not all((overlap(place, boxes) >= SAME_PLACE_IOU).any() for place in places):
+                boxes = None
+        if boxes is None:
+            boxes, scores = self._found(image, candidates)
+        boxes = boxes * ratio
         found = [Detection(as_box(box), float(score)) for box, score in zip(boxes, scores, strict=True)]
         return sorted(found, key=lambda d: (d.box[0] - d.box[2]) * (d.box[3] - d.box[1]))
 
-    def refine(self, image: np.ndarray, boxes: Sequence[Box]) -> list[Detection | None]:
+    def refine(self, image: Picture, boxes: Sequence[Box]) -> list[Detection | None]:
         """Look for a face again around each box of a frame before: O-Net alone, far cheaper than `detect`.
 
         Takes uint8 (H, W, 3) RGB; gives for each box, in order, the face, or None where there is no face any more.
@@ -97,7 +123,7 @@ class MTCNNDetector:
                     answers[i] = Detection(as_box(box), float(score))
         return answers
 
-    def confirm(self, image: np.ndarray, boxes: Sequence[Box]) -> list[float]:
+    def confirm(self, image: Picture, boxes: Sequence[Box]) -> list[float]:
         """How surely each box is a face: O-Net's mean probability over shifted, scaled and mirrored crops.
 
         A hand or a crease in a shirt may score 0.98 in one crop, but seldom in all of them. Takes face boxes of this
@@ -113,10 +139,12 @@ class MTCNNDetector:
             answers.append(float(_run(self._onet, looks)[0].mean()) if inside.size else 0.0)
         return answers
 
-    def _propose(self, image: np.ndarray) -> np.ndarray:
+    def _propose(self, image: np.ndarray, min_face_px: float) -> np.ndarray:
         """Run P-Net over a pyramid of the image: square candidates (n, 4)."""
         height, width = image.shape[:2]
-        scale = P_WINDOW / self.min_face_px
+        # The pyramid of a larger smallest face is the one of the detector's own, without its first pictures.
+        skipped = int(np.log(min_face_px / self.min_face_px) / -np.log(PYRAMID_FACTOR))
+        scale = P_WINDOW / self.min_face_px * PYRAMID_FACTOR**skipped
         reach, first = np.array([1, 1, P_WINDOW, P_WINDOW]), np.array([1, 1, 0, 0])
         windows, moves, scores = [np.zeros((0, 4))], [np.zeros((0, 4))], [np.zeros(0)]
         while min(height, width) * scale >= P_WINDOW:
@@ -137,6 +165,10 @@ class MTCNNDetector:
         window, move, score = np.concatenate(windows), np.concatenate(moves), np.concatenate(scores)
         kept = suppress(window, score, 0.7)[:MAX_CANDIDATES]
         return squared(_moved(window[kept], move[kept]))
+
+    def _found(self, image: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Square candidates (n, 4) -> face boxes (m, 4) and scores (m,)."""
+        return self._output(image, self._reject(image, candidates))
 
     def _reject(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """R-Net: square candidates (n, 4) -> fewer and better square candidates."""
@@ -162,13 +194,20 @@ def overlap(box: np.ndarray, others: np.ndarray, of_smaller: bool = False) -> np
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float, of_smaller: bool = False) -> np.ndarray:
-    """Non-maximum suppression: indices of the boxes to keep, best first."""
+    """Non-maximum suppression: indices of the boxes (n, 4) to keep, best first.
+
+    The overlap is that of `overlap`; only the one over the union has a fast road, through OpenCV.
+    """
+    if not of_smaller:
+        corners_and_sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        kept = cv2.dnn.NMSBoxes(corners_and_sides, scores.astype(np.float32), 0.0, threshold)
+        return np.asarray(kept, np.intp).reshape(-1)
     waiting = np.argsort(-scores, kind="stable")
     kept = []
     while waiting.size:
         best, waiting = waiting[0], waiting[1:]
         kept.append(best)
-        waiting = waiting[overlap(boxes[best], boxes[waiting], of_smaller) <= threshold]
+        waiting = waiting[overlap(boxes[best], boxes[waiting], of_smaller=True) <= threshold]
     return np.asarray(kept, np.intp)
 
 
@@ -179,12 +218,24 @@ def squared(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
+def _thinned(candidates: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Candidates (n, 4), best first, without most of those that are of the faces in known places (m, 4)."""
+    areas = (candidates[:, 2:] - candidates[:, :2]).prod(axis=1)
+    tried, spared = np.zeros(len(candidates), bool), np.zeros(len(candidates), bool)
+    for place in places:
+        shares = overlap(place, candidates)
+        shared = shares / (1 + shares) * (areas + (place[2:] - place[:2]).prod())
+        tried[np.flatnonzero(shares > ON_A_FACE_IOU)[:MAX_ON_A_FACE]] = True
+        spared |= (shares > ON_A_FACE_IOU) | (shared > IN_A_FACE * areas)
+    return candidates[tried | ~spared]
+
+
 def _moved(boxes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Boxes (n, 4) with each corner moved by a network's answer, in widths and heights of the box."""
     return boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
 
 
-def _crops(image: np.ndarray, boxes: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+def _crops(image: Picture, boxes: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Cut out each box that touches the image; a box past the border is cut there and stretched, as published.
 
     Gives the indices (m,) of these boxes, and their crops, uint8 (m, side, side, 3).

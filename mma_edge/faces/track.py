@@ -10,7 +10,7 @@ import numpy as np
 
 from mma_edge.errors import UsageError
 from mma_edge.faces.detect import Detection, overlap
-from mma_edge.types import Box, Face, Frame, as_box
+from mma_edge.types import Box, Face, Frame, Picture, as_box
 
 FIRM, FIRM_AT_ONCE = 0.9, 0.98
 """Least `confirm` value of a new face that was seen in two detections, or in one. Chosen on the trial clips: 363 faces
@@ -30,15 +30,19 @@ MAX_GAP_S = 5.0
 STEADY_REACH, STEADY_WEIGHT = 0.08, 0.35
 """Motion of a box, in its longer sides, that is shown in full; of a smaller motion at least this share is shown."""
 RETRY_S = 0.1
-"""Shortest time between two full detections in any case."""
+"""Shortest time between two detections in any case."""
+SMALL_FACE = 2.0
+"""While all is calm, a detection passes over new faces that are smaller than the smallest one by more than this."""
+SMALL_FACES_S = 2.0
+"""Time between two detections that look for faces of every size all the same."""
 
 
 class Detector(Protocol):
     """What the tracker needs of a detector; see `MTCNNDetector`."""
 
-    def detect(self, image: np.ndarray) -> list[Detection]: ...
-    def refine(self, image: np.ndarray, boxes: Sequence[Box]) -> list[Detection | None]: ...
-    def confirm(self, image: np.ndarray, boxes: Sequence[Box]) -> list[float]: ...
+    def detect(self, image: Picture, known: Sequence[Box] = (), least_px: float = 0.0) -> list[Detection]: ...
+    def refine(self, image: Picture, boxes: Sequence[Box]) -> list[Detection | None]: ...
+    def confirm(self, image: Picture, boxes: Sequence[Box]) -> list[float]: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -89,25 +93,27 @@ class FaceTracker:
     def reset(self) -> None:
         """Forget where the faces were, for instance when another source starts."""
         self._tracks: list[_Track] = []
-        self._detected_s = -np.inf
+        self._detected_s = self._searched_s = -np.inf  # newest detection, and newest one for faces of every size
         self._time_s: float | None = None
         self._shape: tuple[int, ...] = ()
 
     def update(self, frame: Frame) -> list[Face]:
         """The faces seen in this frame, lowest number first. Frames come in presentation order."""
-        now, image = frame.time_s, frame.image
+        now, image = frame.time_s, frame.picture
         if self._time_s is not None and not (image.shape == self._shape and 0 <= now - self._time_s <= MAX_GAP_S):
             self.reset()
         self._time_s, self._shape = now, image.shape
 
+        calm = self._is_calm()
         detecting = self._detection_is_due(now)
         if not detecting:
             sightings = self._follow(image)
             lost = any(track.seen and track not in sightings for track in self._tracks)
+            calm = calm and not lost
             detecting = lost and now - self._detected_s >= RETRY_S
         if detecting:
             self._detected_s = now
-            sightings = self._detect(image, now)
+            sightings = self._detect(image, now, calm)
         sightings = _part_converged(sightings)
         for track in self._tracks:
             track.seen = track in sightings
@@ -118,18 +124,27 @@ class FaceTracker:
         return sorted(faces, key=lambda face: face.track_id)
 
     def _detection_is_due(self, now: float) -> bool:
-        calm = bool(self._tracks) and all(track.seen and track.number for track in self._tracks)
-        interval = self._detect_interval_s if calm else self._search_interval_s
+        interval = self._detect_interval_s if self._is_calm() else self._search_interval_s
         return now - self._detected_s >= interval - 1e-6
 
-    def _follow(self, image: np.ndarray) -> dict[_Track, Detection]:
+    def _is_calm(self) -> bool:
+        """Whether there are faces, all of them in sight and none in doubt."""
+        return bool(self._tracks) and all(track.seen and track.number for track in self._tracks)
+
+    def _follow(self, image: Picture) -> dict[_Track, Detection]:
         """Sightings by refinement alone, of every track: missing ones and candidates too."""
         found = self._refine(image, self._tracks)
         return {track: each for track, each in found.items() if track.seen or each.score >= FOUND_AGAIN}
 
-    def _detect(self, image: np.ndarray, now: float) -> dict[_Track, Detection]:
+    def _detect(self, image: Picture, now: float, calm: bool) -> dict[_Track, Detection]:
         """Sightings by a full detection; makes, numbers and drops tracks."""
-        detections = self._detector.detect(image)
+        known = [track.box for track in self._tracks if track.seen and track.number]
+        least_px = 0.0
+        if calm and now - self._searched_s < SMALL_FACES_S - 1e-6:
+            least_px = min(float((box[2:] - box[:2]).max()) for box in known) / SMALL_FACE
+        else:
+            self._searched_s = now
+        detections = self._detector.detect(image, [as_box(box) for box in known], least_px)
         sightings = _match(self._tracks, detections)
         # The full detection misses a face now and then; a real one is found again and confirmed.
         unmatched = [track for track in self._tracks if track.seen and track.number and track not in sightings]
@@ -156,7 +171,7 @@ class FaceTracker:
                 sightings[track] = detection
         return sightings
 
-    def _refine(self, image: np.ndarray, tracks: list[_Track]) -> dict[_Track, Detection]:
+    def _refine(self, image: Picture, tracks: list[_Track]) -> dict[_Track, Detection]:
         """The tracks whose face is found again near its last place."""
         found = self._detector.refine(image, [as_box(track.box) for track in tracks])
         pairs = zip(tracks, found, strict=True)

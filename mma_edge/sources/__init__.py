@@ -14,18 +14,23 @@ from mma_edge.types import Notify, ignore_notice
 __all__ = ["CameraSource", "Event", "FileSource", "Source", "SourceStats", "open_source", "sample_path"]
 
 
-def open_source(spec: str | os.PathLike[str], notify: Notify = ignore_notice, audio: bool = True) -> Source:
+def open_source(
+    spec: str | os.PathLike[str], notify: Notify = ignore_notice, audio: bool = True, nvdec: bool = False
+) -> Source:
     """Open the source that the user named: "sample", "camera", "camera:N" or a path ("./sample" is such a file).
 
-    `notify` takes one-line notices, each given once; without `audio` the sound or the microphone is ignored.
+    `notify` takes one-line notices, each given once; without `audio` the sound or the microphone is ignored. With
+    `nvdec` an NVIDIA GPU decodes a file's pictures, where there is one.
     """
     text = os.fspath(spec)
     if text == "sample":
-        return FileSource(sample_path(), notify, audio)
+        return FileSource(sample_path(), notify, audio, nvdec)
     if text == "camera" or text.startswith("camera:"):
         number = text.partition(":")[2] if ":" in text else "0"
         if not re.fullmatch(r"[0-9]{1,3}", number):
             raise UsageError(f"{text!r} does not name a camera", "camera or camera:N with a number N", "try camera:0")
+        if nvdec:
+            raise UsageError(f"--nvdec with {text}", "a file", "a camera's pictures are not decoded this way")
         return CameraSource(int(number), notify, audio)
     if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
         # Repeat only the scheme: the address may hold a password.
@@ -34,4 +39,4 @@ def open_source(spec: str | os.PathLike[str], notify: Notify = ignore_notice, au
         raise UsageError(what, "a file, camera, camera:N or sample", hint)
     if not text:
         raise UsageError("the source is empty", "a file, camera, camera:N or sample", "try: mma-edge run sample")
-    return FileSource(spec, notify, audio)
+    return FileSource(spec, notify, audio, nvdec)

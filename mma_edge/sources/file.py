@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 
 from mma_edge.errors import SourceError
@@ -37,26 +38,30 @@ class FileSource(Source):
 
     Picture and sound are read through two containers on the same file and merged lazily by time, so memory does not
     grow, however far apart a badly interleaved file stores the two. `notify` takes the notices (no sound, damaged, cut
-    short); without `audio` the sound is not read.
+    short); without `audio` the sound is not read. With `nvdec` the pictures are decoded by an NVIDIA GPU, or by the
+    processor with a notice.
     """
 
     live = False
 
-    def __init__(self, path: str | os.PathLike[str], notify: Notify = ignore_notice, audio: bool = True) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], notify: Notify = ignore_notice, audio: bool = True, nvdec: bool = False
+    ) -> None:
         self.path = checked_path(path)
         self.name = self.path.name
         self.stats = SourceStats()
         self._notify = notify
         self._containers: list[InputContainer] = []
+        self._on_gpu = nvdec  # until something says that it is not
         try:
-            self._open_tracks(audio)
+            self._open_tracks(audio, HWAccel("cuda") if nvdec else None)
         except BaseException:
             self.close()
             raise
 
-    def _open_tracks(self, audio: bool) -> None:
+    def _open_tracks(self, audio: bool, hwaccel: HWAccel | None) -> None:
         """Open both tracks and decode the first event of each: a track that opens may still not decode."""
-        container = self._open_container()
+        container = self._open_container(hwaccel)
         # The length that the file states, None if it states none.
         self.duration_s = container.duration / av.time_base if container.duration else None
         # FFmpeg calls cover art a video stream; here it is not one.
@@ -69,6 +74,8 @@ class FileSource(Source):
         video_events: Iterator[Frame] = iter(())
         audio_events: Iterator[AudioChunk] = iter(())
         if (stream := _decodable(pictures)) is not None:
+            if self._on_gpu and not stream.codec_context.is_hwaccel:
+                self._notify(f"{self.name}: decoded by the processor, because NVDEC does not take {stream.name}")
             self._video = VideoTrack(container, stream, self.stats, self.name)
             video_events = self._video.events()
         if audio and (stream := _decodable(sounds)) is not None:
@@ -144,11 +151,17 @@ class FileSource(Source):
             return (container.start_time or 0) / av.time_base + self.duration_s
         return None
 
-    def _open_container(self) -> InputContainer:
+    def _open_container(self, hwaccel: HWAccel | None = None) -> InputContainer:
         """Open the file; "file:" and the white list prevent that a name or a playlist opens anything else."""
         try:
-            container = av.open(f"file:{self.path}", options={"protocol_whitelist": "file"})
+            container = av.open(f"file:{self.path}", options={"protocol_whitelist": "file"}, hwaccel=hwaccel)
         except av.FFmpegError as error:
+            if hwaccel:
+                self._on_gpu = False
+                container = self._open_container()  # a file that cannot be read at all says so
+                why = f"NVDEC cannot be opened ({error.strerror}); it needs an NVIDIA GPU and its driver"
+                self._notify(f"{self.name}: decoded by the processor, because {why}")
+                return container
             raise _not_media(self.path, error) from error
         self._containers.append(container)
         kind = container.format.name

@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 
 import av
-import cv2
 import numpy as np
 from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideDataType
 
 from mma_edge.errors import SourceError
 from mma_edge.sources.base import SourceStats
+from mma_edge.sources.picture import DecodedPicture, Orientation
 from mma_edge.types import AudioChunk, Frame
 
 _MAX_READ_ERRORS = 100
@@ -45,22 +45,6 @@ def _decoded(container: InputContainer, stream: av.stream.Stream, stats: SourceS
             stats.damaged_packets += 1
             continue
         yield from frames
-
-
-def upright(image: np.ndarray, display_matrix: np.ndarray | None) -> np.ndarray:
-    """Turn and mirror `image` (H, W, 3) as a file's display matrix asks, to the nearest quarter turn.
-
-    The matrix is int32 (9,) as FFmpeg stores it: x' = m0 x + m3 y, y' = m1 x + m4 y, y downwards.
-    """
-    if display_matrix is None:
-        return image
-    m0, m1, m3, m4 = (int(display_matrix[i]) for i in (0, 1, 3, 4))
-    swapped = abs(m3) > abs(m0)
-    if swapped:
-        image = cv2.transpose(image)
-    mirror_x, mirror_y = (m3 < 0, m1 < 0) if swapped else (m0 < 0, m4 < 0)
-    flip = {(True, True): -1, (True, False): 1, (False, True): 0}.get((mirror_x, mirror_y))
-    return image if flip is None else cv2.flip(image, flip)
 
 
 def to_float(frame: av.AudioFrame) -> np.ndarray:
@@ -112,9 +96,8 @@ class VideoTrack:
                 self.stats.out_of_order += 1
                 continue
             step_s, self.end_s = time_s - self.end_s, time_s
-            # FFmpeg converts with the file's own colour matrix and range.
-            image = frame.to_ndarray(format="rgb24")
-            yield Frame(upright(image, self._display_matrix(frame)), float(time_s), time.monotonic())
+            picture = DecodedPicture(frame, Orientation.of(self._display_matrix(frame)))
+            yield Frame(picture, float(time_s), time.monotonic())
         if undated and self.end_s == float("-inf"):
             hint = "put it into a container that has them: ffmpeg -fflags +genpts -i IN -c copy OUT.mkv"
             raise SourceError(f"no video frame of {self.name} has a presentation time", "a file with time stamps", hint)

@@ -1,7 +1,8 @@
 """Where the milliseconds go: the real pipeline on a real clip, timed stage by stage.
 
-The clip is run through `mma_edge.pipeline.Pipeline` as `mma-edge run` does it, once for each repeat,
-after some runs that do not count. The runtime's own `StageTimer` reads the clock.
+The clip is run through `mma_edge.pipeline.Pipeline` as `mma-edge run` does it, once for each repeat, after some runs
+that do not count. There the stages of a file work at the same time; so each repeat has a second run in which they take
+turns, as those of a camera do, and that one says how long each takes. The runtime's own `StageTimer` reads the clock.
 """
 
 from __future__ import annotations
@@ -101,10 +102,11 @@ def measure_latency(
     for number in range(options.warmup):
         advance(f"warm-up run {number + 1} of {options.warmup}")
         run_once(recognizer, options.source)
-    runs = []
+    runs, in_turns = [], []
     for number in range(options.repeat):
         advance(f"run {number + 1} of {options.repeat}")
         runs.append(run_once(recognizer, options.source))
+        in_turns.append(run_once(recognizer, options.source, threads=False))
     if not runs[0].emotions:
         raise SourceError(f"{options.source} gave no answer", "a clip with a face or a voice", "try --source sample")
     advance(f"predict alone, {options.iterations} times")
@@ -118,21 +120,21 @@ def measure_latency(
         LatencySettings(options.repeat, options.warmup, options.iterations, stream.window_s, stream.hop_s),
         Startup(import_s, load_s, float(np.median([run.open_s for run in runs]))),
         [run.figures for run in runs],
-        *stage_table(runs),
+        *stage_table(in_turns),
         predict_ms=summarise(predict_ms),
-        age_ms=summarise([emotion.age_ms for run in runs for emotion in run.emotions]),
+        age_ms=summarise([emotion.age_ms for run in in_turns for emotion in run.emotions]),
         peak_memory_mib=peak_memory_mib(),
     )
     return Result("latency", utc_now(), command, machine, describe_model(recognizer), results)
 
 
-def run_once(recognizer: Recognizer, source: str) -> Run:
-    """The whole clip through a pipeline of its own."""
+def run_once(recognizer: Recognizer, source: str, threads: bool = True) -> Run:
+    """The whole clip through a pipeline of its own; without `threads` its stages take turns."""
     from mma_edge.pipeline import Pipeline, StageTimer
 
     timer = StageTimer()
     start = time.perf_counter()
-    with Pipeline.open(recognizer, source, timer=timer) as pipeline:
+    with Pipeline.open(recognizer, source, timer=timer, threads=threads) as pipeline:
         opened = time.perf_counter()
         emotions = list(pipeline)
         wall_s = time.perf_counter() - opened

@@ -11,10 +11,10 @@ from mma_benchmarks.schema import Latency, LatencySettings, Part, Source, Summar
 from mma_trainer.report.page import Block, Figure, Heading, Table, Text
 
 STAGE_NOTES = {
-    "decode": "reading and decoding the file until its next event, a video frame turned into upright RGB or a block of "
-    "sound; one call each, both in this row",
-    "detect": "finding and following the faces of one frame: a full MTCNN detection now and then, in between a cheap "
-    "refinement of the known faces (hence two kinds of durations)",
+    "decode": "reading and decoding the file until its next event, a video frame or a block of sound; one call each, "
+    "both in this row",
+    "detect": "turning what is looked at of one frame into upright RGB, and finding and following its faces: an MTCNN "
+    "detection now and then, in between a cheap refinement of the known faces (hence two kinds of durations)",
     "crop": "cutting the square around each face of one frame and resizing it, antialiased, to the model's input size",
     "sound": "the log-mel rows of one block of sound and its probability of speech, added to their ring buffers",
     "engine": "the graph on all clips due at one time (one per face), batch assembly and softmax included",
@@ -22,15 +22,16 @@ STAGE_NOTES = {
 }
 FACTOR_NOTE = (
     "The real-time factor is seconds of media per second of computing: above 1 the machine keeps up with a "
-    "live source like this one (picture size, frame rate, number of faces)."
+    "live source like this one (picture size, frame rate, number of faces). The stages of a file work at the same "
+    "time, so it is not the sum of the stages' times below, which were taken in runs whose stages take turns."
 )
 PREDICT_NOTE = (
     "predict alone: Recognizer.predict on one clip of real content at a time (batch 1), with nothing of the pipeline "
     "running in between."
 )
 AGE_NOTE = (
-    "age: the time from decoding the newest datum of a window to the answer about it; for a file that is computing "
-    "time alone, a camera or a network would add its own."
+    "age: the time from decoding the newest datum of a window to the answer about it, in the runs whose stages take "
+    "turns: computing time alone, to which a camera or a network would add its own."
 )
 FEW_CALLS = 100
 

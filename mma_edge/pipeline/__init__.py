@@ -1,15 +1,19 @@
-"""From a source to its emotions: source -> faces | audio -> clip -> engine -> emotion."""
+"""From a source to its emotions: source -> faces | audio -> clip -> engine -> emotion.
+
+For a file each arrow is a thread (`mma_edge.pipeline.ahead`), and every core has work. Each stage is a generator that
+alone holds what it needs from one item to the next, so the answers do not depend on whether there are threads.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from mma_edge.audio.ring import VoiceGate
 from mma_edge.audio.voice import VoiceDetector
@@ -19,18 +23,23 @@ from mma_edge.faces import centre_crop, crop_face, resize
 from mma_edge.faces.crop import centre_box
 from mma_edge.faces.detect import MTCNNDetector
 from mma_edge.faces.track import FaceTracker
-from mma_edge.sources import Source, open_source
+from mma_edge.pipeline.ahead import ahead
+from mma_edge.sources import Event, Source, open_source
 from mma_edge.streaming import StreamingRecognizer, check_mode
-from mma_edge.types import UNCERTAIN, Clip, Emotion, Face, Frame, Notify, ignore_notice
+from mma_edge.types import UNCERTAIN, AudioChunk, Clip, Emotion, Face, Frame, Notify, ignore_notice
 
 CENTRE_TRACK = 0
 """Track number of the authors' fallback, the centre of the picture; tracks of faces count from 1."""
 RATE_FRAMES = 30
 """Frames over which `Pipeline.frame_rate` averages."""
+EVENTS_AHEAD, FACES_AHEAD, CLIPS_AHEAD = 12, 64, 2
+"""Most items that a stage is ahead of the next one: pictures are large, and the age of an answer counts waiting."""
 Timer = Callable[[str], AbstractContextManager]
 """Takes a stage's name and gives a context manager that encloses the stage's work."""
 
 
+Item = TypeVar("Item")
+Located = tuple[list[Face], list[Crop]] | AudioChunk | None
 ClipMaker = Callable[[VoiceGate | None], SlidingClips | WholeClips]
 """Gives what cuts a source into clips, those without a voice by the gate without sound."""
 
@@ -70,6 +79,7 @@ class StreamOptions:
     voice_gate: float | None = 0.1
     # An answer whose most probable class is less probable is "uncertain"; None: every answer names a class.
     abstain_below: float | None = None
+    nvdec: bool = False  # decode a file's pictures on an NVIDIA GPU; where there is none, a notice says so
     notify: Notify = ignore_notice
 
     def __post_init__(self) -> None:
@@ -118,8 +128,10 @@ class Pipeline(AbstractContextManager):
         options: StreamOptions,
         timer: Timer = no_timer,
         make_clips: ClipMaker | None = None,
+        threads: bool = True,
     ) -> None:
-        """`make_clips` replaces what cuts the source into clips; for measurements."""
+        """For measurements: `make_clips` replaces what cuts the source into clips; without `threads` the stages of a
+        file take turns, as those of a live source do."""
         if options.whole and source.live:
             raise UsageError(f"--whole on {source.name}", "a file", "leave --whole out for a live source")
         if options.abstain_below is not None and UNCERTAIN in recognizer.labels:
@@ -128,6 +140,8 @@ class Pipeline(AbstractContextManager):
         self.recognizer, self.source, self.options = recognizer, source, options
         self.state = PipelineState()
         self.timer = timer
+        self._threads = threads and not source.live
+        self._running: Generator[Emotion] | None = None
         self._frame_clock: deque[float] = deque(maxlen=RATE_FRAMES)
         self._tracker = FaceTracker(MTCNNDetector()) if source.has_video else None
         self.predictor = StreamingRecognizer(recognizer, options.streaming) if options.streaming else recognizer
@@ -150,60 +164,88 @@ class Pipeline(AbstractContextManager):
         source: str | os.PathLike,
         options: StreamOptions | None = None,
         timer: Timer = no_timer,
+        threads: bool = True,
     ) -> Pipeline:
-        """A pipeline on a source that `open_source` understands."""
+        """A pipeline on a source that `open_source` understands; `threads`: see the constructor."""
         options = options or StreamOptions()
-        opened = open_source(source, options.notify, options.audio)
+        opened = open_source(source, options.notify, options.audio, options.nvdec)
         try:
-            return cls(recognizer, opened, options, timer)
+            return cls(recognizer, opened, options, timer, threads=threads)
         except BaseException:
             opened.close()
             raise
 
     def __exit__(self, *exc_info: object) -> None:
+        if self._running is not None:
+            self._running.close()  # before the source: its threads read it
         self.source.close()
 
     def __iter__(self) -> Iterator[Emotion]:
-        for event in self._timed_events():
-            yield from self._answer(self._clips.due(event.time_s))
-            if isinstance(event, Frame):
-                self._clips.add_crops(self._crops(event), event.time_s)
-            else:
-                with self.timer("sound"):
-                    self._clips.add_audio(event)
-        yield from self._answer(self._clips.finish())
+        self._running = self._emotions()
+        return self._running
+
+    def _emotions(self) -> Generator[Emotion]:
+        events = self._stage(self._timed_events(), EVENTS_AHEAD, "decode")
+        located = self._stage(self._located(events), FACES_AHEAD, "faces")
+        with closing(self._stage(self._cut(located), CLIPS_AHEAD, "clips")) as due:
+            for clips in due:
+                yield from self._answer(clips)
         self._conclude()
+
+    def _stage(self, items: Generator[Item], room: int, name: str) -> Generator[Item]:
+        return ahead(items, room, name) if self._threads else items
+
+    def _located(self, events: Iterator[Event]) -> Generator[tuple[float, Located]]:
+        """What there is at which time, its frames as the faces in them."""
+        for event in events:
+            yield event.time_s, None  # what is due before it does not wait for its faces
+            yield event.time_s, self._faces(event) if isinstance(event, Frame) else event
+
+    def _cut(self, located: Iterator[tuple[float, Located]]) -> Generator[list[Clip]]:
+        """The clips, as soon as they are due."""
+        for time_s, what in located:
+            if what is None:
+                self.state.time_s = time_s
+                yield self._clips.due(time_s)
+            elif isinstance(what, AudioChunk):
+                with self.timer("sound"):
+                    self._clips.add_audio(what)
+            else:
+                self.state.faces, crops = what
+                self.state.frames_with_face += bool(self.state.faces)
+                self._clips.add_crops(crops, time_s)
+        yield self._clips.finish()
 
     def frame_rate(self) -> float:
         """Frames per second of wall time, over the last RATE_FRAMES frames."""
         clock = self._frame_clock
         return (len(clock) - 1) / max(1e-6, clock[-1] - clock[0]) if len(clock) > 1 else 0.0
 
-    def _timed_events(self) -> Iterator:
+    def _timed_events(self) -> Generator[Event]:
         events = iter(self.source.events())
         while True:
             with self.timer("decode"):
                 event = next(events, None)
             if event is None:
                 return
-            self.state.time_s = event.time_s
             yield event
 
-    def _crops(self, frame: Frame) -> list[Crop]:
+    def _faces(self, frame: Frame) -> tuple[list[Face], list[Crop]]:
+        """The faces of a frame, and their crops (or the centre's)."""
         self._frame_clock.append(time.monotonic())
         with self.timer("detect"):
-            self.state.faces = self._tracker.update(frame)
-        self.state.frames_with_face += bool(self.state.faces)
-        size = self.recognizer.image_size
+            faces = self._tracker.update(frame)
+        size, picture = self.recognizer.image_size, frame.picture
         with self.timer("crop"):
-            found = [(face.track_id, face.box, crop_face(frame.image, face.box)) for face in self.state.faces]
+            found = [(face.track_id, face.box, crop_face(picture, face.box)) for face in faces]
             if not found and self.options.centre_fallback:
-                found = [(CENTRE_TRACK, centre_box(frame.image), centre_crop(frame.image))]
-            return [
+                found = [(CENTRE_TRACK, centre_box(picture), centre_crop(picture))]
+            crops = [
                 Crop(track, box, resize(image, size), frame.time_s, frame.arrival_s)
                 for track, box, image in found
                 if image.size
             ]
+        return faces, crops
 
     def _answer(self, clips: list) -> Iterator[Emotion]:
         if not clips:
