@@ -90,6 +90,7 @@ def write_bundle(
         report("comparing with PyTorch")
         entries = {"fp32": {"file": graph.name, "parity": check_parity(model, graph)}}
         golden = reference_logits(model, GOLDEN_SEED, 1)
+        recipes = []
         others = [precision for precision in _listed(precisions) if precision != "fp32"]
         if others:
             config = model.config
@@ -100,12 +101,13 @@ def write_bundle(
                 for file in _files(entry):
                     (work / file).unlink()
             entries |= {name: entry for name, entry in found.items() if name not in refused}
+            recipes = [recipe for name in others if name not in refused for recipe in writer.recipes[name]]
         (work / "LICENSE").write_text(license_.text)
         for path in extra_files:
             shutil.copyfile(path, work / path.name)
         manifest = _manifest(checkpoint, name, entries, license_, golden.tolist())
         if streaming:
-            manifest["streaming"] = add_streaming(model, work, graph, report=report)
+            manifest["streaming"] = add_streaming(model, work, graph, recipes, report=report)
         report("hashing")
         manifest = write_manifest(work, manifest).manifest  # now with the hashes
     return Written(Bundle(output, manifest), refused)

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mma_edge.bundle import Bundle
+from mma_edge.bundle.streaming import MODES, entries_of
 from mma_edge.engines.tensorrt.plan import plan_path, usable
 
 
@@ -36,14 +37,24 @@ def _figure(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _streaming(part: dict | None) -> str:
+def _streaming(streaming: dict | None) -> str:
     """The modes of `mma-edge run --streaming` that the bundle has, and how well rolling agrees."""
-    if part is None:
+    if streaming is None:
         return "not in this bundle; export it with mma-export --streaming"
-    if "refused" in part["rolling"]:
-        return f"exact; rolling was refused: {part['rolling']['refused']}"
-    whole = part["rolling"]["curve"][0]
-    return f"exact, rolling (same class in {whole['top1_agreement']:.1%} of {whole['windows']} windows)"
+    return "; ".join(f"{name}: {_modes(entry)}" for name, entry in entries_of(streaming).items())
+
+
+def _modes(entry: dict) -> str:
+    said = []
+    for mode in MODES:
+        part, text = entry[mode], mode
+        if "refused" in part:
+            text += f" was refused: {part['refused']}"
+        elif "curve" in part:
+            taken = next(point for point in part["curve"] if point["max_age_s"] == part.get("max_age_s"))
+            text += f" (same class in {taken['top1_agreement']:.1%} of {taken['windows']} windows)"
+        said += [text] + [f"{mode} was refused on {name}: {why}" for name, why in part.get("failed_on", {}).items()]
+    return ", ".join(said)
 
 
 def _engines(bundle: Bundle) -> str:

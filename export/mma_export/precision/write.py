@@ -20,6 +20,7 @@ from mma_export.precision.gate import Comparison, compare
 from mma_export.precision.grids import most_suspect, quantize_weights, smooth, symmetric_grid, unsigned_grid
 from mma_export.precision.half import as_openvino, half_tensors, options_of, to_half
 from mma_export.precision.int8 import quantize_for_cpu, quantize_static, sites_for_cpu, tensors_for_cpu
+from mma_export.precision.parts import PartRecipe, Whole8
 from mma_export.precision.search import Found, Quantize, search
 from mma_export.precision.sites import Site, check_overflow, find_sites, inputs_of, largest_value, observe
 from mma_export.weights import share_weights
@@ -70,6 +71,9 @@ class GateOptions:
 class PrecisionWriter:
     """Writes the graphs of one model into a bundle's folder.
 
+    Attributes:
+        recipes: of each precision that was written, how parts of the model get it.
+
     Args:
         proto: the float32 graph as traced, weights in float32.
         folder: where the bundle is made.
@@ -88,6 +92,7 @@ class PrecisionWriter:
         report: Callable[[str], None],
     ) -> None:
         self.proto, self.folder, self.options, self.report = proto, folder, options, report
+        self.recipes: dict[str, list[PartRecipe]] = {}
         report("reading the clips of the gate")
         self.effort = SMALL if proto.ByteSize() < SMALL_MODEL_BYTES else LARGE
         clips = _open_clips(options, image_size, labels, 2 * (options.count or self.effort.gate_clips))
@@ -125,10 +130,16 @@ class PrecisionWriter:
         graph = to_half(self.proto, options)
         file = f"model.{kind}.onnx"
         save_graph(graph, self.folder / file)
+        recipe = PartRecipe(kind, kind, self.folder / file, lambda part: to_half(part, options))
+        self.recipes[kind] = [recipe]
         if kind == "fp16":
             return _entry(file, *self._judge(kind, graph), kind, failed, figures)
         # onnxruntime's CPU has no kernels for bfloat16: its rounding is imitated in float32.
-        comparison, tolerance = self._judge(kind, to_half(self.proto, dataclasses.replace(options, emulate=True)))
+        emulated, openvino = dataclasses.replace(options, emulate=True), as_openvino(self.options.softmax_half)
+        imitations = {"judged": emulated, "on_openvino": openvino}
+        imitations = {name: lambda part, how=how: to_half(part, how) for name, how in imitations.items()}
+        self.recipes[kind] = [dataclasses.replace(recipe, **imitations)]
+        comparison, tolerance = self._judge(kind, to_half(self.proto, emulated))
         figures["gated_by"] = "rounding to bfloat16 in a float32 graph"
         on_openvino, its_tolerance = self._judge_on_openvino(kind, self.proto)
         return _entry(file, comparison, max(tolerance, its_tolerance), kind, failed, figures, on_openvino=on_openvino)
@@ -136,8 +147,8 @@ class PrecisionWriter:
     def _int8(self) -> dict:
         self.report("int8: looking at activations")
         calibration = self.calibration.spread(self.effort.calibration_clips)
-        sites = find_sites(self.proto)
-        smoothed, sites = smooth(self.proto, sites, observe(self.proto, inputs_of(sites), calibration))
+        found = find_sites(self.proto)
+        smoothed, sites = smooth(self.proto, found, observe(self.proto, inputs_of(found), calibration))
         own = sites_for_cpu(smoothed, sites)
         on_grids = tensors_for_cpu(smoothed, own)
         ranges = observe(smoothed, inputs_of(sites) | on_grids, calibration)
@@ -162,6 +173,21 @@ class PrecisionWriter:
         cpu_comparison, cpu_tolerance = self._judge("int8 for the CPU", cpu.graph)
         share_weights(cpu.graph, file)
         save_graph(cpu.graph, cpu_file, half_storage=False)
+        whole = Whole8(
+            self.proto, found, smoothed, sites, weights, symmetric, unsigned, own, set(static.kept), set(cpu.kept)
+        )
+        openvino = as_openvino(self.options.softmax_half)
+        self.recipes["int8"] = [
+            PartRecipe(
+                "int8",
+                "int8",
+                file,
+                whole.static,
+                on_openvino=lambda part: to_half(whole.static(part), openvino),
+                half_storage=False,
+            ),
+            PartRecipe("int8-cpu", "int8", cpu_file, whole.for_cpu, half_storage=False),
+        ]
         figures = {
             "calibration_clips": len(calibration),
             "kept_in_fp32": len(static.kept),
