@@ -14,7 +14,7 @@ from conftest import TINY, one_line
 from onnx.external_data_helper import set_external_data, uses_external_data
 from streaming_bundle import SEEN
 
-from mma_edge.bundle import Bundle, golden_inputs, read_bundle
+from mma_edge.bundle import Bundle, golden_inputs, read_bundle, write_manifest
 from mma_edge.bundle.manifest import check_manifest
 from mma_edge.engines.cpu import OnnxCpuEngine, OnnxCpuPart
 from mma_edge.errors import BundleError, CheckpointError, DataError, ParityError
@@ -136,6 +136,25 @@ def test_rolling_that_is_refused_leaves_no_graph(
     check_manifest(tmp_path, manifest)
 
 
+def test_rolling_that_fails_is_kept_and_marked_where_that_is_asked_for(
+    streaming_bundle: Bundle,
+    tiny_model: MMADFER,
+    tmp_path: Path,
+    synthetic_source: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work = Path(shutil.copytree(streaming_bundle.folder, tmp_path / "work"))
+    monkeypatch.setattr(streaming, "write_parts", lambda *args: {})
+    monkeypatch.setattr(streaming_gate, "REQUIRED_AGREEMENT", 1.01)
+    gate = streaming_gate.PartsGate(most=8, keep_going=True)
+    entry = add_streaming(tiny_model, work, work / "model.fp32.onnx", (), gate, lambda line: None)
+    rolling = entry["fp32"]["rolling"]
+    assert rolling["file"] == ROLLING and (work / ROLLING).is_file() and "refused" not in rolling
+    assert "are required" in rolling["failed"] and rolling["curve"][0]["windows"] == 8
+    marked = write_manifest(work, {**streaming_bundle.manifest, "streaming": entry})
+    assert marked.parts("cpu", "fp32", "rolling").failed == rolling["failed"]
+
+
 def test_a_variant_that_cannot_be_cut_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="temporal ita"):
         add_streaming(MMADFER(TINY.replace(temporal="ita")), tmp_path, tmp_path / "model.fp32.onnx")
@@ -160,7 +179,7 @@ def test_rolling_ships_with_the_longest_age_that_agrees_or_not_at_all(
 
     monkeypatch.setattr(streaming_gate, "compare", compare)
     graphs = type("Graphs", (), {"summary_width": 1})()
-    windows = streaming_gate.Windows(lambda frames, mel: np.zeros((1, 2)), 16, ["sample"])
+    windows = streaming_gate.Windows(lambda frames, mel: np.zeros((1, 2)), 16, streaming_gate.PartsGate())
     verdict = windows.judge_rolling(graphs, "fp32")
     assert verdict.get("max_age_s") == bound
     assert ("refused" in verdict) == refused
@@ -179,7 +198,7 @@ def test_old_summaries_are_measured_to_be_wrong_where_the_sound_matters(streamin
 def test_clips_without_a_face_cannot_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming_gate, "collect_clips", lambda *args: [])
     with pytest.raises(DataError, match="no face in talk") as caught:
-        streaming_gate.Windows(None, 16, ["talk.mp4"])
+        streaming_gate.Windows(None, 16, streaming_gate.PartsGate(("talk.mp4",)))
     one_line(caught.value)
 
 

@@ -161,7 +161,7 @@ def test_a_mode_that_rounding_spoils_is_refused_for_that_precision_alone(bundle:
 def test_a_precision_that_answers_otherwise_fails_the_gate_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming_gate, "collect_clips", lambda *args: SEEN)
     logits = np.eye(3, dtype=np.float32)
-    windows = streaming_gate.Windows(lambda frames, mel: logits[:1], 16, ["sample"])
+    windows = streaming_gate.Windows(lambda frames, mel: logits[:1], 16, streaming_gate.PartsGate())
     monkeypatch.setattr(streaming_gate, "Streamer", lambda *args: lambda clips: logits[1:2])
     found = windows.judge_exact(None, "int8")
     assert "0.0% of" in found["refused"] and "98% that are required" in found["refused"]

@@ -12,9 +12,11 @@ import torch
 from mma_edge.bundle import Bundle, check_output, write_manifest
 from mma_edge.bundle.manifest import AUDIO, FACE_CROP, SCHEMA_VERSION
 from mma_edge.files import replaced_folders
+from mma_edge.sources.file import videos_in
 from mma_export.graph import OPSET, export_graph
 from mma_export.parity import check_parity, reference_logits
-from mma_export.precision.write import GateOptions, PrecisionWriter
+from mma_export.precision.write import GateOptions, PrecisionWriter, effort_of
+from mma_export.streaming.gate import PartsGate
 from mma_export.streaming.parts import add_streaming
 from mma_trainer.weights.checkpoint import Checkpoint, build_model
 from mma_trainer.weights.start import ASSETS, DEFAULT_CHECKPOINT, TERMS, read_start, terms_of
@@ -90,7 +92,7 @@ def write_bundle(
         report("comparing with PyTorch")
         entries = {"fp32": {"file": graph.name, "parity": check_parity(model, graph)}}
         golden = reference_logits(model, GOLDEN_SEED, 1)
-        recipes = []
+        recipes, most = [], gate.count or effort_of(proto).gate_clips
         others = [precision for precision in _listed(precisions) if precision != "fp32"]
         if others:
             config = model.config
@@ -107,7 +109,8 @@ def write_bundle(
             shutil.copyfile(path, work / path.name)
         manifest = _manifest(checkpoint, name, entries, license_, golden.tolist())
         if streaming:
-            manifest["streaming"] = add_streaming(model, work, graph, recipes, report=report)
+            judged = PartsGate(videos_in(gate.clips) if gate.clips else ("sample",), most, gate.keep_going)
+            manifest["streaming"] = add_streaming(model, work, graph, recipes, judged, report)
         report("hashing")
         manifest = write_manifest(work, manifest).manifest  # now with the hashes
     return Written(Bundle(output, manifest), refused)

@@ -33,6 +33,7 @@ streaming        optional: the model in parts (see `mma_edge.streaming`): a prec
                          max_age_s  optional, rolling: a frame that is older is computed again; default never
                          curve      optional, rolling: agreement with full recomputation per max_age_s
                          tolerance  optional: of the self-test (default: golden.tolerance)
+                         failed     optional: as `refused`, but the graph is there (--keep-going)
                          failed_on  optional: backend -> which gate the mode failed there
                  bundles from before other precisions had parts hold that object itself, with "precision": "fp32"
 digest           SHA-256 in hex of all other keys (see `digest_of`); bundles from before it was introduced lack it
@@ -96,6 +97,7 @@ _MODE = {"parity": dict}
 _MODE_OPTIONAL = {
     "file": str,
     "refused": str,
+    "failed": str,
     "max_age_s": float,
     "curve": list,
     "tolerance": float,

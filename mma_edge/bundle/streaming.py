@@ -24,12 +24,14 @@ class Parts:
         stem, rest: names of the ONNX files.
         max_age_s: of a summary, in mode rolling.
         tolerance: allowed absolute difference of a logit from the golden output; None: the precision's own.
+        failed: in words, which gate they failed, of a bundle that was exported all the same; else None.
     """
 
     stem: str
     rest: str
     max_age_s: float
     tolerance: float | None
+    failed: str | None
 
 
 def entries_of(streaming: dict) -> dict[str, dict]:
@@ -63,4 +65,5 @@ def find_parts(folder: Path, streaming: dict | None, backend: str, precision: st
     # OpenVINO rounds to bf16 itself, as it does with the whole graph.
     files = entries["fp32"] if (backend, precision) == ("openvino", "bf16") and "fp32" in entries else entries[name]
     file = files[mode].get("file", entry["file"])
-    return Parts(files[STEM], file, float(entry.get("max_age_s", "inf")), entry.get("tolerance"))
+    age_s, tolerance, failed = float(entry.get("max_age_s", "inf")), entry.get("tolerance"), entry.get("failed")
+    return Parts(files[STEM], file, age_s, tolerance, failed)

@@ -50,6 +50,8 @@ def _modes(entry: dict) -> str:
         part, text = entry[mode], mode
         if "refused" in part:
             text += f" was refused: {part['refused']}"
+        elif "failed" in part:
+            text += f" FAILED its gate: {part['failed']}"
         elif "curve" in part:
             taken = next(point for point in part["curve"] if point["max_age_s"] == part.get("max_age_s"))
             text += f" (same class in {taken['top1_agreement']:.1%} of {taken['windows']} windows)"

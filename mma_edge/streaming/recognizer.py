@@ -62,19 +62,19 @@ def choose_mode(recognizer: Predictor, mode: str | None, notify: Notify) -> str 
     """
     if mode != AUTO:
         return mode
-    why = None
+    reasons = []
     for name in reversed(MODES):
         try:
-            require_parts(recognizer.bundle, recognizer.backend, recognizer.precision, name)
+            failed = require_parts(recognizer.bundle, recognizer.backend, recognizer.precision, name).failed
         except (BackendError, BundleError) as error:
-            why = why or error
-        else:
+            failed = str(error)
+        if failed is None:
             break
-    else:
-        name = None
-    if why:
-        notify(f"--streaming auto computes {f'in mode {name}' if name else 'every window as a whole'}: {why}")
-    return name
+        reasons.append(failed)
+    taken = None if len(reasons) == len(MODES) else name
+    if reasons:
+        notify(f"--streaming auto computes {f'in mode {taken}' if taken else 'every window as a whole'}: {reasons[0]}")
+    return taken
 
 
 def open_graphs(bundle: Bundle, mode: str, backend: str, precision: str) -> tuple[StreamingGraphs, float]:

@@ -41,6 +41,13 @@ class Effort:
 SMALL = Effort(gate_clips=200, calibration_clips=40, ranking_clips=12, products_tried=1000)
 LARGE = Effort(gate_clips=24, calibration_clips=8, ranking_clips=2, products_tried=24)
 """A model like ViT-B takes seconds per clip, and seconds to load."""
+
+
+def effort_of(proto: onnx.ModelProto) -> Effort:
+    """For a graph with its weights."""
+    return SMALL if proto.ByteSize() < SMALL_MODEL_BYTES else LARGE
+
+
 TOLERANCE_FACTOR = 4.0
 """The self-test allows so many times the difference seen here: other backends sum in another order, and a wrong kernel
 is off by far more."""
@@ -94,7 +101,7 @@ class PrecisionWriter:
         self.proto, self.folder, self.options, self.report = proto, folder, options, report
         self.recipes: dict[str, list[PartRecipe]] = {}
         report("reading the clips of the gate")
-        self.effort = SMALL if proto.ByteSize() < SMALL_MODEL_BYTES else LARGE
+        self.effort = effort_of(proto)
         clips = _open_clips(options, image_size, labels, 2 * (options.count or self.effort.gate_clips))
         self.calibration, self.clips = clips.halves()
         self.report(f"float32's answers on {len(self.clips)} clips")

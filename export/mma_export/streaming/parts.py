@@ -20,7 +20,7 @@ from mma_export.graph import check_for_tensorrt, save_graph, trace_module
 from mma_export.parity import check_batches
 from mma_export.precision.parts import Convert, PartRecipe
 from mma_export.precision.write import TOLERANCE_FACTOR
-from mma_export.streaming.gate import REQUIRED_AGREEMENT, Windows
+from mma_export.streaming.gate import REQUIRED_AGREEMENT, PartsGate, Windows
 from mma_export.weights import share_weights, store_half
 from mma_trainer.model import MMADFER
 from mma_trainer.model.streaming import FrameStem, Rolling, Window, check_streamable, summary_width
@@ -35,7 +35,7 @@ def add_streaming(
     work: Path,
     whole: Path,
     recipes: Sequence[PartRecipe] = (),
-    sources: Sequence[str] = ("sample",),
+    gate: PartsGate | None = None,
     report: Callable[[str], None] = print,
 ) -> dict:
     """Write the parts of `model` into `work` and gate them.
@@ -46,7 +46,7 @@ def add_streaming(
         whole: the float32 graph in it. Like those of the recipes it is finished: the parts point into these files, so
             they must not change any more.
         recipes: of the other precisions.
-        sources: clips on whose windows the parts are measured against full recomputation.
+        gate: what the parts are measured on, against full recomputation; None: the sample.
         report: called with the name of every step.
 
     Returns:
@@ -65,14 +65,15 @@ def add_streaming(
     graphs = {mode: _open(work / part_file(STEM), work / part_file(mode)) for mode in MODES}
     parity = {mode: {"parity": _parity(mode, graphs[mode], engine, size)} for mode in MODES}
     report("comparing rolling with full recomputation, window by window")
-    windows = Windows(engine, size, sources)
+    gate = gate or PartsGate()
+    windows = Windows(engine, size, gate)
     verdicts = {"exact": {}, "rolling": windows.judge_rolling(graphs["rolling"], "fp32")}
-    entries = {"fp32": _entry("fp32", {mode: parity[mode] | verdicts[mode] for mode in MODES}, work, report)}
+    entries = {"fp32": _entry("fp32", {mode: parity[mode] | verdicts[mode] for mode in MODES}, work, gate, report)}
     golden = golden_inputs(0, size)
     for recipe in recipes:
         report(f"{recipe.name}: writing and comparing the parts for streaming")
         found = _convert(recipe, protos, work, windows, (*golden, engine(*golden)))
-        entries[recipe.name] = _entry(recipe.name, found, work, report)
+        entries[recipe.name] = _entry(recipe.name, found, work, gate, report)
     return entries
 
 
@@ -163,10 +164,14 @@ def _convert(
     return found
 
 
-def _entry(name: str, found: dict[str, dict], work: Path, report: Callable[[str], None]) -> dict:
+def _entry(
+    name: str, found: dict[str, dict], work: Path, gate: PartsGate, report: Callable[[str], None]
+) -> dict[str, dict]:
     """The entry of a precision; the file of a mode that is refused is deleted."""
     for mode, entry in found.items():
         file = part_file(mode, name)
+        if "refused" in entry and gate.keep_going:
+            entry["failed"] = entry.pop("refused")
         if "refused" in entry:
             report(f"{name}: {mode} is refused: {entry['refused']}")
             (work / file).unlink()
