@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections import Counter
@@ -21,7 +22,7 @@ from mma_edge.streaming import StreamingRecognizer
 from mma_export.graph import save_graph
 from mma_export.precision.clips import RealClips, logits_of
 from mma_export.precision.grids import quantize_weights, smooth, symmetric_grid, unsigned_grid
-from mma_export.precision.half import HalfOptions, to_half
+from mma_export.precision.half import HalfOptions, as_openvino, to_half
 from mma_export.precision.int8 import quantize_for_cpu, quantize_static, sites_for_cpu, tensors_for_cpu
 from mma_export.precision.parts import PartRecipe, Whole8
 from mma_export.precision.sites import find_sites, inputs_of, observe
@@ -73,7 +74,14 @@ def bundle(streamed: Streamed, whole: Whole8, tiny_model: MMADFER, tmp_path_fact
     recipes = [
         PartRecipe("int8", "int8", files["int8"], whole.static, half_storage=False),
         PartRecipe("int8-cpu", "int8", files["int8-cpu"], whole.for_cpu, half_storage=False),
-        PartRecipe("bf16", "bf16", files["bf16"], lambda part: to_half(part, half), judged=lambda part: part),
+        PartRecipe(
+            "bf16",
+            "bf16",
+            files["bf16"],
+            lambda part: to_half(part, half),
+            judged=lambda part: to_half(part, dataclasses.replace(half, emulate=True)),
+            on_openvino=lambda part: to_half(part, as_openvino()),
+        ),
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "write_parts", lambda *args: protos)
@@ -104,7 +112,8 @@ def test_every_product_of_the_whole_graph_in_8_bits_is_one_in_the_parts(streamed
     assert quantised_weights(stem) + quantised_weights(exact) == len(whole.sites) - 1
     assert quantised_weights(exact) == quantised_weights(rolling)
     stem, exact, rolling = (whole.for_cpu(parts[name]) for name in ("stem", "exact", "rolling"))
-    assert operators(stem, exact)["MatMulInteger"] == len(whole.own) - 1
+    in_8_bits = [site for site in whole.own if site.node not in whole.cpu_kept]
+    assert operators(stem, exact)["MatMulInteger"] == sum(site.op_type == "MatMul" for site in in_8_bits)
     assert operators(exact)["MatMulInteger"] == operators(rolling)["MatMulInteger"]
 
 

@@ -37,11 +37,10 @@ def _figure(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _streaming(streaming: dict | None) -> str:
-    """The modes of `mma-edge run --streaming` that the bundle has, and how well rolling agrees."""
-    if streaming is None:
-        return "not in this bundle; export it with mma-export --streaming"
-    return "; ".join(f"{name}: {_modes(entry)}" for name, entry in entries_of(streaming).items())
+def streaming_lines(bundle: Bundle) -> list[str]:
+    """Of each precision the modes of `mma-edge run --streaming` that the bundle has, and how well rolling agrees."""
+    streaming = bundle.manifest.get("streaming")
+    return [f"{name}: {_modes(entry)}" for name, entry in entries_of(streaming).items()] if streaming else []
 
 
 def _modes(entry: dict) -> str:
@@ -52,9 +51,9 @@ def _modes(entry: dict) -> str:
             text += f" was refused: {part['refused']}"
         elif "failed" in part:
             text += f" FAILED its gate: {part['failed']}"
-        elif "curve" in part:
-            taken = next(point for point in part["curve"] if point["max_age_s"] == part.get("max_age_s"))
-            text += f" (same class in {taken['top1_agreement']:.1%} of {taken['windows']} windows)"
+        for point in part.get("curve", []) if text == mode else []:
+            if point["max_age_s"] == part.get("max_age_s"):
+                text += f" (same class in {point['top1_agreement']:.1%} of {point['windows']} windows)"
         said += [text] + [f"{mode} was refused on {name}: {why}" for name, why in part.get("failed_on", {}).items()]
     return ", ".join(said)
 
@@ -88,7 +87,8 @@ def show_bundle(bundle: Bundle, console: Console) -> None:
     }
     for precision, entry in manifest["precisions"].items():
         rows[precision] = _precision(bundle, precision, entry)
-    rows["streaming"] = _streaming(manifest.get("streaming"))
+    nothing = ["not in this bundle; export it with mma-export --streaming"]
+    rows["streaming"] = "; ".join(streaming_lines(bundle) or nothing)
     rows["TensorRT"] = _engines(bundle)
     rows["files"] = f"{len(manifest['files'])}, SHA-256 of each checked"
     if bundle.notes:

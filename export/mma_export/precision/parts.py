@@ -94,8 +94,8 @@ class Whole8:
 
     def _smoothed(self, part: onnx.ModelProto) -> tuple[onnx.ModelProto, list[tuple[Site, Site]]]:
         """A part smoothed as the whole graph was, and its sites with the whole graph's smoothed ones."""
-        known, values = weights_of(self.proto, self.sites), weights_of(part, found := find_sites(part))
-        rows = {_key(site, known): row for row, site in enumerate(self.sites)}
+        known, found = weights_of(self.proto, self.sites), find_sites(part)
+        rows, values = {_key(site, known): row for row, site in enumerate(self.sites)}, weights_of(part, found)
         rewrite, whole, pairs = Rewrite(part), Rewrite(self.smoothed), []
         nodes, whole_nodes = ({node.name: node for node in graph.nodes} for graph in (rewrite, whole))
         for site in found:
