@@ -121,7 +121,7 @@ class OnnxCudaEngine:
             try:
                 if count not in self._batches:
                     shapes = {name: (count, *shape) for name, shape in self._shapes.items()}
-                    graph_id = _graph_id(len(self._batches))
+                    graph_id = str(count) if len(self._batches) < MAX_CUDA_GRAPHS else _FREE_GRAPH_ID
                     self._batches[count] = _Batch(self._onnxruntime, self._session, INPUTS, shapes, graph_id)
                 return self._batches[count].run(self._session, {"frames": frames, "mel": mel})[OUTPUT]
             except Exception as error:  # onnxruntime's exceptions share no public base class
@@ -159,7 +159,8 @@ class OnnxCudaPart:
                 if key not in self._batches:
                     free = {**self._inputs, **self._outputs}
                     shapes = {name: tuple(sizes.get(size, size) for size in shape) for name, shape in free.items()}
-                    graph_id = _graph_id(len(self._batches))
+                    number = len(self._batches) + 1
+                    graph_id = str(number) if number <= MAX_CUDA_GRAPHS else _FREE_GRAPH_ID
                     self._batches[key] = _Batch(self._onnxruntime, self._session, self._kinds, shapes, graph_id)
                 return self._batches[key].run(self._session, inputs)
             except Exception as error:  # onnxruntime's exceptions share no public base class
@@ -168,11 +169,6 @@ class OnnxCudaPart:
 
 _KINDS = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(int64)": "int64"}
 """numpy's name of the types that inputs have."""
-
-
-def _graph_id(number: int) -> str:
-    """Of the CUDA graph of the so manieth combination of sizes."""
-    return str(number + 1) if number < MAX_CUDA_GRAPHS else _FREE_GRAPH_ID
 
 
 class _Batch:

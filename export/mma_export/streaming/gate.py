@@ -142,7 +142,7 @@ class Windows:
         The longest age that agrees in enough windows is taken; where none does, rolling is refused with the figures of
         the best.
         """
-        curve, least = [], min(REQUIRED_AGREEMENT, MIN_TOP1_AGREEMENT.get(precision, 1.0))
+        curve, least = [], min(REQUIRED_AGREEMENT, MIN_TOP1_AGREEMENT.get(precision, REQUIRED_AGREEMENT))
         for max_age_s in MAX_AGES_S:
             bound = None if max_age_s == float("inf") else max_age_s
             curve.append({"max_age_s": bound, **self.figures(graphs, "rolling", max_age_s)})
