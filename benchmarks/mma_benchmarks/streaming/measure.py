@@ -31,11 +31,12 @@ from mma_edge.clip import NUM_FRAMES, GridClips, SlidingClips
 from mma_edge.errors import BundleError, SourceError, UsageError
 from mma_edge.pipeline import StreamOptions, collect_clips
 from mma_edge.recognizer import Recognizer
-from mma_edge.streaming import Streamer, StreamingGraphs, open_graphs
+from mma_edge.streaming import Roll, Streamer, StreamingGraphs, open_graphs
 from mma_edge.types import Clip
 from mma_export.streaming.gate import Agreement, every, full_logits
 
 SHORTEST_HOP_S, STRIDES = 0.25, (1, 2, 4)
+FRAME_COUNTS = (1, 2, 4, 8, NUM_FRAMES)
 INF = float("inf")
 MAX_AGES_S = (0.0, 1.0, 2.0, INF)
 """0: no summary is used twice, so all layers run on every frame."""
@@ -143,9 +144,24 @@ def open_parts(recognizer: Recognizer) -> tuple[StreamingGraphs, StreamingGraphs
     engine = recognizer.backend, recognizer.precision
     exact, _ = open_graphs(recognizer.bundle, "exact", *engine)
     try:
-        return exact, open_graphs(recognizer.bundle, "rolling", *engine)[0], None
+        rolling, _ = open_graphs(recognizer.bundle, "rolling", *engine)
     except BundleError as error:
+        warm_up(recognizer, exact)
         return exact, None, error.what
+    warm_up(recognizer, exact, rolling)
+    return exact, rolling, None
+
+
+def warm_up(recognizer: Recognizer, exact: StreamingGraphs, rolling: StreamingGraphs | None = None) -> None:
+    """Compute once with every number of frames: some engines compile a graph when a number first comes."""
+    frames, mel, *_ = recognizer.bundle.golden
+    for count in FRAME_COUNTS:
+        exact.stem(frames[0, :count])
+        if rolling is not None:
+            tokens = rolling.stem(frames[0, :count])
+            past = np.zeros((NUM_FRAMES, rolling.summary_width), np.float32)
+            rolling.roll([Roll(tokens, past, np.arange(NUM_FRAMES), mel[0])])
+    exact.window(exact.stem(frames[0])[None], mel)
 
 
 def ways_of(recognizer: Recognizer, exact: StreamingGraphs, rolling: StreamingGraphs | None, hop_s: float) -> list[Way]:
