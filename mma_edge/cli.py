@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import signal
 import sys
 from functools import partial
@@ -34,6 +35,7 @@ examples:
   mma-edge run camera:1 --window 3 --hop 0.25
   mma-edge run talk.mp4 --bundle bundles/dfew --backend cpu --output talk.csv
   mma-edge run camera --streaming exact --hop 0.25
+  mma-edge run camera --streaming auto --backend openvino
   mma-edge run camera --abstain-below 0.5      "uncertain" where no class is that probable
   mma-edge run clip.mp4 --whole --voice-gate off  all sound for a voice, as the paper has it
 
@@ -65,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--window", type=float, default=4.0, metavar="S", help="length of a clip in seconds")
     add("--hop", type=float, default=0.5, metavar="S", help="seconds between two answers")
     streaming = "do the work that overlapping clips share only once: exactly, or with the old results of old frames"
-    add("--streaming", metavar="exact|rolling", help=streaming)
+    add("--streaming", metavar="exact|rolling|auto", help=f"{streaming}; auto: the best that the bundle offers")
     gate = "share of speech below which a clip has no sound, from 0 to 1; off takes all sound for a voice"
     add("--voice-gate", default="0.1", metavar="SHARE|off", help=gate)
     abstain = 'label an answer "uncertain" where the most probable class is less probable than P'
@@ -98,16 +100,18 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     import mma_edge
     from mma_edge.pipeline import Pipeline, StreamOptions
     from mma_edge.sinks import LineSink, LiveSink, record_sink_of
-    from mma_edge.streaming import choose_engine
+    from mma_edge.streaming import check_mode, choose_mode
 
     notices = Console(stderr=True)
+    if args.streaming:
+        check_mode(args.streaming, auto=True)
     options = StreamOptions(
         window_s=args.window,
         hop_s=args.hop,
         whole=args.whole,
         centre_fallback=args.centre_fallback,
         audio=not args.no_audio,
-        streaming=args.streaming,
+        streaming="rolling" if args.streaming == "auto" else args.streaming,
         voice_gate=None if args.voice_gate == "off" else _number(args.voice_gate),
         abstain_below=_number(args.abstain_below),
         nvdec=args.nvdec,
@@ -115,13 +119,13 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     )
     # Check the name first: a wrong one should not have to wait for the model.
     record_sink = record_sink_of(args.output) if args.output else None
-    engine = choose_engine(args.backend, args.precision) if args.streaming else (args.backend, args.precision)
-    recognizer = mma_edge.load(args.bundle, *engine)
+    recognizer = mma_edge.load(args.bundle, args.backend, args.precision, args.streaming)
+    options = dataclasses.replace(options, streaming=choose_mode(recognizer, args.streaming, options.notify))
     for note in recognizer.notes:
         options.notify(note)
     title = f"{args.source}  {recognizer.bundle.name} {recognizer.precision}  {recognizer.engine.details}"
-    if args.streaming:
-        title += f"  streaming {args.streaming}"
+    if options.streaming:
+        title += f"  streaming {options.streaming}"
     with contextlib.ExitStack() as stack:
         pipeline = stack.enter_context(Pipeline.open(recognizer, args.source, options))
         sinks = []

@@ -15,10 +15,12 @@ class Recognizer(Predictor):
     """A model ready to predict clips or to follow a source. Made by `mma_edge.load`."""
 
     @classmethod
-    def open(cls, bundle: str | os.PathLike | None, backend: str, precision: str | None) -> Recognizer:
+    def open(
+        cls, bundle: str | os.PathLike | None, backend: str, precision: str | None, streaming: str | None = None
+    ) -> Recognizer:
         """See `mma_edge.load`."""
         checked = read_bundle(bundle)
-        return cls(checked, open_engine(checked, backend, precision))
+        return cls(checked, open_engine(checked, backend, precision, streaming))
 
     def stream(
         self,
@@ -45,7 +47,11 @@ class Recognizer(Predictor):
         """
         # Imported here: OpenCV and PyAV take 0.2 s to load, and `predict` needs neither.
         from mma_edge.pipeline import Pipeline, StreamOptions
+        from mma_edge.streaming import check_mode, choose_mode
 
+        if streaming is not None:
+            check_mode(streaming, auto=True)
+            streaming = choose_mode(self, streaming, notify)
         options = StreamOptions(
             window_s, hop_s, whole, centre_fallback, audio, streaming, voice_gate, abstain_below, nvdec, notify
         )

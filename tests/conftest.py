@@ -212,11 +212,19 @@ def tiny_bundle(exported: tuple[Path, onnx.ModelProto]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def streaming_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path, tiny_model: MMADFER) -> Bundle:
-    """The tiny bundle with the parts for streaming: to be read only."""
+def streamed(
+    tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path, tiny_model: MMADFER
+) -> tuple[Bundle, dict[str, onnx.ModelProto]]:
+    """The tiny bundle with the parts for streaming, and these as traced: not to be changed."""
     from streaming_bundle import with_streaming
 
     return with_streaming(tiny_bundle, tmp_path_factory.mktemp("streaming") / "tiny", tiny_model)
+
+
+@pytest.fixture(scope="session")
+def streaming_bundle(streamed: tuple[Bundle, dict[str, onnx.ModelProto]]) -> Bundle:
+    """The tiny bundle with the parts for streaming: to be read only."""
+    return streamed[0]
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from mma_edge.audio.logmel import MEL_MEAN, MEL_STD
@@ -13,7 +15,7 @@ from mma_edge.bundle import Bundle, write_manifest
 from mma_edge.bundle.manifest import read_manifest
 from mma_edge.types import Clip
 from mma_export.streaming import gate as streaming_gate
-from mma_export.streaming.parts import add_streaming
+from mma_export.streaming.parts import add_streaming, write_parts
 from mma_trainer.model import MMADFER
 
 TICK_S, SIDE = 0.25, 16
@@ -38,10 +40,17 @@ def stream_clips(count: int, track: int = 1, hop_ticks: int = 2, seed: int = 0, 
 SEEN = stream_clips(8)
 
 
-def with_streaming(bundle: Path, output: Path, model: MMADFER) -> Bundle:
-    """A copy of a bundle of `model` with its parts, gated on SEEN."""
+def with_streaming(bundle: Path, output: Path, model: MMADFER) -> tuple[Bundle, dict[str, onnx.ModelProto]]:
+    """A copy of a bundle of `model` with its parts, gated on SEEN, and the parts as traced."""
     shutil.copytree(bundle, output)
+    kept: list[dict[str, onnx.ModelProto]] = []
+
+    def keep(*args: Any) -> dict[str, onnx.ModelProto]:
+        kept.append(write_parts(*args))
+        return kept[0]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming_gate, "collect_clips", lambda *args: SEEN)
+        patch.setattr("mma_export.streaming.parts.write_parts", keep)
         entry = add_streaming(model, output, output / "model.fp32.onnx", report=lambda line: None)
-    return write_manifest(output, {**read_manifest(output), "streaming": entry})
+    return write_manifest(output, {**read_manifest(output), "streaming": entry}), kept[0]

@@ -17,15 +17,18 @@ import onnxruntime as real
 import pytest
 from conftest import one_line
 from onnx import TensorProto, helper
+from streaming_bundle import stream_clips
 
 import mma_edge
 from mma_edge import engines
-from mma_edge.bundle import golden_inputs, read_bundle
+from mma_edge.bundle import Bundle, golden_inputs, read_bundle
 from mma_edge.engines import cpu as onnx_cpu
 from mma_edge.engines import cuda as onnx_cuda
 from mma_edge.engines import machine
 from mma_edge.engines.machine import CudaDevice
 from mma_edge.errors import BackendError, BundleError
+from mma_edge.streaming import Streamer, StreamingGraphs
+from mma_export.streaming.parts import part_file
 
 AMPERE = CudaDevice("RTX 3060", (8, 6), 12 << 30)
 
@@ -286,3 +289,21 @@ def test_a_failing_inference_is_one_line_and_runs_nowhere_else(tiny_bundle: Path
 def test_the_cpu_engine_does_not_touch_the_gpu(tiny_bundle: Path, gpu: FakeCuda, monkeypatch) -> None:
     monkeypatch.setattr(gpu, "InferenceSession", real.InferenceSession)
     assert onnx_cpu.open_engine(read_bundle(tiny_bundle), "fp32")._session.get_providers() == ["CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize("mode", ["exact", "rolling"])
+def test_the_parts_for_streaming_run_on_the_gpu_with_a_cuda_graph_per_combination_of_sizes(
+    gpu: FakeCuda, streaming_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    files = [part_file(part) for part in ("stem", mode)]
+    on_gpu = Streamer(StreamingGraphs(*(onnx_cuda.open_part(streaming_bundle, "fp32", file) for file in files)), mode)
+    gpu_sessions = list(gpu.sessions)
+    monkeypatch.setitem(sys.modules, "onnxruntime", real)
+    on_cpu = Streamer(StreamingGraphs(*(onnx_cpu.open_part(streaming_bundle, "fp32", file) for file in files)), mode)
+    for pair in zip(stream_clips(5), stream_clips(5, track=2, seed=1), strict=True):
+        np.testing.assert_allclose(on_gpu(pair), on_cpu(pair), atol=1e-5)
+    # Two faces: 32 new frames at first, then 4 each time.
+    stem, rest = gpu_sessions
+    assert (len(stem.captured), stem.replays) == (2, 3)
+    assert (len(rest.captured), rest.replays) == ((1, 4) if mode == "exact" else (2, 3))
+    assert all(session.provider["enable_cuda_graph"] == "1" for session in gpu_sessions)

@@ -93,14 +93,14 @@ def test_info_shows_engines_and_whether_they_fit_this_device(bundle_copy: Path) 
 
 def test_info_tells_what_can_be_streamed(tiny_bundle: Path, streaming_bundle: Bundle, tmp_path: Path) -> None:
     assert "mma-export --streaming" in shown(tiny_bundle)
-    rolling = streaming_bundle.manifest["streaming"]["rolling"]
+    rolling = streaming_bundle.manifest["streaming"]["fp32"]["rolling"]
     text = shown(streaming_bundle.folder)
-    assert f"exact, rolling (same class in {rolling['curve'][0]['top1_agreement']:.1%} of" in text
+    assert f"fp32: exact, rolling (same class in {rolling['curve'][0]['top1_agreement']:.1%} of" in text
     folder = shutil.copytree(streaming_bundle.folder, tmp_path / "refused")
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["streaming"]["rolling"] = {"parity": {}, "curve": [], "refused": "too far off"}
+    manifest["streaming"]["fp32"]["rolling"] = {"parity": {}, "curve": [], "refused": "too far off"}
     write_signed(folder / "manifest.json", manifest)
-    assert "exact; rolling was refused: too far off" in shown(folder)
+    assert "fp32: exact, rolling was refused: too far off" in shown(folder)
 
 
 def test_instruction_sets_are_what_the_kernel_lists() -> None:

@@ -16,10 +16,10 @@ from streaming_bundle import stream_clips
 import mma_edge
 from mma_edge.bundle import Bundle, write_manifest
 from mma_edge.clip import Crop, GridClips, SlidingClips, frame_indices
-from mma_edge.errors import BackendError, BundleError, UsageError
+from mma_edge.errors import BundleError, UsageError
 from mma_edge.pipeline import StreamOptions
 from mma_edge.recognizer import Recognizer
-from mma_edge.streaming import Streamer, StreamingRecognizer, choose_engine, open_graphs
+from mma_edge.streaming import Roll, Streamer, StreamingGraphs, StreamingRecognizer, choose_mode, open_graphs
 from mma_edge.types import Clip
 
 FPS = 25
@@ -34,13 +34,13 @@ def offering_rolling(bundle: Bundle, folder: Path, **entry: object) -> Path:
     """A copy that offers rolling in this way, whatever its gate said."""
     shutil.copytree(bundle.folder, folder)
     manifest = json.loads(json.dumps(bundle.manifest))
-    manifest["streaming"]["rolling"] = {"parity": {}, **entry}
+    manifest["streaming"]["fp32"]["rolling"] = {"parity": {}, **entry}
     write_manifest(folder, manifest)
     return folder
 
 
 def streamer(bundle: Bundle, mode: str, max_age_s: float = float("inf")) -> Streamer:
-    return Streamer(open_graphs(bundle, mode)[0], mode, max_age_s)
+    return Streamer(open_graphs(bundle, mode, "cpu", "fp32")[0], mode, max_age_s)
 
 
 def crop(time_s: float, track: int = 1) -> Crop:
@@ -75,7 +75,7 @@ def test_exact_gives_the_recognizers_answers_and_embeds_each_frame_once(recogniz
 
 def test_rolling_computes_new_frames_only_and_is_exact_at_first(streaming_bundle: Bundle) -> None:
     exact, rolling = streamer(streaming_bundle, "exact"), streamer(streaming_bundle, "rolling")
-    pairs = [(exact(clip), rolling(clip)) for clip in stream_clips(6)]
+    pairs = [(exact([clip]), rolling([clip])) for clip in stream_clips(6)]
     np.testing.assert_allclose(*pairs[0], atol=1e-4)
     assert np.abs(pairs[5][0] - pairs[5][1]).max() > 1e-4  # another sound each time: an approximation
     assert rolling.stats.layer_frames == rolling.stats.stem_frames == 16 + 5 * 2
@@ -85,9 +85,9 @@ def test_no_summary_gets_older_than_its_bound(streaming_bundle: Bundle) -> None:
     always, bounded = (streamer(streaming_bundle, "rolling", age_s) for age_s in (0.0, 1.0))
     exact = streamer(streaming_bundle, "exact")
     for clip in stream_clips(6):
-        expected = exact(clip)
-        np.testing.assert_allclose(always(clip), expected, atol=1e-4)
-        bounded(clip)
+        expected = exact([clip])
+        np.testing.assert_allclose(always([clip]), expected, atol=1e-4)
+        bounded([clip])
     assert always.stats.layer_frames == 6 * 16
     assert 16 + 5 * 2 < bounded.stats.layer_frames < 6 * 16
 
@@ -96,15 +96,15 @@ def test_sound_that_ends_makes_rolling_start_anew(streaming_bundle: Bundle) -> N
     with_sound, without = stream_clips(3), stream_clips(3, sound=False)
     exact, rolling = streamer(streaming_bundle, "exact"), streamer(streaming_bundle, "rolling")
     for clip in (*with_sound[:2], without[2]):
-        expected, got = exact(clip), rolling(clip)
+        expected, got = exact([clip]), rolling([clip])
     np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
 def test_windows_without_a_new_frame_still_hear_the_new_sound(streaming_bundle: Bundle) -> None:
     first, second = stream_clips(2, hop_ticks=0)
     exact, rolling = streamer(streaming_bundle, "exact"), streamer(streaming_bundle, "rolling")
-    assert np.abs(exact(first) - exact(second)).max() > 1e-3
-    assert np.abs(rolling(first) - rolling(second)).max() > 1e-3
+    assert np.abs(exact([first]) - exact([second])).max() > 1e-3
+    assert np.abs(rolling([first]) - rolling([second])).max() > 1e-3
     assert rolling.stats.layer_frames == 16 + 1
 
 
@@ -205,19 +205,97 @@ def test_streaming_options_that_make_no_sense_are_refused() -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_other_engines_are_refused_and_auto_means_the_one_that_can() -> None:
-    assert choose_engine("auto", None) == choose_engine("cpu", "fp32") == ("cpu", "fp32")
-    for backend, precision in (("openvino", None), ("auto", "int8"), ("cuda", "fp16")):
-        with pytest.raises(BackendError, match="--backend cpu --precision fp32") as caught:
-            choose_engine(backend, precision)
-        one_line(caught.value)
+@pytest.mark.parametrize("mode", ["exact", "rolling"])
+def test_faces_that_go_in_together_get_the_answers_that_they_get_alone(streaming_bundle: Bundle, mode: str) -> None:
+    """Also where the second face comes later, so that it has more new frames."""
+    together, *alone = (streamer(streaming_bundle, mode) for _ in range(3))
+    first, second = stream_clips(6), stream_clips(6, track=2, seed=1)
+    for number in range(6):
+        clips = [first[number]] + [second[number]] * (number >= 2)
+        expected = [one([clip]) for one, clip in zip(alone, clips, strict=False)]
+        np.testing.assert_allclose(together(clips), np.concatenate(expected), atol=1e-5)
+    assert together.stats.layer_frames == sum(one.stats.layer_frames for one in alone)
 
 
-def test_a_recognizer_on_another_engine_is_refused(recognizer: Recognizer) -> None:
+class OneClipPart:
+    """A rolling graph from before several faces went in together."""
+
+    max_clips = None
+
+    def __init__(self, frame_counts: tuple[int, ...] | None) -> None:
+        self.frame_counts = frame_counts
+        self.shapes = {"tokens": (None, 2, 4), "past": (16, 3), "order": (16,), "mel": (1, 512, 128)}
+
+    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        assert {name: array.ndim for name, array in inputs.items()} == {k: len(v) for k, v in self.shapes.items()}
+        return {"logits": inputs["order"][None, :2], "summaries": inputs["tokens"][:, 0, :3]}
+
+
+@pytest.mark.parametrize("frame_counts", [None, (4, 16)])
+def test_graphs_of_older_bundles_and_of_fixed_sizes_take_the_faces_one_by_one(frame_counts: tuple | None) -> None:
+    part = OneClipPart(frame_counts)
+    rolls = [
+        Roll(np.full((new, 2, 4), new, np.float32), np.zeros((16, 3), np.float32), np.arange(16), np.zeros((512, 128)))
+        for new in (1, 3)
+    ]
+    logits, summaries = StreamingGraphs(part, part).roll(rolls)
+    padding = 3 if frame_counts else 0
+    np.testing.assert_array_equal(logits, [[0, 1 + padding], [0, 1]])
+    assert [len(rows) for rows in summaries] == [1, 3]
+
+
+@pytest.mark.parametrize("mode", ["exact", "rolling"])
+def test_openvino_gives_the_answers_of_onnxruntime(
+    streaming_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("MMA_EDGE_CACHE", str(tmp_path))
+    folder = offering_rolling(streaming_bundle, tmp_path / "bundle", file="streaming.rolling.onnx")
+    ways = [StreamingRecognizer(mma_edge.load(folder, name, "fp32", mode), mode) for name in ("openvino", "cpu")]
+    for pair in zip(stream_clips(4), stream_clips(4, track=2, seed=1), strict=True):
+        got, expected = (way.predict_clips(pair) for way in ways)
+        for one, other in zip(got, expected, strict=True):
+            np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-4)
+    assert ways[0].stats == ways[1].stats
+    assert list((tmp_path / "openvino-parts").glob("*/*/model.xml"))
+
+
+def test_an_engine_that_the_bundle_has_no_parts_for_is_refused_with_the_command(
+    recognizer: Recognizer, tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError, match="mma-export --streaming --precision fp16") as caught:
+        recognizer.bundle.parts("cpu", "fp16", "exact")
+    one_line(caught.value)
     other = Recognizer(recognizer.bundle, recognizer.engine)
     other.precision = "int8"
-    with pytest.raises(BackendError, match="int8"):
+    with pytest.raises(BundleError, match="in fp32 only, not in int8"):
         StreamingRecognizer(other, "exact")
+
+
+def test_auto_takes_the_best_mode_that_the_bundle_offers(
+    streaming_bundle: Bundle, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    rolling = offering_rolling(streaming_bundle, tmp_path / "rolling", file="streaming.rolling.onnx")
+    refused = offering_rolling(streaming_bundle, tmp_path / "refused", refused="it agreed in 1% of 9 windows")
+    for folder, mode, says in (
+        (rolling, "rolling", ""),
+        (refused, "exact", "of 9 windows"),
+        (tiny_bundle, None, "no graphs"),
+    ):
+        lines: list[str] = []
+        opened = mma_edge.load(folder, "cpu", None, "auto")
+        assert choose_mode(opened, "auto", lines.append) == mode
+        assert (says in lines[0]) if says else not lines
+    assert choose_mode(opened, "exact", lines.append) == "exact"  # what was asked for is left to fail
+
+
+def test_a_bundle_of_the_older_form_is_read(streaming_bundle: Bundle, tmp_path: Path) -> None:
+    folder = shutil.copytree(streaming_bundle.folder, tmp_path / "older")
+    entry = {"precision": "fp32", **streaming_bundle.manifest["streaming"]["fp32"]}
+    older = write_manifest(folder, {**streaming_bundle.manifest, "streaming": entry})
+    assert older.parts("cpu", "fp32", "exact") == streaming_bundle.parts("cpu", "fp32", "exact")
+    clip = stream_clips(1)[0]
+    np.testing.assert_array_equal(*(streamer(bundle, "exact")([clip]) for bundle in (older, streaming_bundle)))
 
 
 def test_a_bundle_without_parts_says_how_to_get_them(tiny_bundle: Path) -> None:

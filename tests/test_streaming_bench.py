@@ -32,7 +32,14 @@ def stand_in(source: str, image_size: int, hop_s: float, cut: type | None = None
 def result(streaming_bundle: Bundle) -> Result:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "collect_clips", lambda *args: stand_in(*args))
-        return measure_streaming(streaming_bundle.folder, StreamingOptions(("a/talk.mp4",), repeat=2), "mma-bench ...")
+        return measure_streaming(streaming_bundle.folder, StreamingOptions(("a/talk.mp4",), 2, (("cpu", None),)), "")
+
+
+def test_the_page_names_the_engine_of_every_row(result: Result) -> None:
+    assert {row[1] for row in key_table([result]).rows} == {f"{result.bundle.backend} fp32"}
+    older = [dataclasses.replace(way, backend=None, precision=None) for way in result.results.ways]
+    older = dataclasses.replace(result, results=dataclasses.replace(result.results, ways=older))
+    assert key_table([older]).rows == key_table([result]).rows
 
 
 def ways(result: Result, mode: str, hop_s: float) -> dict[float | None, StreamingWay]:
@@ -73,7 +80,7 @@ def test_times_are_of_faces_that_have_been_there_for_a_window(result: Result) ->
 
 def test_the_page_shows_every_way_and_what_is_refused(result: Result) -> None:
     assert len(key_table([result]).rows) == 3 * 6
-    assert len(agreement_table(result.results).rows) == 3 * 5
+    assert len(agreement_table(result).rows) == 3 * 5
     text = to_markdown(Page("Streaming", blocks(result)))
     assert "rolling, age 2 s" in text and "talk.mp4 (24 windows)" in text
     refused = dataclasses.replace(

@@ -14,16 +14,22 @@ from conftest import TINY, one_line
 from onnx.external_data_helper import set_external_data, uses_external_data
 from streaming_bundle import SEEN
 
-from mma_edge.bundle import Bundle, golden_inputs, read_bundle
+from mma_edge.bundle import Bundle, golden_inputs, read_bundle, write_manifest
 from mma_edge.bundle.manifest import check_manifest
-from mma_edge.engines.cpu import OnnxCpuEngine
+from mma_edge.engines.cpu import OnnxCpuEngine, OnnxCpuPart
 from mma_edge.errors import BundleError, CheckpointError, DataError, ParityError
-from mma_edge.streaming import StreamingGraphs
+from mma_edge.streaming import Roll, StreamingGraphs
 from mma_export.streaming import gate as streaming_gate
 from mma_export.streaming import parts as streaming
-from mma_export.streaming.parts import EXACT, ROLLING, STEM, add_streaming
+from mma_export.streaming.parts import add_streaming, part_file
 from mma_export.weights import share_weights
 from mma_trainer.model import MMADFER
+
+STEM, EXACT, ROLLING = map(part_file, ("stem", "exact", "rolling"))
+
+
+def graphs_of(bundle: Bundle, rest: str) -> StreamingGraphs:
+    return StreamingGraphs(OnnxCpuPart(bundle.folder / STEM), OnnxCpuPart(bundle.folder / rest))
 
 
 @pytest.fixture
@@ -35,7 +41,7 @@ def synthetic_source(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stem_and_rest_give_the_whole_graphs_logits(streaming_bundle: Bundle, clips: int) -> None:
     frames, mel = golden_inputs(50 + clips, TINY.image_size, clips)
     expected = OnnxCpuEngine(streaming_bundle.graph("fp32"), "fp32")(frames, mel)
-    graphs = StreamingGraphs(streaming_bundle.folder / STEM, streaming_bundle.folder / EXACT)
+    graphs = graphs_of(streaming_bundle, EXACT)
     tokens = graphs.stem(frames.reshape(-1, *frames.shape[2:]))
     got = graphs.window(tokens.reshape(clips, 16, *tokens.shape[1:]), mel)
     np.testing.assert_allclose(got, expected, atol=1e-4)
@@ -48,11 +54,12 @@ def test_any_number_of_new_frames_gives_the_whole_graphs_logits_while_the_sound_
 ) -> None:
     frames, mel = golden_inputs(60, TINY.image_size)
     expected = OnnxCpuEngine(streaming_bundle.graph("fp32"), "fp32")(frames, mel)
-    graphs = StreamingGraphs(streaming_bundle.folder / STEM, streaming_bundle.folder / ROLLING)
+    graphs = graphs_of(streaming_bundle, ROLLING)
     tokens = graphs.stem(frames[0])
-    _, past = graphs.roll(tokens, np.zeros((16, graphs.summary_width), np.float32), np.arange(16), mel)
+    nothing = np.zeros((16, graphs.summary_width), np.float32)
+    _, (past,) = graphs.roll([Roll(tokens, nothing, np.arange(16), mel[0])])
     order = np.concatenate([new + np.arange(16 - new), np.arange(new)])
-    logits, summaries = graphs.roll(tokens[16 - new :], past, order, mel)
+    logits, (summaries,) = graphs.roll([Roll(tokens[16 - new :], past, order, mel[0])])
     np.testing.assert_allclose(logits, expected, atol=1e-4)
     np.testing.assert_allclose(summaries, past[16 - new :], atol=1e-4)
 
@@ -88,8 +95,7 @@ def test_a_weight_that_the_whole_graph_lacks_stays_in_the_part(tmp_path: Path) -
 
 
 def test_the_manifest_holds_the_figures_and_the_bundle_reads_them(streaming_bundle: Bundle) -> None:
-    entry = read_bundle(streaming_bundle.folder).manifest["streaming"]
-    assert entry["precision"] == "fp32"
+    entry = read_bundle(streaming_bundle.folder).manifest["streaming"]["fp32"]
     for mode in ("exact", "rolling"):
         assert set(entry[mode]["parity"]) == {f"max_abs_logit_difference_batch_{n}" for n in (1, 2)}
         assert all(0 <= value <= 1e-4 for value in entry[mode]["parity"].values())
@@ -105,7 +111,7 @@ def test_parts_that_differ_from_the_whole_graph_fail_the_gate(
             return super().__call__(frames, mel) + 2e-4
 
     work = Path(shutil.copytree(streaming_bundle.folder, tmp_path / "work"))
-    monkeypatch.setattr(streaming, "write_parts", lambda *args: 0)  # they are there, from the same weights
+    monkeypatch.setattr(streaming, "write_parts", lambda *args: {})  # they are there, from the same weights
     monkeypatch.setattr(streaming, "OnnxCpuEngine", OffByALittle)
     with pytest.raises(ParityError, match="--streaming exact") as caught:
         add_streaming(tiny_model, work, work / "model.fp32.onnx", report=lambda line: None)
@@ -120,14 +126,33 @@ def test_rolling_that_is_refused_leaves_no_graph(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     work = Path(shutil.copytree(streaming_bundle.folder, tmp_path / "work"))
-    monkeypatch.setattr(streaming, "write_parts", lambda *args: 0)
+    monkeypatch.setattr(streaming, "write_parts", lambda *args: {})
     monkeypatch.setattr(streaming_gate, "REQUIRED_AGREEMENT", 1.01)
     lines: list[str] = []
     entry = add_streaming(tiny_model, work, work / "model.fp32.onnx", report=lines.append)
-    assert "file" not in entry["rolling"] and not (work / ROLLING).exists()
-    assert entry["rolling"]["refused"] in lines[-1]
+    assert "file" not in entry["fp32"]["rolling"] and not (work / ROLLING).exists()
+    assert entry["fp32"]["rolling"]["refused"] in lines[-1]
     manifest = {**streaming_bundle.manifest, "streaming": entry}
     check_manifest(tmp_path, manifest)
+
+
+def test_rolling_that_fails_is_kept_and_marked_where_that_is_asked_for(
+    streaming_bundle: Bundle,
+    tiny_model: MMADFER,
+    tmp_path: Path,
+    synthetic_source: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work = Path(shutil.copytree(streaming_bundle.folder, tmp_path / "work"))
+    monkeypatch.setattr(streaming, "write_parts", lambda *args: {})
+    monkeypatch.setattr(streaming_gate, "REQUIRED_AGREEMENT", 1.01)
+    gate = streaming_gate.PartsGate(most=8, keep_going=True)
+    entry = add_streaming(tiny_model, work, work / "model.fp32.onnx", (), gate, lambda line: None)
+    rolling = entry["fp32"]["rolling"]
+    assert rolling["file"] == ROLLING and (work / ROLLING).is_file() and "refused" not in rolling
+    assert "are required" in rolling["failed"] and rolling["curve"][0]["windows"] == 8
+    marked = write_manifest(work, {**streaming_bundle.manifest, "streaming": entry})
+    assert marked.parts("cpu", "fp32", "rolling").failed == rolling["failed"]
 
 
 def test_a_variant_that_cannot_be_cut_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -154,7 +179,8 @@ def test_rolling_ships_with_the_longest_age_that_agrees_or_not_at_all(
 
     monkeypatch.setattr(streaming_gate, "compare", compare)
     graphs = type("Graphs", (), {"summary_width": 1})()
-    verdict = streaming_gate.rolling_gate(graphs, lambda frames, mel: np.zeros((1, 2)), 16, ["sample"])
+    windows = streaming_gate.Windows(lambda frames, mel: np.zeros((1, 2)), 16, streaming_gate.PartsGate())
+    verdict = windows.judge_rolling(graphs, "fp32")
     assert verdict.get("max_age_s") == bound
     assert ("refused" in verdict) == refused
     if refused:
@@ -164,7 +190,7 @@ def test_rolling_ships_with_the_longest_age_that_agrees_or_not_at_all(
 
 def test_old_summaries_are_measured_to_be_wrong_where_the_sound_matters(streaming_bundle: Bundle) -> None:
     """Gates wide open and another sound in every window: the younger the summaries, the smaller the error."""
-    curve = streaming_bundle.manifest["streaming"]["rolling"]["curve"]
+    curve = streaming_bundle.manifest["streaming"]["fp32"]["rolling"]["curve"]
     errors = [point["mean_abs_probability_error"] for point in curve]
     assert errors[0] > errors[1] > errors[2] > 1e-5
 
@@ -172,23 +198,23 @@ def test_old_summaries_are_measured_to_be_wrong_where_the_sound_matters(streamin
 def test_clips_without_a_face_cannot_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming_gate, "collect_clips", lambda *args: [])
     with pytest.raises(DataError, match="no face in talk") as caught:
-        streaming_gate.rolling_gate(None, None, 16, ["talk.mp4"])
+        streaming_gate.Windows(None, 16, streaming_gate.PartsGate(("talk.mp4",)))
     one_line(caught.value)
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda s: s.update(stem="none.onnx"), "streaming.stem"),
+        (lambda s: s.update(stem="none.onnx"), "streaming.fp32.stem"),
         (lambda s: s.pop("stem"), "streaming"),
         (lambda s: s["exact"].update(file="none.onnx"), "none.onnx"),
-        (lambda s: s["exact"].pop("file"), "streaming.exact"),
-        (lambda s: s["rolling"].update(max_age_s=0), "streaming.rolling"),
-        (lambda s: s["rolling"].update(max_age_s=float("nan")), "streaming.rolling"),
-        (lambda s: s["rolling"].update(refused="it is wrong"), "streaming.rolling"),
-        (lambda s: s["rolling"].update(speed=9), "streaming.rolling"),
-        (lambda s: s.update(precision="fp16"), "streaming.precision"),
-        (lambda s: s.update(rolling=[]), "streaming.rolling"),
+        (lambda s: s["exact"].pop("file"), "streaming.fp32.exact"),
+        (lambda s: s["rolling"].update(max_age_s=0), "streaming.fp32.rolling"),
+        (lambda s: s["rolling"].update(max_age_s=float("nan")), "streaming.fp32.rolling"),
+        (lambda s: s["rolling"].update(refused="it is wrong"), "streaming.fp32.rolling"),
+        (lambda s: s["rolling"].update(speed=9), "streaming.fp32.rolling"),
+        (lambda s: s.update(speed={}), "streaming.fp32"),
+        (lambda s: s.update(rolling=[]), "streaming.fp32.rolling"),
     ],
 )
 def test_a_manifest_with_other_parts_is_refused(
@@ -196,7 +222,14 @@ def test_a_manifest_with_other_parts_is_refused(
 ) -> None:
     manifest = copy.deepcopy(streaming_bundle.manifest)
     check_manifest(tmp_path, manifest)
-    change(manifest["streaming"])
+    change(manifest["streaming"]["fp32"])
     with pytest.raises(BundleError, match=says) as caught:
         check_manifest(tmp_path, manifest)
     one_line(caught.value)
+
+
+def test_an_entry_of_no_precision_is_refused(streaming_bundle: Bundle, tmp_path: Path) -> None:
+    manifest = copy.deepcopy(streaming_bundle.manifest)
+    manifest["streaming"]["int4"] = manifest["streaming"]["fp32"]
+    with pytest.raises(BundleError, match=r"streaming\.int4"):
+        check_manifest(tmp_path, manifest)

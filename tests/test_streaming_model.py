@@ -26,6 +26,14 @@ def stem_of(model: MMADFER, frames: torch.Tensor) -> torch.Tensor:
     return FrameStem(model)(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
 
 
+def roll(
+    model: MMADFER, tokens: torch.Tensor, past: torch.Tensor, order: torch.Tensor, mel: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`Rolling` of one clip: past (16, D), order (16,)."""
+    owner = torch.zeros(len(tokens), dtype=torch.int64)
+    return Rolling(model)(tokens, owner, past[None], order[None], mel)
+
+
 @pytest.mark.parametrize("variant", VARIANTS, ids=IDS)
 @torch.inference_mode()
 def test_stem_and_window_are_the_whole_model(variant: dict) -> None:
@@ -41,14 +49,14 @@ def test_stem_and_window_are_the_whole_model(variant: dict) -> None:
 def test_summaries_made_with_the_same_sound_stand_in_for_their_frames(variant: dict) -> None:
     model = make_model(TINY.replace(**variant))
     frames, mel = inputs(clips=1)
-    expected, tokens, rolling = ContractModel(model)(frames, mel), stem_of(model, frames)[0], Rolling(model)
+    expected, tokens = ContractModel(model)(frames, mel), stem_of(model, frames)[0]
     nothing = torch.zeros(16, summary_width(model.config))
-    logits, summaries = rolling(tokens, nothing, torch.arange(16), mel)
+    logits, summaries = roll(model, tokens, nothing, torch.arange(16), mel)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
     # The older ten of the frames come as summaries, in another order.
     past = nothing.index_copy(0, torch.arange(10), summaries[:10].flip(0))
     order = torch.cat([6 + torch.arange(10).flip(0), torch.arange(6)])
-    again, new = rolling(tokens[10:], past, order, mel)
+    again, new = roll(model, tokens[10:], past, order, mel)
     torch.testing.assert_close(again, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(new, summaries[10:], atol=1e-5, rtol=1e-5)
 
@@ -59,10 +67,10 @@ def test_rolling_is_an_approximation_because_the_sound_changes_and_exact_without
     differences = {}
     for fusion in ("bottleneck", "none"):
         model = make_model(TINY.replace(fusion=fusion))
-        tokens, rolling = stem_of(model, frames)[0], Rolling(model)
-        past = rolling(tokens, torch.zeros(16, summary_width(model.config)), torch.arange(16), mel)[1]
+        tokens = stem_of(model, frames)[0]
+        past = roll(model, tokens, torch.zeros(16, summary_width(model.config)), torch.arange(16), mel)[1]
         order = torch.cat([2 + torch.arange(14), torch.arange(2)])
-        logits = rolling(tokens[14:], past, order, other[1:])[0]
+        logits = roll(model, tokens[14:], past, order, other[1:])[0]
         differences[fusion] = float((logits - ContractModel(model)(frames, other[1:])).abs().max())
     assert differences["bottleneck"] > 1e-3
     assert differences["none"] < 1e-5
@@ -75,9 +83,32 @@ def test_a_frame_may_stand_for_several() -> None:
     order = torch.tensor([0] * 5 + [1] * 11)
     expected = ContractModel(model)(frames[:, order], mel)
     tokens = FrameStem(model)(frames[0, :2])
-    logits, summaries = Rolling(model)(tokens, torch.zeros(16, summary_width(TINY)), order, mel)
+    logits, summaries = roll(model, tokens, torch.zeros(16, summary_width(TINY)), order, mel)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
     assert summaries.shape == (2, 2 * 8 + 32)
+
+
+@torch.inference_mode()
+def test_faces_that_go_in_together_do_not_see_each_other() -> None:
+    model = make_model(TINY)
+    frames, mel = inputs(clips=2)
+    tokens, expected = stem_of(model, frames), ContractModel(model)(frames, mel)
+    past = torch.stack(
+        [
+            roll(model, *one)[1]
+            for one in zip(
+                tokens, torch.zeros(2, 16, summary_width(TINY)), [torch.arange(16)] * 2, mel[:, None], strict=True
+            )
+        ]
+    )
+    # Three new frames of the first face and one of the second.
+    new, owner = torch.cat([tokens[0, 13:], tokens[1, 15:]]), torch.tensor([0, 0, 0, 1])
+    first = torch.cat([4 + torch.arange(13), torch.arange(3)])
+    second = torch.cat([4 + 16 + torch.arange(15), torch.tensor([3])])
+    logits, summaries = Rolling(model)(new, owner, past, torch.stack([first, second]), mel)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(summaries[3], past[1, 15], atol=1e-5, rtol=1e-5)
+    assert (expected[0] - expected[1]).abs().max() > 0.01
 
 
 def test_the_parts_own_no_weights() -> None:

@@ -304,6 +304,10 @@ class StreamingWay(WindowAgreement):
     stem_frames: float  # mean per update, as layer_frames
     layer_frames: float
     max_abs_logit_difference: float
+    # Agreement is with the whole graph of the same engine. Results from before there was more than one engine have
+    # neither name: it is the result's own.
+    backend: str | None = None
+    precision: str | None = None
 
 
 @dataclass(frozen=True)

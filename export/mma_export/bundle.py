@@ -12,9 +12,11 @@ import torch
 from mma_edge.bundle import Bundle, check_output, write_manifest
 from mma_edge.bundle.manifest import AUDIO, FACE_CROP, GRAPHS, SCHEMA_VERSION
 from mma_edge.files import replaced_folders
+from mma_edge.sources.file import videos_in
 from mma_export.graph import OPSET, export_graph
 from mma_export.parity import check_parity, reference_logits
-from mma_export.precision.write import GateOptions, PrecisionWriter
+from mma_export.precision.write import GateOptions, PrecisionWriter, effort_of
+from mma_export.streaming.gate import PartsGate
 from mma_export.streaming.parts import add_streaming
 from mma_trainer.weights.checkpoint import Checkpoint, build_model
 from mma_trainer.weights.start import ASSETS, DEFAULT_CHECKPOINT, TERMS, read_start, terms_of
@@ -90,6 +92,7 @@ def write_bundle(
         report("comparing with PyTorch")
         entries = {"fp32": {"file": graph.name, "parity": check_parity(model, graph)}}
         golden = reference_logits(model, GOLDEN_SEED, 1)
+        recipes, most = [], gate.count or effort_of(proto).gate_clips
         others = [precision for precision in _listed(precisions) if precision != "fp32"]
         if others:
             config = model.config
@@ -100,12 +103,14 @@ def write_bundle(
                 for file in _files(entry):
                     (work / file).unlink()
             entries |= {name: entry for name, entry in found.items() if name not in refused}
+            recipes = [recipe for name in others if name not in refused for recipe in writer.recipes.get(name, ())]
         (work / "LICENSE").write_text(license_.text)
         for path in extra_files:
             shutil.copyfile(path, work / path.name)
         manifest = _manifest(checkpoint, name, entries, license_, golden.tolist())
         if streaming:
-            manifest["streaming"] = add_streaming(model, work, graph, report=report)
+            judged = PartsGate(videos_in(gate.clips) if gate.clips else ("sample",), most, gate.keep_going)
+            manifest["streaming"] = add_streaming(model, work, graph, recipes, judged, report)
         report("hashing")
         manifest = write_manifest(work, manifest).manifest  # now with the hashes
     return Written(Bundle(output, manifest), refused)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from mma_edge.bundle import Bundle, check_output
 from mma_edge.bundle.manifest import GRAPHS
+from mma_edge.commands.info import streaming_lines
 from mma_edge.commands.support import HelpFormatter, run_cli, say
 from mma_edge.errors import ParityError, UsageError
 from mma_edge.precisions import PRECISIONS
@@ -59,7 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="build no TensorRT engine of fp16, bf16, int8 or fp8, even where this machine could",
     )
     parser.add_argument(
-        "--streaming", action="store_true", help="also write the graphs that mma-edge run --streaming needs"
+        "--streaming",
+        action="store_true",
+        help="also write the graphs that mma-edge run --streaming needs, in every precision",
     )
     gate = parser.add_argument_group("gate of fp16, bf16, int8 and fp8 (default: clips made of the sample)")
     gate.add_argument(
@@ -132,6 +135,8 @@ def export(args: argparse.Namespace, console: Console) -> int:
     for precision, entry in refused.items():
         say(console, f"  {precision}: not written")
         _print_entry(entry, console)
+    for line in streaming_lines(bundle):
+        say(console, f"  streaming {line}")
     if not args.no_engine:
         _build_engines(bundle, [name for name in bundle.precisions if name != "fp32"], console)
     took_s = time.monotonic() - start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -46,7 +46,7 @@ def trace(model: MMADFER) -> onnx.ModelProto:
     """
     # Two clips, because a batch of one would be taken for a constant.
     inputs = tuple(torch.from_numpy(array) for array in golden_inputs(0, model.config.image_size, clips=2))
-    return trace_module(ContractModel(model), inputs, ("frames", "mel"), ("logits",), {"frames": 0, "mel": 0})
+    return trace_module(ContractModel(model), inputs, ("frames", "mel"), ("logits",), {"frames": "N", "mel": "N"})
 
 
 def trace_module(
@@ -54,17 +54,17 @@ def trace_module(
     inputs: tuple[Tensor, ...],
     input_names: Sequence[str],
     output_names: Sequence[str],
-    dynamic: dict[str, int],
+    dynamic: Mapping[str, str],
 ) -> onnx.ModelProto:
     """A module as ONNX in memory, weights in float32, without notes and with the GELU that onnxruntime fuses.
 
     Args:
-        inputs: example values, with at least two entries along a dynamic dimension.
+        inputs: example values, with at least two entries along a dynamic dimension, of other numbers for other sizes.
         input_names: they are also the names of the arguments of its `forward`.
-        dynamic: name of an input -> its dynamic dimension; all of these have the same size.
+        dynamic: name of an input whose first dimension is dynamic -> name of its size.
     """
-    size = torch.export.Dim("N", min=1, max=1024)
-    shapes = {name: {dynamic[name]: size} if name in dynamic else None for name in input_names}
+    sizes = {size: torch.export.Dim(size, min=1, max=1024) for size in dynamic.values()}
+    shapes = {name: {0: sizes[dynamic[name]]} if name in dynamic else None for name in input_names}
     # The exporter logs and warns about its own internals; what matters is checked by `check_graph`.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():

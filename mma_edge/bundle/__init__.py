@@ -18,6 +18,7 @@ from mma_edge.bundle.manifest import (
     read_temperatures,
     write_signed,
 )
+from mma_edge.bundle.streaming import Parts, find_parts
 from mma_edge.clip import input_shapes
 from mma_edge.errors import BackendError, BundleError, OutputError
 
@@ -94,6 +95,16 @@ class Bundle:
         if not external:
             return files[file]
         return hashlib.sha256("".join(files[name] for name in [file, *external]).encode()).hexdigest()
+
+    def parts(self, backend: str, precision: str, mode: str) -> Parts:
+        """The parts that an engine runs in a mode of `mma-edge run --streaming`; BundleError where there are none."""
+        return find_parts(self.folder, self.manifest.get("streaming"), backend, precision, mode)
+
+    def part_sha256(self, file: str) -> str:
+        """SHA-256 of a part together with those of all graphs, in which its weights may be."""
+        files = self.manifest["files"]
+        graphs = [files[name] for name in sorted(files) if name.endswith(".onnx")]
+        return hashlib.sha256("".join([files[file], *graphs]).encode()).hexdigest()
 
     def failed(self, precision: str, backend: str) -> str | None:
         """In words, which limit of the export gate a precision misses on a backend; None when it passed."""

@@ -24,15 +24,19 @@ files            every other file of the bundle -> SHA-256 in hex
 license          {"name", "file"} of the weights
 provenance       where the weights come from
 golden           {"seed", "logits", "tolerance"}: the load-time self-test (see `golden_inputs`)
-streaming        optional: the model in parts (see `mma_edge.streaming`), an object with
-                     precision  "fp32"
+streaming        optional: the model in parts (see `mma_edge.streaming`): a precision, or "int8-cpu" for what
+                 onnxruntime's CPU runs instead of int8 -> an object with
                      stem       the ONNX graph that a frame goes through once
                      exact, rolling  per mode, an entry with
                          file       the ONNX graph of the rest, or
                          refused    in words, which gate the mode failed; there is no graph then
-                         parity     figures of the export gate, without old frames
+                         parity     figures of the export gate
                          max_age_s  optional, rolling: a frame that is older is computed again; default never
                          curve      optional, rolling: agreement with full recomputation per max_age_s
+                         tolerance  optional: of the self-test (default: golden.tolerance)
+                         failed     optional: as `refused`, but the graph is there (--keep-going)
+                         failed_on  optional: backend -> which gate the mode failed there
+                 bundles from before other precisions had parts hold that object itself, with "precision": "fp32"
 digest           SHA-256 in hex of all other keys (see `digest_of`); bundles from before it was introduced lack it
 """
 
@@ -45,6 +49,7 @@ from pathlib import Path
 import numpy as np
 
 from mma_edge.audio.logmel import FRAME_LENGTH_MS, FRAME_SHIFT_MS, NUM_MEL_BINS, NUM_MEL_FRAMES
+from mma_edge.bundle.streaming import CPU_SUFFIX, MODES, STEM, entries_of
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.errors import BundleError
 from mma_edge.files import replaced
@@ -83,7 +88,7 @@ _SCHEMA: dict[str, tuple[type | tuple[type, ...], set[str] | None]] = {
 }
 # Keys that may be absent.
 _OPTIONAL: dict[str, tuple[type | tuple[type, ...], set[str] | None]] = {
-    "streaming": (dict, {"precision", "stem", "exact", "rolling"}),
+    "streaming": (dict, None),
     "digest": (str, None),
 }
 # Keys of an entry -> type; float stands for any positive number.
@@ -92,7 +97,15 @@ GRAPHS = ("file", "cpu_file", "tensorrt_file")
 _ENTRY = {"file": str, "parity": dict}
 _ENTRY_OPTIONAL = {"cpu_file": str, "tensorrt_file": str, "tolerance": float, "failed": str, "failed_on": dict}
 _MODE = {"parity": dict}
-_MODE_OPTIONAL = {"file": str, "refused": str, "max_age_s": float, "curve": list}
+_MODE_OPTIONAL = {
+    "file": str,
+    "refused": str,
+    "failed": str,
+    "max_age_s": float,
+    "curve": list,
+    "tolerance": float,
+    "failed_on": dict,
+}
 REEXPORT = "export it again with mma-export"
 
 
@@ -174,15 +187,17 @@ def _check_values(path: Path, manifest: dict) -> None:
     for name, entry in manifest["precisions"].items():
         unknown = [] if name in PRECISIONS else [f"precisions.{name}"]
         wrong += unknown or _entry_problems(f"precisions.{name}", entry, _ENTRY, _ENTRY_OPTIONAL, files)
-    if streaming := manifest.get("streaming"):
-        wrong += ["streaming.precision"] if streaming["precision"] != "fp32" else []
-        stem = streaming["stem"]
-        wrong += [] if isinstance(stem, str) and stem in files else ["streaming.stem (no SHA-256)"]
-        for mode in ("exact", "rolling"):
-            name, entry = f"streaming.{mode}", streaming[mode]
+    for name, entry in entries_of(manifest.get("streaming", {})).items():
+        precision, place = name.removesuffix(CPU_SUFFIX), f"streaming.{name}"
+        if precision not in PRECISIONS or not isinstance(entry, dict) or set(entry) != {STEM, *MODES}:
+            wrong.append(place)
+            continue
+        if entry[STEM] not in files:
+            wrong.append(f"{place}.{STEM} (no SHA-256)")
+        for mode in MODES:
             # A mode has a graph, or the reason why it has none.
-            problems = _entry_problems(name, entry, _MODE, _MODE_OPTIONAL, files)
-            wrong += problems or ([name] if ("file" in entry) == ("refused" in entry) else [])
+            problems = _entry_problems(f"{place}.{mode}", entry[mode], _MODE, _MODE_OPTIONAL, files)
+            wrong += problems or ([f"{place}.{mode}"] if ("file" in entry[mode]) == ("refused" in entry[mode]) else [])
     if wrong:
         raise BundleError(f"{path}: unusable value of {', '.join(wrong)}", "schema version 1", REEXPORT)
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mma_edge.bundle import Bundle
+from mma_edge.bundle.streaming import MODES, entries_of
 from mma_edge.engines.tensorrt.plan import plan_path, usable
 
 
@@ -42,14 +43,25 @@ def _figure(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _streaming(part: dict | None) -> str:
-    """The modes of `mma-edge run --streaming` that the bundle has, and how well rolling agrees."""
-    if part is None:
-        return "not in this bundle; export it with mma-export --streaming"
-    if "refused" in part["rolling"]:
-        return f"exact; rolling was refused: {part['rolling']['refused']}"
-    whole = part["rolling"]["curve"][0]
-    return f"exact, rolling (same class in {whole['top1_agreement']:.1%} of {whole['windows']} windows)"
+def streaming_lines(bundle: Bundle) -> list[str]:
+    """Of each precision the modes of `mma-edge run --streaming` that the bundle has, and how well rolling agrees."""
+    streaming = bundle.manifest.get("streaming")
+    return [f"{name}: {_modes(entry)}" for name, entry in entries_of(streaming).items()] if streaming else []
+
+
+def _modes(entry: dict) -> str:
+    said = []
+    for mode in MODES:
+        part, text = entry[mode], mode
+        if "refused" in part:
+            text += f" was refused: {part['refused']}"
+        elif "failed" in part:
+            text += f" FAILED its gate: {part['failed']}"
+        for point in part.get("curve", []) if text == mode else []:
+            if point["max_age_s"] == part.get("max_age_s"):
+                text += f" (same class in {point['top1_agreement']:.1%} of {point['windows']} windows)"
+        said += [text] + [f"{mode} was refused on {name}: {why}" for name, why in part.get("failed_on", {}).items()]
+    return ", ".join(said)
 
 
 def _engines(bundle: Bundle) -> str:
@@ -81,7 +93,8 @@ def show_bundle(bundle: Bundle, console: Console) -> None:
     }
     for precision, entry in manifest["precisions"].items():
         rows[precision] = _precision(bundle, precision, entry)
-    rows["streaming"] = _streaming(manifest.get("streaming"))
+    nothing = ["not in this bundle; export it with mma-export --streaming"]
+    rows["streaming"] = "; ".join(streaming_lines(bundle) or nothing)
     rows["TensorRT"] = _engines(bundle)
     rows["files"] = f"{len(manifest['files'])}, SHA-256 of each checked"
     if bundle.notes:

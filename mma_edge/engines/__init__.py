@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from types import ModuleType
 
 import numpy as np
 
 from mma_edge.bundle import Bundle
+from mma_edge.bundle.streaming import MODES, Parts
 from mma_edge.engines.base import Engine
 from mma_edge.engines.machine import NO_GPU, cuda_devices
 from mma_edge.errors import BackendError, BundleError, DependencyError, MMAEdgeError
@@ -24,6 +26,7 @@ MODULES = {
     probe() -> str | None           None: it works on this machine; else why not, with the remedy
     usable(bundle) -> tuple         precisions of this bundle that it can open here
     open_engine(bundle, precision)  an Engine, or an error in one line
+    open_part(bundle, precision, file)  a Part, by its file in the bundle, or an error in one line; not in "tensorrt"
 """
 
 
@@ -32,7 +35,9 @@ def backend_module(backend: str) -> ModuleType:
     return importlib.import_module(MODULES[backend])
 
 
-def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = None) -> Engine:
+def open_engine(
+    bundle: Bundle, backend: str = "auto", precision: str | None = None, streaming: str | None = None
+) -> Engine:
     """The engine asked for, tested against the bundle's golden output.
 
     Its `notes` say which better backends were passed over, and why.
@@ -41,6 +46,8 @@ def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = N
         backend: a backend, which runs or raises an error; or "auto": the first of BACKENDS that really works here.
         precision: one of the bundle's; None: the backend's best among those that passed the export gate (int8 only
             where the bundle has nothing else).
+        streaming: a mode of `mma-edge run --streaming` that the bundle must offer for the engine; "auto": backend and
+            precision are chosen as ever, but among precisions that passed one with the best mode comes first.
 
     Raises:
         BackendError: an unknown or unavailable backend, or a precision that the bundle or the hardware lacks.
@@ -54,7 +61,7 @@ def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = N
     if backend != "auto":
         if reason := why_not(backend):
             raise BackendError(f"backend {backend} cannot run here: {reason}", hint="see mma-edge doctor")
-        return _open(bundle, backend, precision)
+        return _open(bundle, backend, precision, streaming)
     ruled_out: dict[str, list[str]] = {}  # reason -> the backends that it rules out
     errors: list[MMAEdgeError] = []
     for name in BACKENDS:
@@ -62,7 +69,7 @@ def open_engine(bundle: Bundle, backend: str = "auto", precision: str | None = N
         reason = why_not(name) if name != "cpu" else None
         if reason is None:
             try:
-                engine = _open(bundle, name, precision)
+                engine = _open(bundle, name, precision, streaming)
             except (BackendError, BundleError, DependencyError) as error:
                 reason = str(error).rstrip(".")
                 errors.append(error)
@@ -86,9 +93,10 @@ def why_not(backend: str) -> str | None:
     return backend_module(backend).probe()
 
 
-def _open(bundle: Bundle, backend: str, precision: str | None) -> Engine:
+def _open(bundle: Bundle, backend: str, precision: str | None, streaming: str | None) -> Engine:
     first_error = None
-    for choice in [precision] if precision else preferences(bundle, backend):
+    choices = [precision] if precision else preferences(bundle, backend)
+    for choice in _streamable(bundle, backend, choices, streaming) if streaming else choices:
         try:
             engine = backend_module(backend).open_engine(bundle, choice)
             self_test(engine, bundle)
@@ -99,6 +107,36 @@ def _open(bundle: Bundle, backend: str, precision: str | None) -> Engine:
             engine.notes = (*engine.notes, f"{choice} of this bundle failed its export gate: {failed}")
         return engine
     raise first_error
+
+
+def require_parts(bundle: Bundle, backend: str, precision: str, mode: str) -> Parts:
+    """The parts that an engine runs in a mode of `mma-edge run --streaming`; BackendError or BundleError where it runs
+    none, with the remedy.
+    """
+    if not hasattr(backend_module(backend), "open_part"):
+        what = f"backend {backend} does not run the graphs of --streaming"
+        raise BackendError(what, hint="use --backend cuda, openvino or cpu, or leave --streaming out")
+    return bundle.parts(backend, precision, mode)
+
+
+def _streamable(bundle: Bundle, backend: str, precisions: list[str], mode: str) -> list[str]:
+    """Those of the precisions in which the bundle offers a mode on a backend; an error where there are none.
+
+    With "auto" all of them, those that offer rolling first, then those that offer exact.
+    """
+    offers, first_error = {name: [] for name in MODES}, None
+    for choice, name in itertools.product(precisions, MODES):
+        try:
+            require_parts(bundle, backend, choice, name)
+        except (BackendError, BundleError) as error:
+            first_error = first_error or (error if name == mode else None)
+        else:
+            offers[name].append(choice)
+    if mode == "auto":
+        return list(dict.fromkeys([*offers["rolling"], *offers["exact"], *precisions]))
+    if not offers[mode]:
+        raise first_error
+    return offers[mode]
 
 
 def preferences(bundle: Bundle, backend: str) -> list[str]:

@@ -36,6 +36,17 @@ class Engine(Protocol):
         """frames uint8 (N, 16, S, S, 3), mel float32 (N, 512, 128) -> logits float32 (N, C)."""
 
 
+class Part(Protocol):
+    """One graph of a model in parts (see `mma_edge.streaming`), ready to run on one device."""
+
+    shapes: dict[str, tuple[int | None, ...]]  # of the inputs; None where a dimension may have any size
+    max_clips: int | None  # how many clips, with 16 frames each, one call takes; None: any number
+    frame_counts: tuple[int, ...] | None  # how many single frames a call may have, ascending; None: any number
+
+    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Arrays by the names of the graph's inputs -> the same of its outputs, which are the caller's to keep."""
+
+
 def cpu_threads() -> int:
     """MMA_EDGE_THREADS, or 0: the library decides; UsageError where the variable is not a positive integer."""
     text = os.environ.get(THREADS_VARIABLE, "")

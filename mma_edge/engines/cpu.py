@@ -34,6 +34,33 @@ def open_engine(bundle: Bundle, precision: str) -> OnnxCpuEngine:
     return OnnxCpuEngine(bundle.cpu_graph(precision), precision)
 
 
+def open_part(bundle: Bundle, precision: str, file: str) -> OnnxCpuPart:
+    """A part of the model for streaming, by its file in the bundle; raises as `open_engine` does."""
+    require("cpu", precision)
+    return OnnxCpuPart(bundle.folder / file)
+
+
+class OnnxCpuPart:
+    """A `Part` in an onnxruntime session that uses only the CPU provider."""
+
+    max_clips = frame_counts = None
+
+    def __init__(self, graph: Path | bytes) -> None:
+        self._session, version = open_session(graph, cpu_threads())
+        self._details = f"onnxruntime {version} CPU, the graphs of --streaming,"
+        self._outputs = [node.name for node in self._session.get_outputs()]
+        self.shapes = {
+            node.name: tuple(size if isinstance(size, int) else None for size in node.shape)
+            for node in self._session.get_inputs()
+        }
+
+    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        try:
+            return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise run_failure(error, self._details) from error
+
+
 class OnnxCpuEngine:
     """An ONNX graph of a bundle in an onnxruntime session that uses only the CPU provider."""
 

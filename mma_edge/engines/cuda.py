@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 from mma_edge.bundle import Bundle
 from mma_edge.clip import input_shapes
 from mma_edge.engines.base import INPUTS, OUTPUT, run_failure
-from mma_edge.engines.machine import NO_GPU, cuda_devices, dotted, first_gpu, install_command, is_jetson
+from mma_edge.engines.machine import NO_GPU, CudaDevice, cuda_devices, dotted, first_gpu, install_command, is_jetson
 from mma_edge.engines.session import check_session, import_onnxruntime
 from mma_edge.errors import BackendError, BundleError, DependencyError, first_line, out_of_memory
 from mma_edge.precisions import preferred, require
@@ -80,11 +81,22 @@ def open_engine(bundle: Bundle, precision: str) -> OnnxCudaEngine:
         BackendError: no GPU, a GPU without this precision, an operator that would run on the CPU, or too little memory.
         BundleError: the graph cannot be loaded. DependencyError: onnxruntime is not installed.
     """
+    gpu = _checked(precision)
+    return OnnxCudaEngine(bundle.graph(precision), precision, bundle.image_size, len(bundle.labels), gpu.name)
+
+
+def open_part(bundle: Bundle, precision: str, file: str) -> OnnxCudaPart:
+    """A part of the model for streaming, by its file in the bundle; raises as `open_engine` does."""
+    return OnnxCudaPart(bundle.folder / file, f"{_checked(precision).name}, the graphs of --streaming,")
+
+
+def _checked(precision: str) -> CudaDevice:
+    """The first GPU; BackendError where it lacks the precision."""
     least, gpu = require("cuda", precision).needs, first_gpu(cuda_devices())
     if least and gpu.compute_capability < least:
         expected, hint = f"{dotted(least)} or newer", "use --precision fp16"
         raise BackendError(f"{gpu.name} (compute capability {gpu.capability}) has no {precision}", expected, hint)
-    return OnnxCudaEngine(bundle.graph(precision), precision, bundle.image_size, len(bundle.labels), gpu.name)
+    return gpu
 
 
 class OnnxCudaEngine:
@@ -108,33 +120,86 @@ class OnnxCudaEngine:
         with self._lock:
             try:
                 if count not in self._batches:
-                    graph_id = str(count) if len(self._batches) < MAX_CUDA_GRAPHS else _FREE_GRAPH_ID
                     shapes = {name: (count, *shape) for name, shape in self._shapes.items()}
-                    self._batches[count] = _Batch(self._onnxruntime, self._session, shapes, graph_id)
-                return self._batches[count].run(self._session, frames, mel)
+                    graph_id = str(count) if len(self._batches) < MAX_CUDA_GRAPHS else _FREE_GRAPH_ID
+                    self._batches[count] = _Batch(self._onnxruntime, self._session, INPUTS, shapes, graph_id)
+                return self._batches[count].run(self._session, {"frames": frames, "mel": mel})[OUTPUT]
             except Exception as error:  # onnxruntime's exceptions share no public base class
                 raise run_failure(error, self.details) from error
 
 
-class _Batch:
-    """Buffers on the GPU for one batch size; their addresses never change, as a CUDA graph needs."""
+class OnnxCudaPart:
+    """A `Part` in a session of the CUDA provider, with buffers and a CUDA graph per combination of sizes."""
 
-    def __init__(self, onnxruntime: ModuleType, session: Any, shapes: dict[str, tuple], graph_id: str) -> None:
+    max_clips = 16
+    frame_counts = tuple(2**power for power in range(9))  # few, for the sake of the buffers
+
+    def __init__(self, graph: Path, gpu: str = "GPU") -> None:
+        self._onnxruntime = import_onnxruntime()
+        self._session = _open_session(self._onnxruntime, graph, str(graph), cuda_graph=True)
+        self._details = f"onnxruntime {self._onnxruntime.__version__} CUDA on {gpu}"
+        nodes = {node.name: node for node in self._session.get_inputs()}
+        self._kinds = {name: _KINDS[node.type] for name, node in nodes.items()}
+        self._inputs = {name: tuple(node.shape) for name, node in nodes.items()}  # a dimension's name where it is free
+        self._outputs = {node.name: tuple(node.shape) for node in self._session.get_outputs()}
+        self.shapes = {
+            name: tuple(size if isinstance(size, int) else None for size in shape)
+            for name, shape in self._inputs.items()
+        }
+        self._batches: dict[tuple, _Batch] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        sizes = {}
+        for name, array in inputs.items():
+            sizes |= {known: size for known, size in zip(self._inputs[name], array.shape, strict=True) if known != size}
+        key = tuple(sorted(sizes.items()))
+        with self._lock:
+            try:
+                if key not in self._batches:
+                    free = {**self._inputs, **self._outputs}
+                    shapes = {name: tuple(sizes.get(size, size) for size in shape) for name, shape in free.items()}
+                    number = len(self._batches) + 1
+                    graph_id = str(number) if number <= MAX_CUDA_GRAPHS else _FREE_GRAPH_ID
+                    self._batches[key] = _Batch(self._onnxruntime, self._session, self._kinds, shapes, graph_id)
+                return self._batches[key].run(self._session, inputs)
+            except Exception as error:  # onnxruntime's exceptions share no public base class
+                raise run_failure(error, self._details) from error
+
+
+_KINDS = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(int64)": "int64"}
+"""numpy's name of the types that inputs have."""
+
+
+class _Batch:
+    """Buffers on the GPU for one combination of sizes; their addresses never change, as a CUDA graph needs."""
+
+    def __init__(
+        self,
+        onnxruntime: ModuleType,
+        session: Any,
+        kinds: Mapping[str, str],  # types of the inputs; outputs are float32
+        shapes: dict[str, tuple],  # of inputs and outputs
+        graph_id: str,
+    ) -> None:
         make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
-        self._inputs = {name: make(shapes[name], np.dtype(dtype), "cuda", 0) for name, dtype in INPUTS.items()}
-        self._logits = make(shapes[OUTPUT], np.float32, "cuda", 0)
+        self._inputs = {name: make(shapes[name], np.dtype(kind), "cuda", 0) for name, kind in kinds.items()}
+        outputs = [name for name in shapes if name not in kinds]
+        self._outputs = {name: make(shapes[name], np.float32, "cuda", 0) for name in outputs}
         self._binding = session.io_binding()
         for name, value in self._inputs.items():
             self._binding.bind_ortvalue_input(name, value)
-        self._binding.bind_ortvalue_output(OUTPUT, self._logits)
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
         self._options = onnxruntime.RunOptions()
         self._options.add_run_config_entry("gpu_graph_id", graph_id)
 
-    def run(self, session: Any, frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
-        self._inputs["frames"].update_inplace(np.ascontiguousarray(frames))
-        self._inputs["mel"].update_inplace(np.ascontiguousarray(mel))
+    def run(self, session: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        for name, array in inputs.items():
+            self._inputs[name].update_inplace(np.ascontiguousarray(array))
         session.run_with_iobinding(self._binding, self._options)
-        return self._logits.numpy().copy()  # a copy for the caller: the next run overwrites the buffer
+        # Copies for the caller: the next run overwrites the buffers.
+        return {name: value.numpy().copy() for name, value in self._outputs.items()}
 
 
 def _preload(onnxruntime: ModuleType) -> str:

@@ -103,7 +103,13 @@ def subject_of_checkpoint(
 
 
 def subject_of_model(
-    model: str, image_size: int | None, precisions: Sequence[str], folder: Path, advance: Advance, plan_batch: int
+    model: str,
+    image_size: int | None,
+    precisions: Sequence[str],
+    folder: Path,
+    advance: Advance,
+    plan_batch: int,
+    *export_options: str,
 ) -> Subject:
     """The architecture with seeded random weights, exported below `folder`: as fast as a trained one."""
     try:
@@ -125,8 +131,8 @@ def subject_of_model(
     checkpoint = folder / f"{model}-{config.image_size}.pt"
     save_checkpoint(checkpoint, Checkpoint(config, MMADFER(config).state_dict()))
     # Random weights give no right answers to keep: a few clips are enough for scales and gate.
-    few = ("--gate-clips", str(GATE_CLIPS)) if set(precisions) != {"fp32"} else ()
-    subject = subject_of_checkpoint(checkpoint, precisions, folder, advance, plan_batch, *few)
+    few = ("--gate-clips", str(GATE_CLIPS)) if set(precisions) != {"fp32"} or export_options else ()
+    subject = subject_of_checkpoint(checkpoint, precisions, folder, advance, plan_batch, *few, *export_options)
     return dataclasses.replace(subject, origin=f"random weights, seed {SEED}")
 
 

@@ -1,7 +1,8 @@
 """What `--streaming` saves and what it costs: real clips, every way of computing the same windows in turns.
 
 Each window of a clip is computed by the whole graph, by exact and by rolling with several bounds on a summary's
-age, one right after the other and in another order each time, so that whatever else the machine does hits all alike.
+age, on every engine, one right after the other and in another order each time, so that whatever else the machine does
+hits all alike.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ from mma_benchmarks.schema import (
     summarise,
 )
 from mma_edge.clip import NUM_FRAMES, GridClips, SlidingClips
-from mma_edge.errors import SourceError, UsageError
+from mma_edge.errors import BundleError, SourceError, UsageError
 from mma_edge.pipeline import StreamOptions, collect_clips
 from mma_edge.recognizer import Recognizer
-from mma_edge.streaming import Streamer, StreamingGraphs, choose_engine, open_graphs
+from mma_edge.streaming import Roll, Streamer, StreamingGraphs, open_graphs
 from mma_edge.types import Clip
 from mma_export.streaming.gate import Agreement, every, full_logits
 
 SHORTEST_HOP_S, STRIDES = 0.25, (1, 2, 4)
+FRAME_COUNTS = (1, 2, 4, 8, NUM_FRAMES)
 INF = float("inf")
 MAX_AGES_S = (0.0, 1.0, 2.0, INF)
 """0: no summary is used twice, so all layers run on every frame."""
@@ -46,6 +48,9 @@ class StreamingOptions:
 
     sources: tuple[str, ...] = ("sample",)  # or media files
     repeat: int = 3  # passes over each clip
+    engines: tuple[tuple[str, str | None], ...] = (
+        ("auto", None),
+    )  # backend and precision, as `mma_edge.load` has them
 
     def __post_init__(self) -> None:
         if self.repeat < 1:
@@ -56,10 +61,11 @@ class StreamingOptions:
 class Way:
     """One way of computing the windows of one hop, and what was seen of it."""
 
+    engine: tuple[str, str]  # backend and precision
     mode: str
     hop_s: float
     max_age_s: float | None
-    make: Callable[[], Callable[[Clip], np.ndarray]]
+    make: Callable[[], Callable[[Clip], np.ndarray]]  # of a computer: a clip -> logits (1, C)
     update_ms: list[float] = field(default_factory=list)
     stem_frames: list[int] = field(default_factory=list)
     layer_frames: list[int] = field(default_factory=list)
@@ -80,6 +86,8 @@ class Way:
             stem_frames=float(np.mean(self.stem_frames)),
             layer_frames=float(np.mean(self.layer_frames)),
             max_abs_logit_difference=self.max_logit_difference,
+            backend=self.engine[0],
+            precision=self.engine[1],
         )
 
 
@@ -93,11 +101,16 @@ def measure_streaming(
             for longer than a window.
     """
     machine = describe_machine()
-    recognizer = mma_edge.load(bundle, *choose_engine("auto", None))
-    exact, _ = open_graphs(recognizer.bundle, "exact")
-    refused = recognizer.bundle.manifest["streaming"]["rolling"].get("refused")
-    rolling = None if refused else open_graphs(recognizer.bundle, "rolling")[0]
-    ways = [way for stride in STRIDES for way in ways_of(recognizer, exact, rolling, SHORTEST_HOP_S * stride)]
+    recognizers = [mma_edge.load(bundle, *engine, "exact") for engine in options.engines]
+    parts = [open_parts(recognizer) for recognizer in recognizers]
+    recognizer = recognizers[0]
+    refused = "; ".join(dict.fromkeys(why for *_, why in parts if why)) or None
+    ways = [
+        way
+        for stride in STRIDES
+        for one, (exact, rolling, _) in zip(recognizers, parts, strict=True)
+        for way in ways_of(one, exact, rolling, SHORTEST_HOP_S * stride)
+    ]
     sampling, sources = Agreement(), []
     for source in options.sources:
         advance(f"finding the faces of {os.path.basename(source)}")
@@ -113,31 +126,65 @@ def measure_streaming(
     if not all(way.update_ms for way in ways):
         what = "no face was seen for longer than a window and a hop"
         raise SourceError(what, "clips of some seconds", "try --source sample")
-    full_ms = {way.hop_s: float(np.mean(way.update_ms)) for way in ways if way.mode == "full"}
+    full_ms = {(way.engine, way.hop_s): float(np.mean(way.update_ms)) for way in ways if way.mode == "full"}
     max_ages_s = list(map(bound_of, MAX_AGES_S))
+    hops_s = sorted({way.hop_s for way in ways})
     results = Streaming(
-        StreamingSettings(StreamOptions().window_s, options.repeat, sorted(full_ms), max_ages_s),
+        StreamingSettings(StreamOptions().window_s, options.repeat, hops_s, max_ages_s),
         sources,
-        [way.figures(full_ms[way.hop_s]) for way in ways],
+        [way.figures(full_ms[way.engine, way.hop_s]) for way in ways],
         WindowAgreement(**sampling.figures()),
         refused,
     )
     return Result("streaming", utc_now(), command, machine, describe_model(recognizer), results)
 
 
+def open_parts(recognizer: Recognizer) -> tuple[StreamingGraphs, StreamingGraphs | None, str | None]:
+    """Exact, rolling or None, and why the bundle does not offer rolling on this engine."""
+    engine = recognizer.backend, recognizer.precision
+    exact, _ = open_graphs(recognizer.bundle, "exact", *engine)
+    try:
+        rolling, _ = open_graphs(recognizer.bundle, "rolling", *engine)
+    except BundleError as error:
+        warm_up(recognizer, exact)
+        return exact, None, error.what
+    warm_up(recognizer, exact, rolling)
+    return exact, rolling, None
+
+
+def warm_up(recognizer: Recognizer, exact: StreamingGraphs, rolling: StreamingGraphs | None = None) -> None:
+    """Compute once with every number of frames: some engines compile a graph when a number first comes."""
+    frames, mel, *_ = recognizer.bundle.golden
+    for count in FRAME_COUNTS:
+        exact.stem(frames[0, :count])
+        if rolling is not None:
+            tokens = rolling.stem(frames[0, :count])
+            past = np.zeros((NUM_FRAMES, rolling.summary_width), np.float32)
+            rolling.roll([Roll(tokens, past, np.arange(NUM_FRAMES), mel[0])])
+    exact.window(exact.stem(frames[0])[None], mel)
+
+
 def ways_of(recognizer: Recognizer, exact: StreamingGraphs, rolling: StreamingGraphs | None, hop_s: float) -> list[Way]:
     """The whole graph, exact, and rolling at each of MAX_AGES_S where the bundle has it."""
+    engine = recognizer.backend, recognizer.precision
     ways = [
-        Way("full", hop_s, None, lambda: partial(full_logits, recognizer.engine)),
-        Way("exact", hop_s, None, partial(Streamer, exact, "exact")),
+        Way(engine, "full", hop_s, None, lambda: partial(full_logits, recognizer.engine)),
+        Way(engine, "exact", hop_s, None, partial(OneFace, exact, "exact")),
     ]
     for age_s in MAX_AGES_S if rolling else ():
-        ways.append(Way("rolling", hop_s, bound_of(age_s), partial(Streamer, rolling, "rolling", age_s)))
+        ways.append(Way(engine, "rolling", hop_s, bound_of(age_s), partial(OneFace, rolling, "rolling", age_s)))
     return ways
 
 
+class OneFace(Streamer):
+    """A Streamer that gets its clips one by one."""
+
+    def __call__(self, clip: Clip) -> np.ndarray:
+        return super().__call__([clip])
+
+
 def run_in_turns(ways: Sequence[Way], clips: Sequence[Clip], first_run: bool) -> None:
-    """One pass over the clips of one source and hop, every way on every clip; `ways[0]` is the whole graph."""
+    """One pass over the clips of one source and hop, every way on every clip, the whole graph of each engine too."""
     window_s = StreamOptions().window_s
     computers = [way.make() for way in ways]
     began_s: dict[int | None, float] = {}
@@ -158,9 +205,11 @@ def run_in_turns(ways: Sequence[Way], clips: Sequence[Clip], first_run: bool) ->
                 way.stem_frames.append(stem or (NUM_FRAMES if way.mode == "full" else 0))
                 way.layer_frames.append(layers or NUM_FRAMES)
         if first_run:  # the numbers are the same in every run
+            full = {way.engine: logits[place] for place, way in enumerate(ways) if way.mode == "full"}
             for place, way in enumerate(ways):
-                way.agreement.add(logits[place], logits[0])
-                difference = float(np.abs(logits[place] - logits[0]).max())
+                expected = full[way.engine]
+                way.agreement.add(logits[place], expected)
+                difference = float(np.abs(logits[place] - expected).max())
                 way.max_logit_difference = max(way.max_logit_difference, difference)
 
 

@@ -11,8 +11,9 @@ from mma_trainer.report.page import Block, Heading, Table, Text, percent
 NOTE = (
     "One update is one window of one face: {repeat} passes over {windows} windows. Times are of updates for which the "
     "face had been there for a window and a hop; they are of the model alone, without decoding and finding faces. "
-    "Agreement and errors are against the whole graph on the same frames, over all windows, the first ones included. "
-    "The age of rolling is how long ago the features of a frame may have been computed; 0 s computes all anew."
+    "Speedup, agreement and errors are against the whole graph of the same engine on the same frames; agreement and "
+    "errors are over all windows, the first ones included. The age of rolling is how long ago the features of a frame "
+    "may have been computed; 0 s computes all anew."
 )
 
 
@@ -23,25 +24,39 @@ def key_table(results: Sequence[Result]) -> Table:
         for way in result.results.ways:
             times = (f"{way.update_ms.p50:.1f}", f"{way.update_ms.p95:.1f}", f"{way.updates_per_s:.0f}")
             work = (f"{way.speedup:.2f}", f"{way.stem_frames:.1f}", f"{way.layer_frames:.1f}")
-            rows.append((result.bundle.name, f"{way.hop_s:g}", name_of(way), *times, *work))
-    header = ("bundle", "hop s", "way", "p50 ms", "p95 ms", "updates/s", "speedup", "stem frames", "layer frames")
+            engine = engine_of(way, result)
+            rows.append((result.bundle.name, engine, f"{way.hop_s:g}", name_of(way), *times, *work))
+    header = (
+        "bundle",
+        "engine",
+        "hop s",
+        "way",
+        "p50 ms",
+        "p95 ms",
+        "updates/s",
+        "speedup",
+        "stem frames",
+        "layer frames",
+    )
     return Table("Work per update", header, rows)
 
 
-def agreement_table(found: Streaming) -> Table:
+def agreement_table(result: Result) -> Table:
     """One row per hop and way: how near to full recomputation."""
     rows = []
-    for way in found.ways:
+    for way in result.results.ways:
         if way.mode != "full":
             errors = (way.mean_abs_probability_error, way.max_abs_probability_error, way.max_abs_logit_difference)
             agreement = (str(way.windows), percent(way.top1_agreement), *(f"{error:.1e}" for error in errors))
-            rows.append((f"{way.hop_s:g}", name_of(way), *agreement))
-    header = ("hop s", "way", "windows", "same class %", "mean error", "max error", "max logit difference")
-    return Table("Beside full recomputation on the same frames, errors of probabilities", header, rows)
+            rows.append((engine_of(way, result), f"{way.hop_s:g}", name_of(way), *agreement))
+    header = ("engine", "hop s", "way", "windows", "same class %", "mean error", "max error", "max logit difference")
+    return Table(
+        "Beside full recomputation by the same engine on the same frames, errors of probabilities", header, rows
+    )
 
 
 def console_tables(result: Result) -> list[Table]:
-    return [key_table([result]), agreement_table(result.results)]
+    return [key_table([result]), agreement_table(result)]
 
 
 def blocks(result: Result) -> list[Block]:
@@ -55,7 +70,7 @@ def blocks(result: Result) -> list[Block]:
         *([Text(refused, note=True)] if found.refused else []),
         key_table([result]),
         Heading("Faithfulness", 3),
-        agreement_table(found),
+        agreement_table(result),
         Text(
             "The frames of the fixed grid instead of those that each window would choose for itself: the same class in "
             f"{found.sampling.top1_agreement:.1%} of {found.sampling.windows} windows at a hop of 0.5 s, mean error of "
@@ -64,6 +79,11 @@ def blocks(result: Result) -> list[Block]:
         ),
         Text(f"Clips: {names}."),
     ]
+
+
+def engine_of(way: StreamingWay, result: Result) -> str:
+    """openvino int8 ..."""
+    return f"{way.backend or result.bundle.backend} {way.precision or result.bundle.precision}"
 
 
 def name_of(way: StreamingWay) -> str:

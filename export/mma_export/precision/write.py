@@ -29,6 +29,7 @@ from mma_export.precision.grids import (
 )
 from mma_export.precision.half import HalfOptions, as_openvino, half_tensors, options_of, to_half
 from mma_export.precision.int8 import quantize_for_cpu, quantize_static, sites_for_cpu, tensors_for_cpu
+from mma_export.precision.parts import PartRecipe, Whole8
 from mma_export.precision.search import Found, Quantize, search
 from mma_export.precision.sites import Site, check_overflow, find_sites, inputs_of, largest_value, observe
 from mma_export.rewrite import ATTENTION_OPSET, fuse_attention
@@ -50,6 +51,13 @@ class Effort:
 SMALL = Effort(gate_clips=200, calibration_clips=40, ranking_clips=12, products_tried=1000)
 LARGE = Effort(gate_clips=24, calibration_clips=8, ranking_clips=2, products_tried=24)
 """A model like ViT-B takes seconds per clip, and seconds to load."""
+
+
+def effort_of(proto: onnx.ModelProto) -> Effort:
+    """For a graph with its weights."""
+    return SMALL if proto.ByteSize() < SMALL_MODEL_BYTES else LARGE
+
+
 TOLERANCE_FACTOR = 4.0
 """The self-test allows so many times the difference seen here: other backends sum in another order, and a wrong kernel
 is off by far more."""
@@ -82,6 +90,9 @@ class GateOptions:
 class PrecisionWriter:
     """Writes the graphs of one model into a bundle's folder.
 
+    Attributes:
+        recipes: of each precision that was written, how parts of the model get it.
+
     Args:
         proto: the float32 graph as traced, weights in float32.
         folder: where the bundle is made.
@@ -100,8 +111,9 @@ class PrecisionWriter:
         report: Callable[[str], None],
     ) -> None:
         self.proto, self.folder, self.options, self.report = proto, folder, options, report
+        self.recipes: dict[str, list[PartRecipe]] = {}
         report("reading the clips of the gate")
-        self.effort = SMALL if proto.ByteSize() < SMALL_MODEL_BYTES else LARGE
+        self.effort = effort_of(proto)
         clips = _open_clips(options, image_size, labels, 2 * (options.count or self.effort.gate_clips))
         self.calibration, self.clips = clips.halves()
         self.report(f"float32's answers on {len(self.clips)} clips")
@@ -143,16 +155,22 @@ class PrecisionWriter:
         graph = to_half(source, options)
         file = f"model.{kind}.onnx"
         save_graph(graph, self.folder / file)
+        recipe = PartRecipe(kind, kind, self.folder / file, lambda part: to_half(part, options))
+        self.recipes[kind] = [recipe]
         if kind == "fp16":
             return _entry(file, *self._judge(kind, graph), kind, failed, figures)
         # onnxruntime's CPU has no kernels for bfloat16: its rounding is imitated in float32.
-        comparison, tolerance = self._judge(kind, to_half(self.proto, dataclasses.replace(options, emulate=True)))
+        emulated, openvino = dataclasses.replace(options, emulate=True), as_openvino(self.options.softmax_half)
+        imitations = {"judged": emulated, "on_openvino": openvino}
+        imitations = {name: lambda part, how=how: to_half(part, how) for name, how in imitations.items()}
+        self.recipes[kind] = [dataclasses.replace(recipe, **imitations)]
+        comparison, tolerance = self._judge(kind, to_half(self.proto, emulated))
         figures["gated_by"] = "rounding to bfloat16 in a float32 graph"
         on_openvino, its_tolerance = self._judge_on_openvino(kind, self.proto)
         return _entry(file, comparison, max(tolerance, its_tolerance), kind, failed, figures, on_openvino=on_openvino)
 
     def _int8(self) -> dict:
-        calibration, smoothed, sites = self._smoothed("int8")
+        calibration, found, smoothed, sites = self._smoothed("int8")
         own = sites_for_cpu(smoothed, sites)
         on_grids = tensors_for_cpu(smoothed, own)
         ranges = observe(smoothed, inputs_of(sites) | on_grids, calibration)
@@ -182,6 +200,21 @@ class PrecisionWriter:
         for graph, path in ((cpu.graph, cpu_file), (tensorrt, tensorrt_file)):
             share_weights(graph, file)
             save_graph(graph, path, half_storage=False)
+        whole = Whole8(
+            self.proto, found, smoothed, sites, weights, symmetric, unsigned, own, set(static.kept), set(cpu.kept)
+        )
+        openvino = as_openvino(self.options.softmax_half)
+        self.recipes["int8"] = [
+            PartRecipe(
+                "int8",
+                "int8",
+                file,
+                whole.static,
+                on_openvino=lambda part: to_half(whole.static(part), openvino),
+                half_storage=False,
+            ),
+            PartRecipe("int8-cpu", "int8", cpu_file, whole.for_cpu, half_storage=False),
+        ]
         figures = {
             "calibration_clips": len(calibration),
             "kept_in_fp32": len(static.kept),
@@ -212,7 +245,7 @@ class PrecisionWriter:
 
     def _fp8(self) -> dict:
         """E4M3 in the matrix products, as TensorRT computes them, the rest as of fp16; convolutions stay fp16."""
-        calibration, smoothed, sites = self._smoothed("fp8")
+        calibration, _, smoothed, sites = self._smoothed("fp8")
         sites = [site for site in sites if site.op_type == "MatMul"]
         ranges = observe(smoothed, inputs_of(sites), calibration)
         weights = quantize_weights(smoothed, sites, e4m3=True)
@@ -230,12 +263,12 @@ class PrecisionWriter:
         kept = {"kept_in_fp16": len(found.kept), "products": len(sites), "calibration_clips": len(calibration)}
         return _entry(file, *self._judge("fp8", found.graph), "fp8", None, kept)
 
-    def _smoothed(self, precision: str) -> tuple[RealClips, onnx.ModelProto, list[Site]]:
-        """Clips to look at activations with, and the graph for 8 bits with its sites, see `smooth`."""
+    def _smoothed(self, precision: str) -> tuple[RealClips, list[Site], onnx.ModelProto, list[Site]]:
+        """Clips to look at activations with, the sites, and the graph for 8 bits with its own, see `smooth`."""
         self.report(f"{precision}: looking at activations")
         calibration = self.calibration.spread(self.effort.calibration_clips)
-        sites = find_sites(self.proto)
-        return calibration, *smooth(self.proto, sites, observe(self.proto, inputs_of(sites), calibration))
+        found = find_sites(self.proto)
+        return calibration, found, *smooth(self.proto, found, observe(self.proto, inputs_of(found), calibration))
 
     def _search(self, name: str, suspects: list[Site], quantize: Quantize, answers: np.ndarray) -> Found:
         """Search on the calibration half: the gate's clips must not decide what is kept. `answers` are float32's."""

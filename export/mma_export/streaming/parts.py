@@ -1,4 +1,4 @@
-"""`mma-export --streaming`: the graphs of `mma-edge run --streaming`, each behind its gate."""
+"""`mma-export --streaming`: the graphs of `mma-edge run --streaming` in every precision, each behind its gate."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ import onnx
 import torch
 
 from mma_edge.bundle import golden_inputs
-from mma_edge.engines.cpu import OnnxCpuEngine
-from mma_edge.streaming import PRECISION, StreamingGraphs
-from mma_export.graph import check_for_tensorrt, trace_module
+from mma_edge.bundle.streaming import CPU_SUFFIX, MODES, STEM
+from mma_edge.clip import NUM_FRAMES
+from mma_edge.engines.cpu import OnnxCpuEngine, OnnxCpuPart
+from mma_edge.precisions import MIN_TOP1_AGREEMENT
+from mma_edge.streaming import Roll, Streamer, StreamingGraphs
+from mma_edge.types import Clip
+from mma_export.graph import check_for_tensorrt, save_graph, trace_module
 from mma_export.parity import check_batches
-from mma_export.streaming.gate import rolling_gate
+from mma_export.precision.parts import Convert, PartRecipe
+from mma_export.precision.write import TOLERANCE_FACTOR
+from mma_export.streaming.gate import REQUIRED_AGREEMENT, PartsGate, Windows
 from mma_export.weights import share_weights, store_half
 from mma_trainer.model import MMADFER
 from mma_trainer.model.streaming import FrameStem, Rolling, Window, check_streamable, summary_width
 
-STEM, EXACT, ROLLING = "streaming.stem.onnx", "streaming.exact.onnx", "streaming.rolling.onnx"
 BATCHES = (1, 2)
 NEW = 3
 """Frames that come together, in the example inputs and in the checks."""
@@ -29,7 +34,8 @@ def add_streaming(
     model: MMADFER,
     work: Path,
     whole: Path,
-    sources: Sequence[str] = ("sample",),
+    recipes: Sequence[PartRecipe] = (),
+    gate: PartsGate | None = None,
     report: Callable[[str], None] = print,
 ) -> dict:
     """Write the parts of `model` into `work` and gate them.
@@ -37,76 +43,152 @@ def add_streaming(
     Args:
         model: as exported.
         work: folder in which the bundle is made.
-        whole: the float32 graph in it, finished: the parts point into this file, so it must not change any more.
-        sources: clips on whose windows rolling is measured against full recomputation.
+        whole: the float32 graph in it. Like those of the recipes it is finished: the parts point into these files, so
+            they must not change any more.
+        recipes: of the other precisions.
+        gate: what the parts are measured on, against full recomputation; None: the sample.
         report: called with the name of every step.
 
     Returns:
-        The manifest's `streaming` object. Where rolling fails its gate, that says so, and the file is not there.
+        The manifest's `streaming` object. Where a mode fails its gate, that says so, and the file is not there.
 
     Raises:
         CheckpointError: this variant of the model cannot be cut into parts.
-        ParityError: the parts do not compute what the whole graph computes, or TensorRT would refuse one.
+        ParityError: the float32 parts do not compute what the whole graph computes, or TensorRT would refuse a part.
         DataError: none of the sources has a face.
     """
     check_streamable(model.config)
     model = model.eval()
     report("tracing the parts for streaming")
-    write_parts(model, work, whole)
-    engine = OnnxCpuEngine(whole, PRECISION)
-    size = model.config.image_size
-    exact = StreamingGraphs(work / STEM, work / EXACT)
-    rolling = StreamingGraphs(work / STEM, work / ROLLING)
-    entry = {
-        "precision": PRECISION,
-        "stem": STEM,
-        "exact": {"file": EXACT, "parity": _parity("exact", exact, engine, size)},
-        "rolling": {"parity": _parity("rolling", rolling, engine, size)},
-    }
+    protos = write_parts(model, work, whole)
+    engine, size = OnnxCpuEngine(whole, "fp32"), model.config.image_size
+    graphs = {mode: _open(work / part_file(STEM), work / part_file(mode)) for mode in MODES}
+    parity = {mode: {"parity": _parity(mode, graphs[mode], engine, size)} for mode in MODES}
     report("comparing rolling with full recomputation, window by window")
-    verdict = rolling_gate(rolling, engine, size, sources)
-    entry["rolling"].update(verdict)
-    if "refused" in verdict:
-        report(f"rolling is refused: {verdict['refused']}")
-        (work / ROLLING).unlink()
-    else:
-        entry["rolling"]["file"] = ROLLING
-    return entry
+    gate = gate or PartsGate()
+    windows = Windows(engine, size, gate)
+    verdicts = {"exact": {}, "rolling": windows.judge_rolling(graphs["rolling"], "fp32")}
+    entries = {"fp32": _entry("fp32", {mode: parity[mode] | verdicts[mode] for mode in MODES}, work, gate, report)}
+    golden = golden_inputs(0, size)
+    for recipe in recipes:
+        report(f"{recipe.name}: writing and comparing the parts for streaming")
+        found = _convert(recipe, protos, work, windows, (*golden, engine(*golden)))
+        entries[recipe.name] = _entry(recipe.name, found, work, gate, report)
+    return entries
 
 
-def write_parts(model: MMADFER, work: Path, whole: Path) -> int:
-    """Trace and save the three graphs; returns how many bytes of weights they share with `whole`."""
+def part_file(part: str, name: str = "fp32") -> str:
+    """Of the stem or of a mode's rest, by its entry in the manifest."""
+    return f"streaming.{part}.onnx" if name == "fp32" else f"streaming.{part}.{name}.onnx"
+
+
+def write_parts(model: MMADFER, work: Path, whole: Path) -> dict[str, onnx.ModelProto]:
+    """Trace and save the three float32 graphs, which share their weights with `whole`; returns them with their own."""
     c = model.config
     frames, mel = (torch.from_numpy(array) for array in golden_inputs(0, c.image_size, clips=2))
     with torch.no_grad():
         tokens = FrameStem(model)(frames.flatten(0, 1))  # (32, T, W)
-    past, order = torch.zeros(c.num_frames, summary_width(c)), torch.arange(c.num_frames)
+    past = torch.zeros(2, c.num_frames, summary_width(c))
+    order = torch.arange(2 * c.num_frames).reshape(2, c.num_frames)
+    clips = dict.fromkeys(("past", "order", "mel"), "N")
     parts = {
-        STEM: (FrameStem(model), (frames[0],), ("frames",), ("tokens",), {"frames": 0}),
-        EXACT: (
+        STEM: (FrameStem(model), {"frames": frames[0]}, ("tokens",), {"frames": "M"}),
+        "exact": (
             Window(model),
-            (tokens.unflatten(0, (2, c.num_frames)), mel),
-            ("tokens", "mel"),
+            {"tokens": tokens.unflatten(0, (2, c.num_frames)), "mel": mel},
             ("logits",),
-            {"tokens": 0, "mel": 0},
+            {"tokens": "N", "mel": "N"},
         ),
-        ROLLING: (
+        "rolling": (
             Rolling(model),
-            (tokens[:NEW], past, order, mel[:1]),
-            ("tokens", "past", "order", "mel"),
+            {"tokens": tokens[:NEW], "owner": torch.tensor([0, 0, 1]), "past": past, "order": order, "mel": mel},
             ("logits", "summaries"),
-            {"tokens": 0},
+            {"tokens": "M", "owner": "M", **clips},
         ),
     }
-    shared = 0
-    for name, part in parts.items():
-        proto = trace_module(*part)
-        store_half(proto)
-        shared += share_weights(proto, whole)
-        onnx.save(proto, str(work / name))
-        onnx.checker.check_model(str(work / name), full_check=True)
-        check_for_tensorrt(work / name)
-    return shared
+    protos = {}
+    for part, (module, inputs, outputs, dynamic) in parts.items():
+        proto = protos[part] = trace_module(module, tuple(inputs.values()), tuple(inputs), outputs, dynamic)
+        _write(proto, work / part_file(part), whole)
+        check_for_tensorrt(work / part_file(part))
+    return protos
+
+
+def _write(proto: onnx.ModelProto, path: Path, whole: Path, half_storage: bool = True) -> None:
+    """Save a graph whose weights are in the file of `whole`; `proto` is not changed."""
+    stored = onnx.ModelProto()
+    stored.CopyFrom(proto)
+    if half_storage:
+        store_half(stored)
+    share_weights(stored, whole)
+    save_graph(stored, path, half_storage=False)
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def _convert(
+    recipe: PartRecipe,
+    protos: dict[str, onnx.ModelProto],
+    work: Path,
+    windows: Windows,
+    golden: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> dict[str, dict]:
+    """Write the parts in a precision; returns what the manifest says of each mode, besides its file."""
+    for part, proto in protos.items():
+        path = work / part_file(part, recipe.name)
+        _write(recipe.convert(proto), path, recipe.whole, recipe.half_storage)
+        if not recipe.name.endswith(CPU_SUFFIX):
+            check_for_tensorrt(path)
+
+    def graphs_of(mode: str, judged: Convert | None) -> StreamingGraphs:
+        if judged is None:
+            return _open(*(work / part_file(part, recipe.name) for part in (STEM, mode)))
+        return _open(*(judged(protos[part]).SerializeToString() for part in (STEM, mode)))
+
+    found = {}
+    for mode in MODES:
+        graphs = graphs_of(mode, recipe.judged)
+        entry = (windows.judge_exact if mode == "exact" else windows.judge_rolling)(graphs, recipe.precision)
+        differences = [_golden_difference(graphs, mode, golden)]
+        if recipe.on_openvino is not None and "refused" not in entry:
+            graphs = graphs_of(mode, recipe.on_openvino)
+            differences.append(_golden_difference(graphs, mode, golden))
+            seen = windows.figures(graphs, mode, entry.get("max_age_s", float("inf")))
+            least = MIN_TOP1_AGREEMENT[recipe.precision]
+            least = least if mode == "exact" else min(least, REQUIRED_AGREEMENT)
+            if not seen["top1_agreement"] >= least:
+                share = f"{seen['top1_agreement']:.1%} of {seen['windows']} windows agree"
+                entry["failed_on"] = {"openvino": f"where it rounds to bf16, {share}, of {least:.1%} that are required"}
+        figures = {"max_abs_golden_difference": max(differences)}
+        tolerance = max(TOLERANCE_FACTOR * max(differences), 1e-3)
+        found[mode] = {**entry, "parity": entry.get("parity", {}) | figures, "tolerance": tolerance}
+    return found
+
+
+def _entry(
+    name: str, found: dict[str, dict], work: Path, gate: PartsGate, report: Callable[[str], None]
+) -> dict[str, dict]:
+    """The entry of a precision; the file of a mode that is refused is deleted."""
+    for mode, entry in found.items():
+        file = part_file(mode, name)
+        if "refused" in entry and gate.keep_going:
+            entry["failed"] = entry.pop("refused")
+        if "refused" in entry:
+            report(f"{name}: {mode} is refused: {entry['refused']}")
+            (work / file).unlink()
+        else:
+            entry["file"] = file
+    return {STEM: part_file(STEM, name), **found}
+
+
+def _open(stem: Path | bytes, rest: Path | bytes) -> StreamingGraphs:
+    return StreamingGraphs(OnnxCpuPart(stem), OnnxCpuPart(rest))
+
+
+def _golden_difference(graphs: StreamingGraphs, mode: str, golden: tuple[np.ndarray, ...]) -> float:
+    """Largest difference of a logit from the float32 graph's, as the self-test at opening sees it."""
+    frames, mel, expected = golden
+    clip = Clip(0.0, 1.0, 0, None, frames[0], mel[0], 0.0, tuple(float(index) for index in range(NUM_FRAMES)))
+    return float(np.abs(Streamer(graphs, mode)([clip]) - expected).max())
 
 
 def _parity(mode: str, graphs: StreamingGraphs, engine: OnnxCpuEngine, image_size: int) -> dict[str, float]:
@@ -118,19 +200,23 @@ def _parity(mode: str, graphs: StreamingGraphs, engine: OnnxCpuEngine, image_siz
         flat = frames.reshape(-1, *frames.shape[2:])
         tokens = np.concatenate([graphs.stem(flat[:NEW]), graphs.stem(flat[NEW:])])
         tokens = tokens.reshape(clips, -1, *tokens.shape[1:])
-        if mode == "exact":
-            logits = graphs.window(tokens, mel)
-        else:
-            logits = np.concatenate([_roll_twice(graphs, tokens[row], mel[row : row + 1]) for row in range(clips)])
+        logits = graphs.window(tokens, mel) if mode == "exact" else _roll_twice(graphs, tokens, mel)
         return logits, engine(frames, mel)
 
     return check_batches(f"the parts for --streaming {mode} differ from the whole graph", BATCHES, both)
 
 
 def _roll_twice(graphs: StreamingGraphs, tokens: np.ndarray, mel: np.ndarray) -> np.ndarray:
-    """Logits (1, C) of a window of which all but the last NEW frames are summaries, computed with the same sound."""
-    count = len(tokens)
-    past = np.zeros((count, graphs.summary_width), np.float32)
-    _, past[:] = graphs.roll(tokens, past, np.arange(count), mel)
-    order = np.concatenate([np.arange(NEW, count), np.arange(NEW)])
-    return graphs.roll(tokens[-NEW:], past, order, mel)[0]
+    """Logits (N, C) of windows of which all but the last NEW frames are summaries, computed with the same sound.
+
+    Every further clip has one new frame less, as faces of different ages have.
+    """
+    count = tokens.shape[1]
+    nothing = np.zeros((count, graphs.summary_width), np.float32)
+    every = [Roll(clip, nothing, np.arange(count), sound) for clip, sound in zip(tokens, mel, strict=True)]
+    again = []
+    for number, (roll, past) in enumerate(zip(every, graphs.roll(every)[1], strict=True)):
+        new = NEW - number
+        order = np.concatenate([np.arange(new, count), np.arange(new)])
+        again.append(Roll(roll.tokens[-new:], past, order, roll.mel))
+    return graphs.roll(again)[0]

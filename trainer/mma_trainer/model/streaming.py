@@ -74,35 +74,35 @@ class Window(_Part):
         """tokens (N, 16, T, W), mel (N, 512, 128) before normalisation -> logits (N, C)."""
         model = self.model
         image, audio = tokens.flatten(0, 1), model.embed_audio(prepare_mel(mel))
-        for layer in range(model.config.depth):
-            audio = model.audio_encoder.blocks[layer](audio)
-            if layer > 0:
-                image = model.image_encoder.blocks[layer](image)
-            if model.fusion:
-                image, audio = model.fusion[layer](image, audio, model.config.num_frames)
-            image, audio = model.renew_prompts(layer, image, audio)
+        audio = model.audio_encoder.blocks[0](audio)
+        if model.fusion:
+            image, audio = model.fusion[0](image, audio, model.config.num_frames)
+        image, audio = model.renew_prompts(0, image, audio)
+        for layer in range(1, model.config.depth):
+            image, audio = model.layer(layer, image, audio)
         return model.head(image, audio)
 
 
 class Rolling(_Part):
-    """One clip whose older frames are given as summaries only."""
+    """Clips whose older frames are given as summaries only; those of several faces go in together."""
 
-    def forward(self, tokens: Tensor, past: Tensor, order: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """One window of one face.
+    def forward(self, tokens: Tensor, owner: Tensor, past: Tensor, order: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """One window of each of N faces.
 
         Args:
-            tokens: (M, T, W) of the new frames, M >= 1.
-            past: (16, D) summaries of older frames, in any order; D = `summary_width`. Unused rows are not read.
-            order: int64 (16,): what each frame of the window is, by time: m < M is the m-th new frame, M + k is
-                row k of `past`. A frame may occur more than once.
-            mel: (1, 512, 128) before normalisation.
+            tokens: (M, T, W) of all new frames, M >= 1.
+            owner: int64 (M,): the clip that each of them belongs to.
+            past: (N, 16, D) summaries of older frames, in any order; D = `summary_width`. Unused rows are not read.
+            order: int64 (N, 16): what each frame of a window is, by time: m < M is the m-th new frame, M + 16 n + k is
+                row k of `past[n]`. A frame may occur more than once, and a new one not at all.
+            mel: (N, 512, 128) before normalisation.
 
         Returns:
-            logits (1, C) and the summaries (M, D) of the new frames.
+            logits (N, C) and the summaries (M, D) of the new frames.
         """
         model, c = self.model, self.model.config
         d = exchange_width(c)
-        image, audio = tokens, model.embed_audio(prepare_mel(mel))
+        image, audio, past = tokens, model.embed_audio(prepare_mel(mel)), past.flatten(0, 1)
         means = []
         for layer in range(c.depth):
             audio = model.audio_encoder.blocks[layer](audio)
@@ -110,23 +110,23 @@ class Rolling(_Part):
                 image = model.image_encoder.blocks[layer](image)
             if model.fusion:
                 older = past[:, layer * d : (layer + 1) * d]
-                image, audio, new = exchange(model.fusion[layer], image, audio, older, order)
+                image, audio, new = exchange(model.fusion[layer], image, audio, older, owner, order)
                 means.append(new)
             image, audio = model.renew_prompts(layer, image, audio)
         image_cls = model.image_encoder.norm(image[:, 0])  # (M, W)
-        everyone = torch.cat([image_cls, past[:, c.depth * d :]]).index_select(0, order)  # (16, W)
-        joint = model.joint(everyone.unsqueeze(0) + model.audio_encoder.norm(audio[:, :1]))
+        everyone = F.embedding(order, torch.cat([image_cls, past[:, c.depth * d :]]))  # (N, 16, W)
+        joint = model.joint(everyone + model.audio_encoder.norm(audio[:, :1]))
         return model.classifier(model.temporal(joint)), torch.cat([*means, image_cls], dim=-1)
 
 
 def exchange(
-    fusion: FusionBottleneck | AddFusion, image: Tensor, audio: Tensor, older: Tensor, order: Tensor
+    fusion: FusionBottleneck | AddFusion, image: Tensor, audio: Tensor, older: Tensor, owner: Tensor, order: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One layer's exchange, with older frames given as the means that the sound sees of them.
 
     Args:
-        image: (M, Tv, W) of the new frames. audio: (1, Ta, W).
-        older: (16, d) means of older frames. order: int64 (16,), see `Rolling`.
+        image: (M, Tv, W) of the new frames. audio: (N, Ta, W).
+        older: (16 N, d) means of older frames. owner: int64 (M,). order: int64 (N, 16). See `Rolling`.
 
     Returns:
         image, audio, and the means (M, d) of the new frames.
@@ -134,10 +134,10 @@ def exchange(
     v, a, is_bottleneck = image, audio, isinstance(fusion, FusionBottleneck)
     if is_bottleneck:
         v = fusion.image_norm(fusion.image_down(image))  # (M, Tv, d)
-        a = fusion.audio_norm(fusion.audio_down(audio))  # (1, Ta, d)
-    means, heard = v.mean(dim=1), a.mean(dim=1, keepdim=True)  # (M, d), (1, 1, d)
+        a = fusion.audio_norm(fusion.audio_down(audio))  # (N, Ta, d)
+    means, heard = v.mean(dim=1), a.mean(dim=1, keepdim=True).index_select(0, owner)  # (M, d), (M, 1, d)
     # Every frame has as many tokens, so the mean over frames and tokens is that of the frames' means.
-    seen = torch.cat([means, older]).index_select(0, order).mean(dim=0)  # (d,)
+    seen = F.embedding(order, torch.cat([means, older])).mean(dim=1, keepdim=True)  # (N, 1, d)
     if is_bottleneck:
         heard, seen = F.gelu(fusion.image_up(v + heard)), F.gelu(fusion.audio_up(a + seen))
     image = image + torch.tanh(fusion.image_gate) * heard

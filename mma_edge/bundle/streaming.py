@@ -1,0 +1,69 @@
+"""The parts of a model in a bundle, for `mma-edge run --streaming`: which there are, and for which engine.
+
+The manifest's `streaming` has an entry per precision, and one called "int8-cpu" for what onnxruntime's CPU runs instead
+of "int8". Bundles from before there was more than fp32 have the entry itself, with its `precision`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mma_edge.errors import BundleError
+
+STEM, MODES = "stem", ("exact", "rolling")
+CPU_SUFFIX = "-cpu"
+"""Ends the name of an entry for onnxruntime's CPU."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a mode needs, as files of the bundle.
+
+    Attributes:
+        stem, rest: names of the ONNX files.
+        max_age_s: of a summary, in mode rolling.
+        tolerance: allowed absolute difference of a logit from the golden output; None: the precision's own.
+        failed: in words, which gate they failed, of a bundle that was exported all the same; else None.
+    """
+
+    stem: str
+    rest: str
+    max_age_s: float
+    tolerance: float | None
+    failed: str | None
+
+
+def entries_of(streaming: dict) -> dict[str, dict]:
+    """Name of each entry -> the entry, of the manifest's `streaming` in either form."""
+    if "precision" not in streaming:
+        return streaming
+    return {str(streaming["precision"]): {key: value for key, value in streaming.items() if key != "precision"}}
+
+
+def find_parts(folder: Path, streaming: dict | None, backend: str, precision: str, mode: str) -> Parts:
+    """The parts for a mode on an engine; BundleError, with the command that helps, where the bundle has none.
+
+    Args:
+        folder: of the bundle, for messages. streaming: of its manifest, None where it has none.
+    """
+    export = f"mma-export --streaming --precision {precision}"
+    if streaming is None:
+        hint = f"export it with {export}, or leave --streaming out"
+        raise BundleError(f"bundle {folder} has no graphs for --streaming", "a bundle exported for it", hint)
+    entries = entries_of(streaming)
+    name = precision + CPU_SUFFIX if backend == "cpu" and precision + CPU_SUFFIX in entries else precision
+    if name not in entries:
+        has = ", ".join(key for key in entries if not key.endswith(CPU_SUFFIX))
+        hint = f"export it with {export}, or add --precision {has.split(', ')[0]}"
+        raise BundleError(f"bundle {folder} has graphs for --streaming in {has} only, not in {precision}", hint=hint)
+    entry = entries[name][mode]
+    if refused := entry.get("refused") or entry.get("failed_on", {}).get(backend):
+        hint = "use exact" if mode == "rolling" else "use another --precision, or leave --streaming out"
+        what = f"bundle {folder} does not offer --streaming {mode} in {precision} on {backend}: {refused}"
+        raise BundleError(what, hint=hint)
+    # OpenVINO rounds to bf16 itself, as it does with the whole graph.
+    files = entries["fp32"] if (backend, precision) == ("openvino", "bf16") and "fp32" in entries else entries[name]
+    file = files[mode].get("file", entry["file"])
+    age_s, tolerance, failed = float(entry.get("max_age_s", "inf")), entry.get("tolerance"), entry.get("failed")
+    return Parts(files[STEM], file, age_s, tolerance, failed)

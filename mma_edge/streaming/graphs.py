@@ -1,0 +1,95 @@
+"""The model in parts: the calls that a stream makes, whatever engine runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mma_edge.clip import NUM_FRAMES
+from mma_edge.engines.base import Part
+
+
+@dataclass(frozen=True, eq=False)
+class Roll:
+    """What mode rolling needs of one face's window.
+
+    Attributes:
+        tokens: float32 (M, T, W) of the new frames, M >= 1.
+        past: float32 (16, D), summaries of older frames.
+        order: int64 (16,), what each frame is, by time: m < M is the m-th new frame, M + k is row k of `past`.
+        mel: float32 (512, 128).
+    """
+
+    tokens: np.ndarray
+    past: np.ndarray
+    order: np.ndarray
+    mel: np.ndarray
+
+
+class StreamingGraphs:
+    """The stem and the rest of one mode.
+
+    Raises:
+        MMAEdgeError: as `mma_edge.engines.base.run_failure` has it, where an inference fails.
+    """
+
+    def __init__(self, stem: Part, rest: Part) -> None:
+        self._stem, self._rest = stem, rest
+        self.summary_width: int = rest.shapes["past"][-1] if "past" in rest.shapes else 0
+        # Bundles from before several faces went in together: the graph takes one clip, without its dimension.
+        self._alone = "past" in rest.shapes and "owner" not in rest.shapes
+
+    def stem(self, frames: np.ndarray) -> np.ndarray:
+        """frames uint8 (M, S, S, 3) -> tokens float32 (M, T, W)."""
+        most = NUM_FRAMES * (self._stem.max_clips or len(frames))
+        found = [self._stem(frames=_padded(self._stem, some))["tokens"][: len(some)] for some in _parts(frames, most)]
+        return np.concatenate(found)
+
+    def window(self, tokens: np.ndarray, mel: np.ndarray) -> np.ndarray:
+        """Mode exact: tokens (N, 16, T, W) and mel (N, 512, 128) -> logits (N, C)."""
+        most = self._rest.max_clips or len(mel)
+        pairs = zip(_parts(tokens, most), _parts(mel, most), strict=True)
+        return np.concatenate([self._rest(tokens=clip, mel=sound)["logits"] for clip, sound in pairs])
+
+    def roll(self, rolls: Sequence[Roll]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Mode rolling: logits (N, C), and of each face the summaries (M, D) of its new frames."""
+        most = 1 if self._alone else self._rest.max_clips or len(rolls)
+        logits, summaries = [], []
+        for some in _parts(rolls, most):
+            found = self._rest(**self._together(some))
+            logits.append(found["logits"])
+            ends = np.cumsum([len(roll.tokens) for roll in some])
+            summaries += np.split(found["summaries"][: ends[-1]], ends[:-1])
+        return np.concatenate(logits), summaries
+
+    def _together(self, rolls: Sequence[Roll]) -> dict[str, np.ndarray]:
+        """The inputs of one call."""
+        counts = [len(roll.tokens) for roll in rolls]
+        tokens = _padded(self._rest, np.concatenate([roll.tokens for roll in rolls]))
+        owner = np.zeros(len(tokens), np.int64)
+        owner[: sum(counts)] = np.repeat(np.arange(len(rolls)), counts)
+        order = [
+            # Rows of older frames come after those of all new ones.
+            np.where(roll.order < count, first + roll.order, len(tokens) + NUM_FRAMES * number + roll.order - count)
+            for number, (roll, count, first) in enumerate(zip(rolls, counts, np.cumsum([0, *counts[:-1]]), strict=True))
+        ]
+        inputs = {"tokens": tokens, "mel": np.stack([roll.mel for roll in rolls])}
+        past, order = np.stack([roll.past for roll in rolls]), np.stack(order).astype(np.int64)
+        if self._alone:
+            return {**inputs, "past": past[0], "order": order[0]}
+        return {**inputs, "owner": owner, "past": past, "order": order}
+
+
+def _padded(part: Part, rows: np.ndarray) -> np.ndarray:
+    """Rows of frames, and behind them zeros that no clip refers to, up to a number that the part takes."""
+    if part.frame_counts is None:
+        return rows
+    missing = next(count for count in part.frame_counts if count >= len(rows)) - len(rows)
+    return np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)]) if missing else rows
+
+
+def _parts(rows: Sequence, most: int) -> list:
+    """A sequence in pieces of at most `most`."""
+    return [rows[start : start + most] for start in range(0, len(rows), most)]

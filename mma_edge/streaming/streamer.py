@@ -1,0 +1,109 @@
+"""What is kept from window to window, and which frames are new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
+from mma_edge.bundle.streaming import MODES
+from mma_edge.clip import NUM_FRAMES
+from mma_edge.errors import UsageError
+from mma_edge.streaming.graphs import Roll, StreamingGraphs
+from mma_edge.types import Clip
+
+AUTO = "auto"
+"""The best mode that a bundle offers for an engine."""
+
+
+def check_mode(mode: str, auto: bool = False) -> None:
+    """UsageError unless this is one of MODES, or AUTO where `auto` says that it may be."""
+    choices = (*MODES, AUTO) if auto else MODES
+    if mode not in choices:
+        raise UsageError(f"--streaming {mode}", f"one of {', '.join(choices)}")
+
+
+@dataclass
+class StreamingStats:
+    """Work done: windows with a face, and how many frames went through the stem and through the layers above it."""
+
+    updates: int = 0
+    stem_frames: int = 0
+    layer_frames: int = 0
+
+
+@dataclass
+class _Track:
+    """What is kept for one face, by the time of the frame; only for the frames of the newest window."""
+
+    tokens: dict[float, np.ndarray] = field(default_factory=dict)
+    # Rolling: the summary, and the end of the window in which it was computed.
+    summaries: dict[float, tuple[np.ndarray, float]] = field(default_factory=dict)
+    heard: bool = False
+
+
+class Streamer:
+    """Logits of clips that share frames with earlier clips. Use one per source; the clips need `times_s`.
+
+    In mode rolling a summary that is older than `max_age_s`, in presentation time, is computed again.
+    """
+
+    def __init__(self, graphs: StreamingGraphs, mode: str, max_age_s: float = float("inf")) -> None:
+        check_mode(mode)
+        self.graphs, self.mode, self.max_age_s = graphs, mode, max_age_s
+        self.stats = StreamingStats()
+        self._tracks: dict[int | None, _Track] = {}
+
+    def __call__(self, clips: Sequence[Clip]) -> np.ndarray:
+        """Logits (N, C) of clips with frames, at most one of each track; forgets what the tracks no longer need."""
+        tracks = [self._tracks.setdefault(clip.track_id, _Track()) for clip in clips]
+        silence = np.zeros((NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32)
+        mels = [silence if clip.mel is None else clip.mel for clip in clips]
+        self.stats.updates += len(clips)
+        self._embed(tracks, clips)
+        if self.mode == "exact":
+            self.stats.layer_frames += NUM_FRAMES * len(clips)
+            tokens = [[track.tokens[t] for t in clip.times_s] for track, clip in zip(tracks, clips, strict=True)]
+            return self.graphs.window(np.array(tokens), np.stack(mels))
+        plans = [self._plan(*one) for one in zip(tracks, clips, mels, strict=True)]
+        logits, summaries = self.graphs.roll([roll for _, roll in plans])
+        for track, clip, (new, _), rows in zip(tracks, clips, plans, summaries, strict=True):
+            # Copies: a row that is a view would keep the whole batch in memory.
+            track.summaries.update((t, (row.copy(), clip.end_s)) for t, row in zip(new, rows, strict=True))
+        return logits
+
+    def keep_only(self, track_ids: set[int | None]) -> None:
+        """Forget every other track."""
+        self._tracks = {number: track for number, track in self._tracks.items() if number in track_ids}
+
+    def _embed(self, tracks: Sequence[_Track], clips: Sequence[Clip]) -> None:
+        """Put each clip's frames, and no others, into its track's `tokens`; new frames of all of them in one call."""
+        places = [{time_s: index for index, time_s in enumerate(clip.times_s)} for clip in clips]  # of each frame, once
+        unseen = [[t for t in place if t not in track.tokens] for track, place in zip(tracks, places, strict=True)]
+        frames = [clip.frames[place[t]] for clip, place, new in zip(clips, places, unseen, strict=True) for t in new]
+        fresh = iter(self.graphs.stem(np.stack(frames)) if frames else ())
+        self.stats.stem_frames += len(frames)
+        for track, place, new in zip(tracks, places, unseen, strict=True):
+            track.tokens.update((t, next(fresh).copy()) for t in new)
+            track.tokens = {t: track.tokens[t] for t in place}
+
+    def _plan(self, track: _Track, clip: Clip, mel: np.ndarray) -> tuple[list[float], Roll]:
+        """The times of the frames to compute, and the call; leaves the summaries in use in the track."""
+        times_s, heard = list(dict.fromkeys(clip.times_s)), clip.mel is not None
+        if heard != track.heard:  # older context is only similar while the sound neither begins nor ends
+            track.summaries, track.heard = {}, heard
+        oldest_s = clip.end_s - self.max_age_s - 1e-6
+        kept = {t: track.summaries[t] for t in times_s if t in track.summaries and track.summaries[t][1] >= oldest_s}
+        # The graph needs a new frame; where there is none (a slow camera), the newest one is computed again.
+        new = [t for t in times_s if t not in kept] or times_s[-1:]
+        old = [t for t in times_s if t not in new]
+        past = np.zeros((NUM_FRAMES, self.graphs.summary_width), np.float32)
+        for row, time_s in enumerate(old):
+            past[row] = kept[time_s][0]
+        row_of = {time_s: row for row, time_s in enumerate(new + old)}
+        order = np.array([row_of[time_s] for time_s in clip.times_s], np.int64)
+        self.stats.layer_frames += len(new)
+        track.summaries = kept
+        return new, Roll(np.stack([track.tokens[t] for t in new]), past, order, mel)
