@@ -24,20 +24,13 @@ __version__ = "0.1.0"
 __all__ = ["MMAEdgeError", "__version__", "load"]
 
 
-def load(
-    bundle: str | PathLike | None = None,
-    backend: str = "auto",
-    precision: str | None = None,
-    streaming: str | None = None,
-) -> Recognizer:
+def load(bundle: str | PathLike | None = None, backend: str = "auto", precision: str | None = None) -> Recognizer:
     """Open a bundle and make it ready to predict.
 
     Args:
         bundle: folder written by `mma-export`; None: the embedded default model.
         backend: "auto", "cpu", "cuda", "openvino" or "tensorrt". A named backend runs, or an error says why not.
         precision: one of the bundle's, e.g. "fp32"; None: the backend's best.
-        streaming: "exact", "rolling" or "auto", as `Recognizer.stream` will be asked for: only an engine for which the
-            bundle has the graphs is taken.
 
     Raises:
         BundleError: the bundle is missing, changed or of an unknown schema, or the engine fails its self-test.
@@ -46,4 +39,4 @@ def load(
     # Imported here so that `import mma_edge` and `mma-edge --help` do not wait for onnxruntime.
     from mma_edge.recognizer import Recognizer
 
-    return Recognizer.open(bundle, backend, precision, streaming)
+    return Recognizer.open(bundle, backend, precision)

@@ -97,8 +97,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_command(args: argparse.Namespace, console: Console) -> int:
-    import mma_edge
     from mma_edge.pipeline import Pipeline, StreamOptions
+    from mma_edge.recognizer import Recognizer
     from mma_edge.sinks import LineSink, LiveSink, record_sink_of
     from mma_edge.streaming import check_mode, choose_mode
 
@@ -119,7 +119,7 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     )
     # Check the name first: a wrong one should not have to wait for the model.
     record_sink = record_sink_of(args.output) if args.output else None
-    recognizer = mma_edge.load(args.bundle, args.backend, args.precision, args.streaming)
+    recognizer = Recognizer.open(args.bundle, args.backend, args.precision, args.streaming)
     options = dataclasses.replace(options, streaming=choose_mode(recognizer, args.streaming, options.notify))
     for note in recognizer.notes:
         options.notify(note)

@@ -18,7 +18,11 @@ class Recognizer(Predictor):
     def open(
         cls, bundle: str | os.PathLike | None, backend: str, precision: str | None, streaming: str | None = None
     ) -> Recognizer:
-        """See `mma_edge.load`."""
+        """See `mma_edge.load`.
+
+        `streaming` is "exact", "rolling" or "auto", as `stream` will be asked for: only an engine for which the bundle
+        has the graphs is taken.
+        """
         checked = read_bundle(bundle)
         return cls(checked, open_engine(checked, backend, precision, streaming))
 

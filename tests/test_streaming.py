@@ -251,7 +251,7 @@ def test_openvino_gives_the_answers_of_onnxruntime(
     pytest.importorskip("openvino")
     monkeypatch.setenv("MMA_EDGE_CACHE", str(tmp_path))
     folder = offering_rolling(streaming_bundle, tmp_path / "bundle", file="streaming.rolling.onnx")
-    ways = [StreamingRecognizer(mma_edge.load(folder, name, "fp32", mode), mode) for name in ("openvino", "cpu")]
+    ways = [StreamingRecognizer(Recognizer.open(folder, name, "fp32", mode), mode) for name in ("openvino", "cpu")]
     for pair in zip(stream_clips(4), stream_clips(4, track=2, seed=1), strict=True):
         got, expected = (way.predict_clips(pair) for way in ways)
         for one, other in zip(got, expected, strict=True):
@@ -283,7 +283,7 @@ def test_auto_takes_the_best_mode_that_the_bundle_offers(
         (tiny_bundle, None, "no graphs"),
     ):
         lines: list[str] = []
-        opened = mma_edge.load(folder, "cpu", None, "auto")
+        opened = Recognizer.open(folder, "cpu", None, "auto")
         assert choose_mode(opened, "auto", lines.append) == mode
         assert (says in lines[0]) if says else not lines
     assert choose_mode(opened, "exact", lines.append) == "exact"  # what was asked for is left to fail

@@ -14,10 +14,10 @@ import pytest
 from conftest import TINY, one_line
 from streaming_bundle import SEEN, stream_clips
 
-import mma_edge
 from mma_edge.bundle import Bundle, golden_inputs, write_manifest
 from mma_edge.bundle.streaming import MODES
 from mma_edge.errors import BundleError
+from mma_edge.recognizer import Recognizer
 from mma_edge.streaming import StreamingRecognizer
 from mma_export.graph import save_graph
 from mma_export.precision.clips import RealClips, logits_of
@@ -146,7 +146,7 @@ def test_each_engine_streams_its_own_precision(
         if precision not in openvino.native_precisions():
             pytest.skip(f"this processor has no {precision}")
     monkeypatch.setenv("MMA_EDGE_CACHE", str(tmp_path))
-    recognizer = mma_edge.load(bundle.folder, backend, precision, mode)
+    recognizer = Recognizer.open(bundle.folder, backend, precision, mode)
     streaming_one = StreamingRecognizer(recognizer, mode)
     for clip in stream_clips(3):
         got, expected = (who.predict_clips([clip])[0].probabilities for who in (streaming_one, recognizer))
