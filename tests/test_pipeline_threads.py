@@ -135,6 +135,7 @@ PROGRAM = """
 import os, signal, sys, threading
 import mma_edge
 from mma_edge.pipeline import Pipeline
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 with Pipeline.open(mma_edge.load(backend="cpu"), "sample") as pipeline:
     try:
         for emotion in pipeline:

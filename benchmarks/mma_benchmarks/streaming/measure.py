@@ -15,7 +15,6 @@ from functools import partial
 
 import numpy as np
 
-import mma_edge
 from mma_benchmarks.latency.measure import describe_model
 from mma_benchmarks.machine.facts import describe_machine
 from mma_benchmarks.result import Advance, Result, utc_now
@@ -101,7 +100,7 @@ def measure_streaming(
             for longer than a window.
     """
     machine = describe_machine()
-    recognizers = [mma_edge.load(bundle, *engine, "exact") for engine in options.engines]
+    recognizers = [Recognizer.open(bundle, *engine, "exact") for engine in options.engines]
     parts = [open_parts(recognizer) for recognizer in recognizers]
     recognizer = recognizers[0]
     refused = "; ".join(dict.fromkeys(why for *_, why in parts if why)) or None
