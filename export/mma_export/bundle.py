@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from mma_edge.bundle import Bundle, check_output, write_manifest
-from mma_edge.bundle.manifest import AUDIO, FACE_CROP, GRAPHS, SCHEMA_VERSION
+from mma_edge.bundle.manifest import AUDIO, FACE_CROP, SCHEMA_VERSION, graphs_of
 from mma_edge.files import replaced_folders
 from mma_edge.sources.file import videos_in
 from mma_export.graph import OPSET, export_graph
@@ -100,7 +100,7 @@ def write_bundle(
             found = {precision: writer.write(precision) for precision in others}
             refused = {} if gate.keep_going else {name: entry for name, entry in found.items() if "failed" in entry}
             for entry in refused.values():
-                for file in _files(entry):
+                for file in graphs_of(entry):
                     (work / file).unlink()
             entries |= {name: entry for name, entry in found.items() if name not in refused}
             recipes = [recipe for name in others if name not in refused for recipe in writer.recipes.get(name, ())]
@@ -114,11 +114,6 @@ def write_bundle(
         report("hashing")
         manifest = write_manifest(work, manifest).manifest  # now with the hashes
     return Written(Bundle(output, manifest), refused)
-
-
-def _files(entry: dict) -> list[str]:
-    """Of one precision, named in the manifest's entry."""
-    return [entry[key] for key in GRAPHS if key in entry]
 
 
 def _listed(precisions: str | Sequence[str]) -> list[str]:

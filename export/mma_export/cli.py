@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mma_edge.bundle import Bundle, check_output
-from mma_edge.bundle.manifest import GRAPHS
+from mma_edge.bundle.manifest import graphs_of
 from mma_edge.commands.info import streaming_lines
 from mma_edge.commands.support import HelpFormatter, run_cli, say
 from mma_edge.errors import ParityError, UsageError
@@ -207,7 +207,7 @@ def _build_engines(bundle: Bundle, precisions: list[str], console: Console) -> N
 
 def _print_precision(bundle: Bundle, precision: str, console: Console) -> None:
     entry = bundle.manifest["precisions"][precision]
-    files = [bundle.folder / entry[key] for key in GRAPHS if key in entry]
+    files = [bundle.folder / name for name in graphs_of(entry)]
     sizes = " + ".join(f"{file.stat().st_size / 1e6:.1f} MB" for file in files)
     say(console, f"  {precision}: {sizes}")
     _print_entry(entry, console)

@@ -84,17 +84,22 @@ class Bundle:
         entry = self.manifest["precisions"][precision]
         return self.folder / entry.get("tensorrt_file", entry["file"])
 
+    def files_of(self, graph: Path) -> list[Path]:
+        """A graph of the bundle, and the files beside it that hold weights of it."""
+        # Weights outside the graph: in file.onnx.data, in a file for several precisions, or in another graph.
+        weights = {name for name in self.manifest["files"] if name.endswith((".data", ".bin", ".weights"))}
+        entries = self.manifest["precisions"].values()
+        weights |= {entry["file"] for entry in entries if entry.get("tensorrt_file") == graph.name}
+        return [graph, *(self.folder / name for name in sorted(weights - {graph.name}))]
+
+    def size_bytes(self, graph: Path) -> int:
+        """Of a graph with all its weights."""
+        return sum(file.stat().st_size for file in self.files_of(graph))
+
     def onnx_sha256(self, graph: Path) -> str:
         """SHA-256 of a graph of the bundle together with the weights beside it, if any, from the checked manifest."""
-        file, files = graph.name, self.manifest["files"]
-        # Weights outside the graph: in file.onnx.data, in a file for several precisions, or in another graph.
-        external = {name for name in files if name.endswith((".data", ".bin", ".weights"))}
-        entries = self.manifest["precisions"].values()
-        external |= {entry["file"] for entry in entries if entry.get("tensorrt_file") == file}
-        external = sorted(external - {file})
-        if not external:
-            return files[file]
-        return hashlib.sha256("".join(files[name] for name in [file, *external]).encode()).hexdigest()
+        hashes = [self.manifest["files"][file.name] for file in self.files_of(graph)]
+        return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     def parts(self, backend: str, precision: str, mode: str) -> Parts:
         """The parts that an engine runs in a mode of `mma-edge run --streaming`; BundleError where there are none."""

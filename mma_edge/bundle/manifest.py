@@ -202,6 +202,11 @@ def _check_values(path: Path, manifest: dict) -> None:
         raise BundleError(f"{path}: unusable value of {', '.join(wrong)}", "schema version 1", REEXPORT)
 
 
+def graphs_of(entry: dict) -> list[str]:
+    """Names of the graphs in a precision's entry."""
+    return [entry[key] for key in GRAPHS if key in entry]
+
+
 def _entry_problems(name: str, entry: object, required: dict, optional: dict, hashed: dict) -> list[str]:
     """What is wrong with an entry: a missing or unknown key, a wrong type or number, a file without a hash."""
     types = required | optional
@@ -209,8 +214,7 @@ def _entry_problems(name: str, entry: object, required: dict, optional: dict, ha
         return [name]
     if not all(_is_positive(v) if types[key] is float else isinstance(v, types[key]) for key, v in entry.items()):
         return [name]
-    files = [entry[key] for key in GRAPHS if key in entry]
-    return [f"{name}: {file} (no SHA-256)" for file in files if file not in hashed]
+    return [f"{name}: {file} (no SHA-256)" for file in graphs_of(entry) if file not in hashed]
 
 
 def _is_positive(value: object) -> bool:

@@ -126,7 +126,7 @@ def _check_room(bundle: Bundle, precision: str, folder: Path) -> None:
     except OSError as error:
         expected, hint = "a bundle of your own", f"copy it first: cp -r {bundle.folder} my-bundle"
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}", expected, hint) from error
-    size = bundle.tensorrt_graph(precision).stat().st_size
+    size = bundle.size_bytes(bundle.tensorrt_graph(precision))
     # The plan is at most about as large as the graph's weights in float32; add the timing cache and a margin.
     needed, free = 2 * size + DISK_SPARE_BYTES, shutil.disk_usage(folder).free
     if needed > free:

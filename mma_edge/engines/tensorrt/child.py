@@ -168,7 +168,7 @@ def _workspace(bundle: Bundle, precision: str, asked_mib: int | None) -> int:
     default = JETSON_WORKSPACE_MIB if is_jetson() else WORKSPACE_MIB
     workspace = min(default, free // 4 // MIB) if asked_mib is None else asked_mib
     # The weights count twice: as read, and in the engine.
-    needed = 2 * bundle.tensorrt_graph(precision).stat().st_size + SPARE_BYTES + workspace * MIB
+    needed = 2 * bundle.size_bytes(bundle.tensorrt_graph(precision)) + SPARE_BYTES + workspace * MIB
     if needed > free:
         expected = f"{needed / 1e9:.1f} GB for this build"
         hint = "close other programs that use the GPU, or give a smaller --workspace MIB"

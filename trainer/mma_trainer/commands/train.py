@@ -125,9 +125,9 @@ def _finish(run: Run, metrics: Metrics, half: bool, people: Mapping[str, int | s
     plot_confusion(metrics, run.config.labels, run.folder / "confusion.png")
     if isinstance(run.model, ContractModel):
         released = Checkpoint(run.config, run.model.model.state_dict(), run.provenance)
-        build_model(released, run.folder)  # what is written can be read
         if half:
             released = fold_stems(released, str(run.folder))
+        build_model(released, run.folder)  # what is written can be read
         save_checkpoint(run.folder / MODEL, released, half=half)
     clips = {
         "training clips per epoch": run.task.num_batches * run.recipe.batch_size,

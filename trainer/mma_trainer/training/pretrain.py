@@ -14,8 +14,8 @@ from mma_trainer.weights.checkpoint import Checkpoint, check_fit
 from mma_trainer.weights.encoders import EncoderWeights
 
 BLOCKS_SHARE = 0.3
-"""Of the training steps in which an encoder with an early head computes its blocks, too. Its stem needs many steps, and
-these cost a third of the others; the blocks, which are taught what the stem knows, need fewer."""
+"""Of the training steps in which an encoder with an early head computes its blocks, too. Its stem needs many steps,
+and the others cost less; the blocks, which are taught what the stem knows, need fewer."""
 
 
 class EncoderClassifier(nn.Module):
