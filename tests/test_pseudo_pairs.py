@@ -11,7 +11,7 @@ from mma_trainer.data.batch import Batch
 from mma_trainer.data.public.background import Recordings
 from mma_trainer.data.public.faces import Faces, labelled_faces
 from mma_trainer.data.public.voices import Voices
-from mma_trainer.data.tasks.pairs import PseudoPairTask, draw_modalities
+from mma_trainer.data.tasks.pairs import TAUGHT_SHARE, PseudoPairTask, draw_modalities
 from mma_trainer.data.tasks.voices import Surroundings
 
 CLASSES = 3
@@ -83,3 +83,14 @@ def test_a_share_of_the_pairs_has_a_voice_of_any_class_and_both_their_labels(
     assert disagreement(0.0) == 0.0
     # Any class, the right one among them: two thirds of the swapped voices are wrong.
     assert disagreement(0.6) == pytest.approx(0.4, abs=0.1)
+
+
+def test_most_of_a_target_is_what_the_teachers_say_of_the_clip(pairs: tuple[Faces, Voices]) -> None:
+    def teachers(frames: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
+        assert len(frames) == len(mel) == 16
+        return torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.1, 0.9]).expand(len(frames), -1)
+
+    for told, alone in zip(batches(pairs, teachers=teachers), batches(pairs), strict=True):
+        expected = (1 - TAUGHT_SHARE) * alone.labels + TAUGHT_SHARE * torch.tensor([0, 0, 0, 0, 0, 0.1, 0.9])
+        torch.testing.assert_close(told.labels, expected)
+        assert all(torch.equal(*both) for both in zip(told.inputs, alone.inputs, strict=True))

@@ -23,8 +23,10 @@ from mma_trainer.data.tasks.pairs import PseudoPairTask
 from mma_trainer.data.tasks.voices import Surroundings, VoiceTask
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model import MMADFERConfig
+from mma_trainer.training.pretrain import EncoderTeachers
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.recipe import Recipe
+from mma_trainer.weights.encoders import read_encoder
 
 LISTS = ("lists", "dfew", "mafw", "prepared")
 """Data sets of annotated clips; the others are the public unimodal sets."""
@@ -200,7 +202,8 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
         return VoiceTask(*voices, surroundings, recipe.batch_size, recipe.seed, short_epochs, easy_epochs)
     pairs = [(load_faces(args.data, split), part) for split, part in zip(splits, voices, strict=True)]
     sizes = config.image_size, recipe.batch_size, recipe.seed, PSEUDO_CLIPS_PER_EPOCH
-    return PseudoPairTask(*pairs, surroundings, *sizes, recipe.modality_dropout, PSEUDO_MISMATCH)
+    teachers = _teachers(args, config)
+    return PseudoPairTask(*pairs, surroundings, *sizes, recipe.modality_dropout, PSEUDO_MISMATCH, teachers)
 
 
 def trained_corpora(left_out: Sequence[str]) -> tuple[str, ...]:
@@ -208,3 +211,16 @@ def trained_corpora(left_out: Sequence[str]) -> tuple[str, ...]:
     if unknown := [name for name in left_out if name not in LEAVABLE]:
         raise UsageError(f"corpus {unknown[0]!r} left out", f"some of {', '.join(LEAVABLE)}")
     return tuple(name for name in CORPORA if name not in left_out)
+
+
+def _teachers(args: argparse.Namespace, config: MMADFERConfig) -> EncoderTeachers | None:
+    """The encoders that a model starts from; None, and said, where they are published ones, which have no classes."""
+    files = {"image": args.image_encoder, "audio": args.audio_encoder}
+    weights = [read_encoder(file, name, config) for name, file in files.items() if file]
+    if len(weights) == len(files) and all(read.head for read in weights):
+        return EncoderTeachers(config, *weights)
+    if Processes.from_environment().is_writer:
+        print(
+            "fusion learns from the labels alone: no two encoders are given with the heads that they were trained with"
+        )
+    return None

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mma_trainer.model import MMADFER, MMADFERConfig
 from mma_trainer.model.encoder import Encoder
+from mma_trainer.model.inputs import prepare_frames, prepare_mel
 from mma_trainer.weights.checkpoint import Checkpoint, check_fit
 from mma_trainer.weights.encoders import EncoderWeights
 
@@ -94,6 +95,41 @@ class EncoderClassifier(nn.Module):
         proj.weight /= std.view(-1, 1, 1, 1)
         proj.bias.copy_((proj.bias - mean) / std)
         self.standardised.fill_(True)
+
+
+class EncoderTeachers(nn.Module):
+    """What two pre-trained encoders say of a clip, each with the head that it was trained with; fusion learns from it.
+
+    Their probabilities are multiplied, as those of two witnesses who know nothing of each other. A modality that is
+    absent (a black face, silence as zeros) says nothing.
+
+    Raises:
+        CheckpointError: weights of an encoder that was pre-trained without these classes.
+    """
+
+    FRAME_STEP = 4  # every n-th frame is looked at
+
+    def __init__(self, config: MMADFERConfig, image: EncoderWeights, audio: EncoderWeights) -> None:
+        super().__init__()
+        self.color = config.color
+        self.image, self.audio = EncoderClassifier(config, "image"), EncoderClassifier(config, "audio")
+        for net, weights, name in ((self.image, image, "image"), (self.audio, audio, "audio")):
+            initialise_encoder(net.encoder, weights, f"the {name} encoder's file")
+            # Classes that occur in its training only come last.
+            head = {key: tensor[: config.num_classes] for key, tensor in weights.head.items()}
+            check_fit(head, net.head.state_dict(), f"the head in the {name} encoder's file")
+            net.head.load_state_dict(head)
+        self.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def forward(self, frames: Tensor, mel: Tensor) -> Tensor:
+        """frames uint8 (B, 16, S, S, 3), mel (B, 512, 128) -> probabilities (B, C)."""
+        seen, heard = (x.flatten(1).any(dim=1).unsqueeze(1) for x in (frames, mel))
+        frames = prepare_frames(frames[:, self.FRAME_STEP // 2 :: self.FRAME_STEP], self.color)
+        with torch.autocast(frames.device.type, torch.bfloat16):
+            of_frames, of_voice = self.image(frames.flatten(0, 1)), self.audio(prepare_mel(mel))
+        of_face = of_frames.float().softmax(dim=1).unflatten(0, frames.shape[:2]).mean(dim=1)
+        return (seen * of_face.clamp(min=1e-9).log() + heard * of_voice.float().log_softmax(dim=1)).softmax(dim=1)
 
 
 def initialise_encoder(encoder: Encoder, weights: EncoderWeights, path: str) -> None:

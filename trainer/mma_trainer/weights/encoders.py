@@ -54,6 +54,7 @@ class EncoderWeights:
 
     state: dict[str, Tensor]  # float32 tensors of one `Encoder` without prompts
     grid: tuple[int, int]  # patches down and across of its position embedding
+    head: dict[str, Tensor] = field(default_factory=dict)  # "weight" and "bias" of the one that it was trained with
     provenance: dict = field(default_factory=dict)  # where it comes from, plain values
 
 
@@ -78,7 +79,7 @@ def read_encoder(path: str | os.PathLike, modality: str, config: MMADFERConfig) 
         expected = "a plain ViT as MAE-Face and AudioMAE publish it, of the architecture given here"
         raise CheckpointError(what, expected, "check which file it is and --model")
     layout = {"origin": "published encoder, MAE layout", "file": Path(path).name, **notes}
-    return EncoderWeights(state, _grid(state["pos_embed"].shape[1] - 1, modality, config, path), layout)
+    return EncoderWeights(state, _grid(state["pos_embed"].shape[1] - 1, modality, config, path), provenance=layout)
 
 
 def rename(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str], dict[str, str]]:
@@ -164,4 +165,5 @@ def _read_ours(content: dict, path: str | os.PathLike, modality: str, config: MM
         what = f"{path} was trained with another architecture: {'; '.join(problems)}"
         hint = "give the options that it was pre-trained with, or another file"
         raise CheckpointError(what, "an encoder of this model", hint)
-    return EncoderWeights(state, getattr(found, f"{modality}_grid"), checkpoint.provenance)
+    head = {k.removeprefix("head."): v for k, v in checkpoint.state_dict.items() if k.startswith("head.")}
+    return EncoderWeights(state, getattr(found, f"{modality}_grid"), head, checkpoint.provenance)
