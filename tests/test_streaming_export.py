@@ -37,6 +37,13 @@ def synthetic_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming_gate, "collect_clips", lambda *args: SEEN)
 
 
+@pytest.fixture
+def work(streaming_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the bundle in which the parts, made from the same weights, are judged again and not made again."""
+    monkeypatch.setattr(streaming, "write_parts", lambda *args: {})
+    return Path(shutil.copytree(streaming_bundle.folder, tmp_path / "work"))
+
+
 @pytest.mark.parametrize("clips", [1, 2])
 def test_stem_and_rest_give_the_whole_graphs_logits(streaming_bundle: Bundle, clips: int) -> None:
     frames, mel = golden_inputs(50 + clips, TINY.image_size, clips)
@@ -104,14 +111,12 @@ def test_the_manifest_holds_the_figures_and_the_bundle_reads_them(streaming_bund
 
 
 def test_parts_that_differ_from_the_whole_graph_fail_the_gate(
-    streaming_bundle: Bundle, tiny_model: MMADFER, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: MMADFER, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class OffByALittle(OnnxCpuEngine):
         def __call__(self, frames: np.ndarray, mel: np.ndarray) -> np.ndarray:
             return super().__call__(frames, mel) + 2e-4
 
-    work = Path(shutil.copytree(streaming_bundle.folder, tmp_path / "work"))
-    monkeypatch.setattr(streaming, "write_parts", lambda *args: {})  # they are there, from the same weights
     monkeypatch.setattr(streaming, "OnnxCpuEngine", OffByALittle)
     with pytest.raises(ParityError, match="--streaming exact") as caught:
         add_streaming(tiny_model, work, work / "model.fp32.onnx", report=lambda line: None)
@@ -122,11 +127,10 @@ def test_rolling_that_is_refused_leaves_no_graph(
     streaming_bundle: Bundle,
     tiny_model: MMADFER,
     tmp_path: Path,
+    work: Path,
     synthetic_source: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    work = Path(shutil.copytree(streaming_bundle.folder, tmp_path / "work"))
-    monkeypatch.setattr(streaming, "write_parts", lambda *args: {})
     monkeypatch.setattr(streaming_gate, "REQUIRED_AGREEMENT", 1.01)
     lines: list[str] = []
     entry = add_streaming(tiny_model, work, work / "model.fp32.onnx", report=lines.append)
@@ -139,12 +143,10 @@ def test_rolling_that_is_refused_leaves_no_graph(
 def test_rolling_that_fails_is_kept_and_marked_where_that_is_asked_for(
     streaming_bundle: Bundle,
     tiny_model: MMADFER,
-    tmp_path: Path,
+    work: Path,
     synthetic_source: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    work = Path(shutil.copytree(streaming_bundle.folder, tmp_path / "work"))
-    monkeypatch.setattr(streaming, "write_parts", lambda *args: {})
     monkeypatch.setattr(streaming_gate, "REQUIRED_AGREEMENT", 1.01)
     gate = streaming_gate.PartsGate(most=8, keep_going=True)
     entry = add_streaming(tiny_model, work, work / "model.fp32.onnx", (), gate, lambda line: None)
