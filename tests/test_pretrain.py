@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import TINY
-from torch import Tensor
 
 from mma_edge.errors import CheckpointError
 from mma_trainer.model.inputs import prepare_frames, prepare_mel
 from mma_trainer.training import pretrain
-from mma_trainer.training.pretrain import EncoderClassifier, EncoderTeachers
+from mma_trainer.training.pretrain import EncoderClassifier, PairTeachers, Teacher
 from mma_trainer.training.recipe import training_loss
 from mma_trainer.weights.encoders import EncoderWeights
 
@@ -109,40 +108,47 @@ def test_a_short_excerpt_may_lie_anywhere_on_the_encoders_grid() -> None:
     assert torch.equal(model(x), model(x))  # only training moves it
 
 
-def teachers_of(states: dict[str, dict[str, Tensor]]) -> EncoderTeachers:
-    """From what files of two pre-trained encoders hold."""
+def teacher_of(name: str, *nets: EncoderClassifier, classes: int = TINY.num_classes) -> Teacher:
+    """Of what the files of pre-trained encoders hold."""
     weights = []
-    for name, state in states.items():
+    for state in (net.state_dict() for net in nets):
         head = {key.removeprefix("head."): state[key] for key in state if key.startswith("head.")}
         encoder = {key.removeprefix("encoder."): state[key] for key in state if key.startswith("encoder.")}
         weights.append(EncoderWeights(encoder, getattr(TINY, f"{name}_grid"), head))
-    return EncoderTeachers(TINY, *weights)
+    return Teacher(TINY, name, weights, classes)
+
+
+def with_opinions(name: str, seed: int, **options: int) -> EncoderClassifier:
+    torch.manual_seed(seed)
+    net = EncoderClassifier(TINY, name, **options).eval()
+    with torch.no_grad():
+        net.head.weight.normal_()
+    return net
+
+
+def test_several_teachers_say_the_mean_of_their_logarithms() -> None:
+    nets = [with_opinions("audio", seed) for seed in range(3)]
+    x = batch(count=4)
+    with torch.no_grad():
+        expected = torch.stack([net(x).log_softmax(dim=1) for net in nets]).mean(dim=0).softmax(dim=1)
+    torch.testing.assert_close(teacher_of("audio", *nets)(x).exp(), expected, atol=0.03, rtol=0)  # in bfloat16
 
 
 def test_two_teachers_multiply_what_they_believe_and_an_absent_modality_says_nothing() -> None:
-    torch.manual_seed(0)
-    # The voices' head has one class more, of training only.
-    nets = {"image": EncoderClassifier(TINY, "image"), "audio": EncoderClassifier(TINY, "audio", extra_classes=1)}
-    with torch.no_grad():
-        for net in nets.values():
-            net.head.weight.normal_(std=1)
-            net.eval()
-    teachers = teachers_of({name: net.state_dict() for name, net in nets.items()})
+    face_net, voice_net = with_opinions("image", 0), with_opinions("audio", 1, extra_classes=1)
+    teachers = PairTeachers(teacher_of("image", face_net), teacher_of("audio", voice_net), TINY.color)
     frames = torch.randint(0, 256, (1, 1, *(TINY.image_size,) * 2, 3), dtype=torch.uint8).expand(3, 16, -1, -1, -1)
-    mel = torch.randn(3, 512, 128) - 4
     frames = frames * torch.tensor([1, 1, 0]).byte().view(3, 1, 1, 1, 1)
-    mel = mel * torch.tensor([1, 0, 1]).view(3, 1, 1)
+    mel = (torch.randn(3, 512, 128) - 4) * torch.tensor([1, 0, 1]).view(3, 1, 1)
     with torch.no_grad():
-        face = nets["image"](prepare_frames(frames[:1, 0], TINY.color)).softmax(dim=1)
-        voice = nets["audio"](prepare_mel(mel)).softmax(dim=1)
+        face = face_net(prepare_frames(frames[:1, 0], TINY.color)).softmax(dim=1)
+        voice = voice_net(prepare_mel(mel)).softmax(dim=1)
     both = face * voice[:1]
     expected = torch.cat([both / both.sum(), face, voice[2:]])
-    torch.testing.assert_close(teachers(frames, mel), expected, atol=0.03, rtol=0)  # they compute in bfloat16
+    torch.testing.assert_close(teachers(frames, mel).exp(), expected, atol=0.03, rtol=0)
     assert expected.max(dim=1).values.min() > 1.5 / TINY.num_classes  # not merely alike because flat
 
 
-def test_an_encoder_without_its_head_cannot_teach() -> None:
-    states = {name: EncoderClassifier(TINY, name).state_dict() for name in ("image", "audio")}
-    del states["audio"]["head.weight"]
+def test_an_encoder_with_too_few_classes_cannot_teach() -> None:
     with pytest.raises(CheckpointError, match=r"the head in the audio encoder's file.*weight"):
-        teachers_of(states)
+        teacher_of("audio", EncoderClassifier(TINY, "audio"), classes=TINY.num_classes + 1)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mma_edge.errors import UsageError
+from mma_trainer.commands.model_options import VOICE_TRAINING
 from mma_trainer.data import check
 from mma_trainer.data.batch import Task
 from mma_trainer.data.cache import ClipCache
@@ -23,7 +24,7 @@ from mma_trainer.data.tasks.pairs import PseudoPairTask
 from mma_trainer.data.tasks.voices import Surroundings, VoiceTask
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model import MMADFERConfig
-from mma_trainer.training.pretrain import EncoderTeachers
+from mma_trainer.training.pretrain import PairTeachers, Teacher
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.recipe import Recipe
 from mma_trainer.weights.encoders import read_encoder
@@ -105,6 +106,14 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         metavar="CORPUS",
         help="voices, pseudo: corpora of voices/ that are not trained on (default: %(default)s, whose speakers are "
         "those of the audio-visual clips that are reported; nothing after the option: none)",
+    )
+    data.add_argument(
+        "--teachers",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="faces, voices: encoders trained before, whose answers become most of the targets",
     )
     data.add_argument("--workers", type=int, default=2, metavar="N", help="loader processes for lists")
     data.add_argument("--cache", type=Path, metavar="DIR", help="keep decoded frames and log-mels there")
@@ -190,20 +199,38 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
         what = f"--labels {','.join(config.labels)} with --dataset {args.dataset}"
         raise UsageError(what, f"{','.join(DFEW_LABELS)} first")
     splits = ("train", "val")
+    teacher = make_teacher(args, config)
     if args.dataset == "faces":
         faces = [load_faces(args.data, split) for split in splits]
-        return FaceTask(*faces, config.image_size, recipe.batch_size, recipe.seed, FACE_BALANCE)
+        return FaceTask(*faces, config.image_size, recipe.batch_size, recipe.seed, FACE_BALANCE, teacher)
     corpora, is_alone = trained_corpora(args.leave_out), args.dataset == "voices"
     voices = [load_voices(args.data, split, corpora, calm=is_alone and split == "train") for split in splits]
     surroundings = Surroundings(load_noise(args.data, "train"), load_rooms(args.data))
     if is_alone:
         short_epochs = round(VOICE_SHORT_SHARE * recipe.epochs)
         easy_epochs = 0 if args.audio_encoder else round(VOICE_EASY_SHARE * recipe.epochs)
-        return VoiceTask(*voices, surroundings, recipe.batch_size, recipe.seed, short_epochs, easy_epochs)
+        return VoiceTask(*voices, surroundings, recipe.batch_size, recipe.seed, short_epochs, easy_epochs, teacher)
     pairs = [(load_faces(args.data, split), part) for split, part in zip(splits, voices, strict=True)]
     sizes = config.image_size, recipe.batch_size, recipe.seed, PSEUDO_CLIPS_PER_EPOCH
-    teachers = _teachers(args, config)
-    return PseudoPairTask(*pairs, surroundings, *sizes, recipe.modality_dropout, PSEUDO_MISMATCH, teachers)
+    return PseudoPairTask(*pairs, surroundings, *sizes, recipe.modality_dropout, PSEUDO_MISMATCH, teacher)
+
+
+def make_teacher(args: argparse.Namespace, config: MMADFERConfig) -> Teacher | PairTeachers | None:
+    """Whose answers become most of the targets: --teachers of an encoder; of pairs the encoders that are joined."""
+    if args.dataset != "pseudo":
+        modality, extra = ("image", 0) if args.dataset == "faces" else ("audio", VOICE_TRAINING["extra_classes"])
+        weights = [read_encoder(file, modality, config) for file in args.teachers]
+        return Teacher(config, modality, weights, config.num_classes + extra) if weights else None
+    if args.teachers:
+        raise UsageError("--teachers with --dataset pseudo", "faces or voices", "a pair's are its two encoders")
+    files = {"image": args.image_encoder, "audio": args.audio_encoder}
+    weights = {name: read_encoder(file, name, config) for name, file in files.items() if file}
+    if len(weights) == len(files) and all(read.head for read in weights.values()):
+        both = (Teacher(config, name, [read], config.num_classes) for name, read in weights.items())
+        return PairTeachers(*both, config.color)
+    if Processes.from_environment().is_writer:
+        print("fusion learns from the labels alone: no two encoders with the heads of their training are given")
+    return None
 
 
 def trained_corpora(left_out: Sequence[str]) -> tuple[str, ...]:
@@ -211,16 +238,3 @@ def trained_corpora(left_out: Sequence[str]) -> tuple[str, ...]:
     if unknown := [name for name in left_out if name not in LEAVABLE]:
         raise UsageError(f"corpus {unknown[0]!r} left out", f"some of {', '.join(LEAVABLE)}")
     return tuple(name for name in CORPORA if name not in left_out)
-
-
-def _teachers(args: argparse.Namespace, config: MMADFERConfig) -> EncoderTeachers | None:
-    """The encoders that a model starts from; None, and said, where they are published ones, which have no classes."""
-    files = {"image": args.image_encoder, "audio": args.audio_encoder}
-    weights = [read_encoder(file, name, config) for name, file in files.items() if file]
-    if len(weights) == len(files) and all(read.head for read in weights):
-        return EncoderTeachers(config, *weights)
-    if Processes.from_environment().is_writer:
-        print(
-            "fusion learns from the labels alone: no two encoders are given with the heads that they were trained with"
-        )
-    return None

@@ -124,11 +124,13 @@ def _encoder(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Module
             f"it pre-trains the {name} encoder alone",
         )
     model = EncoderClassifier(config, name, **(VOICE_TRAINING if name == "audio" else {}))
+    taught_by = [read_encoder(teacher, name, config).provenance for teacher in args.teachers]
+    origin = {"teachers": taught_by} if taught_by else {}
     if file is None:
-        return model, config, {}
+        return model, config, origin
     weights = read_encoder(file, name, config)
     model.start_from(weights, str(file))
-    return model, config, {f"{name}_encoder": weights.provenance}
+    return model, config, {f"{name}_encoder": weights.provenance, **origin}
 
 
 def _from_checkpoint(args: argparse.Namespace) -> tuple[nn.Module, MMADFERConfig, dict]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -97,39 +98,63 @@ class EncoderClassifier(nn.Module):
         self.standardised.fill_(True)
 
 
-class EncoderTeachers(nn.Module):
-    """What two pre-trained encoders say of a clip, each with the head that it was trained with; fusion learns from it.
+class Teacher(nn.Module):
+    """What pre-trained encoders of one modality say, each with the head that it was trained with: a student's targets.
+
+    They are averaged as logarithms (Hinton et al. 2015): a class that one of them rules out is ruled out.
+
+    Args:
+        num_classes: of the heads, those that occur in training only included.
+
+    Raises:
+        CheckpointError: weights without a head, or with one of fewer classes.
+    """
+
+    def __init__(
+        self, config: MMADFERConfig, modality: str, weights: Sequence[EncoderWeights], num_classes: int
+    ) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(Encoder(config, modality) for _ in weights)
+        self.heads = nn.ModuleList(nn.Linear(config.width, num_classes) for _ in weights)
+        for encoder, head, read in zip(self.encoders, self.heads, weights, strict=True):
+            initialise_encoder(encoder, read, f"the {modality} encoder's file")
+            state = {key: tensor[:num_classes] for key, tensor in read.head.items()}
+            check_fit(state, head.state_dict(), f"the head in the {modality} encoder's file")
+            head.load_state_dict(state)
+        self.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> log-probabilities (B, classes)."""
+        with torch.autocast(x.device.type, torch.bfloat16):
+            said = [head(net.encode(net.embed(x))) for net, head in zip(self.encoders, self.heads, strict=True)]
+        return torch.stack(said).float().log_softmax(dim=2).mean(dim=0).log_softmax(dim=1)
+
+
+class PairTeachers(nn.Module):
+    """What a teacher of faces and one of voices say of a clip; fusion learns from it.
 
     Their probabilities are multiplied, as those of two witnesses who know nothing of each other. A modality that is
     absent (a black face, silence as zeros) says nothing.
 
-    Raises:
-        CheckpointError: weights of an encoder that was pre-trained without these classes.
+    Args:
+        color: of the image encoder's faces, as in the config.
     """
 
     FRAME_STEP = 4  # every n-th frame is looked at
 
-    def __init__(self, config: MMADFERConfig, image: EncoderWeights, audio: EncoderWeights) -> None:
+    def __init__(self, image: Teacher, audio: Teacher, color: str) -> None:
         super().__init__()
-        self.color = config.color
-        self.image, self.audio = EncoderClassifier(config, "image"), EncoderClassifier(config, "audio")
-        for net, weights, name in ((self.image, image, "image"), (self.audio, audio, "audio")):
-            initialise_encoder(net.encoder, weights, f"the {name} encoder's file")
-            # Classes that occur in its training only come last.
-            head = {key: tensor[: config.num_classes] for key, tensor in weights.head.items()}
-            check_fit(head, net.head.state_dict(), f"the head in the {name} encoder's file")
-            net.head.load_state_dict(head)
-        self.requires_grad_(False).eval()
+        self.image, self.audio, self.color = image, audio, color
 
     @torch.no_grad()
     def forward(self, frames: Tensor, mel: Tensor) -> Tensor:
-        """frames uint8 (B, 16, S, S, 3), mel (B, 512, 128) -> probabilities (B, C)."""
+        """frames uint8 (B, 16, S, S, 3), mel (B, 512, 128) -> log-probabilities (B, C)."""
         seen, heard = (x.flatten(1).any(dim=1).unsqueeze(1) for x in (frames, mel))
         frames = prepare_frames(frames[:, self.FRAME_STEP // 2 :: self.FRAME_STEP], self.color)
-        with torch.autocast(frames.device.type, torch.bfloat16):
-            of_frames, of_voice = self.image(frames.flatten(0, 1)), self.audio(prepare_mel(mel))
-        of_face = of_frames.float().softmax(dim=1).unflatten(0, frames.shape[:2]).mean(dim=1)
-        return (seen * of_face.clamp(min=1e-9).log() + heard * of_voice.float().log_softmax(dim=1)).softmax(dim=1)
+        of_frames = self.image(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # (B, F, C)
+        of_face = of_frames.logsumexp(dim=1).log_softmax(dim=1)  # the mean of the frames' probabilities
+        return (seen * of_face + heard * self.audio(prepare_mel(mel))).log_softmax(dim=1)
 
 
 def initialise_encoder(encoder: Encoder, weights: EncoderWeights, path: str) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from mma_trainer.data.batch import Batch
 from mma_trainer.data.public.voices import CALM, Voices, classes_of
 
 ABSENT = -1.0
 """In a row of targets: a class that the clip's corpus does not have. The loss does not compare it with the others."""
+
+TAUGHT_SHARE = 0.7
+Teacher = Callable[..., Tensor]
+"""The inputs of a batch -> log-probabilities (B, C)."""
 
 
 def vote_weights(targets: np.ndarray, balance: float) -> Tensor:
@@ -51,6 +58,18 @@ def mixed(targets: Tensor, others: Tensor, part: float) -> Tensor:
     """`part` of some targets and the rest of others (B, C); a class is ABSENT where neither has it."""
     absent = (targets < 0) & (others < 0)
     return torch.where(absent, ABSENT, part * targets.clamp(min=0) + (1 - part) * others.clamp(min=0))
+
+
+def taught(batch: Batch, teacher: Teacher | None) -> Batch:
+    """TAUGHT_SHARE of the targets of a batch become what a teacher says of the classes that are not ABSENT.
+
+    Labels do not tell which classes look or sound alike in this clip (Hinton et al. 2015).
+    """
+    if teacher is None:
+        return batch
+    known, wanted = batch.labels >= 0, batch.labels.clamp(min=0)
+    said = teacher(*batch.inputs).masked_fill(~known, -torch.inf).softmax(dim=1) * wanted.sum(dim=1, keepdim=True)
+    return batch._replace(labels=torch.where(known, torch.lerp(wanted, said, TAUGHT_SHARE), ABSENT))
 
 
 def match_labels(wanted: np.ndarray, available: np.ndarray, chances: Tensor, rng: Generator) -> np.ndarray:

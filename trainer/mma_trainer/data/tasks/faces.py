@@ -13,7 +13,7 @@ from mma_trainer.data.augment.draw import uniform
 from mma_trainer.data.augment.faces import augment_stills
 from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator, share
 from mma_trainer.data.public.faces import Faces
-from mma_trainer.data.tasks.balance import mixed, vote_weights
+from mma_trainer.data.tasks.balance import Teacher, mixed, taught, vote_weights
 
 EVAL_STILLS = 256  # a batch of single pictures
 MIXED_SHARE = 0.2  # of the batches
@@ -32,6 +32,7 @@ class FaceTask:
 
     Args:
         balance: pictures are drawn so that a class with n votes comes in proportion to n ** balance.
+        teacher: see `taught`.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class FaceTask:
         batch_size: int,
         seed: int,
         balance: float,
+        teacher: Teacher | None = None,
     ) -> None:
-        self.train, self.val = train, val
+        self.train, self.val, self.teacher = train, val, teacher
         self.image_size, self.batch_size, self.seed = image_size, batch_size, seed
         self.num_batches = len(train.labels) // batch_size
         self._chances = vote_weights(train.targets, balance)
@@ -60,7 +62,7 @@ class FaceTask:
             if torch.rand((), generator=rng) < MIXED_SHARE:
                 other, part = torch.randperm(len(chosen), generator=rng), float(uniform((), 0.5, 1.0, rng))
                 images, targets = torch.lerp(images[other], images, part), mixed(targets, targets[other], part)
-            yield share(Batch((images.expand(-1, 3, -1, -1),), targets), shard)
+            yield taught(share(Batch((images.expand(-1, 3, -1, -1),), targets), shard), self.teacher)
 
     def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
         for part in shard.slices(len(self.val.labels), EVAL_STILLS):

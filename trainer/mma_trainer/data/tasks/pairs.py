@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -15,12 +15,11 @@ from mma_trainer.data.augment.faces import augment_stills, other_mouths, stills_
 from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator, share
 from mma_trainer.data.public.faces import Faces
 from mma_trainer.data.public.voices import Voices, check_pairs
-from mma_trainer.data.tasks.balance import match_labels, voice_weights, vote_weights
+from mma_trainer.data.tasks.balance import Teacher, match_labels, taught, voice_weights, vote_weights
 from mma_trainer.data.tasks.faces import resize_stills
 from mma_trainer.data.tasks.voices import CORPUS_BALANCE, EVAL_BATCH, SoundBank, Surroundings
 
 FACE_BALANCE = 0.35  # a class of n votes is drawn in proportion to n to this power
-TAUGHT_SHARE = 0.7  # of a target: what the teachers say
 VAL_STRIDE = 4  # every n-th pair is looked at after an epoch
 
 
@@ -35,8 +34,7 @@ class PseudoPairTask:
     Args:
         modality_dropout: probability of losing each modality of a clip, never both.
         mismatch: share of the whole pairs whose voice is drawn from any class.
-        teachers: (frames, mel) of a batch -> probabilities (B, C), most of the targets: labels do not tell which
-            classes look or sound alike, and nothing of those that a voice's corpus lacks.
+        teacher: see `taught`; labels tell it nothing of the classes that a voice's corpus lacks.
     """
 
     def __init__(
@@ -50,13 +48,13 @@ class PseudoPairTask:
         clips_per_epoch: int,
         modality_dropout: float,
         mismatch: float = 0.0,
-        teachers: Callable[[Tensor, Tensor], Tensor] | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         for faces, voices in (train, val):
             check_pairs(faces, voices)
         self.train_faces, self.train_voices, self.val_faces, self.val_voices = *train, *val
         self.image_size, self.batch_size, self.seed = image_size, batch_size, seed
-        self.modality_dropout, self.mismatch, self.teachers = modality_dropout, mismatch, teachers
+        self.modality_dropout, self.mismatch, self.teacher = modality_dropout, mismatch, teacher
         self.num_batches = clips_per_epoch // batch_size
         self._face_chances = vote_weights(self.train_faces.targets, FACE_BALANCE)
         self._voice_chances = voice_weights(self.train_voices, CORPUS_BALANCE)
@@ -94,12 +92,7 @@ class PseudoPairTask:
             # A clip without a face is black, one without a voice silent: what the runtime feeds for an absent one.
             face, voice = present.unbind(dim=1)
             inputs = (frames * face.view(-1, 1, 1, 1, 1), mels * voice.view(-1, 1, 1))
-            yield self._taught(share(Batch(inputs, targets), shard))
-
-    def _taught(self, batch: Batch) -> Batch:
-        if self.teachers is None:
-            return batch
-        return batch._replace(labels=torch.lerp(batch.labels, self.teachers(*batch.inputs), TAUGHT_SHARE))
+            yield taught(share(Batch(inputs, targets), shard), self.teacher)
 
     def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
         # A quick look during the run; mma-eval takes all pairs, and each modality alone.

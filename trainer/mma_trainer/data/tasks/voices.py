@@ -15,7 +15,7 @@ from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator, share
 from mma_trainer.data.public.background import Recordings
 from mma_trainer.data.public.voices import Voices
 from mma_trainer.data.public.waves import mel_rows
-from mma_trainer.data.tasks.balance import mixed, voice_targets, voice_weights
+from mma_trainer.data.tasks.balance import Teacher, mixed, taught, voice_targets, voice_weights
 from mma_trainer.model.inputs import prepare_mel
 
 EVAL_BATCH = 64
@@ -70,6 +70,7 @@ class VoiceTask:
         surroundings: what disturbs the voices.
         short_epochs: the first epochs hear SHORT_FRAMES instead of the whole window: half of the work.
         easy_epochs: in the first epoch nothing is disturbed, then ever more, and after these epochs as much as ever.
+        teacher: see `taught`.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class VoiceTask:
         seed: int,
         short_epochs: int = 0,
         easy_epochs: int = 0,
+        teacher: Teacher | None = None,
     ) -> None:
         self.batch_size, self.seed = batch_size, seed
         self.short_epochs, self.easy_epochs = short_epochs, easy_epochs
@@ -88,7 +90,7 @@ class VoiceTask:
         self._targets, self._chances = voice_targets(train), voice_weights(train, CORPUS_BALANCE)
         self._val_labels = torch.from_numpy(val.labels)
         self.train, self.val = (SoundBank(voices.waves, voices.sample_rate_hz) for voices in (train, val))
-        self.surroundings = surroundings
+        self.surroundings, self.teacher = surroundings, teacher
 
     def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         rng = epoch_generator(self.seed, epoch)
@@ -102,7 +104,7 @@ class VoiceTask:
             if torch.rand((), generator=rng) < strength * MIXED_SHARE:
                 other, part = torch.randperm(len(chosen), generator=rng), float(uniform((), 0.5, 1.0, rng))
                 mels, targets = mix(mels, mels[other], part), mixed(targets, targets[other], part)
-            yield share(Batch((prepare_mel(mels),), targets), shard)
+            yield taught(share(Batch((prepare_mel(mels),), targets), shard), self.teacher)
 
     def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
         for part in shard.slices(len(self._val_labels), EVAL_BATCH):
