@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from mma_edge.errors import UsageError
 from mma_trainer.commands.model_options import VOICE_TRAINING
 from mma_trainer.data import check
@@ -17,10 +19,10 @@ from mma_trainer.data.lists import scan_fold
 from mma_trainer.data.loader import ListTask
 from mma_trainer.data.protocols import NO_AUDIO, PROTOCOLS, Fold, describe, find_fold
 from mma_trainer.data.public.background import load_noise, load_rooms
-from mma_trainer.data.public.faces import load_faces
+from mma_trainer.data.public.faces import Faces, load_faces
 from mma_trainer.data.public.voices import CORPORA, RAVDESS, load_voices
 from mma_trainer.data.tasks.faces import FaceTask
-from mma_trainer.data.tasks.pairs import PseudoPairTask
+from mma_trainer.data.tasks.pairs import PAIRED_FACE_BALANCE, PseudoPairTask
 from mma_trainer.data.tasks.voices import Surroundings, VoiceTask
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model import MMADFERConfig
@@ -61,7 +63,7 @@ RECIPES = {
 ALL_FOLDS = "all"
 # A class of n votes is drawn in proportion to n to this power: nearly as they are, which gives the better features, and
 # in the pairs more evenly (Kang et al. 2020).
-FACE_BALANCE = 0.6
+FACE_BALANCE = 0.5
 HELD_OUT = ("javanese",)
 LEAVABLE = tuple(name for name in CORPORA if name != RAVDESS)
 VOICE_EASY_SHARE = 0.25  # share of the epochs in which voices are disturbed more and more, from random weights
@@ -199,9 +201,11 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
         what = f"--labels {','.join(config.labels)} with --dataset {args.dataset}"
         raise UsageError(what, f"{','.join(DFEW_LABELS)} first")
     splits = ("train", "val")
-    teacher = make_teacher(args, config)
+    if args.dataset == "pseudo" and args.teachers:
+        raise UsageError("--teachers with --dataset pseudo", "faces or voices", "a pair's are its two encoders")
     if args.dataset == "faces":
         faces = [load_faces(args.data, split) for split in splits]
+        teacher = _teacher(args, config, "image", config.num_classes)
         return FaceTask(*faces, config.image_size, recipe.batch_size, recipe.seed, FACE_BALANCE, teacher)
     corpora, is_alone = trained_corpora(args.leave_out), args.dataset == "voices"
     voices = [load_voices(args.data, split, corpora, calm=is_alone and split == "train") for split in splits]
@@ -209,25 +213,28 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
     if is_alone:
         short_epochs = round(VOICE_SHORT_SHARE * recipe.epochs)
         easy_epochs = 0 if args.audio_encoder else round(VOICE_EASY_SHARE * recipe.epochs)
+        teacher = _teacher(args, config, "audio", config.num_classes + VOICE_TRAINING["extra_classes"])
         return VoiceTask(*voices, surroundings, recipe.batch_size, recipe.seed, short_epochs, easy_epochs, teacher)
     pairs = [(load_faces(args.data, split), part) for split, part in zip(splits, voices, strict=True)]
     sizes = config.image_size, recipe.batch_size, recipe.seed, PSEUDO_CLIPS_PER_EPOCH
+    teacher = _pair_teachers(args, config, pairs[0][0])
     return PseudoPairTask(*pairs, surroundings, *sizes, recipe.modality_dropout, PSEUDO_MISMATCH, teacher)
 
 
-def make_teacher(args: argparse.Namespace, config: MMADFERConfig) -> Teacher | PairTeachers | None:
-    """Whose answers become most of the targets: --teachers of an encoder; of pairs the encoders that are joined."""
-    if args.dataset != "pseudo":
-        modality, extra = ("image", 0) if args.dataset == "faces" else ("audio", VOICE_TRAINING["extra_classes"])
-        weights = [read_encoder(file, modality, config) for file in args.teachers]
-        return Teacher(config, modality, weights, config.num_classes + extra) if weights else None
-    if args.teachers:
-        raise UsageError("--teachers with --dataset pseudo", "faces or voices", "a pair's are its two encoders")
+def _teacher(args: argparse.Namespace, config: MMADFERConfig, modality: str, num_classes: int) -> Teacher | None:
+    """Those of --teachers, if any."""
+    weights = [read_encoder(file, modality, config) for file in args.teachers]
+    return Teacher(config, modality, weights, num_classes) if weights else None
+
+
+def _pair_teachers(args: argparse.Namespace, config: MMADFERConfig, faces: Faces) -> PairTeachers | None:
+    """The two encoders that are joined; None, and said, where they are published ones, which have no classes."""
     files = {"image": args.image_encoder, "audio": args.audio_encoder}
     weights = {name: read_encoder(file, name, config) for name, file in files.items() if file}
     if len(weights) == len(files) and all(read.head for read in weights.values()):
         both = (Teacher(config, name, [read], config.num_classes) for name, read in weights.items())
-        return PairTeachers(*both, config.color)
+        votes = torch.from_numpy(faces.targets.sum(axis=0)).clamp(min=1)
+        return PairTeachers(*both, config.color, (PAIRED_FACE_BALANCE - FACE_BALANCE) * votes.log())
     if Processes.from_environment().is_writer:
         print("fusion learns from the labels alone: no two encoders with the heads of their training are given")
     return None

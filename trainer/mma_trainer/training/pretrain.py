@@ -139,13 +139,15 @@ class PairTeachers(nn.Module):
 
     Args:
         color: of the image encoder's faces, as in the config.
+        face_shift: float (C,), added to the log-probabilities of a face: how much more often a class is among these
+            clips than among the faces that its teacher was trained on, as a logarithm (Saerens et al. 2002).
     """
 
     FRAME_STEP = 4  # every n-th frame is looked at
 
-    def __init__(self, image: Teacher, audio: Teacher, color: str) -> None:
+    def __init__(self, image: Teacher, audio: Teacher, color: str, face_shift: Tensor) -> None:
         super().__init__()
-        self.image, self.audio, self.color = image, audio, color
+        self.image, self.audio, self.color, self.face_shift = image, audio, color, face_shift
 
     @torch.no_grad()
     def forward(self, frames: Tensor, mel: Tensor) -> Tensor:
@@ -153,7 +155,7 @@ class PairTeachers(nn.Module):
         seen, heard = (x.flatten(1).any(dim=1).unsqueeze(1) for x in (frames, mel))
         frames = prepare_frames(frames[:, self.FRAME_STEP // 2 :: self.FRAME_STEP], self.color)
         of_frames = self.image(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # (B, F, C)
-        of_face = of_frames.logsumexp(dim=1).log_softmax(dim=1)  # the mean of the frames' probabilities
+        of_face = (of_frames.logsumexp(dim=1) + self.face_shift).log_softmax(dim=1)  # the frames' mean probabilities
         return (seen * of_face + heard * self.audio(prepare_mel(mel))).log_softmax(dim=1)
 
 

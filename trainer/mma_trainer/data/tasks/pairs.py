@@ -19,7 +19,7 @@ from mma_trainer.data.tasks.balance import Teacher, match_labels, taught, voice_
 from mma_trainer.data.tasks.faces import resize_stills
 from mma_trainer.data.tasks.voices import CORPUS_BALANCE, EVAL_BATCH, SoundBank, Surroundings
 
-FACE_BALANCE = 0.35  # a class of n votes is drawn in proportion to n to this power
+PAIRED_FACE_BALANCE = 0.35  # a class of n votes is drawn in proportion to n to this power
 VAL_STRIDE = 4  # every n-th pair is looked at after an epoch
 
 
@@ -56,7 +56,7 @@ class PseudoPairTask:
         self.image_size, self.batch_size, self.seed = image_size, batch_size, seed
         self.modality_dropout, self.mismatch, self.teacher = modality_dropout, mismatch, teacher
         self.num_batches = clips_per_epoch // batch_size
-        self._face_chances = vote_weights(self.train_faces.targets, FACE_BALANCE)
+        self._face_chances = vote_weights(self.train_faces.targets, PAIRED_FACE_BALANCE)
         self._voice_chances = voice_weights(self.train_voices, CORPUS_BALANCE)
         self._classes = np.unique(self.train_voices.labels)
         self.surroundings = surroundings
