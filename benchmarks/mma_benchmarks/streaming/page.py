@@ -9,7 +9,7 @@ from mma_benchmarks.schema import Streaming, StreamingWay
 from mma_trainer.report.page import Block, Heading, Table, Text, percent
 
 NOTE = (
-    "One update is one window of one face: {repeat} passes over {windows} windows. Times are of updates for which the "
+    "One update is one window of one face: {windows} windows, {repeat} times over. Times are of updates for which the "
     "face had been there for a window and a hop; they are of the model alone, without decoding and finding faces. "
     "Speedup, agreement and errors are against the whole graph of the same engine on the same frames; agreement and "
     "errors are over all windows, the first ones included. The age of rolling is how long ago the features of a frame "
