@@ -30,6 +30,7 @@ RUNTIMES = ("cpu", "gpu", "gpu-cu12")
 """Extras with a build of onnxruntime: a user takes one of them."""
 RUNTIME_EXTRAS = ("cpu", "openvino", "live")
 """Extras of the runtime that a machine without an NVIDIA GPU may have together."""
+RECIPE = ROOT / "docs" / "jetson.Dockerfile"
 PATIENCE_S = 900
 
 
@@ -52,7 +53,8 @@ def runtimes(*extras: str) -> set[str]:
 
 def named_combinations() -> Iterator[tuple[str, tuple[str, ...]]]:
     """Each `mma-edge[...]` and `.[...]` of README, guides, scripts and error messages, with its file."""
-    pages = [ROOT / "README.md", ROOT / ".ci" / "run", ROOT / "benchmarks" / "gpu.sh", *(ROOT / "docs").glob("*.md")]
+    pages = [ROOT / "README.md", ROOT / ".ci" / "run", ROOT / "benchmarks" / "gpu.sh", RECIPE]
+    pages += (ROOT / "docs").glob("*.md")
     for room in ("mma_edge", "trainer", "export", "benchmarks"):
         pages += (ROOT / room).rglob("*.py")
     for page in pages:
@@ -97,6 +99,18 @@ def test_all_of_a_cuda_version_is_for_that_version(major: int, extras: tuple[str
     (bindings,) = found["cuda-bindings"]
     fitting = [version for version in ("11.8.7", "12.9.0", "13.0.0", "14.0.0") if bindings.specifier.contains(version)]
     assert [version.split(".")[0] for version in fitting] == [str(major)]
+
+
+def test_the_container_recipe_copies_what_an_installation_needs_and_takes_what_the_guide_gives_it() -> None:
+    recipe, guide = RECIPE.read_text(encoding="utf-8"), (ROOT / "docs" / "jetson.md").read_text(encoding="utf-8")
+    copied = {name for line in re.findall(r"^COPY (.+) \S+$", recipe, re.MULTILINE) for name in line.split()}
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+    where = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"][
+        "find"
+    ]
+    assert {*where["where"], "mma_edge", "pyproject.toml", PROJECT["readme"], "LICENSE"} - {"."} <= copied
+    taken = set(re.findall(r"^ARG (\w+)=", recipe, re.MULTILINE))
+    assert set(re.findall(r"--build-arg (\w+)=", guide)) == taken == {"BASE", "CUDA_BINDINGS"}
 
 
 @pytest.fixture(scope="module")

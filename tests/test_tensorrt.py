@@ -16,6 +16,7 @@ import fake_tensorrt
 import numpy as np
 import pytest
 from conftest import one_line
+from fake_nvpmodel import fake_nvpmodel
 
 import mma_edge
 from mma_edge.bundle import Bundle, golden_inputs, read_bundle
@@ -151,6 +152,32 @@ def test_a_plan_survives_an_update_of_the_driver_with_a_note(built: Bundle, monk
     (note,) = recognizer.notes
     assert "a driver for CUDA 12.6 and runs with one for 13.0" in note
     assert f"mma-edge build {built.folder} --precision fp32 --overwrite" in note
+
+
+def test_a_plan_of_another_power_mode_is_loaded_with_a_note(
+    built: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tensorrt_plan.sidecar_path(built, "fp32")
+    sidecar = json.loads(path.read_text())
+    assert sidecar["power"] is None  # built where there is no nvpmodel: nothing to compare
+    fake_nvpmodel(tmp_path, monkeypatch, "NV Power Mode: 15W\n2")
+    assert open_fp32(built).notes == ()
+    machine = tensorrt_plan.Machine(*(sidecar[key] for key in tensorrt_plan.Machine.__dataclass_fields__))
+    plan = tensorrt_plan.plan_path(built, "fp32")
+    again = tensorrt_plan.make_sidecar(built, "fp32", machine, plan, {"max_batch": 3}, {})
+    assert again["power"]["mode"] == "15W"
+    path.write_text(json.dumps(again))
+    assert open_fp32(built).notes == ()
+    assert tensorrt_plan.timings_path(built, machine).name == "Orin-8.7-15W.timings"
+    fake_nvpmodel(tmp_path, monkeypatch, "NV Power Mode: MAXN\n0")
+    (note,) = open_fp32(built).notes
+    assert "built with power mode 15W, here MAXN;" in note
+    assert f"mma-edge build {built.folder} --precision fp32 --overwrite" in note
+    # Timings of slower clocks must not choose the kernels.
+    assert tensorrt_plan.timings_path(built, machine).name == "Orin-8.7-MAXN.timings"
+    path.write_text(json.dumps({**again, "power": {"mode": "15W"}}))
+    with pytest.raises(BundleError, match="cannot be read"):
+        open_fp32(built)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"sidecar_version": 2}', "\xff"])

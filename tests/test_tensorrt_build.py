@@ -167,6 +167,8 @@ def test_memory_that_linux_gives_back_on_demand_counts_as_free_where_the_gpu_sha
     with pytest.raises(BackendError, match=rf"{free} of 8\.0 GB of GPU memory are free"):
         tensorrt_child._workspace(bundle, "fp32", 10_000)
     assert tensorrt_child._workspace(bundle, "fp32", 6000 if integrated else 5000) >= 5000
+    # Without the files that a Jetson is known by, as in a container.
+    assert (tensorrt_child._workspace(bundle, "fp32", None) == 512) == integrated
 
 
 def test_too_little_memory_or_disk_is_said_before_anything_is_built(

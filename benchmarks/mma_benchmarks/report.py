@@ -101,6 +101,7 @@ def section(result: Result) -> list[Block]:
         ("instruction sets", ", ".join(machine.instruction_sets) or "none of those looked for"),
         ("memory", f"{machine.memory_gib:g} GiB"),
         ("GPU", "; ".join(machine.gpus) or "none found"),
+        *([("power", str(machine.power))] if machine.power else []),
         ("system", f"{machine.os}, Python {machine.python}"),
         ("libraries", libraries),
         ("load before the start", f"{machine.load_average:g} (1 minute average)"),

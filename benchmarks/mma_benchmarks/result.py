@@ -19,6 +19,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from mma_benchmarks.schema import RESULTS, AccuracyCell, Condition, problem_of
 from mma_edge import files
+from mma_edge.engines.power import Power
 from mma_edge.errors import DataError, OutputError
 
 SCHEMA_VERSION = 2
@@ -43,6 +44,7 @@ class Machine:
     libraries: dict[str, str]
     gpus: list[str]
     load_average: float  # over one minute, before the first run
+    power: Power | None = None  # of a Jetson, before the first run
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from mma_edge.engines.machine import (
     is_jetson,
     read_text,
 )
+from mma_edge.engines.power import read_power
 from mma_edge.errors import MMAEdgeError
 
 OK, OPTIONAL, BROKEN = "ok", "none", "broken"
@@ -117,7 +118,9 @@ def _gpu() -> Finding:
     if devices := cuda_devices():
         names = ", ".join(f"{gpu.name} ({gpu.capability}, {gpu.memory_bytes / 1e9:.0f} GB)" for gpu in devices)
         cuda = driver_cuda_version()
-        return Finding(OK, names + (f", driver for CUDA {dotted(cuda)}" if cuda else ""))
+        power = read_power()
+        found = [names, f"driver for CUDA {dotted(cuda)}" if cuda else "", f"power: {power}" if power else ""]
+        return Finding(OK, ", ".join(filter(None, found)))
     if is_jetson():
         return Finding(BROKEN, "a Jetson whose CUDA driver does not answer", "reinstall JetPack's nvidia-l4t-cuda")
     if shutil.which("nvidia-smi"):

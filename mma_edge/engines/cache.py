@@ -3,7 +3,7 @@
 MMA_EDGE_CACHE, else XDG_CACHE_HOME/mma-edge, else ~/.cache/mma-edge (Windows: LOCALAPPDATA/mma-edge);
 MMA_EDGE_CACHE=off keeps nothing
     openvino/<version>/<SHA-256 of the graph>/    one folder per library version and graph: nothing goes stale
-    tensorrt/<version>/<device>.timings           see engines/tensorrt/plan.py
+    tensorrt/<version>/<device>[-<power mode>].timings    see engines/tensorrt/plan.py
 """
 
 from __future__ import annotations

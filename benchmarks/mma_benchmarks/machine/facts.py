@@ -14,6 +14,7 @@ import psutil
 
 from mma_benchmarks.result import Machine, slug
 from mma_edge.engines.machine import cpu_model, instruction_sets, read_text
+from mma_edge.engines.power import read_power
 
 LIBRARIES = {"numpy": "numpy", "onnxruntime": "onnxruntime", "opencv": "cv2", "av": "av"}
 """Name on the page -> module whose `__version__` is asked."""
@@ -38,6 +39,7 @@ def describe_machine() -> Machine:
         gpus=gpus(),
         # Other work on the same cores makes every figure worse; the reader has to know.
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else 0.0,
+        power=read_power(),
     )
 
 

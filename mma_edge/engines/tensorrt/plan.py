@@ -3,8 +3,8 @@
     BUNDLE/engines/fp16.plan     what TensorRT serialised, nothing before or after it
     BUNDLE/engines/fp16.json     the sidecar: from which graph, by which version and on which device it was built
     BUNDLE/engines/fp16.layers.json  what TensorRT says of the plan's layers, for `mma-edge build --inspect`
-    CACHE/tensorrt/...           kernel timings of each TensorRT and device, which make the next build of any bundle
-                                 short; in BUNDLE/engines/ where the user wants no cache (see engines/cache.py)
+    CACHE/tensorrt/...           kernel timings of each TensorRT, device and power mode, which make the next build of
+                                 any bundle short; in BUNDLE/engines/ where the user wants no cache (engines/cache.py)
 
 A plan is code of one TensorRT version for one kind of GPU. TensorRT only ever gets a plan whose sidecar matches this
 machine, this bundle and the plan's own SHA-256; the error names everything that differs, and the command that helps.
@@ -37,6 +37,7 @@ from mma_edge.engines.machine import (
     is_jetson,
     platform_name,
 )
+from mma_edge.engines.power import power_difference, power_mode, read_power, stored_power
 from mma_edge.errors import BackendError, BundleError, DependencyError, first_line
 from mma_edge.files import replaced, write_text
 
@@ -132,10 +133,11 @@ def layers_path(bundle: Bundle, precision: str) -> Path:
 
 
 def timings_path(bundle: Bundle, machine: Machine) -> Path:
-    """The file of kernel timings of a TensorRT on a device; its folder need not exist."""
+    """The file of kernel timings of a TensorRT on a device in a power mode; its folder need not exist."""
     root = cache_root()
     folder = root / "tensorrt" / machine.tensorrt if root else bundle.folder / ENGINES
-    return folder / f"{re.sub(r'[^0-9A-Za-z]+', '-', machine.gpu)}-{machine.compute_capability}.timings"
+    parts = (machine.gpu, machine.compute_capability, power_mode() or "")
+    return folder / f"{'-'.join(re.sub(r'[^0-9A-Za-z.]+', '-', part) for part in parts if part)}.timings"
 
 
 def build_command(bundle: Bundle, precision: str) -> str:
@@ -159,7 +161,8 @@ def profiles_of(bundle: Bundle, max_batch: int) -> list[Profile]:
 
 
 def make_sidecar(bundle: Bundle, precision: str, machine: Machine, plan: Path, options: dict, gate: dict) -> dict:
-    """The record beside a plan; `check_sidecar` shows what each line must match."""
+    """The record beside a plan; `check_sidecar` shows what each line must match, `power` may differ."""
+    power = read_power()
     return {
         "sidecar_version": SIDECAR_VERSION,
         "precision": precision,
@@ -168,6 +171,7 @@ def make_sidecar(bundle: Bundle, precision: str, machine: Machine, plan: Path, o
         **asdict(machine),
         "builder": {**BUILD_RULES, **options},
         "profiles": profiles_of(bundle, options["max_batch"]),
+        "power": asdict(power) if power else None,
         "gate": gate,
     }
 
@@ -213,10 +217,13 @@ def check_plan(bundle: Bundle, precision: str, machine: Machine) -> Plan:
     if hashlib.sha256(data).hexdigest() != sidecar["plan_sha256"]:
         expected, hint = "the plan as it was built", f"build it here with: {build_command(bundle, precision)}"
         raise BundleError(f"{path} is not the plan that its sidecar describes (SHA-256 differs)", expected, hint)
-    notes = ()
+    notes, again = (), f"{build_command(bundle, precision)} --overwrite"
     if sidecar["cuda"] != machine.cuda:
         note = f"the plan was built with a driver for CUDA {sidecar['cuda']} and runs with one for {machine.cuda}"
-        notes = (f"{note}; should it misbehave: {build_command(bundle, precision)} --overwrite",)
+        notes = (f"{note}; should it misbehave: {again}",)
+    if differing := power_difference(stored_power(sidecar.get("power")), read_power()):
+        # It computes the same; with other clocks other kernels may be the fastest.
+        notes += (f"the plan was built with {differing}; to choose its kernels again: {again}",)
     return Plan(path, data, sidecar["builder"]["max_batch"], sidecar, notes)
 
 
@@ -263,6 +270,7 @@ def _read_sidecar(path: Path, remedy: str) -> dict[str, Any]:
             and sidecar["builder"]["max_batch"] >= 1
             and isinstance(sidecar["profiles"], list)
         )
+        stored_power(sidecar.get("power"))
     except (ValueError, OSError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read ({type(error).__name__})", "a sidecar", remedy) from error
     if not sound or sidecar["sidecar_version"] != SIDECAR_VERSION:
