@@ -9,6 +9,8 @@ from mma_edge.errors import UsageError
 from mma_edge.sources.base import Event, Source, SourceStats
 from mma_edge.sources.camera import CameraSource
 from mma_edge.sources.file import FileSource, sample_path
+from mma_edge.sources.network.address import Address, is_address
+from mma_edge.sources.network.source import NetworkSource
 from mma_edge.types import Notify, ignore_notice
 
 __all__ = ["CameraSource", "Event", "FileSource", "Source", "SourceStats", "open_source", "sample_path"]
@@ -32,11 +34,10 @@ def open_source(
         if nvdec:
             raise UsageError(f"--nvdec with {text}", "a file", "a camera's pictures are not decoded this way")
         return CameraSource(int(number), notify, audio)
-    if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
-        # Repeat only the scheme: the address may hold a password.
-        what = f"{scheme[1]}:// addresses are not supported in this version"
-        hint = "record some of it first: ffmpeg -i ADDRESS -t 30 -c copy clip.mkv"
-        raise UsageError(what, "a file, camera, camera:N or sample", hint)
+    if is_address(text):
+        if nvdec:
+            raise UsageError(f"--nvdec with {text}", "a file", "a stream's pictures are not decoded this way")
+        return NetworkSource(Address.of(text), notify, audio)
     if not text:
         raise UsageError("the source is empty", "a file, camera, camera:N or sample", "try: mma-edge run sample")
     return FileSource(spec, notify, audio, nvdec)
