@@ -8,6 +8,7 @@ smallest delay of the last seconds, the lower envelope of (arrival - stamp).
 from __future__ import annotations
 
 from collections import deque
+from itertools import pairwise
 from typing import Literal, Protocol
 
 WARM_UP_S = 0.5
@@ -21,10 +22,9 @@ _SLEW = 0.02
 _TOGETHER_S, _APART_S = 0.15, 1.0
 """Largest difference of picture's and sound's delays on one clock: as far as arrivals tell, and where the server says
 that it is one. Encoders take some tenths of a second for a picture."""
-_FALSE_STEPS = 5
-"""So many steps in `_FALSE_S` mean that the stamps do not run like a clock, as those of cameras that stamp 25 frames a
-second and send 21."""
-_FALSE_S = 30.0
+_FALSE_SLOPE, _SPAN_S, _SPANS = 0.01, 10.0, 3
+"""Stamps that run faster or slower by more than this in so many spans after each other do not run like a clock, as
+those of cameras that stamp 25 frames a second and send 21."""
 
 Track = Literal["video", "audio"]
 
@@ -45,7 +45,7 @@ class _Envelope:
         self._least: deque[tuple[int, float]] = deque()  # smallest delay of each second
         self._stamp_s: float | None = None
         self._moved_at_s = 0.0
-        self._steps: deque[float] = deque(maxlen=_FALSE_STEPS)  # arrival of the newest steps
+        self._marks: deque[tuple[float, float]] = deque(maxlen=_SPANS + 1)  # arrival and offset, one pair for each span
         self.offset_s: float | None = None
         self.false = False  # its stamps do not run like a clock
 
@@ -56,7 +56,6 @@ class _Envelope:
         if back or (self.offset_s is not None and delay_s < self.offset_s - _STEP_S):
             self._least.clear()
             self.offset_s = None
-            self._count_step(arrival_s)
         self._stamp_s = stamp_s
         second = int(arrival_s)
         if self._least and self._least[-1][0] == second:
@@ -75,19 +74,22 @@ class _Envelope:
     def moved(self, target_s: float, stamp_s: float, arrival_s: float) -> float:
         """The stamp on this machine's clock, moved towards the delay `target_s`."""
         if self.offset_s is None or abs(target_s - self.offset_s) > _STEP_S:
-            if self.offset_s is not None:
-                self._count_step(arrival_s)
             self.offset_s = target_s
         else:
             most_s = _SLEW * max(0.0, arrival_s - self._moved_at_s)
             self.offset_s += min(max(target_s - self.offset_s, -most_s), most_s)
         self._moved_at_s = arrival_s
+        self._judge(arrival_s)
         return stamp_s + self.offset_s
 
-    def _count_step(self, arrival_s: float) -> None:
-        self._steps.append(arrival_s)
-        full = len(self._steps) == _FALSE_STEPS
-        self.false = self.false or (full and arrival_s - self._steps[0] < _FALSE_S)
+    def _judge(self, arrival_s: float) -> None:
+        """Find out whether the stamps run at another speed than this machine's clock, all the time."""
+        if self._marks and arrival_s - self._marks[-1][0] < _SPAN_S:
+            return
+        self._marks.append((arrival_s, self.offset_s))
+        slopes = [(after[1] - before[1]) / (after[0] - before[0]) for before, after in pairwise(self._marks)]
+        if len(slopes) == _SPANS:
+            self.false = self.false or min(slopes) > _FALSE_SLOPE or max(slopes) < -_FALSE_SLOPE
 
 
 class StreamClock:
@@ -126,20 +128,22 @@ class StreamClock:
 class PlayingClock:
     """For what is stored and may be read at any pace, as HLS and files are: it is played at its own.
 
-    `place` then gives a time that may lie ahead: the reader waits for it before it reads on.
+    `place` gives a time that may lie ahead; `mma_edge.sources.live.Playout` waits for it.
     """
 
     by_arrival = False
     _LATE_S, _AHEAD_S = 0.5, 5.0
-    """What comes later was held up by the network, and what is further ahead is a step of the stamps: from there on
-    it is played from now."""
+    """What comes later was held up by the network, and what is further ahead is a step of the stamps: from there on it
+    is played from now."""
 
-    def __init__(self) -> None:
+    def __init__(self, ahead_s: float = 0.0) -> None:
+        """`ahead_s`: how much is read before the first is played."""
+        self._ahead_s = ahead_s
         self._offset_s: float | None = None
 
     def place(self, track: Track, stamp_s: float, arrival_s: float) -> float | None:
         if self._offset_s is None or not -self._LATE_S <= stamp_s + self._offset_s - arrival_s <= self._AHEAD_S:
-            self._offset_s = arrival_s - stamp_s
+            self._offset_s = arrival_s + self._ahead_s - stamp_s
         return stamp_s + self._offset_s
 
 

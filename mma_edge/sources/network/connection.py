@@ -65,14 +65,15 @@ def _with_query(address: Address) -> str:
 def _options(address: Address, limits: Limits) -> dict[str, str]:
     """FFmpeg's options. It ignores those that a protocol has not."""
     silence_us = str(round(1e6 * max(limits.open_s, limits.read_s)))
-    options = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "500000", "analyzeduration": "1000000"}
+    options = {"flags": "low_delay", "probesize": "500000", "analyzeduration": "1000000"}
     if address.scheme in ("rtsp", "rtsps"):
         options |= {"rtsp_transport": "tcp", "timeout": silence_us}
     else:
         options |= {"rw_timeout": silence_us}
     if address.scheme in ("http", "https"):
-        # A playlist may name any address: only the network's, never a file. Live ones begin with their newest piece.
-        options |= {"protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto", "live_start_index": "-1"}
+        # A playlist may name any address: only the network, never a file. Of a live one the last piece but one comes
+        # first, so that the next is always there in time.
+        options |= {"protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto", "live_start_index": "-2"}
     if address.scheme in ENCRYPTED:
         options |= {"tls_verify": "1"} | ({"ca_file": file} if (file := ssl.get_default_verify_paths().cafile) else {})
     return options

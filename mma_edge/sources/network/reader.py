@@ -12,7 +12,7 @@ from av.container import InputContainer
 
 from mma_edge.errors import MMAEdgeError, SourceError
 from mma_edge.sources.base import Event, SourceStats
-from mma_edge.sources.live import LiveBuffer
+from mma_edge.sources.live import LiveBuffer, Playout
 from mma_edge.sources.network.address import Address
 from mma_edge.sources.network.clock import ArrivalClock, Clock, PlayingClock, StreamClock
 from mma_edge.sources.network.connection import Limits, explained, open_container
@@ -22,6 +22,8 @@ from mma_edge.types import AudioChunk, Frame
 
 _LATE_S = 0.5
 """Pictures decoded so late show that decoding is too slow: then those that no other needs are passed over."""
+_READ_AHEAD_S = 1.0
+"""How far what is stored is read ahead of its time."""
 _UPRIGHT = Orientation()
 
 
@@ -72,7 +74,8 @@ class NetworkReader(threading.Thread):
         self._clock: Clock = ArrivalClock()
         # For the thread that takes the events.
         self.ready = threading.Event()  # set once the first packet is here, or cannot come
-        self.failure: MMAEdgeError | None = None  # why the newest connection ended or could not be made
+        self.failure: MMAEdgeError | None = None  # why no connection could be made
+        self.why = ""  # the last one ended
         self.connected = False
         self.connections = 0  # that delivered something
         self.finished = False  # what was read has an end, and it is reached
@@ -96,24 +99,36 @@ class NetworkReader(threading.Thread):
             try:
                 with self._connect(self._address, self._limits) as container:
                     self.finished = self._read(container)
-                self.failure = SourceError(f"{self._address.shown} ended", "a stream that goes on")
+                self.why = "the server ended it"
             except MMAEdgeError as error:
                 self.failure = error
             except Exception as error:  # whatever a library raises ends this connection, never the thread
-                limit_s = self._limits.read_s if self.connected else self._limits.open_s
-                self.failure = explained(self._address, error, limit_s, time.monotonic() - start_s)
+                self._note_failure(error, start_s)
             lasted_s = time.monotonic() - start_s if self.connected else 0.0
             self.connected = False
             self.ready.set()
+            if not self.connections and self.failure is None:
+                self.failure = SourceError(f"{self._address.shown} ended before anything came", "a media stream")
             if self.finished or not self.connections:
                 return
             self._stop_asked.wait(self._backoff.pause_s(lasted_s))
+
+    def _note_failure(self, error: Exception, start_s: float) -> None:
+        now_s = time.monotonic()
+        if not self.connected:
+            self.failure = explained(self._address, error, self._limits.open_s, now_s - start_s)
+        elif isinstance(error, av.error.ExitError) or now_s - self.last_arrival_s > self._limits.read_s:
+            self.why = f"nothing came for {now_s - self.last_arrival_s:.0f} s"
+        else:
+            self.why = self._address.hide(getattr(error, "strerror", None) or type(error).__name__)
 
     def _read(self, container: InputContainer) -> bool:
         """Read to the end of the stream; whether that was the end of something stored."""
         streams = self._streams(container)
         stored = self._address.scheme in ("http", "https") and bool(container.duration)
         self._clock = self._clock_for(container, stored)
+        playout = Playout(self._buffer, self._stop_asked, _READ_AHEAD_S)
+        hand_out = playout.add if isinstance(self._clock, PlayingClock) else self._buffer.put
         for packet in container.demux(streams):
             if self._stop_asked.is_set():
                 return False
@@ -131,7 +146,8 @@ class NetworkReader(threading.Thread):
                 self._clock.vouched = getattr(container, "start_time_realtime", None) is not None
             for frame in frames:
                 for event in self._placed(packet.stream, frame):
-                    self._buffer.put(event)
+                    hand_out(event)
+        playout.finish()
         return stored
 
     def _streams(self, container: InputContainer) -> list[av.stream.Stream]:
@@ -156,7 +172,7 @@ class NetworkReader(threading.Thread):
         if kind in ("mpjpeg", "mjpeg"):
             return ArrivalClock()
         if stored or kind == "hls":
-            return PlayingClock()
+            return PlayingClock(_READ_AHEAD_S)
         return StreamClock(one_clock=kind != "rtsp")
 
     def _note_arrival(self) -> None:
@@ -175,10 +191,7 @@ class NetworkReader(threading.Thread):
         time_s = self._clock.place(kind, frame.time or 0.0, arrival_s)
         if time_s is None:
             return
-        if isinstance(self._clock, PlayingClock):
-            self._stop_asked.wait(max(0.0, time_s - arrival_s))
-            arrival_s = self.last_arrival_s = time.monotonic()
-        elif kind == "video":
+        if kind == "video" and not isinstance(self._clock, PlayingClock):
             stream.codec_context.skip_frame = "NONREF" if arrival_s - time_s > _LATE_S else "DEFAULT"
         if time_s <= self._newest_s[kind]:
             self._stats.out_of_order += 1

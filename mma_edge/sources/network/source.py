@@ -101,7 +101,7 @@ class NetworkSource(Source):
         self.stats.reopened = reader.connections - 1
         if self._lost_s is None and not reader.finished and (quiet or not reader.connected):
             self._lost_s = reader.last_arrival_s
-            why = "nothing comes any more" if reader.connected else reader.failure.what
+            why = f"nothing came for {now_s - reader.last_arrival_s:.0f} s" if quiet else reader.why
             self._notify(f"{self.name} was lost ({why}): waiting until it is back")
         elif self._lost_s is not None and reader.connected and not quiet:
             width, height = reader.size
