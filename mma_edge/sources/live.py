@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import heapq
 import threading
-import time
 from collections import deque
-from itertools import count
 
 from mma_edge.sources.base import Event, SourceStats
 from mma_edge.types import AudioChunk, Frame
@@ -73,31 +69,3 @@ class LiveBuffer:
 
 def _length_s(chunk: AudioChunk) -> float:
     return chunk.samples.shape[1] / chunk.sample_rate_hz
-
-
-class Playout:
-    """Puts what is stored into a buffer at its own pace, in order of time: the last that waits in a live source."""
-
-    def __init__(self, buffer: LiveBuffer, stopped: threading.Event, ahead_s: float) -> None:
-        """`ahead_s`: how much is read ahead, because a container may hold sound far from the pictures of its time."""
-        self._buffer, self._stopped, self._ahead_s = buffer, stopped, ahead_s
-        self._events: list[tuple[float, int, Event]] = []
-        self._newest_s = float("-inf")
-        self._count = count()
-
-    def add(self, event: Event) -> None:
-        """Take an event, whose `time_s` says when on `time.monotonic()`; returns when it is time to read on."""
-        heapq.heappush(self._events, (event.time_s, next(self._count), event))
-        self._newest_s = max(self._newest_s, event.time_s)
-        while self._events and self._newest_s - self._events[0][0] >= self._ahead_s:
-            self._hand_out()
-
-    def finish(self) -> None:
-        """Hand out the rest."""
-        while self._events and not self._stopped.is_set():
-            self._hand_out()
-
-    def _hand_out(self) -> None:
-        time_s, _, event = heapq.heappop(self._events)
-        self._stopped.wait(max(0.0, time_s - time.monotonic()))
-        self._buffer.put(dataclasses.replace(event, arrival_s=time.monotonic()))

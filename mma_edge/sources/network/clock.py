@@ -128,7 +128,7 @@ class StreamClock:
 class PlayingClock:
     """For what is stored and may be read at any pace, as HLS and files are: it is played at its own.
 
-    `place` gives a time that may lie ahead; `mma_edge.sources.live.Playout` waits for it.
+    `place` gives a time that may lie ahead; `mma_edge.sources.playing.Playout` waits for it.
     """
 
     by_arrival = False

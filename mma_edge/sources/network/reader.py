@@ -12,11 +12,12 @@ from av.container import InputContainer
 
 from mma_edge.errors import MMAEdgeError, SourceError
 from mma_edge.sources.base import Event, SourceStats
-from mma_edge.sources.live import LiveBuffer, Playout
+from mma_edge.sources.live import LiveBuffer
 from mma_edge.sources.network.address import Address
 from mma_edge.sources.network.clock import ArrivalClock, Clock, PlayingClock, StreamClock
 from mma_edge.sources.network.connection import Limits, explained, open_container
 from mma_edge.sources.picture import DecodedPicture, Orientation
+from mma_edge.sources.playing import Playout
 from mma_edge.sources.tracks import decodable, to_float
 from mma_edge.types import AudioChunk, Frame
 
