@@ -29,6 +29,12 @@ server.get_mount_points().add_factory("/clip", factory)
 if len(sys.argv) > 2:
     auth = GstRtspServer.RTSPAuth()
     auth.set_tls_certificate(Gio.TlsCertificate.new_from_file(sys.argv[2]))
+    token, permissions = GstRtspServer.RTSPToken(), GstRtspServer.RTSPPermissions()
+    token.set_string("media.factory.role", "anybody")
+    for right in ("media.factory.access", "media.factory.construct"):
+        permissions.add_permission_for_role("anybody", right, True)
+    auth.set_default_token(token)
+    factory.set_permissions(permissions)
     server.set_auth(auth)
 server.attach(None)
 print(server.get_bound_port(), flush=True)

@@ -36,8 +36,9 @@ def beep(start_s: float, count: int, rate_hz: int) -> np.ndarray:
     return np.where(t % 1.0 < BEEP_S, 0.5 * np.sin(2 * np.pi * 1000 * t), 0).astype(np.float32)
 
 
-def write_clip(path: Path | str, seconds: float, sound: bool = True, **options: object) -> None:
-    """A film of flashes and beeps that begin together."""
+def write_clip(path: Path | str, seconds: float, sound: bool = True, paced: bool = False, **options: object) -> None:
+    """A film of flashes and beeps that begin together; `paced` writes each second in a second."""
+    start_s = time.monotonic()
     with av.open(str(path), "w", **options) as container:
         video = container.add_stream(
             "libx264", rate=FPS, options={"preset": "ultrafast", "tune": "zerolatency", "g": "25"}
@@ -52,6 +53,8 @@ def write_clip(path: Path | str, seconds: float, sound: bool = True, **options: 
                 block = av.AudioFrame.from_ndarray(beep(number / FPS, 1920, 48000)[None], format="fltp", layout="mono")
                 block.sample_rate, block.pts, block.time_base = 48000, 1920 * number, Fraction(1, 48000)
                 container.mux(audio.encode(block))
+            if paced:
+                time.sleep(max(0.0, start_s + number / FPS - time.monotonic()))
         for stream in filter(None, (video, audio)):
             container.mux(stream.encode(None))
 
