@@ -1,4 +1,4 @@
-"""Child processes that speak JSON, one object per line: the one protocol for every process that this project starts.
+"""Child processes: those that speak JSON, one object per line, and programs of others (`Program`).
 
 Work runs in its own process when it may be killed for lack of memory, needs a library that must not stay loaded, or is
 measured alone: `python -m MODULE REQUEST`, where REQUEST is a JSON object. The child sends messages on its private
@@ -12,12 +12,14 @@ import contextlib
 import json
 import os
 import queue
+import select
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mma_edge import errors
@@ -144,6 +146,66 @@ class Child(contextlib.AbstractContextManager):
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").split("\n")
         return ChildDiedError(status, next((line.strip() for line in reversed(lines) if line.strip()), ""))
+
+
+class Program(contextlib.AbstractContextManager):
+    """Another program that writes data into a pipe. It ends with the thread that started it, however that ends.
+
+    The pipe is not the program's stdout, where its libraries may print. Use it from one thread.
+    """
+
+    def __init__(self, command: Callable[[int], Sequence[str]]) -> None:
+        """Start the command that `command` makes for the number of the file descriptor to write to."""
+        self._errors = tempfile.TemporaryFile(mode="w+b")  # noqa: SIM115 - closed in close()
+        self._pipe, theirs = os.pipe()
+        # Even where this process is killed; where there is no setpriv, the program ends when it writes next.
+        with_us = ["setpriv", "--pdeathsig", "INT"] if shutil.which("setpriv") else []
+        try:
+            self._process = subprocess.Popen(
+                [*with_us, *command(theirs)],
+                stdin=subprocess.DEVNULL,
+                stdout=self._errors,
+                stderr=self._errors,
+                pass_fds=(theirs,),
+                start_new_session=True,  # Ctrl-C is for this process, which then ends the program
+            )
+        except BaseException:
+            os.close(self._pipe)
+            self._errors.close()
+            raise
+        finally:
+            os.close(theirs)
+        self.pid = self._process.pid
+        self._closed = False
+
+    def read_into(self, room: memoryview, timeout_s: float) -> int | None:
+        """Bytes read; 0 at the end of the data, None where none came in time."""
+        if not select.select([self._pipe], [], [], timeout_s)[0]:
+            return None
+        return os.readv(self._pipe, [room])
+
+    def last_words(self) -> list[str]:
+        """What it said, lines with something in them."""
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").split("\n")
+        return [line.strip() for line in lines if line.strip()]
+
+    def close(self, patience_s: float = 3.0) -> None:
+        """Ask it to end as Ctrl-C does, kill it where it does not; afterwards it is gone."""
+        if self._closed:
+            return
+        self._closed = True
+        os.close(self._pipe)
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._errors.close()
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 def serve(work: Callable[[Message, Tell], Any], argv: list[str] | None = None) -> int:

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from mma_edge import __version__
 from mma_edge.commands.build import add_build_command
-from mma_edge.commands.support import EXIT_INTERRUPTED, HelpFormatter, run_cli, say
+from mma_edge.commands.sources import SOURCE_EXAMPLES, add_source_options, capture_options
+from mma_edge.commands.support import EXIT_INTERRUPTED, HelpFormatter, Parser, run_cli, say
 
 if TYPE_CHECKING:
     from mma_edge.pipeline import Pipeline
@@ -30,9 +31,9 @@ examples:
   mma-edge info                                what is in the default bundle
   mma-edge build bundles/dfew                  a TensorRT engine of a bundle, on the device that will run it
 """
-RUN_EXAMPLES = """\
+RUN_EXAMPLES = f"""\
 examples:
-  mma-edge run camera:1 --window 3 --hop 0.25
+{SOURCE_EXAMPLES}  mma-edge run camera:1 --window 3 --hop 0.25
   mma-edge run talk.mp4 --bundle bundles/dfew --backend cpu --output talk.csv
   mma-edge run camera --streaming exact --hop 0.25
   mma-edge run camera --streaming auto --backend openvino
@@ -44,20 +45,20 @@ that the clip has, the share of speech in its sound, the label, a probability pe
 frame or sound that was used. Sound without speech is not used: such a clip is "video" alone, and without a face too
 there is no record.
 
-exit codes: 0 done, 2 usage, 3 source, 4 camera or microphone, 5 bundle, 6 backend, 7 output, 11 missing package,
-130 interrupted
+exit codes: 0 done, 2 usage, 3 file or stream, 4 camera or microphone, 5 bundle, 6 backend, 7 output,
+11 missing package, 130 interrupted
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("mma-edge", description=__doc__, epilog=EXAMPLES, formatter_class=HelpFormatter)
+    parser = Parser("mma-edge", description=__doc__, epilog=EXAMPLES, formatter_class=HelpFormatter)
     parser.add_argument("--version", action="version", version=f"mma-edge {__version__}")
-    subparser = partial(argparse.ArgumentParser, formatter_class=HelpFormatter)
+    subparser = partial(Parser, formatter_class=HelpFormatter)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=subparser)
     run = commands.add_parser("run", help="recognise emotions", description="Emotions of SOURCE.", epilog=RUN_EXAMPLES)
     run.set_defaults(command=run_command)
     add = run.add_argument
-    add("source", metavar="SOURCE", help="a media file, camera, camera:N or sample")
+    add_source_options(add)
     add("--bundle", type=Path, metavar="DIR", help="model to run (default: the embedded one)")
     add("--backend", default="auto", metavar="B", help="auto, tensorrt, cuda, openvino or cpu")
     add("--precision", metavar="P", help="one of the bundle's (default: the backend's best)")
@@ -100,6 +101,7 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     from mma_edge.pipeline import Pipeline, StreamOptions
     from mma_edge.recognizer import Recognizer
     from mma_edge.sinks import LineSink, LiveSink, record_sink_of
+    from mma_edge.sources import name_of
     from mma_edge.streaming import check_mode, choose_mode
 
     notices = Console(stderr=True)
@@ -115,15 +117,16 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
         voice_gate=None if args.voice_gate == "off" else _number(args.voice_gate),
         abstain_below=_number(args.abstain_below),
         nvdec=args.nvdec,
+        capture=capture_options(args),
         notify=lambda line: say(notices, f"note: {line}"),
     )
-    # Check the name first: a wrong one should not have to wait for the model.
-    record_sink = record_sink_of(args.output) if args.output else None
+    # Check the names first: a wrong one should not have to wait for the model.
+    record_sink, shown = record_sink_of(args.output) if args.output else None, name_of(args.source)
     recognizer = Recognizer.open(args.bundle, args.backend, args.precision, args.streaming)
     options = dataclasses.replace(options, streaming=choose_mode(recognizer, args.streaming, options.notify))
     for note in recognizer.notes:
         options.notify(note)
-    title = f"{args.source}  {recognizer.bundle.name} {recognizer.precision}  {recognizer.engine.details}"
+    title = f"{shown}  {recognizer.bundle.name} {recognizer.precision}  {recognizer.engine.details}"
     if options.streaming:
         title += f"  streaming {options.streaming}"
     with contextlib.ExitStack() as stack:

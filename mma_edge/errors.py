@@ -14,16 +14,28 @@ _OUT_OF_MEMORY = re.compile(
 )
 
 
+# Up to the last @ and the whole query: a password may itself hold an @, a slash or a quote. A login whose password is
+# only the name of a variable, such as USER:${NAME}@, hides nothing.
+_LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?!\w+:\$\{\w+\}@[^\s@]*(?:\s|$))\S*@")
+_QUERY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s?]*)\?\S*")
+
+
+def without_passwords(text: str) -> str:
+    """The text with `***` for the login and the query of each address in it."""
+    return _QUERY.sub(r"\1?***", _LOGIN.sub(r"\1***@", text))
+
+
 class MMAEdgeError(Exception):
     """Base of all errors raised on purpose: what happened (with the offending value or path), what would have been
-    right, and what the user can do next (a command where there is one).
+    right, and what the user can do next (a command where there is one). Passwords in addresses are hidden.
     """
 
     exit_code = 1
 
     def __init__(self, what: str, expected: str = "", hint: str = "") -> None:
-        self.what, self.expected, self.hint = what, expected, hint
-        parts = [part.rstrip(".") for part in (what, expected and f"expected {expected}", hint) if part]
+        self.what, self.expected, self.hint = (without_passwords(part) for part in (what, expected, hint))
+        parts = (self.what, self.expected and f"expected {self.expected}", self.hint)
+        parts = [part.rstrip(".") for part in parts if part]
         # One line, even where a library's text has several: messages are grepped and logged.
         super().__init__(" ".join("; ".join(parts).split()) + ".")
 
@@ -35,7 +47,7 @@ class UsageError(MMAEdgeError):
 
 
 class SourceError(MMAEdgeError):
-    """A media file is missing, empty, damaged, or has nothing to recognise."""
+    """A media file or a stream of the network is missing, empty, damaged, or has nothing to recognise."""
 
     exit_code = 3
 

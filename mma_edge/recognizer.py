@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from mma_edge.bundle import read_bundle
 from mma_edge.engines import open_engine
 from mma_edge.predictor import Predictor
 from mma_edge.types import Emotion, Notify, ignore_notice
+
+if TYPE_CHECKING:
+    from mma_edge.sources import CaptureOptions
 
 
 class Recognizer(Predictor):
@@ -40,8 +44,9 @@ class Recognizer(Predictor):
         abstain_below: float | None = None,
         nvdec: bool = False,
         notify: Notify = ignore_notice,
+        capture: CaptureOptions | None = None,
     ) -> Iterator[Emotion]:
-        """Emotions of a file, "camera", "camera:1" or "sample": one per face track and hop, as soon as it is known.
+        """Emotions of a file, "camera:1", an address: one per face track and hop, as soon as it is known.
 
         Args:
             source: see `mma_edge.sources.open_source`; the others: see `mma_edge.pipeline.StreamOptions`.
@@ -57,7 +62,7 @@ class Recognizer(Predictor):
             check_mode(streaming, auto=True)
             streaming = choose_mode(self, streaming, notify)
         options = StreamOptions(
-            window_s, hop_s, whole, centre_fallback, audio, streaming, voice_gate, abstain_below, nvdec, notify
+            window_s, hop_s, whole, centre_fallback, audio, streaming, voice_gate, abstain_below, nvdec, notify, capture
         )
         with Pipeline.open(self, source, options) as pipeline:
             yield from pipeline

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from mma_edge.errors import DependencyError, DeviceError
-from mma_edge.sources import camera as camera_module
 from mma_edge.sources.camera import CameraSource
+from mma_edge.sources.devices import camera as camera_module
+from mma_edge.sources.devices.camera import CameraDevice
 from mma_edge.sources.microphone import BlockCallback
 from mma_edge.types import AudioChunk, Frame
 
@@ -24,6 +25,7 @@ class FakeCamera:
     def __init__(self, size: tuple[int, int] = (64, 48), interval_s: float = 0.005) -> None:
         self.size, self.interval_s = size, interval_s
         self.present, self.delivers = True, True
+        self.age_s: float | None = None  # of its pictures, by the driver's stamps
         self.hang = threading.Event()
         self.hang.set()  # cleared: grab() blocks
         self.opened = self.released = self.count = 0
@@ -49,6 +51,20 @@ class FakeCamera:
 
     def release(self) -> None:
         self.released += 1
+
+    def stamp_s(self) -> float | None:
+        return None if self.age_s is None else time.monotonic() - self.age_s
+
+
+class FakeDevice(CameraDevice):
+    """Camera 0, opened by a function."""
+
+    def __init__(self, open_capture: Callable) -> None:
+        super().__init__()
+        object.__setattr__(self, "_open_capture", open_capture)
+
+    def open(self) -> FakeCamera:
+        return self._open_capture(self.device)
 
 
 class FakeMicrophone:
@@ -79,8 +95,7 @@ def make() -> Iterator[Callable[..., tuple[CameraSource, list[str]]]]:
 
     def build(camera: FakeCamera, microphone: Callable = no_microphone, **changes: object):
         said: list[str] = []
-        options = {**QUICK, "open_capture": camera, "open_stream": microphone, **changes}
-        source = CameraSource(0, said.append, **options)
+        source = CameraSource(FakeDevice(camera), said.append, **{**QUICK, "open_stream": microphone, **changes})
         sources.append(source)
         return source, said
 
@@ -107,6 +122,15 @@ def test_frames_are_rgb_on_a_clock_that_starts_with_the_reading(make: Callable) 
     assert frames[0].image.shape == (48, 64, 3) and tuple(frames[0].image[0, 0]) == (0, 0, 200)
     assert 0 <= frames[0].time_s < 0.5
     assert frames[-1].arrival_s - frames[0].arrival_s == pytest.approx(frames[-1].time_s - frames[0].time_s)
+
+
+@pytest.mark.parametrize(("age_s", "taken_s"), [(0.1, 0.1), (3.0, 0.0), (-1.0, 0.0)])
+def test_a_drivers_time_stamp_counts_where_it_is_sane(make: Callable, age_s: float, taken_s: float) -> None:
+    camera = FakeCamera()
+    camera.age_s = age_s
+    source, _ = make(camera)
+    frame = until(source.events(), lambda e: e.time_s > 0.15)[-1]
+    assert time.monotonic() - frame.arrival_s == pytest.approx(taken_s, abs=0.08)
 
 
 def test_a_slow_reader_gets_the_newest_frame_and_the_rest_is_counted(make: Callable) -> None:
@@ -148,7 +172,7 @@ def test_a_missing_camera_is_refused_at_once(make: Callable, monkeypatch: pytest
     with pytest.raises(DeviceError, match="camera 0 cannot be opened") as caught:
         make(camera)
     assert caught.value.exit_code == 4
-    monkeypatch.setattr(camera_module.sys, "platform", "linux")
+    monkeypatch.setattr(camera_module, "_LINUX", True)
     monkeypatch.setattr(camera_module, "video_devices", lambda: {7: camera_module.Path("/dev/video7")})
     with pytest.raises(DeviceError, match=r"this machine has /dev/video7; .*camera:N"):
         make(camera)

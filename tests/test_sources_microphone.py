@@ -13,7 +13,15 @@ import pytest
 
 from mma_edge.errors import DependencyError, DeviceError
 from mma_edge.sources.base import SourceStats
-from mma_edge.sources.microphone import KEEP_S, BlockCallback, Microphone, open_default_input
+from mma_edge.sources.microphone import (
+    KEEP_S,
+    BlockCallback,
+    Microphone,
+    MicrophoneSource,
+    input_devices,
+    open_default_input,
+    open_input,
+)
 
 RATE = 16000
 BLOCK = 480  # samples, 30 ms
@@ -204,3 +212,39 @@ def test_a_device_without_mono_is_opened_with_two_channels(monkeypatch: pytest.M
     stream.callback(samples, 4, types.SimpleNamespace(currentTime=5.0, inputBufferAdcTime=0.0), None)
     assert got[0][1:] == (44100, pytest.approx(0.1))
     assert got[1][2] is None  # a driver that leaves the ADC time at zero is not believed
+
+
+def test_a_microphone_is_found_by_name_or_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, module = [], fake_sounddevice()
+
+    def query(device: object = None, kind: str | None = None) -> object:
+        asked.append(device)
+        if device == "mic":
+            raise ValueError("Multiple input devices found for 'mic'")
+        device = {"name": "USB mic", "default_samplerate": 16000.0, "max_input_channels": 2}
+        return device if kind else [device, {**device, "max_input_channels": 0}]
+
+    module.query_devices = query
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+    for name in ("usb", "3"):
+        open_input(name)(lambda *_: None, False)
+    assert asked == ["usb", 3]
+    assert input_devices() == {0: "USB mic"}
+    with pytest.raises(DeviceError, match=r"no one microphone 'mic' \(Multiple"):
+        open_input("mic")(lambda *_: None, False)
+
+
+def test_a_microphone_alone_is_a_source_that_waits_and_gives_up() -> None:
+    driver, said = Driver(), []
+    source = MicrophoneSource(None, said.append, give_up_s=60.0, open_stream=driver.open, clock=driver.clock)
+    assert source.live and source.has_audio and not source.has_video and source.name == "microphone"
+    events = source.events()
+    driver.deliver(5)
+    assert [next(events).time_s for _ in range(5)] == pytest.approx([0, 0.03, 0.06, 0.09, 0.12])
+    driver.present = False
+    driver.now_s += 61
+    with pytest.raises(DeviceError, match="did not come back in 60 s"):
+        next(events)
+    assert len(said) == 1 and "waiting for it" in said[0]
+    source.close()
+    assert source.stats.audio_s == pytest.approx(0.15)

@@ -159,7 +159,7 @@ def _openvino() -> Finding:
 
 
 def _cameras() -> Finding:
-    from mma_edge.sources.camera import may_use, video_devices  # here: it needs OpenCV, which may be missing
+    from mma_edge.sources.devices.camera import may_use, video_devices  # here: it needs OpenCV, which may be missing
 
     if not sys.platform.startswith("linux"):
         return Finding(OPTIONAL, "cannot be listed on this system", "try: mma-edge run camera:0")

@@ -6,11 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
-from mma_edge.errors import DependencyError, MMAEdgeError
+from mma_edge.errors import DependencyError, MMAEdgeError, without_passwords
 
 EXIT_INTERRUPTED = 130
 """Shell convention for a program ended by Ctrl-C."""
@@ -23,6 +24,13 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         if action.default in (None, False):
             return action.help
         return super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """Hides passwords of addresses in its own messages, too."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(without_passwords(message))
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:

@@ -24,7 +24,7 @@ from mma_edge.faces.crop import centre_box
 from mma_edge.faces.detect import MTCNNDetector
 from mma_edge.faces.track import FaceTracker
 from mma_edge.pipeline.ahead import ahead
-from mma_edge.sources import Event, Source, open_source
+from mma_edge.sources import CaptureOptions, Event, Source, open_source
 from mma_edge.streaming import StreamingRecognizer, check_mode
 from mma_edge.types import UNCERTAIN, AudioChunk, Clip, Emotion, Face, Frame, Notify, ignore_notice
 
@@ -81,6 +81,7 @@ class StreamOptions:
     abstain_below: float | None = None
     nvdec: bool = False  # decode a file's pictures on an NVIDIA GPU; where there is none, a notice says so
     notify: Notify = ignore_notice
+    capture: CaptureOptions | None = None  # what is asked of the source's devices
 
     def __post_init__(self) -> None:
         gate, least = self.voice_gate, self.abstain_below
@@ -168,7 +169,7 @@ class Pipeline(AbstractContextManager):
     ) -> Pipeline:
         """A pipeline on a source that `open_source` understands; `threads`: see the constructor."""
         options = options or StreamOptions()
-        opened = open_source(source, options.notify, options.audio, options.nvdec)
+        opened = open_source(source, options.notify, options.audio, options.nvdec, options.capture)
         try:
             return cls(recognizer, opened, options, timer, threads=threads)
         except BaseException:

@@ -1,42 +1,127 @@
-"""Where frames and sound come from: a file, a camera with its microphone, the sample clip."""
+"""Where frames and sound come from: files, cameras with a microphone, streams of the network, the sample clip."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
+from dataclasses import fields
 
 from mma_edge.errors import UsageError
-from mma_edge.sources.base import Event, Source, SourceStats
+from mma_edge.sources.base import NO_MICROPHONE, CaptureOptions, Event, Source, SourceStats
 from mma_edge.sources.camera import CameraSource
+from mma_edge.sources.devices.camera import CameraDevice
+from mma_edge.sources.devices.gstreamer import PipelineDevice
 from mma_edge.sources.file import FileSource, sample_path
+from mma_edge.sources.grabber import Device
+from mma_edge.sources.microphone import MicrophoneSource, open_input
+from mma_edge.sources.network.address import Address, is_address
+from mma_edge.sources.network.source import NetworkSource
+from mma_edge.sources.playing import RealtimeSource
 from mma_edge.types import Notify, ignore_notice
 
-__all__ = ["CameraSource", "Event", "FileSource", "Source", "SourceStats", "open_source", "sample_path"]
+__all__ = [
+    "CameraSource", "CaptureOptions", "Event", "FileSource", "NetworkSource", "Source", "SourceStats", "name_of",
+    "open_source", "sample_path",
+]  # fmt: skip
+
+_EXPECTED = "a file, camera, camera:N, csi:N, gst:PIPELINE, microphone, sample or an address such as rtsp://HOST/PATH"
+_CAMERA_OPTIONS = {"size", "rate_fps", "microphone"}
+_TAKEN = {
+    "camera": {*_CAMERA_OPTIONS, "pixel_format"},
+    "csi": _CAMERA_OPTIONS,
+    "gst": {"microphone"},
+    "microphone": {"microphone"},
+    "address": set(),
+    "file": {"realtime"},
+}
+"""Kind of source -> the capture options that it takes."""
+_FLAGS = {"rate_fps": "rate"}
 
 
 def open_source(
-    spec: str | os.PathLike[str], notify: Notify = ignore_notice, audio: bool = True, nvdec: bool = False
+    spec: str | os.PathLike[str],
+    notify: Notify = ignore_notice,
+    audio: bool = True,
+    nvdec: bool = False,
+    capture: CaptureOptions | None = None,
 ) -> Source:
-    """Open the source that the user named: "sample", "camera", "camera:N" or a path ("./sample" is such a file).
+    """Open the source that the user named; docs/sources.md has every kind. "./sample" is a file of that name.
 
     `notify` takes one-line notices, each given once; without `audio` the sound or the microphone is ignored. With
-    `nvdec` an NVIDIA GPU decodes a file's pictures, where there is one.
+    `nvdec` an NVIDIA GPU decodes a file's pictures, where there is one. `capture` is what is asked of devices.
+
+    Raises:
+        UsageError: it is no source, or an option does not go with it. SourceError, DeviceError, DependencyError: it
+            cannot be opened.
     """
+    text, capture = os.fspath(spec), capture or CaptureOptions()
+    kind = _kind_of(text)
+    _check(kind, text, capture, nvdec)
+    if kind == "address":
+        return NetworkSource(Address.of(text), notify, audio)
+    if kind == "microphone":
+        if not audio or capture.microphone == NO_MICROPHONE:
+            raise UsageError("the microphone alone, and without its sound", "sound or a camera")
+        return MicrophoneSource(capture.microphone, notify)
+    if kind == "file":
+        file = FileSource(sample_path() if text == "sample" else spec, notify, audio, nvdec)
+        return RealtimeSource(file) if capture.realtime else file
+    device = _DEVICES[kind](text.partition(":")[2], capture)
+    audio = audio and capture.microphone != NO_MICROPHONE
+    return CameraSource(device, notify, audio, open_stream=open_input(capture.microphone))
+
+
+def name_of(spec: str | os.PathLike[str]) -> str:
+    """What may be shown of a source before it is open: an address without its password, a pipeline by its name."""
     text = os.fspath(spec)
-    if text == "sample":
-        return FileSource(sample_path(), notify, audio, nvdec)
-    if text == "camera" or text.startswith("camera:"):
-        number = text.partition(":")[2] if ":" in text else "0"
-        if not re.fullmatch(r"[0-9]{1,3}", number):
-            raise UsageError(f"{text!r} does not name a camera", "camera or camera:N with a number N", "try camera:0")
-        if nvdec:
-            raise UsageError(f"--nvdec with {text}", "a file", "a camera's pictures are not decoded this way")
-        return CameraSource(int(number), notify, audio)
-    if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
-        # Repeat only the scheme: the address may hold a password.
-        what = f"{scheme[1]}:// addresses are not supported in this version"
-        hint = "record some of it first: ffmpeg -i ADDRESS -t 30 -c copy clip.mkv"
-        raise UsageError(what, "a file, camera, camera:N or sample", hint)
+    kind = _kind_of(text)
+    if kind == "address":
+        return Address.of(text).shown
+    return PipelineDevice.pipeline(text.partition(":")[2]).name if kind == "gst" else text
+
+
+def _kind_of(text: str) -> str:
     if not text:
-        raise UsageError("the source is empty", "a file, camera, camera:N or sample", "try: mma-edge run sample")
-    return FileSource(spec, notify, audio, nvdec)
+        raise UsageError("the source is empty", _EXPECTED, "try: mma-edge run sample")
+    if is_address(text):
+        return "address"
+    word, colon, _ = text.partition(":")
+    if text == "microphone" or text == "camera" or (colon and word in _DEVICES):
+        return word
+    return "file"
+
+
+def _check(kind: str, text: str, capture: CaptureOptions, nvdec: bool) -> None:
+    """UsageError for an option that this kind of source has no use for: it would silently do nothing."""
+    if nvdec and kind != "file":
+        raise UsageError(f"--nvdec with {name_of(text)}", "a file", "only a file's pictures are decoded this way")
+    for field in fields(capture):
+        if getattr(capture, field.name) != field.default and field.name not in _TAKEN[kind]:
+            flag = "--" + _FLAGS.get(field.name, field.name).replace("_", "-")
+            takers = " or ".join(other for other, taken in _TAKEN.items() if field.name in taken)
+            raise UsageError(f"{flag} with {name_of(text)}", f"it with {takers} only", f"leave {flag} out")
+
+
+def _camera(text: str, capture: CaptureOptions) -> Device:
+    if re.fullmatch(r"[0-9]{1,3}", text or "0"):
+        device = int(text or 0)
+    elif text.startswith("/dev/"):
+        device = text
+    else:
+        expected = "camera, camera:N with a number N, or camera:/dev/v4l/by-id/..."
+        raise UsageError(f"'camera:{text}' does not name a camera", expected, "try camera:0")
+    return CameraDevice(device, capture.size, capture.rate_fps, capture.pixel_format)
+
+
+def _csi(text: str, capture: CaptureOptions) -> Device:
+    if not re.fullmatch(r"[0-9]{1,2}", text):
+        raise UsageError(f"'csi:{text}' does not name a camera", "csi:N with a number N", "try csi:0")
+    return PipelineDevice.csi(int(text), capture.size, capture.rate_fps)
+
+
+def _gst(text: str, capture: CaptureOptions) -> Device:
+    return PipelineDevice.pipeline(text)
+
+
+_DEVICES: dict[str, Callable[[str, CaptureOptions], Device]] = {"camera": _camera, "csi": _csi, "gst": _gst}

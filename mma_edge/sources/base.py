@@ -35,6 +35,20 @@ class SourceStats:
             self.audio_s += event.samples.shape[1] / event.sample_rate_hz
 
 
+@dataclass(frozen=True)
+class CaptureOptions:
+    """What is asked of devices, and of a file that is to behave like one; None: the device's own choice."""
+
+    size: tuple[int, int] | None = None  # (width, height) of a camera's pictures
+    rate_fps: float | None = None
+    pixel_format: str | None = None  # FOURCC of V4L2, such as MJPG or YUYV
+    microphone: str | None = None  # part of its name, or its number; NO_MICROPHONE for none
+    realtime: bool = False  # play a file at its own pace
+
+
+NO_MICROPHONE = "none"
+
+
 class Source(AbstractContextManager):
     """Frames and sound on one clock. Constructors do everything that can fail; use it in a `with` block."""
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
 
 import cv2
 
 from mma_edge.errors import DeviceError, MMAEdgeError
 from mma_edge.sources.base import Event, Source, SourceStats
-from mma_edge.sources.grabber import Capture, Grabber
+from mma_edge.sources.grabber import Device, Grabber
 from mma_edge.sources.microphone import Microphone, OpenStream, open_default_input
 from mma_edge.types import Frame, Notify, ignore_notice
 
@@ -24,16 +20,8 @@ _BACKOFF_S = (0.5, 5.0)
 """First and longest pause between attempts to reopen a camera."""
 
 
-def open_camera(index: int) -> Capture:
-    """Open a camera with OpenCV, whose own messages are switched off: this module has its own."""
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    capture = cv2.VideoCapture(index, cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY)
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # a queue in the driver would only delay frames
-    return capture
-
-
 class CameraSource(Source):
-    """Camera number `index` and the default microphone, merged in order of arrival.
+    """A device's pictures and a microphone, merged in order of arrival.
 
     `time_s` counts from the first call of `events()`, for frames and sound alike.
     """
@@ -43,7 +31,7 @@ class CameraSource(Source):
 
     def __init__(
         self,
-        index: int = 0,  # N of /dev/videoN on Linux
+        device: Device,
         notify: Notify = ignore_notice,  # takes the notices (no microphone, camera stalled, camera back)
         audio: bool = True,  # False does not open the microphone
         *,
@@ -52,16 +40,15 @@ class CameraSource(Source):
         give_up_s: float = 60.0,  # after this time without a frame comes DeviceError
         open_timeout_s: float = 15.0,  # longest wait for the camera to open at the start
         # The outside world; tests replace it.
-        open_capture: Callable[[int], Capture] = open_camera,
         open_stream: OpenStream = open_default_input,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.name = f"camera:{index}"
+        self.name = device.name
         self.stats = SourceStats()
-        self._index, self._notify = index, notify
+        self._device, self._notify = device, notify
         self._stall_s, self._first_frame_s, self._give_up_s = stall_s, first_frame_s, give_up_s
-        self._open_capture, self._clock, self._sleep = open_capture, clock, sleep
+        self._clock, self._sleep = clock, sleep
         self._wake = threading.Event()
         self._stalled_s: float | None = None  # since when no frames come; None while they come
         self._retry_s, self._backoff_s = 0.0, _BACKOFF_S[0]
@@ -77,8 +64,7 @@ class CameraSource(Source):
         self.has_audio = self._microphone is not None
 
     def _start_grabber(self) -> Grabber:
-        open_capture = partial(self._open_capture, self._index)
-        grabber = Grabber(open_capture, self._clock, self._sleep, self._wake.set, self._count_overwritten)
+        grabber = Grabber(self._device.open, self._clock, self._sleep, self._wake.set, self._count_overwritten)
         grabber.start()
         return grabber
 
@@ -87,14 +73,16 @@ class CameraSource(Source):
             self.stats.dropped_frames += 1
 
     def _check_opened(self, timeout_s: float) -> None:
-        expected = f"a camera that opens; {_cameras_here()}"
+        expected = self._device.expected()
         if not self._grabber.ready.wait(timeout_s):
             hint = "unplug it and plug it in again"
-            raise DeviceError(f"camera {self._index} did not answer for {timeout_s:g} s", expected, hint)
+            raise DeviceError(f"{self._device.title} did not answer for {timeout_s:g} s", expected, hint)
         if self._grabber.opened_s is None:
             error = self._grabber.error
-            what = f"camera {self._index} cannot be opened" + (f" ({error})" if error else "")
-            raise DeviceError(what, expected, _what_to_do(self._index)) from error
+            if isinstance(error, MMAEdgeError):
+                raise error
+            what = f"{self._device.title} cannot be opened" + (f" ({error})" if error else "")
+            raise DeviceError(what, expected, self._device.what_to_do()) from error
 
     def _open_microphone(self, open_stream: OpenStream) -> None:
         try:
@@ -146,19 +134,19 @@ class CameraSource(Source):
         if self._stalled_s is None:
             if self._is_quiet(now_s):
                 self._stalled_s = grabber.opened_s if grabber.last_frame_s is None else grabber.last_frame_s
-                self._notify(f"camera {self._index} delivers no frames: reopening it, for up to {self._give_up_s:g} s")
+                self._notify(f"{self._device.title} delivers no frames: reopening it, for up to {self._give_up_s:g} s")
                 grabber.stop()
                 self._retry_s, self._backoff_s = now_s, _BACKOFF_S[0]
         elif grabber.last_frame_s is not None and not grabber.stopping:
             width, height = grabber.size
             away_s = grabber.last_frame_s - self._stalled_s
-            self._notify(f"camera {self._index} is back after {away_s:.1f} s ({width}x{height})")
+            self._notify(f"{self._device.title} is back after {away_s:.1f} s ({width}x{height})")
             self.stats.reopened += 1
             self._stalled_s = None
         elif now_s - self._stalled_s > self._give_up_s:
-            what = f"camera {self._index} stopped delivering and did not come back in {self._give_up_s:g} s"
+            what = f"{self._device.title} stopped delivering and did not come back in {self._give_up_s:g} s"
             hint = "check its cable and start again"
-            raise DeviceError(what, f"a working camera; {_cameras_here()}", hint)
+            raise DeviceError(what, self._device.expected(), hint)
         elif grabber.is_alive():
             # It is still inside the driver, or waits for its first frame: a second capture would find the camera busy.
             if not grabber.stopping and self._is_quiet(now_s):
@@ -183,33 +171,3 @@ class CameraSource(Source):
         if self._microphone:
             self._microphone.close()
         self._grabber.join(timeout=1.0)
-
-
-def video_devices() -> dict[int, Path]:
-    """N -> /dev/videoN of this machine (Linux), in their order."""
-    found = {int(path.name[5:]): path for path in Path("/dev").glob("video*") if path.name[5:].isdigit()}
-    return dict(sorted(found.items()))
-
-
-def may_use(device: Path) -> bool:
-    """Whether this user may open a device."""
-    return os.access(device, os.R_OK | os.W_OK)
-
-
-def _cameras_here() -> str:
-    """The cameras of this machine, for messages."""
-    if sys.platform != "linux":
-        return "the system's settings list the cameras of this machine"
-    names = ", ".join(map(str, video_devices().values()))
-    return f"this machine has {names}" if names else "this machine has no /dev/video*"
-
-
-def _what_to_do(index: int) -> str:
-    device = Path(f"/dev/video{index}")
-    if sys.platform != "linux" or (device.exists() and may_use(device)):
-        return "close other programs that use it, or try another number: camera:N"
-    if device.exists():
-        return "allow access to it: sudo usermod -aG video $USER, then log in again"
-    if video_devices():
-        return "choose one of these: camera:N (a camera often has two numbers, and the lower one delivers)"
-    return "plug a camera in (in a container: docker run --device /dev/video0), or run a file instead"

@@ -17,7 +17,7 @@ from av.container import InputContainer
 
 from mma_edge.errors import SourceError
 from mma_edge.sources.base import Event, Source, SourceStats
-from mma_edge.sources.tracks import AudioTrack, VideoTrack
+from mma_edge.sources.tracks import AudioTrack, VideoTrack, decodable
 from mma_edge.types import AudioChunk, Frame, Notify, ignore_notice
 
 VIDEO_SUFFIXES = (
@@ -73,12 +73,12 @@ class FileSource(Source):
         self._video = self._audio = None
         video_events: Iterator[Frame] = iter(())
         audio_events: Iterator[AudioChunk] = iter(())
-        if (stream := _decodable(pictures)) is not None:
+        if (stream := decodable(pictures)) is not None:
             if self._on_gpu and not stream.codec_context.is_hwaccel:
                 self._notify(f"{self.name}: decoded by the processor, because NVDEC does not take {stream.name}")
             self._video = VideoTrack(container, stream, self.stats, self.name)
             video_events = self._video.events()
-        if audio and (stream := _decodable(sounds)) is not None:
+        if audio and (stream := decodable(sounds)) is not None:
             container = self._open_container()
             self._audio = AudioTrack(container, container.streams[stream.index], self.stats, self.name)
             audio_events = self._audio.events()
@@ -175,13 +175,6 @@ class FileSource(Source):
         self._closed = True
         for container in self._containers:
             container.close()
-
-
-def _decodable(streams: list) -> av.stream.Stream | None:
-    """The stream that a player would show: of those with a decoder the default one, else the first."""
-    streams = [s for s in streams if s.codec_context is not None]
-    default = [s for s in streams if s.disposition & av.stream.Disposition.default]
-    return (default or streams or [None])[0]
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:

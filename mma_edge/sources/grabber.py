@@ -11,15 +11,35 @@ import numpy as np
 
 _PAUSE_S = 0.02
 """Pause after a failed grab: an unplugged camera fails at once, again and again."""
+_STAMP_AGE_S = 0.5
+"""A driver's time stamp is believed up to this age: a picture does not take longer to arrive."""
 
 
 class Capture(Protocol):
-    """The part of `cv2.VideoCapture` that is used."""
+    """An open device, used by one thread. Names are those of `cv2.VideoCapture`."""
 
     def isOpened(self) -> bool: ...  # noqa: N802 (OpenCV's name)
     def grab(self) -> bool: ...
     def retrieve(self) -> tuple[bool, np.ndarray | None]: ...
     def release(self) -> None: ...
+    def stamp_s(self) -> float | None:
+        """When the picture that was grabbed last was taken, on `time.monotonic()`; None where nobody knows."""
+
+
+class Device(Protocol):
+    """What a `mma_edge.sources.camera.CameraSource` takes its pictures from."""
+
+    name: str  # for records: "camera:0"
+    title: str  # for messages: "camera 0"
+
+    def open(self) -> Capture:
+        """Open it; may block. MMAEdgeError where the reason is known."""
+
+    def expected(self) -> str:
+        """What would have been right, where it cannot be opened."""
+
+    def what_to_do(self) -> str:
+        """And what to do next."""
 
 
 class Grabber(threading.Thread):
@@ -68,8 +88,10 @@ class Grabber(threading.Thread):
     def _grab_one(self, capture: Capture) -> bool:
         if not capture.grab():
             return False
-        # The time of the grab, not of the decoding that follows.
-        time_s = self._clock()
+        # The time of the grab, not of the decoding that follows; better, that of the driver.
+        time_s, stamp_s = self._clock(), capture.stamp_s()
+        if stamp_s is not None and 0 <= time_s - stamp_s < _STAMP_AGE_S:
+            time_s = stamp_s
         good, image = capture.retrieve()
         if not good or image is None or image.size == 0:
             return False

@@ -1,4 +1,4 @@
-"""The microphone of a live source. It is optional: without it the camera goes on with vision only."""
+"""The microphone of a live source, beside a camera, which goes on without it, or alone."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from mma_edge.errors import DependencyError, DeviceError, MMAEdgeError
-from mma_edge.sources.base import SourceStats
-from mma_edge.types import AudioChunk, Notify
+from mma_edge.errors import DependencyError, DeviceError, MMAEdgeError, first_line
+from mma_edge.sources.base import Event, Source, SourceStats
+from mma_edge.types import AudioChunk, Notify, ignore_notice
 
 BLOCK_S = 0.03
 """Length of one block: shorter than a video frame lasts, long enough to cost little."""
@@ -24,6 +24,9 @@ _RESYNC_S = 0.05
 """A time stamp that differs by more than this from the count of samples is taken over: samples were lost."""
 _SLEW = 0.02
 """Share of a smaller difference that is taken over per block: follows the clock's drift, ignores jitter."""
+
+_TICK_S = 0.05
+"""Longest wait for sound before the microphone is looked at."""
 
 BlockCallback = Callable[[np.ndarray, int, float | None], None]
 """Takes (samples float32 (n, channels), sample rate in Hz, age of the first sample in seconds or None)."""
@@ -40,8 +43,18 @@ OpenStream = Callable[[BlockCallback, bool], InputStream]
 """Opens the default input. The flag asks to look for devices that were plugged in since the first time."""
 
 
-def open_default_input(on_block: BlockCallback, rescan: bool = False) -> InputStream:
-    """Start the default input at its own rate with sounddevice; DependencyError or DeviceError if it cannot."""
+def open_input(name: str | None) -> OpenStream:
+    """Opens the input whose number this is, or whose name has this in it; None: the default one."""
+    return partial(open_default_input, name=name)
+
+
+def input_devices() -> dict[int, str]:
+    """Number -> name of each input; DependencyError without sounddevice or its library."""
+    devices = _sounddevice().query_devices()
+    return {number: each["name"] for number, each in enumerate(devices) if each["max_input_channels"] > 0}
+
+
+def _sounddevice() -> Any:
     try:
         import sounddevice
     except ImportError as error:
@@ -49,14 +62,25 @@ def open_default_input(on_block: BlockCallback, rescan: bool = False) -> InputSt
     except OSError as error:
         hint = "install it (Debian, Ubuntu, JetPack: sudo apt-get install libportaudio2)"
         raise DependencyError("the PortAudio library is missing", hint=hint) from error
+    return sounddevice
+
+
+def open_default_input(on_block: BlockCallback, rescan: bool = False, name: str | None = None) -> InputStream:
+    """Start an input, the default one or `name`, at its own rate; DependencyError or DeviceError if it cannot."""
+    sounddevice = _sounddevice()
     hint = "plug one in and choose it as default input of the system"
     try:
         if rescan:
             # PortAudio lists devices only when it starts, and sounddevice has no public way to start it again.
             sounddevice._terminate()
             sounddevice._initialize()
-        device = sounddevice.query_devices(kind="input")
+        chosen = {} if name is None else {"device": int(name) if name.isdigit() else name}
+        device = sounddevice.query_devices(**chosen, kind="input")
     except (sounddevice.PortAudioError, ValueError) as error:
+        if name is not None:
+            what = f"there is no one microphone {name!r} ({first_line(error)})"
+            hint = "mma-edge run --list-devices lists numbers and names"
+            raise DeviceError(what, "its number, or a part of its name that no other has", hint) from error
         raise DeviceError(f"there is no input device ({error})", "a microphone", hint) from error
     rate = round(device["default_samplerate"])
 
@@ -69,7 +93,12 @@ def open_default_input(on_block: BlockCallback, rescan: bool = False) -> InputSt
     for channels in dict.fromkeys((1, min(2, device["max_input_channels"]))):
         try:
             stream = sounddevice.InputStream(
-                samplerate=rate, blocksize=round(rate * BLOCK_S), channels=channels, dtype="float32", callback=callback
+                samplerate=rate,
+                blocksize=round(rate * BLOCK_S),
+                channels=channels,
+                dtype="float32",
+                callback=callback,
+                **chosen,
             )
             stream.start()
             return stream
@@ -91,10 +120,11 @@ class Microphone:
         on_data: Callable[[], None] = lambda: None,  # called after each block, in the driver's thread: wakes the reader
         stall_s: float = 2.0,  # when nothing came for this long, the microphone counts as unplugged
         retry_s: float = 5.0,  # pause between attempts to reopen it
+        meanwhile: str = "vision only until it is back",  # said when it is gone
     ) -> None:
         self._notify, self._stats, self._open_stream = notify, stats, open_stream
         self._clock, self._on_data = clock, on_data
-        self._stall_s, self._retry_s = stall_s, retry_s
+        self._stall_s, self._retry_s, self._meanwhile = stall_s, retry_s, meanwhile
         self._lock = threading.Lock()
         self._chunks: deque[AudioChunk] = deque()  # time_s on the clock, not yet relative to the source's start
         self._kept_s = 0.0
@@ -154,6 +184,11 @@ class Microphone:
             self._popped_length_s()
         return AudioChunk(chunk.samples, chunk.sample_rate_hz, chunk.time_s - start_s, chunk.arrival_s)
 
+    @property
+    def gone(self) -> bool:
+        """Whether nothing comes; found out by `watch`."""
+        return self._gone
+
     def watch(self) -> None:
         """Notice that blocks stopped coming (drivers do not report an unplugged microphone), or that they are back."""
         with self._lock:
@@ -166,7 +201,7 @@ class Microphone:
             return
         if not self._gone:
             self._gone = True
-            self._notify("the microphone stopped delivering (unplugged?): vision only until it is back")
+            self._notify(f"the microphone stopped delivering (unplugged?): {self._meanwhile}")
         if self._reopener is None or not self._reopener.is_alive():
             self._reopener = threading.Thread(target=self._reopen, name="microphone-reopen", daemon=True)
             self._reopener.start()
@@ -203,3 +238,58 @@ class Microphone:
         """Stop recording."""
         self._stop.set()
         self._close_stream()
+
+
+class MicrophoneSource(Source):
+    """A microphone alone. `time_s` counts from the first call of `events()`."""
+
+    live, has_video, has_audio = True, False, True
+
+    def __init__(
+        self,
+        name: str | None = None,  # its number or a part of its name; None: the default one
+        notify: Notify = ignore_notice,
+        *,
+        give_up_s: float = 60.0,  # after this time without sound comes DeviceError
+        open_stream: OpenStream | None = None,  # tests replace it
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = "microphone" if name is None else f"microphone:{name}"
+        self.stats = SourceStats()
+        self._give_up_s, self._clock = give_up_s, clock
+        self._wake = threading.Event()
+        self._microphone = Microphone(
+            notify,
+            self.stats,
+            open_stream=open_stream or open_input(name),
+            clock=clock,
+            on_data=self._wake.set,
+            meanwhile=f"waiting for it, for up to {give_up_s:g} s",
+        )
+
+    def events(self) -> Iterator[Event]:
+        """Its sound, until `close()`; DeviceError when it stopped and does not come back."""
+        self._microphone.clear()
+        self._start()
+        return self._arriving(self._clock())
+
+    def _arriving(self, start_s: float) -> Iterator[Event]:
+        heard_s = start_s
+        while not self._closed:
+            chunk = self._microphone.take(start_s)
+            if chunk is not None and chunk.time_s >= 0:
+                heard_s = chunk.arrival_s
+                self.stats.count(chunk)
+                yield chunk
+            self._microphone.watch()
+            if self._microphone.gone and self._clock() - heard_s > self._give_up_s:
+                what = f"the microphone stopped delivering and did not come back in {self._give_up_s:g} s"
+                raise DeviceError(what, "a working microphone", "check its cable and start again")
+            if chunk is None:
+                self._wake.wait(_TICK_S)
+                self._wake.clear()
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake.set()
+        self._microphone.close()

@@ -21,6 +21,13 @@ _MAX_UNDATED_FRAMES = 100
 """A file whose first frames, so many, have no presentation time is refused and not decoded to its end."""
 
 
+def decodable(streams: list) -> av.stream.Stream | None:
+    """The stream that a player would show: of those with a decoder the default one, else the first."""
+    streams = [s for s in streams if s.codec_context is not None]
+    default = [s for s in streams if s.disposition & av.stream.Disposition.default]
+    return (default or streams or [None])[0]
+
+
 def _decoded(container: InputContainer, stream: av.stream.Stream, stats: SourceStats) -> Iterator:
     """PyAV frames of one stream, packet by packet, so that a damaged packet costs only itself."""
     read_errors = 0

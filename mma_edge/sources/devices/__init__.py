@@ -1,0 +1,1 @@
+"""Devices that deliver pictures: cameras of the system, GStreamer pipelines."""

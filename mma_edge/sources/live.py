@@ -1,0 +1,71 @@
+"""What lies between the thread that reads a live source and the one that takes its events."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from mma_edge.sources.base import Event, SourceStats
+from mma_edge.types import AudioChunk, Frame
+
+KEEP_S = 10.0
+"""Sound kept for a busy reader; beyond that the oldest is dropped and counted."""
+
+
+class LiveBuffer:
+    """The newest frames and all sound. Writing never waits: what waits would make everything after it late."""
+
+    def __init__(self, stats: SourceStats, frames: int = 1) -> None:
+        """Keep this many frames. More than one are for senders that send several at once."""
+        self._stats, self._num_frames = stats, frames
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._frames: deque[Frame] = deque()
+        self._chunks: deque[AudioChunk] = deque()
+        self._kept_s = 0.0
+
+    def put(self, event: Event) -> None:
+        """Store it; what there is no room for is dropped and counted."""
+        with self._lock:
+            if isinstance(event, Frame):
+                self._frames.append(event)
+                if len(self._frames) > self._num_frames:
+                    self._frames.popleft()
+                    self._stats.dropped_frames += 1
+            else:
+                self._chunks.append(event)
+                self._kept_s += _length_s(event)
+                while self._kept_s > KEEP_S and len(self._chunks) > 1:
+                    self._stats.dropped_audio_s += self._drop_chunk()
+        self._wake.set()
+
+    def take(self) -> Event | None:
+        """The sound or frame that arrived first, None where there is none."""
+        with self._lock:
+            if self._chunks and not (self._frames and self._frames[0].arrival_s < self._chunks[0].arrival_s):
+                chunk = self._chunks[0]
+                self._drop_chunk()
+                return chunk
+            return self._frames.popleft() if self._frames else None
+
+    def clear(self) -> None:
+        """Forget everything, and what was dropped so far."""
+        with self._lock:
+            self._frames.clear()
+            self._chunks.clear()
+            self._kept_s = 0.0
+            self._stats.dropped_frames, self._stats.dropped_audio_s = 0, 0.0
+
+    def wait(self, timeout_s: float) -> None:
+        """Until something was put in, at most so long."""
+        self._wake.wait(timeout_s)
+        self._wake.clear()
+
+    def _drop_chunk(self) -> float:
+        length_s = _length_s(self._chunks.popleft())
+        self._kept_s -= length_s
+        return length_s
+
+
+def _length_s(chunk: AudioChunk) -> float:
+    return chunk.samples.shape[1] / chunk.sample_rate_hz
