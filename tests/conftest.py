@@ -24,6 +24,7 @@ from mma_edge.bundle.manifest import write_signed
 from mma_export.bundle import UNSTATED, write_bundle
 from mma_export.graph import export_graph
 from mma_export.precision.clips import RealClips, logits_of, made_clips
+from mma_export.precision.parts import Whole8
 from mma_trainer.data.public.voices import CORPORA, RAVDESS
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model import MMADFER, MMADFERConfig
@@ -225,6 +226,27 @@ def streamed(
 def streaming_bundle(streamed: tuple[Bundle, dict[str, onnx.ModelProto]]) -> Bundle:
     """The tiny bundle with the parts for streaming: to be read only."""
     return streamed[0]
+
+
+@pytest.fixture(scope="session")
+def whole8(proto: onnx.ModelProto) -> Whole8:
+    """What a search for int8 would have found for the tiny model."""
+    from eight_bits import whole_of
+
+    return whole_of(proto)
+
+
+@pytest.fixture(scope="session")
+def eight_bits(
+    streamed: tuple[Bundle, dict[str, onnx.ModelProto]],
+    whole8: Whole8,
+    tiny_model: MMADFER,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bundle:
+    """The tiny bundle with int8, bf16 and fp8, and its parts in all of them: to be read only."""
+    from eight_bits import with_eight_bits
+
+    return with_eight_bits(*streamed, whole8, tiny_model, tmp_path_factory.mktemp("eight") / "bundle")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,8 @@
 
 Its surface is a subset of the real one (test_tensorrt_contract.py), and its parser refuses the graphs that the real one
 refuses (rules.py). FAKE_TRT, a list of words, makes it fail:
-parse, build, kill, crash, raise, no-context, refuse-shape, enqueue, and perturb=X, which adds noise of that size.
+parse, build, kill, crash, raise, no-context, refuse-shape, enqueue, no-mark (a tensor cannot be marked), perturb=X,
+which adds noise of that size, and fusion=X, which adds it where attention was fused.
 Builder and Runtime abort the process where the driver was not asked first, as the real ones do without a GPU.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import fake_cudart
 import numpy as np
+import onnx
 import onnxruntime
 
 from mma_edge.engines.tensorrt.onnx_file import graph_in
@@ -63,7 +65,20 @@ class LayerInformationFormat(enum.IntEnum):
 
 class DataType(enum.IntEnum):
     FLOAT = 0
+    INT64 = 8
     UINT8 = 9
+
+
+class LayerType(enum.IntEnum):
+    SOFTMAX = 11
+    IDENTITY = 22  # of all others
+
+
+_TYPES = {
+    "tensor(float)": (DataType.FLOAT, np.float32),
+    "tensor(int64)": (DataType.INT64, np.int64),
+    "tensor(uint8)": (DataType.UINT8, np.uint8),
+}
 
 
 class ExecutionContextAllocationStrategy(enum.IntEnum):
@@ -135,9 +150,37 @@ class IBuilderConfig:
         return cache._content != b"of another device" or ignore_mismatch
 
 
+class ITensor:
+    def __init__(self, name):
+        self.name = name
+
+
+class ILayer:
+    def __init__(self, node):
+        self._node, self.name = node, node.name
+        self.type = LayerType.SOFTMAX if node.op_type == "Softmax" else LayerType.IDENTITY
+
+    def get_input(self, index):
+        return ITensor(self._node.input[index])
+
+    def get_output(self, index):
+        return ITensor(self._node.output[index])
+
+
 class INetworkDefinition:
     def __init__(self, flags):
-        self._flags, self._graph = flags, b""
+        self._flags, self._model, self._marked = flags, onnx.ModelProto(), []
+
+    @property
+    def num_layers(self):
+        return len(self._model.graph.node)
+
+    def get_layer(self, index):
+        return ILayer(self._model.graph.node[index])
+
+    def mark_debug(self, tensor):
+        self._marked.append(tensor.name)
+        return told("no-mark") is None
 
 
 class ParserError:
@@ -167,8 +210,13 @@ class OnnxParser:
         return self.parse(Path(model).read_bytes(), model)
 
     def parse(self, model, path=None):
-        self._network._graph = bytes(model)
         self._errors = list(broken_rules(graph_in(memoryview(model), path), version_of(__version__)))
+        self._network._model = onnx.load_model_from_string(bytes(model))
+        try:
+            # Weights in other files lie beside the model's; the network holds them.
+            onnx.load_external_data_for_model(self._network._model, str(Path(path).parent))
+        except (OSError, ValueError, onnx.checker.ValidationError) as error:
+            self._errors.append(BrokenRule("", "", f"failed to load weights: {error}"))
         if told("parse") is not None:
             self._errors.append(BrokenRule("node_attention", "Attention", "no importer\nregistered"))
         return not self._errors
@@ -206,9 +254,10 @@ class Builder:
         monitor.phase_finish("Building Engine")
         assert network._flags == 1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED
         assert config.profiling_verbosity is ProfilingVerbosity.DETAILED
-        BUILT.append({**config._settings, "level": config.builder_optimization_level})
-        profiles = repr(config._settings["profiles"]).encode()
-        return IHostMemory(b"\0".join([MAGIC + str(len(network._graph)).encode(), profiles, network._graph]))
+        BUILT.append({**config._settings, "level": config.builder_optimization_level, "marked": network._marked})
+        about = {"profiles": config._settings["profiles"], "marked": network._marked}
+        graph = network._model.SerializeToString()
+        return IHostMemory(b"\0".join([MAGIC + str(len(graph)).encode(), json.dumps(about).encode(), graph]))
 
 
 class Runtime:
@@ -217,26 +266,35 @@ class Runtime:
         self._logger = logger
 
     def deserialize_cuda_engine(self, serialized_engine):
-        head, profiles, graph = bytes(serialized_engine).split(b"\0", 2)
+        head, about, graph = bytes(serialized_engine).split(b"\0", 2)
         if head != MAGIC + str(len(graph)).encode():
             self._logger.log(ILogger.Severity.ERROR, "serialization assertion failed")
             return None
-        return ICudaEngine(eval(profiles), graph)
+        return ICudaEngine(**json.loads(about), graph=graph)
 
 
 class ICudaEngine:
-    def __init__(self, profiles, graph):
-        self._profiles, self._graph = profiles, graph
-        self._session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-        self._names = ["frames", "mel", "logits"]
-        self.num_io_tensors, self.num_optimization_profiles = 3, len(profiles)
+    def __init__(self, profiles, marked, graph):
+        self._profiles, self._marked = profiles, marked
+        self._nodes = graph_in(memoryview(graph), "plan").nodes
+        self._session = _open_session(graph)
+        self._outputs = [node.name for node in self._session.get_outputs()]
+        tensors = [*self._session.get_inputs(), *self._session.get_outputs()]
+        self._types = {node.name: _TYPES[node.type] for node in tensors}
+        self.num_io_tensors, self.num_optimization_profiles = len(tensors), len(profiles)
         self.device_memory_size_v2 = 4096
 
+    @property
+    def _fused(self):
+        """The Softmax nodes that became part of a kernel of fused attention."""
+        found = [node for node in self._nodes if node.op_type == "Softmax"]
+        return [node for node in found if not {node.inputs[0], *node.outputs} & set(self._marked)]
+
     def get_tensor_name(self, index):
-        return self._names[index]
+        return list(self._types)[index]
 
     def get_tensor_dtype(self, name):
-        return DataType.UINT8 if name == "frames" else DataType.FLOAT
+        return self._types[name][0]
 
     def get_tensor_profile_shape(self, name, profile_index):
         return self._profiles[profile_index][name]
@@ -256,16 +314,12 @@ class EngineInspector:
     def get_engine_information(self, format):
         """A layer for each node, and for each Softmax a kernel of fused attention."""
         assert format is LayerInformationFormat.JSON
-        nodes = graph_in(memoryview(self._engine._graph), "plan").nodes
+        fused = self._engine._fused
         layers = [
-            {
-                "Name": node.name,
-                "LayerType": "kgen",
-                "TacticName": "_gemm_mha_v2" if node.op_type == "Softmax" else "gemm",
-            }
-            for node in nodes
+            {"Name": node.name, "LayerType": "kgen", "TacticName": "_gemm_mha_v2" if node in fused else "gemm"}
+            for node in self._engine._nodes
         ]
-        return json.dumps({"Layers": layers, "Bindings": ["frames", "mel", "logits"]})
+        return json.dumps({"Layers": layers, "Bindings": list(self._engine._types)})
 
 
 class IExecutionContext:
@@ -296,14 +350,23 @@ class IExecutionContext:
         return told("enqueue") is None
 
     def _compute(self):
+        engine = self._engine
+        assert set(self._addresses) == set(engine._types)
         feeds = {
-            name: _array(self._addresses[name], shape, np.uint8 if name == "frames" else np.float32)
-            for name, shape in self._shapes.items()
+            name: _array(self._addresses[name], shape, engine._types[name][1]) for name, shape in self._shapes.items()
         }
-        logits = self._engine._session.run(["logits"], feeds)[0].astype(np.float32)
-        if noise := told("perturb"):
-            logits = logits + float(noise) * np.random.default_rng(0).standard_normal(logits.shape).astype(np.float32)
-        _array(self._addresses["logits"], logits.shape, np.float32)[:] = logits
+        for name, result in zip(engine._outputs, engine._session.run(engine._outputs, feeds), strict=True):
+            noise = float(told("perturb") or 0) + float(told("fusion") or 0) * bool(engine._fused)
+            if name == "logits" and noise:
+                result = result + np.float32(noise) * np.random.default_rng(0).standard_normal(result.shape)
+            _array(self._addresses[name], result.shape, engine._types[name][1])[:] = result
+
+
+def _open_session(graph):
+    options = onnxruntime.SessionOptions()
+    # The graph as it stands: onnxruntime's own rewriting fails at 8-bit floats.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _array(address, shape, dtype):

@@ -31,8 +31,8 @@ STUBBED = (
     "getPluginRegistry",
     "initLibNvInferPlugins",
 )
-# Layers of hand-made networks and plugins: nothing here builds either, and they are two thirds of the names.
-LEFT_OUT = re.compile(r"Layer$|Plugin|Algorithm|^I.*Attention|^IMoE|Calibrator|^ISym|Conditional|^ILoop|^IIf")
+# Kinds of layers of hand-made networks and plugins: nothing here builds either, and they are two thirds of the names.
+LEFT_OUT = re.compile(r"..Layer$|Plugin|Algorithm|^I.*Attention|^IMoE|Calibrator|^ISym|Conditional|^ILoop|^IIf")
 SIGNATURE = re.compile(r"^(?:\d+\. )?(\w+)\((.*)\) -> (.+)$")
 
 

@@ -28,7 +28,6 @@ from mma_edge.engines import machine
 from mma_edge.engines.machine import CudaDevice
 from mma_edge.errors import BackendError, BundleError
 from mma_edge.streaming import Streamer, StreamingGraphs
-from mma_export.streaming.parts import part_file
 
 AMPERE = CudaDevice("RTX 3060", (8, 6), 12 << 30)
 
@@ -295,11 +294,11 @@ def test_the_cpu_engine_does_not_touch_the_gpu(tiny_bundle: Path, gpu: FakeCuda,
 def test_the_parts_for_streaming_run_on_the_gpu_with_a_cuda_graph_per_combination_of_sizes(
     gpu: FakeCuda, streaming_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    files = [part_file(part) for part in ("stem", mode)]
-    on_gpu = Streamer(StreamingGraphs(*(onnx_cuda.open_part(streaming_bundle, "fp32", file) for file in files)), mode)
+    parts = streaming_bundle.parts("cuda", "fp32", mode)
+    on_gpu = Streamer(StreamingGraphs(*onnx_cuda.open_parts(streaming_bundle, "fp32", parts)), mode)
     gpu_sessions = list(gpu.sessions)
     monkeypatch.setitem(sys.modules, "onnxruntime", real)
-    on_cpu = Streamer(StreamingGraphs(*(onnx_cpu.open_part(streaming_bundle, "fp32", file) for file in files)), mode)
+    on_cpu = Streamer(StreamingGraphs(*onnx_cpu.open_parts(streaming_bundle, "fp32", parts)), mode)
     for pair in zip(stream_clips(5), stream_clips(5, track=2, seed=1), strict=True):
         np.testing.assert_allclose(on_gpu(pair), on_cpu(pair), atol=1e-5)
     # Two faces: 32 new frames at first, then 4 each time.

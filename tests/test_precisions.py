@@ -277,7 +277,7 @@ def test_the_command_says_what_it_made_and_what_it_could_not(
     traced: None,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    monkeypatch.setattr("mma_edge.engines.tensorrt.build.build_plan", no_gpu)
+    monkeypatch.setattr("mma_edge.engines.tensorrt.build.build_plans", no_gpu)
     words = ["--checkpoint", tiny_checkpoint, "--precision", "fp16,bf16", "--gate-clips", 4, "--keep-going"]
     words += ["--output", tmp_path / "b", "--triton", tmp_path / "models"]
     assert main([str(word) for word in words]) == 0

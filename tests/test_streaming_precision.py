@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections import Counter
@@ -11,90 +10,31 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import TINY, one_line
+from conftest import one_line
 from streaming_bundle import SEEN, stream_clips
 
-from mma_edge.bundle import Bundle, golden_inputs, write_manifest
+from mma_edge.bundle import Bundle, write_manifest
 from mma_edge.bundle.streaming import MODES
 from mma_edge.errors import BundleError
 from mma_edge.recognizer import Recognizer
 from mma_edge.streaming import StreamingRecognizer
-from mma_export.graph import save_graph
 from mma_export.precision.clips import RealClips, logits_of
-from mma_export.precision.grids import quantize_weights, smooth, symmetric_grid, unsigned_grid
-from mma_export.precision.half import HalfOptions, as_openvino, to_half
-from mma_export.precision.int8 import quantize_for_cpu, quantize_static, sites_for_cpu, tensors_for_cpu
-from mma_export.precision.parts import PartRecipe, Whole8
-from mma_export.precision.sites import find_sites, inputs_of, observe
+from mma_export.precision.parts import Whole8
 from mma_export.streaming import gate as streaming_gate
 from mma_export.streaming import parts as streaming
-from mma_export.streaming.parts import add_streaming, part_file
-from mma_export.weights import share_weights
-from mma_trainer.model import MMADFER
+from mma_export.streaming.parts import part_file
 
 Streamed = tuple[Bundle, dict[str, onnx.ModelProto]]
 
 
 @pytest.fixture(scope="module")
-def whole(proto: onnx.ModelProto) -> Whole8:
-    """What a search would have found: one product stays in float32."""
-    clips = RealClips(*golden_inputs(7, TINY.image_size, 4), None, "noise")
-    sites = find_sites(proto)
-    smoothed, smoothed_sites = smooth(proto, sites, observe(proto, inputs_of(sites), clips))
-    own = sites_for_cpu(smoothed, smoothed_sites)
-    on_grids = tensors_for_cpu(smoothed, own)
-    ranges = observe(smoothed, inputs_of(smoothed_sites) | on_grids, clips)
-    return Whole8(
-        proto,
-        sites,
-        smoothed,
-        smoothed_sites,
-        quantize_weights(smoothed, smoothed_sites),
-        {name: symmetric_grid(ranges[name]) for name in inputs_of(smoothed_sites)},
-        {name: unsigned_grid(ranges[name]) for name in on_grids},
-        own,
-        {smoothed_sites[3].node},
-        {own[2].node},
-    )
+def whole(whole8: Whole8) -> Whole8:
+    return whole8
 
 
 @pytest.fixture(scope="module")
-def bundle(streamed: Streamed, whole: Whole8, tiny_model: MMADFER, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The tiny bundle with int8 and bf16, and its parts in all of them; the gates are wide open."""
-    known, protos = streamed
-    folder = shutil.copytree(known.folder, tmp_path_factory.mktemp("eight") / "bundle")
-    static = quantize_static(whole.smoothed, whole.smoothed_sites, whole.symmetric, whole.weights, whole.kept)
-    cpu = quantize_for_cpu(whole.smoothed, whole.own, whole.unsigned, whole.weights, whole.cpu_kept)
-    half = HalfOptions("bf16", products_only=True)
-    files = {name: folder / f"model.{name}.onnx" for name in ("int8", "int8-cpu", "bf16")}
-    save_graph(static, files["int8"], half_storage=False)
-    share_weights(cpu, files["int8"])
-    save_graph(cpu, files["int8-cpu"], half_storage=False)
-    save_graph(to_half(whole.proto, half), files["bf16"])
-    recipes = [
-        PartRecipe("int8", "int8", files["int8"], whole.static, half_storage=False),
-        PartRecipe("int8-cpu", "int8", files["int8-cpu"], whole.for_cpu, half_storage=False),
-        PartRecipe(
-            "bf16",
-            "bf16",
-            files["bf16"],
-            lambda part: to_half(part, half),
-            judged=lambda part: to_half(part, dataclasses.replace(half, emulate=True)),
-            on_openvino=lambda part: to_half(part, as_openvino()),
-        ),
-    ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming, "write_parts", lambda *args: protos)
-        patch.setattr(streaming_gate, "collect_clips", lambda *args: SEEN)
-        patch.setattr(streaming_gate, "REQUIRED_AGREEMENT", 0.0)
-        patch.setattr(streaming_gate, "MIN_TOP1_AGREEMENT", dict.fromkeys(("int8", "bf16"), 0.0))
-        entries = add_streaming(tiny_model, folder, folder / "model.fp32.onnx", recipes, report=lambda line: None)
-    manifest = json.loads(json.dumps(known.manifest))
-    manifest["precisions"]["int8"] = {"file": "model.int8.onnx", "cpu_file": "model.int8-cpu.onnx", "parity": {}}
-    manifest["precisions"]["bf16"] = {"file": "model.bf16.onnx", "parity": {}}
-    for name in ("int8", "bf16"):
-        manifest["precisions"][name]["tolerance"] = 1.0
-    return write_manifest(folder, {**manifest, "streaming": entries})
+def bundle(eight_bits: Bundle) -> Bundle:
+    return eight_bits
 
 
 def operators(*graphs: onnx.ModelProto) -> Counter:
@@ -129,7 +69,7 @@ def test_exact_parts_on_fixed_grids_compute_what_the_whole_graph_computes(bundle
 
 
 def test_the_weights_in_8_bits_are_stored_once(bundle: Bundle) -> None:
-    for name in ("int8", "int8-cpu"):
+    for name in ("int8", "int8-cpu", "int8-tensorrt"):
         graph = onnx.load(str(bundle.folder / part_file("exact", name)), load_external_data=False)
         shared = [tensor for tensor in graph.graph.initializer if tensor.external_data]
         assert {entry.value for tensor in shared for entry in tensor.external_data} >= {"model.int8.onnx"}
@@ -153,6 +93,7 @@ def test_each_engine_streams_its_own_precision(
         np.testing.assert_allclose(got, expected, atol=0.1)
     assert bundle.parts("openvino", "bf16", mode).rest == part_file(mode)
     assert bundle.parts("cpu", "int8", mode).rest == part_file(mode, "int8-cpu")
+    assert bundle.parts("tensorrt", "int8", mode).rest == part_file(mode, "int8-tensorrt")
 
 
 def test_a_mode_that_rounding_spoils_is_refused_for_that_precision_alone(bundle: Bundle, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from mma_edge.engines.cpu import OnnxCpuEngine
 from mma_edge.engines.tensorrt import build as tensorrt_build
 from mma_edge.engines.tensorrt import engine as tensorrt
 from mma_edge.engines.tensorrt import plan as tensorrt_plan
+from mma_edge.engines.tensorrt.target import BuildOptions, Target, targets_of
 from mma_edge.errors import BackendError, BundleError
 
 
@@ -42,8 +43,8 @@ def built_folder(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) ->
     with pytest.MonkeyPatch.context() as patch:
         fake_gpu.into(patch)
         bundle = read_bundle(folder)
-        tensorrt_build.build_plan(
-            bundle, "fp32", lambda: gate_clips(bundle), tensorrt_build.BuildOptions(max_batch=3), said.append
+        tensorrt_build.build_plans(
+            targets_of(bundle, "fp32"), lambda: gate_clips(bundle), BuildOptions(max_batch=3), said.append
         )
     (folder.parent / "said.json").write_text(json.dumps(said))
     return folder
@@ -79,10 +80,11 @@ def test_each_batch_runs_in_the_profile_that_is_tuned_for_its_size(built: Bundle
     engine = open_fp32(built)
     for count in (3, 1, 2):
         engine(*clips(count))
-    assert {count: context._profile for count, context in engine._session._contexts.items()} == {1: 1, 2: 0, 3: 0}
-    largest = [profile["mel"][2][0] for profile in tensorrt_plan.profiles_of(built, 20)]
+    contexts = engine._runner.session._contexts
+    assert {dict(sizes)["N"]: context._profile for sizes, context in contexts.items()} == {1: 1, 2: 0, 3: 0}
+    largest = [profile["mel"][2][0] for profile in Target(built, "fp32").profiles(20)]
     assert largest == [20, 16, 4, 1]
-    assert [len(tensorrt_plan.profiles_of(built, count)) for count in (1, 4, 16)] == [1, 2, 3]
+    assert [len(Target(built, "fp32").profiles(count)) for count in (1, 4, 16)] == [1, 2, 3]
 
 
 def test_auto_takes_tensorrt_where_a_plan_of_this_device_is(built: Bundle) -> None:
@@ -97,13 +99,13 @@ def test_auto_says_how_to_get_tensorrt_where_it_has_no_plan(tiny_bundle: Path) -
 
 def test_nothing_but_the_plan_its_sidecar_and_the_timings_is_left(built: Bundle) -> None:
     assert files(built.folder) == {"fp32.plan", "fp32.json", "fp32.layers.json"}
-    assert tensorrt_plan.plan_path(built, "fp32").read_bytes().startswith(fake_tensorrt.MAGIC)  # nothing prefixed
+    assert Target(built, "fp32").plan.read_bytes().startswith(fake_tensorrt.MAGIC)  # nothing prefixed
 
 
 def test_the_sidecar_tells_all_that_the_plan_depends_on(built: Bundle) -> None:
-    sidecar = json.loads(tensorrt_plan.sidecar_path(built, "fp32").read_text())
+    sidecar = json.loads(Target(built, "fp32").sidecar.read_text())
     assert sidecar["onnx_sha256"] == built.manifest["files"]["model.fp32.onnx"]
-    assert sidecar["plan_sha256"] == tensorrt_plan.sha256(tensorrt_plan.plan_path(built, "fp32"))
+    assert sidecar["plan_sha256"] == tensorrt_plan.sha256(Target(built, "fp32").plan)
     assert (sidecar["tensorrt"], sidecar["gpu"], sidecar["compute_capability"]) == ("10.13.3.9", "Orin", "8.7")
     assert (sidecar["cuda"], sidecar["platform"]) == ("12.6", cuda_driver.platform_name())
     assert sidecar["builder"]["max_batch"] == 3
@@ -134,7 +136,7 @@ def test_a_build_tells_what_it_is_doing(built_folder: Path) -> None:
 def test_a_plan_built_for_anything_else_is_refused_by_name(
     built: Bundle, field: str, value: object, named: str
 ) -> None:
-    path = tensorrt_plan.sidecar_path(built, "fp32")
+    path = Target(built, "fp32").sidecar
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
     with pytest.raises((BackendError, BundleError)) as error:
         open_fp32(built)
@@ -182,20 +184,20 @@ def test_a_plan_of_another_power_mode_is_loaded_with_a_note(
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"sidecar_version": 2}', "\xff"])
 def test_a_damaged_sidecar_is_one_line(built: Bundle, text: str) -> None:
-    tensorrt_plan.sidecar_path(built, "fp32").write_text(text, encoding="latin-1")
+    Target(built, "fp32").sidecar.write_text(text, encoding="latin-1")
     with pytest.raises(BundleError) as error:
         open_fp32(built)
     assert "mma-edge build" in one_line(error.value)
 
 
 def test_a_plan_without_a_sidecar_is_not_loaded(built: Bundle) -> None:
-    tensorrt_plan.sidecar_path(built, "fp32").unlink()
+    Target(built, "fp32").sidecar.unlink()
     with pytest.raises(BundleError, match="missing"):
         open_fp32(built)
 
 
 def test_a_truncated_plan_is_not_given_to_tensorrt(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tensorrt_plan.plan_path(built, "fp32")
+    path = Target(built, "fp32").plan
     path.write_bytes(path.read_bytes()[:-100])
     monkeypatch.setattr(fake_tensorrt.Runtime, "deserialize_cuda_engine", None)
     with pytest.raises(BundleError, match="SHA-256 differs"):
@@ -204,9 +206,9 @@ def test_a_truncated_plan_is_not_given_to_tensorrt(built: Bundle, monkeypatch: p
 
 def test_a_plan_that_tensorrt_refuses_is_one_line_with_its_reason(built: Bundle) -> None:
     # The sidecar fits, the content does not: TensorRT itself has to say so.
-    path = tensorrt_plan.plan_path(built, "fp32")
+    path = Target(built, "fp32").plan
     path.write_bytes(path.read_bytes()[:-100])
-    side = tensorrt_plan.sidecar_path(built, "fp32")
+    side = Target(built, "fp32").sidecar
     side.write_text(json.dumps({**json.loads(side.read_text()), "plan_sha256": tensorrt_plan.sha256(path)}))
     with pytest.raises(BundleError, match="serialization assertion failed"):
         open_fp32(built)

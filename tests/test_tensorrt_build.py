@@ -27,8 +27,9 @@ from mma_edge.engines.tensorrt import child as tensorrt_child
 from mma_edge.engines.tensorrt import engine as tensorrt
 from mma_edge.engines.tensorrt import gate as tensorrt_gate
 from mma_edge.engines.tensorrt import plan as tensorrt_plan
-from mma_edge.engines.tensorrt.build import BuildOptions, build_plan, choose_precision
+from mma_edge.engines.tensorrt.build import build_plans, choose_precision
 from mma_edge.engines.tensorrt.onnx_file import read_graph
+from mma_edge.engines.tensorrt.target import BuildOptions, Target, targets_of
 from mma_edge.errors import (
     BackendError,
     BundleError,
@@ -54,7 +55,7 @@ def refused(bundle: Bundle, kind: type[MMAEdgeError], precision: str = "fp32", *
     """The line of a build that must fail; nothing of it may be left."""
     before = files(bundle)
     with pytest.raises(kind) as error:
-        build_plan(bundle, precision, lambda: gate_clips(bundle), BuildOptions(**options))
+        build_plans(targets_of(bundle, precision), lambda: gate_clips(bundle), BuildOptions(**options))
     assert files(bundle) == before
     return one_line(error.value)
 
@@ -90,7 +91,7 @@ def test_an_engine_that_computes_something_else_is_not_kept(
 ) -> None:
     # A plan of an earlier build is there; a failing one must not take it away.
     (bundle.folder / "engines").mkdir()
-    tensorrt_plan.plan_path(bundle, "fp32").write_bytes(b"an earlier plan")
+    Target(bundle, "fp32").plan.write_bytes(b"an earlier plan")
     monkeypatch.setenv("FAKE_TRT", "perturb=0.5")
     text = refused(bundle, ParityError)
     assert "logits differ by up to" in text and "not kept" in text
@@ -103,10 +104,10 @@ def test_the_command_builds_and_reports_and_keeps_what_fits(
     assert cli.main(argv) == 0
     said = capsys.readouterr().out
     assert "fp32.plan" in said and "up to 2 clips" in said and "same class in 100.0%" in said and "2.50 ms" in said
-    plan = tensorrt_plan.plan_path(bundle, "fp32").stat().st_mtime_ns
+    plan = Target(bundle, "fp32").plan.stat().st_mtime_ns
     assert cli.main(argv) == 0
     assert "--overwrite builds it again" in capsys.readouterr().out
-    assert tensorrt_plan.plan_path(bundle, "fp32").stat().st_mtime_ns == plan
+    assert Target(bundle, "fp32").plan.stat().st_mtime_ns == plan
     assert cli.main([*argv, "--inspect"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     softmax = sum(node.op_type == "Softmax" for node in read_graph(bundle.graph("fp32")).nodes)
@@ -115,14 +116,14 @@ def test_the_command_builds_and_reports_and_keeps_what_fits(
     (bundle.folder / "engines" / "fp32.layers.json").write_text("[]")
     assert cli.main([*argv, "--inspect"]) == BundleError.exit_code
     assert "does not tell the plan's layers" in one_line(capsys.readouterr().err.strip())
-    options = BuildOptions(max_batch=3)
-    assert tensorrt_build.existing_plan(bundle, "fp32", options) is None  # other options: built again without asking
+    # Other options: built again without asking.
+    assert tensorrt_build.existing_plans(targets_of(bundle, "fp32"), BuildOptions(max_batch=3)) is None
 
 
 def test_the_network_is_strongly_typed_without_tf32_and_as_asked(bundle: Bundle, gpu: None) -> None:
     (bundle.folder / "engines").mkdir()
-    options = {"max_batch": 5, "workspace_mib": 77, "optimization_level": 2}
-    tensorrt_child.compile_plan(fake_tensorrt, bundle, "fp32", options, lambda message: None)
+    options = BuildOptions(max_batch=5, workspace_mib=77, optimization_level=2)
+    tensorrt_child.compile_plan(fake_tensorrt, Target(bundle, "fp32"), options, lambda message: None)
     settings = fake_tensorrt.BUILT.pop()  # it asserts by itself that the network is strongly typed
     assert settings["cleared"] == ["TF32"]
     assert settings["WORKSPACE"] == 77 * 2**20 and settings["level"] == 2
@@ -139,22 +140,22 @@ def test_the_timing_cache_is_used_where_it_fits_and_kept(
     path.parent.mkdir(parents=True)
     if stored:
         path.write_bytes(stored)
-    options = {"max_batch": 1, "workspace_mib": 1, "optimization_level": None}
-    tensorrt_child.compile_plan(fake_tensorrt, bundle, "fp32", options, lambda message: None)
+    options = BuildOptions(max_batch=1, workspace_mib=1)
+    tensorrt_child.compile_plan(fake_tensorrt, Target(bundle, "fp32"), options, lambda message: None)
     assert fake_tensorrt.BUILT.pop()["cache"] == used
     assert path.read_bytes() == used + b"timed"
     monkeypatch.setenv("MMA_EDGE_CACHE", "off")
-    tensorrt_child.compile_plan(fake_tensorrt, bundle, "fp32", options, lambda message: None)
+    tensorrt_child.compile_plan(fake_tensorrt, Target(bundle, "fp32"), options, lambda message: None)
     assert (bundle.folder / "engines" / path.name).read_bytes() == b"timed" and fake_tensorrt.BUILT.pop()
 
 
 def test_the_workspace_is_small_on_a_jetson(bundle: Bundle, gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tensorrt_child._workspace(bundle, "fp32", None) == fake_cudart.FREE_BYTES // 4 // 2**20
+    assert tensorrt_child._workspace(Target(bundle, "fp32"), None) == fake_cudart.FREE_BYTES // 4 // 2**20
     monkeypatch.setattr(tensorrt_child, "is_jetson", lambda: True)
-    assert tensorrt_child._workspace(bundle, "fp32", None) == 512
-    assert tensorrt_child._workspace(bundle, "fp32", 700) == 700
+    assert tensorrt_child._workspace(Target(bundle, "fp32"), None) == 512
+    assert tensorrt_child._workspace(Target(bundle, "fp32"), 700) == 700
     with pytest.raises(BackendError, match=r"6\.0 of 8\.0 GB of GPU memory are free"):
-        tensorrt_child._workspace(bundle, "fp32", 10_000)
+        tensorrt_child._workspace(Target(bundle, "fp32"), 10_000)
     assert fake_cudart.LIVE == {}
 
 
@@ -165,10 +166,10 @@ def test_memory_that_linux_gives_back_on_demand_counts_as_free_where_the_gpu_sha
     monkeypatch.setenv("FAKE_DEVICE", f"Orin 8 7 {int(integrated)}")
     monkeypatch.setattr(tensorrt_child, "available_memory", lambda: 75 * 10**8)
     with pytest.raises(BackendError, match=rf"{free} of 8\.0 GB of GPU memory are free"):
-        tensorrt_child._workspace(bundle, "fp32", 10_000)
-    assert tensorrt_child._workspace(bundle, "fp32", 6000 if integrated else 5000) >= 5000
+        tensorrt_child._workspace(Target(bundle, "fp32"), 10_000)
+    assert tensorrt_child._workspace(Target(bundle, "fp32"), 6000 if integrated else 5000) >= 5000
     # Without the files that a Jetson is known by, as in a container.
-    assert (tensorrt_child._workspace(bundle, "fp32", None) == 512) == integrated
+    assert (tensorrt_child._workspace(Target(bundle, "fp32"), None) == 512) == integrated
 
 
 def test_too_little_memory_or_disk_is_said_before_anything_is_built(
@@ -192,12 +193,16 @@ def test_a_bundle_that_cannot_be_written_is_one_line(
 def test_a_precision_that_the_gpu_lacks_is_refused(edit_manifest, gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def all_precisions(manifest: dict) -> None:
         entry = manifest["precisions"]["fp32"]
-        manifest["precisions"] = {name: entry for name in ("fp32", "fp16", "bf16")}
+        manifest["precisions"] = {name: entry for name in ("fp32", "fp16", "bf16", "fp8")}
 
     bundle = read_bundle(edit_manifest(all_precisions))
     assert choose_precision(bundle) == "fp16"
     monkeypatch.setenv("FAKE_DEVICE", "Xavier 7 2")
     assert "compute capability 7.2; bf16 needs 8.0" in refused(bundle, BackendError, "bf16")
+    monkeypatch.setenv("FAKE_DEVICE", "Orin 8 7")
+    assert "compute capability 8.7; fp8 needs 8.9" in refused(bundle, BackendError, "fp8")
+    with pytest.raises(BackendError, match="build another --precision"):
+        tensorrt_build.require_buildable(targets_of(bundle, "fp8"))
     assert "mma-export --precision int8" in refused(bundle, BackendError, "int8")
 
 
@@ -256,10 +261,10 @@ def test_export_hears_why_no_engine_was_built(bundle: Bundle, gpu: None, monkeyp
 
 def test_the_real_child_reports_what_is_missing(bundle: Bundle, tmp_path: Path) -> None:
     """No fakes: this machine as it is. It must come back with a line, whatever it lacks."""
-    request = {"bundle": str(bundle.folder), "precision": "fp32", "partial": str(tmp_path / "plan")}
+    request = {"bundle": str(bundle.folder), "precision": "fp32", "mode": None, "partials": [str(tmp_path / "plan")]}
     if tensorrt.probe() is None:
         pytest.skip("this machine has a GPU and TensorRT")
-    done = run_python(*tensorrt_build.CHILD, json.dumps({**request, **vars(BuildOptions())}))
+    done = run_python(*tensorrt_build.CHILD, json.dumps({**request, "options": vars(BuildOptions())}))
     assert done.returncode == 1, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])["error"]
     assert answer["kind"] in ("DependencyError", "BackendError") and answer["what"]

@@ -21,6 +21,7 @@ from mma_edge.engines.gpu import open as device_memory
 from mma_edge.engines.tensorrt import child as tensorrt_child
 from mma_edge.engines.tensorrt import plan as tensorrt_plan
 from mma_edge.engines.tensorrt.engine import TensorRTEngine
+from mma_edge.engines.tensorrt.target import BuildOptions, Target
 from mma_edge.errors import BackendError
 
 STACK: list[str] = []
@@ -152,13 +153,14 @@ def pycuda_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_engine_on_pycuda_answers_as_the_bundle_does(bundle_copy: Path, pycuda_only: None) -> None:
     bundle = read_bundle(bundle_copy)
-    path = tensorrt_plan.plan_path(bundle, "fp32")
+    target = Target(bundle, "fp32")
+    path = target.plan
     path.parent.mkdir()
-    options = {"max_batch": 2, "workspace_mib": 1, "optimization_level": None}
-    path.write_bytes(tensorrt_child.compile_plan(fake_tensorrt, bundle, "fp32", options, lambda message: None))
+    options = BuildOptions(max_batch=2, workspace_mib=1)
+    path.write_bytes(tensorrt_child.compile_plan(fake_tensorrt, target, options, lambda message: None))
     machine = tensorrt_plan.this_machine(fake_tensorrt)
-    sidecar = tensorrt_plan.make_sidecar(bundle, "fp32", machine, path, options, {})
-    engine = TensorRTEngine(bundle, tensorrt_plan.Plan(path, path.read_bytes(), 2, sidecar))
+    sidecar = tensorrt_plan.make_sidecar(target, machine, path, options, {})
+    engine = TensorRTEngine(tensorrt_plan.Plan(target, path, path.read_bytes(), 2, sidecar))
     frames, mel = golden_inputs(3, 16, 3)
     expected = OnnxCpuEngine(bundle.graph("fp32"), "fp32")(frames, mel)
     np.testing.assert_allclose(engine(frames, mel), expected, atol=1e-5)

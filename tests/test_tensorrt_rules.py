@@ -20,6 +20,7 @@ from mma_edge.engines.tensorrt import child as tensorrt_child
 from mma_edge.engines.tensorrt.onnx_file import TYPES, read_graph, whole_kernels
 from mma_edge.engines.tensorrt.plan import MIN_TENSORRT
 from mma_edge.engines.tensorrt.rules import broken_rules, require_rules
+from mma_edge.engines.tensorrt.target import BuildOptions, Target
 from mma_edge.errors import BundleError, ParityError
 from mma_export.graph import check_for_tensorrt, check_graph, save_graph, trace
 from mma_export.precision.clips import RealClips
@@ -273,6 +274,7 @@ def test_the_stand_in_for_tensorrt_refuses_what_the_rules_refuse(
     bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_gpu.into(monkeypatch)
-    options = {"max_batch": 1, "workspace_mib": 1, "optimization_level": None}
+    options = BuildOptions(max_batch=1, workspace_mib=1)
     with pytest.raises(BundleError, match=r"TensorRT 10\.13\.3\.9 cannot read .*: node turned \(Transpose\): reads x"):
-        tensorrt_child.compile_plan(fake_tensorrt, defective(bundle_copy), "fp32", options, lambda message: None)
+        target = Target(defective(bundle_copy), "fp32")
+        tensorrt_child.compile_plan(fake_tensorrt, target, options, lambda message: None)

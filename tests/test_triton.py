@@ -31,10 +31,10 @@ def parse(folder: Path):
 
 
 def fake_plan(monkeypatch: pytest.MonkeyPatch, max_batch: int) -> None:
-    plan = Plan(Path("fp32.plan"), b"serialised engine", max_batch, {})
+    plan = Plan(None, Path("fp32.plan"), b"serialised engine", max_batch, {})
     monkeypatch.setattr(triton, "import_tensorrt", lambda: None)
     monkeypatch.setattr(triton, "this_machine", lambda trt: None)
-    monkeypatch.setattr(triton, "check_plan", lambda bundle, precision, machine: plan)
+    monkeypatch.setattr(triton, "check_plan", lambda target, machine: plan)
 
 
 def test_the_configuration_is_what_tritons_schema_reads(tiny_bundle: Path, tmp_path: Path) -> None:

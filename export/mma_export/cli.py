@@ -167,12 +167,15 @@ def _write_triton(bundle: Bundle, args: argparse.Namespace, options: TritonOptio
     from mma_export.triton import choose_precisions, write_repository
 
     if args.triton_plan:
-        from mma_edge.engines.tensorrt.build import BuildOptions, build_plan, existing_plan
+        from mma_edge.commands.build import gate_clips
+        from mma_edge.engines.tensorrt.build import build_plans, existing_plans
+        from mma_edge.engines.tensorrt.target import BuildOptions, targets_of
 
         built = BuildOptions(max_batch=options.max_batch)
         for precision in choose_precisions(bundle, None):
-            if existing_plan(bundle, precision, built) is None:
-                build_plan(bundle, precision, built)
+            targets = targets_of(bundle, precision)
+            if existing_plans(targets, built) is None:
+                build_plans(targets, lambda: gate_clips(bundle), built)
     folders = write_repository(bundle, args.triton, None, args.triton_plan, options, args.overwrite)
     for folder in folders:
         say(console, f"  Triton model {folder.name} in {args.triton}")
@@ -191,16 +194,23 @@ def _checked(args: argparse.Namespace) -> list[str]:
 
 
 def _build_engines(bundle: Bundle, precisions: list[str], console: Console) -> None:
-    """TensorRT engines, where TensorRT is installed; the bundle is whole without them, so a failure is only a note."""
-    from mma_edge.commands.build import build_if_possible
+    """TensorRT engines, where TensorRT is installed; the bundle is whole without them, so a failure is only a note.
+
+    Also of the parts for streaming that the bundle offers, of the best mode.
+    """
+    from mma_edge.commands.build import best_mode, build_if_possible
 
     reasons: dict[str, list[str]] = {}
     for precision in precisions:
-        built = build_if_possible(bundle, precision, console)
-        if isinstance(built, Path):
-            say(console, f"  TensorRT engine {built}")
-        else:
-            reasons.setdefault(built, []).append(precision)
+        modes = [None] if "streaming" not in bundle.manifest else [None, best_mode(bundle, precision)]
+        for mode in dict.fromkeys(modes):
+            built = build_if_possible(bundle, precision, console, mode)
+            name = f"{precision} --streaming {mode}" if mode else precision
+            if isinstance(built, str):
+                reasons.setdefault(built, []).append(name)
+                break
+            for path in built:
+                say(console, f"  TensorRT engine {path}")
     for reason, names in reasons.items():
         say(console, f"  no TensorRT engine of {', '.join(names)}: {reason}")
 

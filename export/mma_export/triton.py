@@ -23,6 +23,7 @@ from mma_edge.bundle import Bundle
 from mma_edge.bundle.manifest import MANIFEST
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.engines.tensorrt.plan import check_plan, import_tensorrt, this_machine
+from mma_edge.engines.tensorrt.target import Target
 from mma_edge.errors import BackendError, BundleError, OutputError, UsageError
 from mma_edge.files import replaced_folders
 from mma_export.weights import weight_files
@@ -171,7 +172,7 @@ def _write_model(bundle: Bundle, precision: str, plan: bool, options: TritonOpti
         if options.device == "cpu":
             raise UsageError("a TensorRT engine on the CPU", "device gpu or auto", "leave the plan out")
         # The bytes that were checked against the sidecar are the ones that are written.
-        checked = check_plan(bundle, precision, this_machine(import_tensorrt()))
+        checked = check_plan(Target(bundle, precision), this_machine(import_tensorrt()))
         (version / "model.plan").write_bytes(checked.data)
         max_batch = min(max_batch, checked.max_batch)
     else:

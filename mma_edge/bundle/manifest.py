@@ -24,8 +24,8 @@ files            every other file of the bundle -> SHA-256 in hex
 license          {"name", "file"} of the weights
 provenance       where the weights come from
 golden           {"seed", "logits", "tolerance"}: the load-time self-test (see `golden_inputs`)
-streaming        optional: the model in parts (see `mma_edge.streaming`): a precision, or "int8-cpu" for what
-                 onnxruntime's CPU runs instead of int8 -> an object with
+streaming        optional: the model in parts (see `mma_edge.streaming`): a precision, or "int8-cpu" or "int8-tensorrt"
+                 for what that backend runs instead of int8 -> an object with
                      stem       the ONNX graph that a frame goes through once
                      exact, rolling  per mode, an entry with
                          file       the ONNX graph of the rest, or
@@ -49,7 +49,7 @@ from pathlib import Path
 import numpy as np
 
 from mma_edge.audio.logmel import FRAME_LENGTH_MS, FRAME_SHIFT_MS, NUM_MEL_BINS, NUM_MEL_FRAMES
-from mma_edge.bundle.streaming import CPU_SUFFIX, MODES, STEM, entries_of
+from mma_edge.bundle.streaming import MODES, STEM, entries_of, precision_of
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.errors import BundleError
 from mma_edge.files import replaced
@@ -188,7 +188,7 @@ def _check_values(path: Path, manifest: dict) -> None:
         unknown = [] if name in PRECISIONS else [f"precisions.{name}"]
         wrong += unknown or _entry_problems(f"precisions.{name}", entry, _ENTRY, _ENTRY_OPTIONAL, files)
     for name, entry in entries_of(manifest.get("streaming", {})).items():
-        precision, place = name.removesuffix(CPU_SUFFIX), f"streaming.{name}"
+        precision, place = precision_of(name), f"streaming.{name}"
         if precision not in PRECISIONS or not isinstance(entry, dict) or set(entry) != {STEM, *MODES}:
             wrong.append(place)
             continue

@@ -1,7 +1,8 @@
 """The parts of a model in a bundle, for `mma-edge run --streaming`: which there are, and for which engine.
 
-The manifest's `streaming` has an entry per precision, and one called "int8-cpu" for what onnxruntime's CPU runs instead
-of "int8". Bundles from before there was more than fp32 have the entry itself, with its `precision`.
+The manifest's `streaming` has an entry per precision, and "int8-cpu" and "int8-tensorrt" for what onnxruntime's CPU and
+TensorRT run instead of "int8". Bundles from before there was more than fp32 have the entry itself, with its
+`precision`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 from mma_edge.errors import BundleError
 
 STEM, MODES = "stem", ("exact", "rolling")
-CPU_SUFFIX = "-cpu"
-"""Ends the name of an entry for onnxruntime's CPU."""
+OWN = ("cpu", "tensorrt")
+"""Backends that may have an entry of their own in a precision, called as `own_entry` says."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class Parts:
     """What a mode needs, as files of the bundle.
 
     Attributes:
+        mode: its name.
         stem, rest: names of the ONNX files.
         max_age_s: of a summary, in mode rolling.
         tolerance: allowed absolute difference of a logit from the golden output; None: the precision's own.
         failed: in words, which gate they failed, of a bundle that was exported all the same; else None.
     """
 
+    mode: str
     stem: str
     rest: str
     max_age_s: float
@@ -41,6 +44,17 @@ def entries_of(streaming: dict) -> dict[str, dict]:
     return {str(streaming["precision"]): {key: value for key, value in streaming.items() if key != "precision"}}
 
 
+def own_entry(precision: str, backend: str) -> str:
+    """Name of the entry for one backend alone."""
+    return f"{precision}-{backend}"
+
+
+def precision_of(name: str) -> str:
+    """The precision of the entry of a name."""
+    precision, _, backend = name.partition("-")
+    return precision if not backend or backend in OWN else name
+
+
 def find_parts(folder: Path, streaming: dict | None, backend: str, precision: str, mode: str) -> Parts:
     """The parts for a mode on an engine; BundleError, with the command that helps, where the bundle has none.
 
@@ -52,9 +66,9 @@ def find_parts(folder: Path, streaming: dict | None, backend: str, precision: st
         hint = f"export it with {export}, or leave --streaming out"
         raise BundleError(f"bundle {folder} has no graphs for --streaming", "a bundle exported for it", hint)
     entries = entries_of(streaming)
-    name = precision + CPU_SUFFIX if backend == "cpu" and precision + CPU_SUFFIX in entries else precision
+    name = own if (own := own_entry(precision, backend)) in entries else precision
     if name not in entries:
-        has = ", ".join(key for key in entries if not key.endswith(CPU_SUFFIX))
+        has = ", ".join(key for key in entries if key == precision_of(key))
         hint = f"export it with {export}, or add --precision {has.split(', ')[0]}"
         raise BundleError(f"bundle {folder} has graphs for --streaming in {has} only, not in {precision}", hint=hint)
     entry = entries[name][mode]
@@ -66,4 +80,4 @@ def find_parts(folder: Path, streaming: dict | None, backend: str, precision: st
     files = entries["fp32"] if (backend, precision) == ("openvino", "bf16") and "fp32" in entries else entries[name]
     file = files[mode].get("file", entry["file"])
     age_s, tolerance, failed = float(entry.get("max_age_s", "inf")), entry.get("tolerance"), entry.get("failed")
-    return Parts(files[STEM], file, age_s, tolerance, failed)
+    return Parts(mode, files[STEM], file, age_s, tolerance, failed)

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from mma_edge.bundle import Bundle
 from mma_edge.bundle.streaming import MODES, entries_of
-from mma_edge.engines.tensorrt.plan import plan_path, usable
+from mma_edge.engines.tensorrt.plan import usable
+from mma_edge.engines.tensorrt.target import targets_of
 
 
 def _temperature(temperatures: dict[str, float]) -> str:
@@ -66,11 +67,14 @@ def _modes(entry: dict) -> str:
 
 def _engines(bundle: Bundle) -> str:
     """The bundle's TensorRT plans, and which of them may be loaded here."""
-    found = [name for name in bundle.precisions if plan_path(bundle, name).is_file()]
-    if not found:
-        return f"no engine built; on the device: mma-edge build {bundle.folder}"
-    here = usable(bundle)
-    return ", ".join(f"{name} ({'for this device' if name in here else 'not for this device'})" for name in found)
+    said = []
+    for mode in (None, *MODES):
+        built = {name: targets_of(bundle, name, mode) for name in bundle.precisions}
+        found = [name for name, targets in built.items() if any(target.plan.is_file() for target in targets)]
+        here = usable(bundle, mode) if found else ()
+        what = f" --streaming {mode}" if mode else ""
+        said += [f"{name}{what} ({'for this device' if name in here else 'not for this device'})" for name in found]
+    return ", ".join(said) or f"no engine built; on the device: mma-edge build {bundle.folder}"
 
 
 def show_bundle(bundle: Bundle, console: Console) -> None:

@@ -26,7 +26,8 @@ MODULES = {
     probe() -> str | None           None: it works on this machine; else why not, with the remedy
     usable(bundle) -> tuple         precisions of this bundle that it can open here
     open_engine(bundle, precision)  an Engine, or an error in one line
-    open_part(bundle, precision, file)  a Part, by its file in the bundle, or an error in one line; not in "tensorrt"
+    open_parts(bundle, precision, parts)  the stem and the rest for streaming, Parts, or an error in one line
+    check_parts(bundle, precision, parts)  where a bundle's files are not enough: that error, without opening them
 """
 
 
@@ -113,10 +114,10 @@ def require_parts(bundle: Bundle, backend: str, precision: str, mode: str) -> Pa
     """The parts that an engine runs in a mode of `mma-edge run --streaming`; BackendError or BundleError where it runs
     none, with the remedy.
     """
-    if not hasattr(backend_module(backend), "open_part"):
-        what = f"backend {backend} does not run the graphs of --streaming"
-        raise BackendError(what, hint="use --backend cuda, openvino or cpu, or leave --streaming out")
-    return bundle.parts(backend, precision, mode)
+    parts, module = bundle.parts(backend, precision, mode), backend_module(backend)
+    if hasattr(module, "check_parts"):
+        module.check_parts(bundle, precision, parts)
+    return parts
 
 
 def _streamable(bundle: Bundle, backend: str, precisions: list[str], mode: str) -> list[str]:

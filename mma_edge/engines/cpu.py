@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mma_edge.bundle import Bundle
+from mma_edge.bundle.streaming import Parts
 from mma_edge.engines.base import OUTPUT, cpu_threads, run_failure, why_unusable
 from mma_edge.engines.machine import is_x86, may_saturate
 from mma_edge.engines.session import check_session, import_onnxruntime, open_session
@@ -34,10 +35,10 @@ def open_engine(bundle: Bundle, precision: str) -> OnnxCpuEngine:
     return OnnxCpuEngine(bundle.cpu_graph(precision), precision)
 
 
-def open_part(bundle: Bundle, precision: str, file: str) -> OnnxCpuPart:
-    """A part of the model for streaming, by its file in the bundle; raises as `open_engine` does."""
+def open_parts(bundle: Bundle, precision: str, parts: Parts) -> tuple[OnnxCpuPart, OnnxCpuPart]:
+    """The stem and the rest of the model for streaming; raises as `open_engine` does."""
     require("cpu", precision)
-    return OnnxCpuPart(bundle.folder / file)
+    return OnnxCpuPart(bundle.folder / parts.stem), OnnxCpuPart(bundle.folder / parts.rest)
 
 
 class OnnxCpuPart:
@@ -45,8 +46,8 @@ class OnnxCpuPart:
 
     max_clips = frame_counts = None
 
-    def __init__(self, graph: Path | bytes) -> None:
-        self._session, version = open_session(graph, cpu_threads())
+    def __init__(self, graph: Path | bytes, optimized: bool = True) -> None:
+        self._session, version = open_session(graph, cpu_threads(), optimized)
         self._details = f"onnxruntime {version} CPU, the graphs of --streaming,"
         self._outputs = [node.name for node in self._session.get_outputs()]
         self.shapes = {

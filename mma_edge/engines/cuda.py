@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from mma_edge.bundle import Bundle
+from mma_edge.bundle.streaming import Parts
 from mma_edge.clip import input_shapes
 from mma_edge.engines.base import INPUTS, OUTPUT, run_failure
 from mma_edge.engines.machine import NO_GPU, CudaDevice, cuda_devices, dotted, first_gpu, install_command, is_jetson
@@ -85,9 +86,10 @@ def open_engine(bundle: Bundle, precision: str) -> OnnxCudaEngine:
     return OnnxCudaEngine(bundle.graph(precision), precision, bundle.image_size, len(bundle.labels), gpu.name)
 
 
-def open_part(bundle: Bundle, precision: str, file: str) -> OnnxCudaPart:
-    """A part of the model for streaming, by its file in the bundle; raises as `open_engine` does."""
-    return OnnxCudaPart(bundle.folder / file, f"{_checked(precision).name}, the graphs of --streaming,")
+def open_parts(bundle: Bundle, precision: str, parts: Parts) -> tuple[OnnxCudaPart, OnnxCudaPart]:
+    """The stem and the rest of the model for streaming; raises as `open_engine` does."""
+    place = f"{_checked(precision).name}, the graphs of --streaming,"
+    return OnnxCudaPart(bundle.folder / parts.stem, place), OnnxCudaPart(bundle.folder / parts.rest, place)
 
 
 def _checked(precision: str) -> CudaDevice:

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from mma_edge.bundle import Bundle
+from mma_edge.bundle.streaming import Parts
 from mma_edge.clip import input_shapes
 from mma_edge.engines.base import INPUTS, check_names, cpu_threads, run_failure, why_unusable
 from mma_edge.engines.cache import cached_folder
@@ -117,9 +118,10 @@ def open_engine(bundle: Bundle, precision: str) -> OpenVinoEngine:
     return OpenVinoEngine(bundle, precision, _checked(precision))
 
 
-def open_part(bundle: Bundle, precision: str, file: str) -> OpenVinoPart:
-    """A part of the model for streaming, by its file in the bundle; raises as `open_engine` does."""
-    return OpenVinoPart(bundle, _checked(precision), file)
+def open_parts(bundle: Bundle, precision: str, parts: Parts) -> tuple[OpenVinoPart, OpenVinoPart]:
+    """The stem and the rest of the model for streaming; raises as `open_engine` does."""
+    hint = _checked(precision)
+    return OpenVinoPart(bundle, hint, parts.stem), OpenVinoPart(bundle, hint, parts.rest)
 
 
 def _checked(precision: str) -> str:

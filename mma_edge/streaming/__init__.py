@@ -12,7 +12,7 @@ through the whole graph: it has no frames to save work on.
 """
 
 from mma_edge.streaming.graphs import Roll, StreamingGraphs
-from mma_edge.streaming.recognizer import StreamingRecognizer, choose_mode, open_graphs, self_test
+from mma_edge.streaming.recognizer import StreamingRecognizer, choose_mode, golden_difference, open_graphs, self_test
 from mma_edge.streaming.streamer import Streamer, StreamingStats, check_mode
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "StreamingStats",
     "check_mode",
     "choose_mode",
+    "golden_difference",
     "open_graphs",
     "self_test",
 ]

@@ -80,18 +80,14 @@ def choose_mode(recognizer: Predictor, mode: str | None, notify: Notify) -> str 
 def open_graphs(bundle: Bundle, mode: str, backend: str, precision: str) -> tuple[StreamingGraphs, float]:
     """The graphs of a mode on an engine, and their `max_age_s`; errors as of `require_parts`."""
     parts = require_parts(bundle, backend, precision, mode)
-    open_part = backend_module(backend).open_part
-    stem, rest = (open_part(bundle, precision, file) for file in (parts.stem, parts.rest))
-    return StreamingGraphs(stem, rest), parts.max_age_s
+    return StreamingGraphs(*backend_module(backend).open_parts(bundle, precision, parts)), parts.max_age_s
 
 
 def self_test(bundle: Bundle, graphs: StreamingGraphs, mode: str, backend: str, precision: str) -> None:
     """BundleError where the parts together do not reproduce the bundle's golden logits."""
     frames, mel, expected, _ = bundle.golden
     tolerance = bundle.parts(backend, precision, mode).tolerance or bundle.tolerance(precision)
-    clip = Clip(0.0, 1.0, 0, None, frames[0], mel[0], 0.0, tuple(float(index) for index in range(NUM_FRAMES)))
-    logits = Streamer(graphs, mode)([clip])
-    difference = float(np.abs(logits - expected).max())
+    difference = golden_difference(graphs, mode, frames, mel, expected)
     if not difference <= tolerance:  # NaN fails too
         raise BundleError(
             f"{bundle.folder}: the graphs of --streaming {mode} in {precision} on {backend} differ from the golden "
@@ -99,3 +95,11 @@ def self_test(bundle: Bundle, graphs: StreamingGraphs, mode: str, backend: str, 
             f"at most {tolerance:.0e}",
             "try another --precision or --backend, or export the bundle again with mma-export --streaming",
         )
+
+
+def golden_difference(
+    graphs: StreamingGraphs, mode: str, frames: np.ndarray, mel: np.ndarray, expected: np.ndarray
+) -> float:
+    """Largest difference of a logit where all frames of one clip, of a bundle's golden inputs, are new."""
+    clip = Clip(0.0, 1.0, 0, None, frames[0], mel[0], 0.0, tuple(float(index) for index in range(NUM_FRAMES)))
+    return float(np.abs(Streamer(graphs, mode)([clip]) - expected).max())

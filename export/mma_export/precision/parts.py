@@ -28,7 +28,7 @@ class PartRecipe:
     """How the parts of one entry of the manifest's `streaming` are made of the float32 ones, and judged.
 
     Attributes:
-        name: of the entry: a precision, or "int8-cpu".
+        name: of the entry: a precision, or as of `own_entry`.
         precision: whose limits of the gate hold.
         whole: the whole graph's file, with which the parts share their weights.
         convert: a float32 part as traced -> what is written.

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from mma_edge.bundle import golden_inputs
+from mma_edge.bundle.streaming import own_entry
 from mma_edge.clip import evenly
 from mma_edge.engines.tensorrt.plan import MIN_TENSORRT
 from mma_edge.engines.tensorrt.rules import OPERATORS
@@ -195,7 +196,8 @@ class PrecisionWriter:
         on_openvino, its_tolerance = self._judge_on_openvino("int8", static.graph)
         cpu_comparison, cpu_tolerance = self._judge("int8 for the CPU", cpu.graph)
         # TensorRT's fused attention takes no float32, so what is around the 8-bit products is half there.
-        tensorrt = to_half(static.graph, HalfOptions("fp16", self.options.softmax_half))
+        half = HalfOptions("fp16", self.options.softmax_half)
+        tensorrt = to_half(static.graph, half)
         tensorrt_comparison, tensorrt_tolerance = self._judge("int8 for TensorRT", tensorrt)
         for graph, path in ((cpu.graph, cpu_file), (tensorrt, tensorrt_file)):
             share_weights(graph, file)
@@ -213,7 +215,14 @@ class PrecisionWriter:
                 on_openvino=lambda part: to_half(whole.static(part), openvino),
                 half_storage=False,
             ),
-            PartRecipe("int8-cpu", "int8", cpu_file, whole.for_cpu, half_storage=False),
+            PartRecipe(own_entry("int8", "cpu"), "int8", cpu_file, whole.for_cpu, half_storage=False),
+            PartRecipe(
+                own_entry("int8", "tensorrt"),
+                "int8",
+                tensorrt_file,
+                lambda part: to_half(whole.static(part), half),
+                half_storage=False,
+            ),
         ]
         figures = {
             "calibration_clips": len(calibration),
@@ -245,8 +254,8 @@ class PrecisionWriter:
 
     def _fp8(self) -> dict:
         """E4M3 in the matrix products, as TensorRT computes them, the rest as of fp16; convolutions stay fp16."""
-        calibration, _, smoothed, sites = self._smoothed("fp8")
-        sites = [site for site in sites if site.op_type == "MatMul"]
+        calibration, found_sites, smoothed, all_sites = self._smoothed("fp8")
+        sites = [site for site in all_sites if site.op_type == "MatMul"]
         ranges = observe(smoothed, inputs_of(sites), calibration)
         weights = quantize_weights(smoothed, sites, e4m3=True)
         grids = {name: float_grid(ranges[name]) for name in inputs_of(sites)}
@@ -260,6 +269,15 @@ class PrecisionWriter:
         )
         file = "model.fp8.onnx"
         save_graph(found.graph, self.folder / file, half_storage=False)
+        others = {site.node for site in all_sites} - {site.node for site in sites}
+        whole = Whole8(
+            self.proto, found_sites, smoothed, all_sites, weights, grids, {}, [], {*found.kept, *others}, set()
+        )
+        self.recipes["fp8"] = [
+            PartRecipe(
+                "fp8", "fp8", self.folder / file, lambda part: to_half(whole.static(part), options), half_storage=False
+            )
+        ]
         kept = {"kept_in_fp16": len(found.kept), "products": len(sites), "calibration_clips": len(calibration)}
         return _entry(file, *self._judge("fp8", found.graph), "fp8", None, kept)
 

@@ -12,9 +12,8 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from mma_edge.bundle import Bundle
 from mma_edge.engines.tensorrt.onnx_file import read_graph, whole_kernels
-from mma_edge.engines.tensorrt.plan import build_command, layers_path, plan_path, profiles_of
+from mma_edge.engines.tensorrt.target import Target
 from mma_edge.errors import BundleError
 
 FUSED = "mha"
@@ -33,41 +32,44 @@ class Layers:
         return f"{self.total} layers, attention fused in {self.fused} of {self.attentions} places"
 
 
-def layers_of(bundle: Bundle, precision: str) -> Layers:
+def layers_of(target: Target) -> Layers:
     """What the file beside a plan says; BundleError where it is missing, damaged or of an older build."""
-    path = layers_path(bundle, precision)
+    path = target.layers
     try:
         layers = json.loads(path.read_text(encoding="utf-8"))["Layers"]
         fused = sum(FUSED in json.dumps(layer).lower() for layer in layers)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        hint = f"build the plan again: {build_command(bundle, precision)} --overwrite"
+        hint = f"build the plan again: {target.command} --overwrite"
         raise BundleError(f"{path} does not tell the plan's layers", "what mma-edge build wrote", hint) from error
-    nodes = read_graph(bundle.tensorrt_graph(precision)).nodes
+    nodes = read_graph(target.graph).nodes
     return Layers(len(layers), fused, sum(node.op_type in ("Softmax", "Attention") for node in nodes))
 
 
-def trtexec_line(bundle: Bundle, precision: str, builder: dict[str, Any]) -> str:
+def trtexec_line(target: Target, builder: dict[str, Any]) -> str:
     """The command of NVIDIA's own tool that builds the same, for reports to them; or why it cannot.
 
-    `builder` is of the sidecar: max_batch, workspace_mib, optimization_level. trtexec gets our first profile alone.
+    `builder` is of the sidecar: the fields of `BuildOptions`. trtexec gets our first profile alone.
     """
-    graph = bundle.tensorrt_graph(precision)
+    graph = target.graph
     if whole_kernels(graph):
         return f"trtexec does not read {graph.name}: weights of its convolutions are stored in float16 behind a Cast"
-    profile = profiles_of(bundle, builder["max_batch"])[0]
+    profile = target.profiles(builder["max_batch"])[0]
     shapes = [
         f"--{name}Shapes=" + ",".join(f"{key}:{'x'.join(map(str, sizes[at]))}" for key, sizes in profile.items())
         for at, name in enumerate(("min", "opt", "max"))
     ]
     level = builder["optimization_level"]
+    softmax = [node for node in read_graph(graph).nodes if node.op_type == "Softmax"] if builder.get("unfused") else []
+    apart = [name for node in softmax for name in (node.inputs[0], node.outputs[0])]
     options = [
         f"--onnx={graph}",
-        f"--saveEngine={plan_path(bundle, precision).with_suffix('.trtexec.plan')}",
+        f"--saveEngine={target.plan.with_suffix('.trtexec.plan')}",
         "--stronglyTyped",
         "--noTF32",
         *shapes,
         f"--memPoolSize=workspace:{builder['workspace_mib']}",
         *([] if level is None else [f"--builderOptimizationLevel={level}"]),
+        *([f"--markDebug={','.join(apart)}"] if apart else []),
         "--profilingVerbosity=detailed",
     ]
     return shlex.join(["trtexec", *options])

@@ -60,6 +60,8 @@ class Graph:
     outputs: tuple[str, ...]
     constants: dict[str, Constant]
     nodes: tuple[Node, ...]  # in the file's order
+    shapes: dict[str, tuple[int | str, ...]]  # of inputs and outputs; a size that is free by its name
+    types: dict[str, str]  # the same
 
     def half_kernels(self) -> dict[str, str]:
         """Weights and biases of convolutions that are stored in float16, behind a Cast -> the Cast's result."""
@@ -130,20 +132,24 @@ def _mapped(path: Path) -> memoryview:
 
 
 def _graph(data: memoryview, opset: int) -> Graph:
-    nodes, constants, inputs, outputs = [], {}, {}, []
+    nodes, constants, types, shapes, outputs = [], {}, {}, {}, []
     for number, value in _fields(data):
         if number == _NODE:
             nodes.append(_node(value))
         elif number == _INITIALIZER:
             name, constants[name] = _constant(value)
-        elif number == 11:
+        elif number in (11, 12):  # an input or an output
             entry = dict(_fields(value))
-            tensor = dict(_fields(dict(_fields(entry[2]))[1]))
-            inputs[_text(entry[1])] = TYPES[tensor[1]]
-        elif number == 12:
-            outputs.append(_text(dict(_fields(value))[1]))
-    inputs = {name: kind for name, kind in inputs.items() if name not in constants}
-    return Graph(opset, inputs, tuple(outputs), constants, tuple(nodes))
+            tensor, name = dict(_fields(dict(_fields(entry[2]))[1])), _text(entry[1])
+            types[name], shapes[name] = TYPES[tensor[1]], _shape(tensor.get(2, b""))
+            outputs += [name] if number == 12 else []
+    inputs = {name: kind for name, kind in types.items() if name not in {*constants, *outputs}}
+    return Graph(opset, inputs, tuple(outputs), constants, tuple(nodes), shapes, types)
+
+
+def _shape(data: memoryview | bytes) -> tuple[int | str, ...]:
+    sizes = (dict(_fields(size)) for _, size in _fields(data))
+    return tuple(size[1] if 1 in size else _text(size.get(2, b"")) for size in sizes)
 
 
 def _node(data: memoryview) -> Node:

@@ -3,11 +3,13 @@
     BUNDLE/engines/fp16.plan     what TensorRT serialised, nothing before or after it
     BUNDLE/engines/fp16.json     the sidecar: from which graph, by which version and on which device it was built
     BUNDLE/engines/fp16.layers.json  what TensorRT says of the plan's layers, for `mma-edge build --inspect`
+    BUNDLE/engines/fp16.rolling.stem.plan, fp16.rolling.rest.plan, ...  the same of the parts for `--streaming`
     CACHE/tensorrt/...           kernel timings of each TensorRT, device and power mode, which make the next build of
                                  any bundle short; in BUNDLE/engines/ where the user wants no cache (engines/cache.py)
 
 A plan is code of one TensorRT version for one kind of GPU. TensorRT only ever gets a plan whose sidecar matches this
 machine, this bundle and the plan's own SHA-256; the error names everything that differs, and the command that helps.
+The two plans of a mode were judged together, so each sidecar names both.
 """
 
 from __future__ import annotations
@@ -17,16 +19,15 @@ import importlib
 import json
 import os
 import re
-import shlex
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mma_edge.bundle import ENGINES, Bundle, sha256
-from mma_edge.clip import input_shapes
 from mma_edge.engines.cache import cache_root
 from mma_edge.engines.machine import (
     cuda_devices,
@@ -38,6 +39,7 @@ from mma_edge.engines.machine import (
     platform_name,
 )
 from mma_edge.engines.power import power_difference, power_mode, read_power, stored_power
+from mma_edge.engines.tensorrt.target import BuildOptions, Target, targets_of
 from mma_edge.errors import BackendError, BundleError, DependencyError, first_line
 from mma_edge.files import replaced, write_text
 
@@ -50,11 +52,6 @@ BUILD_RULES = {"strongly_typed": True, "tf32": False}
 """How this version builds every plan; a plan built by other rules must be built again."""
 KEPT_LINES = 20
 """How many of TensorRT's last errors are kept, so that our error can say why."""
-
-TUNED_BATCHES = (1, 4, 16)
-"""Batch sizes that a plan has kernels of their own for, beside its largest."""
-Profile = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
-"""Input -> its smallest, most likely and largest shape."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +69,7 @@ class Machine:
 class Plan:
     """A plan that was checked against its sidecar, this machine and the bundle."""
 
+    target: Target
     path: Path
     data: bytes  # for TensorRT; read once, so that the bytes that were hashed are the ones that are loaded
     max_batch: int  # largest N of its profile
@@ -120,18 +118,6 @@ def this_machine(trt: ModuleType) -> Machine:
     return Machine(trt.__version__, gpu.name, gpu.capability, dotted(cuda), platform_name())
 
 
-def plan_path(bundle: Bundle, precision: str) -> Path:
-    return bundle.folder / ENGINES / f"{precision}.plan"
-
-
-def sidecar_path(bundle: Bundle, precision: str) -> Path:
-    return bundle.folder / ENGINES / f"{precision}.json"
-
-
-def layers_path(bundle: Bundle, precision: str) -> Path:
-    return bundle.folder / ENGINES / f"{precision}.layers.json"
-
-
 def timings_path(bundle: Bundle, machine: Machine) -> Path:
     """The file of kernel timings of a TensorRT on a device in a power mode; its folder need not exist."""
     root = cache_root()
@@ -140,57 +126,41 @@ def timings_path(bundle: Bundle, machine: Machine) -> Path:
     return folder / f"{'-'.join(re.sub(r'[^0-9A-Za-z.]+', '-', part) for part in parts if part)}.timings"
 
 
-def build_command(bundle: Bundle, precision: str) -> str:
-    """The command that builds this plan."""
-    return f"mma-edge build {shlex.quote(str(bundle.folder))} --precision {precision}"
-
-
-def profiles_of(bundle: Bundle, max_batch: int) -> list[Profile]:
-    """Shapes of the inputs for N from 1 to max_batch, tuned for max_batch, then the same for each smaller of
-    TUNED_BATCHES.
-
-    The first holds every batch, because Triton uses the first unless told otherwise. A run takes the last that holds
-    its batch.
+def make_sidecar(target: Target, machine: Machine, plan: Path, options: BuildOptions, gate: dict) -> dict:
+    """The record beside a plan, as JSON gives it back; `check_sidecar` shows what each line must match, `power` may
+    differ.
     """
-    shapes = input_shapes(bundle.image_size)
-    sizes = sorted({max_batch, *(count for count in TUNED_BATCHES if count < max_batch)}, reverse=True)
-    return [
-        {name: tuple((count, *shape) for count in (1, largest, largest)) for name, shape in shapes.items()}
-        for largest in sizes
-    ]
-
-
-def make_sidecar(bundle: Bundle, precision: str, machine: Machine, plan: Path, options: dict, gate: dict) -> dict:
-    """The record beside a plan; `check_sidecar` shows what each line must match, `power` may differ."""
     power = read_power()
-    return {
+    sidecar = {
         "sidecar_version": SIDECAR_VERSION,
-        "precision": precision,
+        "precision": target.precision,
         "plan_sha256": sha256(plan),
-        "onnx_sha256": bundle.onnx_sha256(bundle.tensorrt_graph(precision)),
+        "onnx_sha256": target.sha256,
         **asdict(machine),
-        "builder": {**BUILD_RULES, **options},
-        "profiles": profiles_of(bundle, options["max_batch"]),
+        "builder": {**BUILD_RULES, **asdict(options)},
+        "profiles": target.profiles(options.max_batch),
         "power": asdict(power) if power else None,
         "gate": gate,
     }
+    return json.loads(json.dumps(sidecar))  # tuples as lists
 
 
-def write_plan(bundle: Bundle, precision: str, partial: Path, sidecar: dict, layers: str) -> Path:
+def write_plan(target: Target, partial: Path, sidecar: dict, layers: str) -> Path:
     """Move a finished plan to its place, then its sidecar; between the two the old SHA-256 prevents the plan's use.
 
     `layers` is TensorRT's information on them, JSON.
     """
-    plan = plan_path(bundle, precision)
-    write_text(layers_path(bundle, precision), layers)
-    with replaced(sidecar_path(bundle, precision)) as aside:
+    write_text(target.layers, layers)
+    with replaced(target.sidecar) as aside:
         aside.write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, plan)
-    return plan
+        os.replace(partial, target.plan)
+    return target.plan
 
 
-def usable(bundle: Bundle) -> tuple[str, ...]:
-    """Precisions with a plan whose sidecar matches this machine, in the manifest's order. Never raises."""
+def usable(bundle: Bundle, mode: str | None = None) -> tuple[str, ...]:
+    """Precisions with plans whose sidecars match this machine, of the whole model or of a mode of `--streaming`, in the
+    manifest's order. Never raises.
+    """
     try:
         machine = this_machine(import_tensorrt())
     except (BackendError, DependencyError):
@@ -198,60 +168,69 @@ def usable(bundle: Bundle) -> tuple[str, ...]:
     found = []
     for precision in bundle.precisions:
         try:
-            check_sidecar(bundle, precision, machine)
+            check_sidecars(targets_of(bundle, precision, mode), machine)
         except (BackendError, BundleError):
             continue
         found.append(precision)
     return tuple(found)
 
 
-def check_plan(bundle: Bundle, precision: str, machine: Machine) -> Plan:
-    """The plan of a precision, if it may be loaded here.
+def check_plan(target: Target, machine: Machine) -> Plan:
+    """A target's plan, if it may be loaded here.
 
     Raises:
         BackendError: there is none, or it was built elsewhere or from something else: the message names what differs.
         BundleError: the plan or its sidecar is damaged.
     """
-    sidecar, path = check_sidecar(bundle, precision, machine), plan_path(bundle, precision)
+    sidecar, path = check_sidecar(target, machine), target.plan
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != sidecar["plan_sha256"]:
-        expected, hint = "the plan as it was built", f"build it here with: {build_command(bundle, precision)}"
+        expected, hint = "the plan as it was built", f"build it here with: {target.command}"
         raise BundleError(f"{path} is not the plan that its sidecar describes (SHA-256 differs)", expected, hint)
-    notes, again = (), f"{build_command(bundle, precision)} --overwrite"
+    notes, again = (), f"{target.command} --overwrite"
     if sidecar["cuda"] != machine.cuda:
         note = f"the plan was built with a driver for CUDA {sidecar['cuda']} and runs with one for {machine.cuda}"
         notes = (f"{note}; should it misbehave: {again}",)
     if differing := power_difference(stored_power(sidecar.get("power")), read_power()):
         # It computes the same; with other clocks other kernels may be the fastest.
         notes += (f"the plan was built with {differing}; to choose its kernels again: {again}",)
-    return Plan(path, data, sidecar["builder"]["max_batch"], sidecar, notes)
+    return Plan(target, path, data, sidecar["builder"]["max_batch"], sidecar, notes)
 
 
-def check_sidecar(bundle: Bundle, precision: str, machine: Machine) -> dict[str, Any]:
+def check_sidecars(targets: Sequence[Target], machine: Machine) -> list[dict[str, Any]]:
+    """The sidecars of plans that were judged together, see `check_sidecar`; BackendError also where they were not."""
+    sidecars = [check_sidecar(target, machine) for target in targets]
+    plans = [sidecar["plan_sha256"] for sidecar in sidecars]
+    if len(plans) > 1 and any(sidecar["gate"].get("plans") != plans for sidecar in sidecars):
+        target = targets[0]
+        what = f"the plans of --streaming {target.mode} in {target.precision} at {target.plan.parent} are of two builds"
+        raise BackendError(what, "plans that were judged together", f"build them here with: {target.command}")
+    return sidecars
+
+
+def check_sidecar(target: Target, machine: Machine) -> dict[str, Any]:
     """The sidecar of an existing plan, if all of it fits here; does not read the plan. Raises as `check_plan` does."""
-    path, remedy = plan_path(bundle, precision), f"build it here with: {build_command(bundle, precision)}"
-    if not path.is_file():
-        raise BackendError(
-            f"bundle {bundle.folder} has no TensorRT engine for {precision}", "one built on this device", remedy
-        )
-    sidecar = _read_sidecar(sidecar_path(bundle, precision), remedy)
-    profiles = json.loads(json.dumps(profiles_of(bundle, sidecar["builder"]["max_batch"])))  # tuples as lists
+    remedy = f"build it here with: {target.command}"
+    if not target.plan.is_file():
+        engine = f"TensorRT engine for {target.precision}" + (f" in --streaming {target.mode}" if target.mode else "")
+        raise BackendError(f"bundle {target.bundle.folder} has no {engine}", "one built on this device", remedy)
+    sidecar = _read_sidecar(target.sidecar, remedy)
+    profiles = json.loads(json.dumps(target.profiles(sidecar["builder"]["max_batch"])))  # tuples as lists
     # Name of what may differ -> (the sidecar's value, the value here).
     pairs = {
         "TensorRT": (sidecar["tensorrt"], machine.tensorrt),
         "GPU": (sidecar["gpu"], machine.gpu),
         "compute capability": (sidecar["compute_capability"], machine.compute_capability),
         "platform": (sidecar["platform"], machine.platform),
-        "precision": (sidecar["precision"], precision),
-        "the ONNX graph": (sidecar["onnx_sha256"][:12], bundle.onnx_sha256(bundle.tensorrt_graph(precision))[:12]),
+        "precision": (sidecar["precision"], target.precision),
+        "the ONNX graph": (sidecar["onnx_sha256"][:12], target.sha256[:12]),
         **{f"option {key}": (sidecar["builder"].get(key), value) for key, value in BUILD_RULES.items()},
         "profiles": (sidecar["profiles"], profiles),
     }
     differing = [f"{name} {then}, here {now}" for name, (then, now) in pairs.items() if then != now]
     if differing:
-        raise BackendError(
-            f"{path} was built for something else: {'; '.join(differing)}", "a plan of this device and bundle", remedy
-        )
+        what = f"{target.plan} was built for something else: {'; '.join(differing)}"
+        raise BackendError(what, "a plan of this device and bundle", remedy)
     return sidecar
 
 
@@ -269,6 +248,7 @@ def _read_sidecar(path: Path, remedy: str) -> dict[str, Any]:
             and type(sidecar["builder"]["max_batch"]) is int
             and sidecar["builder"]["max_batch"] >= 1
             and isinstance(sidecar["profiles"], list)
+            and isinstance(sidecar["gate"], dict)
         )
         stored_power(sidecar.get("power"))
     except (ValueError, OSError, KeyError, TypeError, RecursionError) as error:

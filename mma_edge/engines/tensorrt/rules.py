@@ -94,6 +94,13 @@ def require_rules(path: Path, version: Version, hint: str) -> None:
         raise BundleError(f"TensorRT {version[0]}.{version[1]} does not take {path}: {named}", hint=hint)
 
 
+def require_softmax(path: Path) -> None:
+    """BundleError where attention is one operator of an ONNX file, so that TensorRT cannot be kept from fusing it."""
+    if any(node.op_type == "Attention" for node in read_graph(path).nodes):
+        what = f"{path} has ONNX's Attention, which is fused whatever --unfused says"
+        raise BundleError(what, "a graph with Softmax", "export it again without --fused-attention")
+
+
 def broken_rules(graph: Graph, version: Version) -> Iterator[BrokenRule]:
     """Everything in a graph that TensorRT of a version would refuse, in the graph's order."""
     newest = [opset for since, opset in MAX_OPSET.items() if since <= version][-1]
