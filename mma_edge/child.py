@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mma_edge import errors
+import mma_edge.errors as errors
 from mma_edge.errors import MMAEdgeError
 
 Message = dict[str, Any]

@@ -159,14 +159,14 @@ def test_a_plan_survives_an_update_of_the_driver_with_a_note(built: Bundle, monk
 def test_a_plan_of_another_power_mode_is_loaded_with_a_note(
     built: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    path = tensorrt_plan.sidecar_path(built, "fp32")
+    target = Target(built, "fp32")
+    path = target.sidecar
     sidecar = json.loads(path.read_text())
     assert sidecar["power"] is None  # built where there is no nvpmodel: nothing to compare
     fake_nvpmodel(tmp_path, monkeypatch, "NV Power Mode: 15W\n2")
     assert open_fp32(built).notes == ()
     machine = tensorrt_plan.Machine(*(sidecar[key] for key in tensorrt_plan.Machine.__dataclass_fields__))
-    plan = tensorrt_plan.plan_path(built, "fp32")
-    again = tensorrt_plan.make_sidecar(built, "fp32", machine, plan, {"max_batch": 3}, {})
+    again = tensorrt_plan.make_sidecar(target, machine, target.plan, BuildOptions(3), {})
     assert again["power"]["mode"] == "15W"
     path.write_text(json.dumps(again))
     assert open_fp32(built).notes == ()

@@ -152,6 +152,7 @@ def test_the_timing_cache_is_used_where_it_fits_and_kept(
 def test_the_workspace_is_small_on_a_jetson(bundle: Bundle, gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tensorrt_child._workspace(Target(bundle, "fp32"), None) == fake_cudart.FREE_BYTES // 4 // 2**20
     monkeypatch.setattr(tensorrt_child, "is_jetson", lambda: True)
+    monkeypatch.setattr(tensorrt_child, "available_memory", lambda: fake_cudart.FREE_BYTES)
     assert tensorrt_child._workspace(Target(bundle, "fp32"), None) == 512
     assert tensorrt_child._workspace(Target(bundle, "fp32"), 700) == 700
     with pytest.raises(BackendError, match=r"6\.0 of 8\.0 GB of GPU memory are free"):
