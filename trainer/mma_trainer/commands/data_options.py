@@ -46,7 +46,7 @@ _SMALL = Recipe(
 """An encoder from random weights."""
 RECIPES = {
     **dict.fromkeys(LISTS, Recipe()),
-    "faces": replace(_SMALL, epochs=13, ema_decay=0.999),
+    "faces": replace(_SMALL, epochs=15, ema_decay=0.999),
     "voices": replace(_SMALL, epochs=44, ema_decay=0.998, label_smoothing=0.1),
     "pseudo": replace(
         _SMALL,
