@@ -33,6 +33,9 @@ DONE, ERROR = "done", "error"
 END_TIMEOUT_S = 20
 """How long a child may take to end after its stdin was closed, before it is killed."""
 
+PROGRAM_END_S = 3
+"""How long a `Program` may take to end after it was asked to."""
+
 
 class ChildDiedError(Exception):
     """The child ended without an answer: its exit status, -N where signal N ended it, and its last line on stderr."""
@@ -158,8 +161,10 @@ class Program(contextlib.AbstractContextManager):
         """Start the command that `command` makes for the number of the file descriptor to write to."""
         self._errors = tempfile.TemporaryFile(mode="w+b")  # noqa: SIM115 - closed in close()
         self._pipe, theirs = os.pipe()
-        # Even where this process is killed; where there is no setpriv, the program ends when it writes next.
-        with_us = ["setpriv", "--pdeathsig", "INT"] if shutil.which("setpriv") else []
+        # When the thread dies, even by a kill, the program is asked to end, and after some seconds it is killed. Where
+        # these two are missing, it ends when it writes next.
+        with_us = ["setpriv", "--pdeathsig", "INT", "timeout", "--kill-after", str(PROGRAM_END_S), "0"]
+        with_us = with_us if shutil.which("setpriv") and shutil.which("timeout") else []
         try:
             self._process = subprocess.Popen(
                 [*with_us, *command(theirs)],
@@ -190,17 +195,17 @@ class Program(contextlib.AbstractContextManager):
         lines = self._errors.read().decode(errors="replace").split("\n")
         return [line.strip() for line in lines if line.strip()]
 
-    def close(self, patience_s: float = 3.0) -> None:
-        """Ask it to end as Ctrl-C does, kill it where it does not; afterwards it is gone."""
+    def close(self) -> None:
+        """Ask it to end as Ctrl-C does, kill it where it does not in `PROGRAM_END_S`; afterwards it is gone."""
         if self._closed:
             return
         self._closed = True
         os.close(self._pipe)
         self._process.send_signal(signal.SIGINT)
         try:
-            self._process.wait(patience_s)
+            self._process.wait(PROGRAM_END_S + 1)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            os.killpg(self.pid, signal.SIGKILL)  # the session that it began
             self._process.wait()
         self._errors.close()
 

@@ -15,9 +15,10 @@ _OUT_OF_MEMORY = re.compile(
 
 
 # Up to the last @ and the whole query: a password may itself hold an @, a slash or a quote. A login whose password is
-# only the name of a variable, such as USER:${NAME}@, hides nothing.
-_LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?!\w+:\$\{\w+\}@[^\s@]*(?:\s|$))\S*@")
-_QUERY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s?]*)\?\S*")
+# only the name of a variable, such as USER:${NAME}@, hides nothing. Of an address that was taken for a path one slash
+# is left.
+_LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:(?://|/(?!/)))(?!\w+:\$\{\w+\}@[^\s@]*(?:\s|$))\S*@")
+_QUERY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:(?://|/(?!/))[^\s?]*)\?\S*")
 
 
 def without_passwords(text: str) -> str:

@@ -106,6 +106,14 @@ def test_the_parser_hides_passwords_too(command: list[str], capsys: pytest.Captu
     assert "secret" not in "".join(capsys.readouterr())
 
 
+@pytest.mark.parametrize("command", [["info"], ["build"], ["run", "sample", "--output"]])
+def test_an_address_in_the_wrong_place_is_shown_without_its_password(
+    command: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    assert main([*command, "rtsp://me:secret@host/x"]) != 0
+    assert "secret" not in failure_line(capsys)
+
+
 def test_a_pipeline_is_named_by_its_first_element() -> None:
     assert name_of("gst:rtspsrc location=rtsp://me:secret@host ! decodebin") == "gst:rtspsrc"
     assert name_of("rtsp://me:secret@host/x") == "rtsp://***@host/x"
@@ -220,8 +228,8 @@ def test_without_gstreamer_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 
 def test_no_orphan_is_left_by_a_run_that_is_killed(fake: Callable) -> None:
-    """Also of a program that hangs and writes nothing, which a closed pipe would not end."""
-    pids = fake(HEADER + "send(picture(1))\ntime.sleep(60)")
+    """Also of a program that hangs, writes nothing more and takes no notice of Ctrl-C."""
+    pids = fake(HEADER + "signal.signal(signal.SIGINT, signal.SIG_IGN)\nsend(picture(1))\ntime.sleep(60)")
     program = f"""
 import os
 from mma_edge.sources.devices.gstreamer import PipelineDevice

@@ -170,4 +170,4 @@ class CameraSource(Source):
         self._grabber.stop()
         if self._microphone:
             self._microphone.close()
-        self._grabber.join(timeout=1.0)
+        self._grabber.join(timeout=self._device.close_s)

@@ -31,6 +31,7 @@ class Device(Protocol):
 
     name: str  # for records: "camera:0"
     title: str  # for messages: "camera 0"
+    close_s: float  # how long closing it is waited for
 
     def open(self) -> Capture:
         """Open it; may block. MMAEdgeError where the reason is known."""

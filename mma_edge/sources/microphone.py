@@ -14,12 +14,11 @@ import numpy as np
 
 from mma_edge.errors import DependencyError, DeviceError, MMAEdgeError, first_line
 from mma_edge.sources.base import Event, Source, SourceStats
+from mma_edge.sources.live import KEEP_S
 from mma_edge.types import AudioChunk, Notify, ignore_notice
 
 BLOCK_S = 0.03
 """Length of one block: shorter than a video frame lasts, long enough to cost little."""
-KEEP_S = 10.0
-"""Sound kept for a busy reader; beyond that the oldest is dropped and counted."""
 _RESYNC_S = 0.05
 """A time stamp that differs by more than this from the count of samples is taken over: samples were lost."""
 _SLEW = 0.02

@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -71,6 +72,8 @@ class CameraCapture:
 @dataclass(frozen=True)
 class CameraDevice:
     """A camera by its number or path, and the mode that it is asked for."""
+
+    close_s: ClassVar[float] = 1.0  # a driver that never returns is not waited for
 
     device: int | str = 0  # N of /dev/videoN on Linux, or a path such as /dev/v4l/by-id/...
     size: tuple[int, int] | None = None

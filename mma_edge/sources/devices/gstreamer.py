@@ -10,11 +10,12 @@ import shlex
 import shutil
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
 
-from mma_edge.child import Program
+from mma_edge.child import PROGRAM_END_S, Program
 from mma_edge.errors import DependencyError, DeviceError, UsageError, without_passwords
 
 PROGRAM = "gst-launch-1.0"
@@ -119,6 +120,8 @@ class PipelineCapture:
 @dataclass(frozen=True)
 class PipelineDevice:
     """A pipeline that delivers raw pictures at its end."""
+
+    close_s: ClassVar[float] = PROGRAM_END_S + 2.0  # always enough: then it is gone
 
     name: str
     title: str
