@@ -18,6 +18,7 @@ from mma_edge.errors import OutputError, ParityError, UsageError
 from mma_export.bundle import WeightsLicense, license_of
 from mma_export.cli import main
 from mma_export.graph import check_graph
+from mma_export.mtcnn import PReLU
 from mma_trainer.model import MMADFER
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
@@ -263,3 +264,12 @@ def test_an_unknown_option_exits_with_2(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as leaving:
         main(["--no-such-option"])
     assert leaving.value.code == 2
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5, 7), (3, 6)])
+def test_the_face_detectors_activation_is_that_of_pytorch(shape: tuple[int, ...]) -> None:
+    ours, published = PReLU(6), torch.nn.PReLU(6)
+    published.weight.data = torch.tensor([-1.3, -0.2, 0.0, 0.4, 1.0, 1.3])
+    ours.load_state_dict(published.state_dict())
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(x), published(x), rtol=1e-6, atol=1e-6)

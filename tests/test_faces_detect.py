@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from conftest import run_python
@@ -130,6 +131,16 @@ def test_refine_answers_in_order_and_none_without_a_face(detector: MTCNNDetector
 def test_confirm_tells_a_face_from_what_is_none(detector: MTCNNDetector, astronaut: np.ndarray) -> None:
     face, corner, outside = detector.confirm(astronaut, [ASTRONAUT_BOX, (420, 0, 500, 90), (900, 900, 1000, 1000)])
     assert face > 0.95 and corner < 0.5 and outside == 0.0
+
+
+@pytest.mark.parametrize(("side", "most"), [(40, 0.0), (191, 0.0), (384, 0.03), (193, 0.3), (446, 0.3), (447, 0.3)])
+def test_shrinking_in_halves_moves_a_picture_by_a_small_part_of_a_pixel(
+    astronaut: np.ndarray, side: int, most: float
+) -> None:
+    image = astronaut[20 : 20 + side, 30 : 30 + side]
+    plain = cv2.resize(image, (48, 48), interpolation=cv2.INTER_AREA).astype(int)
+    one_pixel = np.abs(plain[:, 1:] - plain[:, :-1]).mean()
+    assert np.abs(detect.shrunk(image, 48, 48) - plain).mean() <= most * one_pixel
 
 
 def test_suppression_keeps_the_best_of_each_place() -> None:

@@ -4,9 +4,10 @@ The cascade, its thresholds and its suppression follow facenet-pytorch 2.6.0; th
 crops of MAFW were made with MTCNN boxes. Two differences: this detector runs on a shrunken copy of the frame, and
 `refine` runs only the last network, on known boxes.
 
-It stays on onnxruntime whatever the engine's backend is. The pyramid of a picture of 270 x 480 takes 5 ms of one
-thread there, and 9 ms on OpenVINO, which pays for every change of shape; a new shape costs it 2 to 12 ms more, and each
-network 50 ms to load (two-core EPYC, OpenVINO 2026.4.1, onnxruntime 1.31). On a GPU it has not been tried.
+It stays on onnxruntime whatever the engine's backend is. Even compiled for one shape OpenVINO is slower in float32: 2.6
+ms instead of 2.2 for P-Net's largest picture of a portrait video, 0.65 instead of 0.29 for one candidate in O-Net, and
+each shape takes longer to load than a short clip to analyse (two-core EPYC, OpenVINO 2026.4.1, onnxruntime 1.31). On a
+GPU it has not been tried.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ SAME_PLACE_IOU = 0.4
 """Least overlap of a face with the place where it was known to be."""
 ON_A_FACE_IOU, IN_A_FACE = 0.15, 0.7
 """A candidate with more overlap, or with a larger share of its area in a known place, is of the face that is there."""
-MAX_ON_A_FACE = 16
-"""Most candidates of a known face that are tried. The face's last place is no good candidate itself: on clips of 6
-frames per second boxes that were found from their own last place drifted away from half of the faces."""
+MAX_ON_A_FACE, BEST_ON_A_FACE = 16, 4
+"""Most candidates of a known face that R-Net tries, and O-Net of those that are left. The face's last place is no good
+candidate itself: on clips of 6 frames per second boxes that were found from it drifted away from half of the faces."""
 MAX_CANDIDATES = 400
 """Most windows that are handed on, per pyramid scale and in all: bounds the time that a noisy picture takes."""
 
@@ -89,18 +90,19 @@ class MTCNNDetector:
         shrink = min(1.0, self.max_side_px / max(height, width))
         if shrink < 1.0:
             size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            image = shrunk(image, *size)
         # Each side was rounded on its own, so each has its own ratio back.
         ratio = np.tile((width / image.shape[1], height / image.shape[0]), 2)
         candidates = self._propose(image, max(self.min_face_px, least_px * shrink))
         boxes = scores = None
         if len(known):
             places = squared(np.asarray(known, np.float64).reshape(-1, 4) / ratio)
-            boxes, scores = self._found(image, _thinned(candidates, places))
+            better = self._reject(image, _thinned(candidates, places, MAX_ON_A_FACE))
+            boxes, scores = self._output(image, _thinned(better, places, BEST_ON_A_FACE))
             if not all((overlap(place, boxes) >= SAME_PLACE_IOU).any() for place in places):
                 boxes = None
         if boxes is None:
-            boxes, scores = self._found(image, candidates)
+            boxes, scores = self._output(image, self._reject(image, candidates))
         boxes = boxes * ratio
         found = [Detection(as_box(box), float(score)) for box, score in zip(boxes, scores, strict=True)]
         return sorted(found, key=lambda d: (d.box[0] - d.box[2]) * (d.box[3] - d.box[1]))
@@ -148,8 +150,7 @@ class MTCNNDetector:
         reach, first = np.array([1, 1, P_WINDOW, P_WINDOW]), np.array([1, 1, 0, 0])
         windows, moves, scores = [np.zeros((0, 4))], [np.zeros((0, 4))], [np.zeros(0)]
         while min(height, width) * scale >= P_WINDOW:
-            size = (int(width * scale + 1), int(height * scale + 1))
-            small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            small = shrunk(image, int(width * scale + 1), int(height * scale + 1))
             probability, offsets = _run(self._pnet, small[None])
             rows, columns = np.nonzero(probability[0] >= THRESHOLDS[0])
             score = probability[0, rows, columns]
@@ -166,10 +167,6 @@ class MTCNNDetector:
         kept = suppress(window, score, 0.7)[:MAX_CANDIDATES]
         return squared(_moved(window[kept], move[kept]))
 
-    def _found(self, image: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Square candidates (n, 4) -> face boxes (m, 4) and scores (m,)."""
-        return self._output(image, self._reject(image, candidates))
-
     def _reject(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """R-Net: square candidates (n, 4) -> fewer and better square candidates."""
         boxes, scores, offsets = _passing(self._rnet, image, boxes, R_SIDE, THRESHOLDS[1])
@@ -182,6 +179,18 @@ class MTCNNDetector:
         boxes = _moved(boxes, offsets)
         kept = suppress(boxes, scores, 0.7, of_smaller=True)
         return boxes[kept], scores[kept]
+
+
+def shrunk(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """OpenCV's INTER_AREA, uint8 (h, w, 3) -> (height, width, 3), in halves down to the last factor of 2 to 4.
+
+    OpenCV has vector instructions for the mean of 2 x 2 pixels alone: in halves a face of 446 pixels becomes 48 in a
+    quarter of the time. An odd last row or column is left out, at most a quarter of a pixel of the result.
+    """
+    while image.shape[0] >= 4 * height and image.shape[1] >= 4 * width:
+        rows, columns = image.shape[0] // 2, image.shape[1] // 2
+        image = cv2.resize(image[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def overlap(box: np.ndarray, others: np.ndarray, of_smaller: bool = False) -> np.ndarray:
@@ -218,14 +227,14 @@ def squared(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
-def _thinned(candidates: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Candidates (n, 4), best first, without most of those that are of the faces in known places (m, 4)."""
+def _thinned(candidates: np.ndarray, places: np.ndarray, most: int) -> np.ndarray:
+    """Candidates (n, 4), best first, but of those that are of a face in one of the known places (m, 4) only so many."""
     areas = (candidates[:, 2:] - candidates[:, :2]).prod(axis=1)
     tried, spared = np.zeros(len(candidates), bool), np.zeros(len(candidates), bool)
     for place in places:
         shares = overlap(place, candidates)
         shared = shares / (1 + shares) * (areas + (place[2:] - place[:2]).prod())
-        tried[np.flatnonzero(shares > ON_A_FACE_IOU)[:MAX_ON_A_FACE]] = True
+        tried[np.flatnonzero(shares > ON_A_FACE_IOU)[:most]] = True
         spared |= (shares > ON_A_FACE_IOU) | (shared > IN_A_FACE * areas)
     return candidates[tried | ~spared]
 
@@ -245,7 +254,7 @@ def _crops(image: Picture, boxes: np.ndarray, side: int) -> tuple[np.ndarray, np
     inside = np.flatnonzero((bounds[:, 2:] > bounds[:, :2]).all(axis=1))
     crops = np.empty((inside.size, side, side, 3), np.uint8)
     for crop, (x0, y0, x1, y1) in zip(crops, bounds[inside], strict=True):
-        cv2.resize(image[y0:y1, x0:x1], (side, side), dst=crop, interpolation=cv2.INTER_AREA)
+        crop[:] = shrunk(image[y0:y1, x0:x1], side, side)
     return inside, crops
 
 

@@ -17,6 +17,7 @@ from mma_edge.types import AudioChunk, Frame
 
 _MAX_READ_ERRORS = 100
 """After so many read errors in a row the rest of a file is not read (a disk that went away)."""
+_LEAST_PIXELS_FOR_THREADS = 500_000
 _MAX_UNDATED_FRAMES = 100
 """A file whose first frames, so many, have no presentation time is refused and not decoded to its end."""
 
@@ -71,7 +72,10 @@ class VideoTrack:
     """The picture of a file as `Frame`s, read from its own container."""
 
     def __init__(self, container: InputContainer, stream: av.VideoStream, stats: SourceStats, name: str) -> None:
-        stream.thread_type = "AUTO"
+        # For small pictures FFmpeg's threads cost more than they save: 0.24 s of processor time for 195 pictures of
+        # 480 x 480 instead of 0.15 s.
+        pixels = stream.codec_context.width * stream.codec_context.height
+        stream.thread_type = "AUTO" if pixels >= _LEAST_PIXELS_FOR_THREADS else "NONE"
         # Otherwise FFmpeg silently drops damaged frames; this way they can be counted.
         stream.codec_context.flags |= av.codec.context.Flags.output_corrupt
         self.container, self.stream, self.stats, self.name = container, stream, stats, name
