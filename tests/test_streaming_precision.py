@@ -10,16 +10,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import one_line
+from conftest import TINY, one_line
+from onnx import TensorProto
 from streaming_bundle import SEEN, stream_clips
 
 from mma_edge.bundle import Bundle, write_manifest
 from mma_edge.bundle.streaming import MODES
 from mma_edge.errors import BundleError
 from mma_edge.recognizer import Recognizer
-from mma_edge.streaming import StreamingRecognizer
+from mma_edge.streaming import Streamer, StreamingRecognizer
+from mma_export.graph import check_for_tensorrt, save_graph
 from mma_export.precision.clips import RealClips, logits_of
 from mma_export.precision.parts import Whole8
+from mma_export.precision.write import GateOptions, PrecisionWriter
 from mma_export.streaming import gate as streaming_gate
 from mma_export.streaming import parts as streaming
 from mma_export.streaming.parts import part_file
@@ -57,12 +60,33 @@ def test_every_product_of_the_whole_graph_in_8_bits_is_one_in_the_parts(streamed
     assert operators(exact)["MatMulInteger"] == operators(rolling)["MatMulInteger"]
 
 
+def test_what_the_writer_found_makes_parts_for_every_backend(
+    streamed: Streamed, proto: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mma_export.precision.write.SEARCHED_AGREEMENT", 0.0)  # the first try is good enough
+    golden = 0, np.zeros((1, len(TINY.labels)), np.float32)
+    writer = PrecisionWriter(
+        proto, tmp_path, TINY.image_size, TINY.labels, golden, GateOptions(count=4), lambda line: None
+    )
+    for precision in ("int8", "fp8"):
+        writer.write(precision)
+    recipes = {recipe.name: recipe for found in writer.recipes.values() for recipe in found}
+    assert list(recipes) == ["int8", "int8-cpu", "int8-tensorrt", "fp8"]
+    for name in ("int8-tensorrt", "fp8"):
+        part = recipes[name].convert(streamed[1]["exact"])
+        kinds = {tensor.data_type for tensor in part.graph.initializer}
+        assert kinds >= {TensorProto.FLOAT16, TensorProto.INT8 if name == "int8-tensorrt" else TensorProto.FLOAT8E4M3FN}
+        assert quantised_weights(part) > 10
+        save_graph(part, tmp_path / f"{name}.part.onnx", half_storage=False)
+        check_for_tensorrt(tmp_path / f"{name}.part.onnx")
+
+
 def test_exact_parts_on_fixed_grids_compute_what_the_whole_graph_computes(bundle: Bundle, whole: Whole8) -> None:
     """8-bit numbers on the same grids: the same ones, whatever they were computed with."""
     clips = stream_clips(1)
     expected = logits_of(bundle.graph("int8"), RealClips(clips[0].frames[None], clips[0].mel[None], None, ""))
     graphs = streaming._open(*(bundle.folder / part_file(part, "int8") for part in ("stem", "exact")))
-    got = streaming.Streamer(graphs, "exact")(clips)
+    got = Streamer(graphs, "exact")(clips)
     np.testing.assert_allclose(got, expected, atol=1e-4)
     without = logits_of(whole.proto, RealClips(clips[0].frames[None], clips[0].mel[None], None, ""))
     assert np.abs(without - expected).max() > 1e-3

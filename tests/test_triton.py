@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
+import fake_gpu
 import numpy as np
 import onnx
 import pytest
 from conftest import one_line
+from rich.console import Console
+from streaming_bundle import SEEN
 
 from mma_edge.bundle import golden_inputs, read_bundle, write_manifest
 from mma_edge.engines.cpu import OnnxCpuEngine
 from mma_edge.engines.tensorrt.plan import Plan
 from mma_edge.errors import BackendError, BundleError, OutputError, UsageError
 from mma_export import triton
+from mma_export.cli import _write_triton
 from mma_export.triton import MARK, TritonOptions, write_repository
 
 SIZE, LABELS = 16, ("happy", "sad", "angry")
@@ -116,6 +121,17 @@ def test_a_plan_is_the_one_built_and_checked_here(
     assert [warmup.batch_size for warmup in config.model_warmup] == [1, 2, 4]
     assert config.optimization.cuda.graphs
     assert not (folder / "1" / "model.onnx").exists()
+
+
+def test_the_command_builds_the_plan_that_it_serves(
+    bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpu.into(monkeypatch)
+    monkeypatch.setattr("mma_edge.commands.build.gate_clips", lambda bundle: SEEN)
+    asked = Namespace(triton=tmp_path / "models", triton_plan=True, overwrite=False)
+    _write_triton(read_bundle(bundle_copy), asked, TritonOptions(max_batch=1), Console(quiet=True))
+    (served,) = (tmp_path / "models").glob("*/1/model.plan")
+    assert served.read_bytes() == (bundle_copy / "engines" / "fp32.plan").read_bytes()
 
 
 def test_without_a_plan_of_this_device_nothing_is_written(tiny_bundle: Path, tmp_path: Path, monkeypatch) -> None:

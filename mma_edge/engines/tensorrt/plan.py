@@ -212,8 +212,9 @@ def check_sidecar(target: Target, machine: Machine) -> dict[str, Any]:
     """The sidecar of an existing plan, if all of it fits here; does not read the plan. Raises as `check_plan` does."""
     remedy = f"build it here with: {target.command}"
     if not target.plan.is_file():
-        engine = f"TensorRT engine for {target.precision}" + (f" in --streaming {target.mode}" if target.mode else "")
-        raise BackendError(f"bundle {target.bundle.folder} has no {engine}", "one built on this device", remedy)
+        wanted = target.precision + (f" in --streaming {target.mode}" if target.mode else "")
+        what = f"bundle {target.bundle.folder} has no TensorRT engine for {wanted}"
+        raise BackendError(what, "one built on this device", remedy)
     sidecar = _read_sidecar(target.sidecar, remedy)
     profiles = json.loads(json.dumps(target.profiles(sidecar["builder"]["max_batch"])))  # tuples as lists
     # Name of what may differ -> (the sidecar's value, the value here).
