@@ -21,7 +21,7 @@ for tool in qemu-aarch64-static mmdebstrap "$python"; do
     command -v "$tool" > /dev/null || { echo "error: $tool is not installed; the first lines of $0 say what is" >&2; exit 11; }
 done
 
-"$python" -c 'import sys, mma_edge; sys.exit(sys.version_info < (3, 11))' 2> /dev/null \
+"$python" -c 'import sys, mma_edge.cli; sys.exit(sys.version_info < (3, 11))' 2> /dev/null \
     || { echo "error: $python is no Python 3.11 with mma-edge; name one with PYTHON=" >&2; exit 11; }
 
 # The packages are only unpacked: qemu finds the loader and the libraries below the root, and no Arm program has to
