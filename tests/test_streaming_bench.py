@@ -102,6 +102,17 @@ def test_clips_too_short_to_time_are_refused(
         StreamingOptions(repeat=0)
 
 
+def test_the_hops_that_are_asked_for_are_measured(streaming_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "collect_clips", lambda *args: stand_in(*args))
+    options = StreamingOptions(("talk.mp4",), 1, (("cpu", None),), (0.75,))
+    found = measure_streaming(streaming_bundle.folder, options, "").results
+    assert found.settings.hops_s == [0.75] and {way.hop_s for way in found.ways} == {0.75}
+    assert next(way for way in found.ways if way.mode == "exact").stem_frames == 3
+    for wrong in (0.0, 0.3, 4.0, float("nan")):
+        with pytest.raises(UsageError, match="--hop"):
+            StreamingOptions(hops_s=(wrong,))
+
+
 def test_agreement_counts_classes_and_averages_over_windows_and_classes() -> None:
     agreement = streaming.Agreement()
     same, other = np.log([[0.7, 0.3]]), np.log([[0.4, 0.6]])

@@ -18,7 +18,7 @@ examples:
   mma-bench streaming
   mma-bench streaming bundles/dfew --source talk.mp4 interview.mp4 --repeat 5
   mma-bench streaming bundles/nano --backend cpu openvino --precision fp32 int8
-  mma-bench streaming --model vit-b --image-size 224 --backend openvino --precision int8 --repeat 1
+  mma-bench streaming --model vit-b --image-size 224 --backend openvino --precision int8 --hop 0.5 --repeat 1
 
 The bundle needs the graphs of mma-export --streaming. Clips need a face for longer than a window of 4 s.
 """
@@ -34,16 +34,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="vit-b|nano", help="random weights, exported for this run")
     parser.add_argument("--image-size", type=int, metavar="S", help="of --model, pixels (default: its own)")
     parser.add_argument("--source", nargs="+", default=["sample"], metavar="FILE", help="clips, or sample")
+    hops = "seconds between two windows, multiples of 0.25; one or more (default: 0.25 0.5 1)"
+    parser.add_argument("--hop", nargs="+", type=float, default=[], metavar="S", help=hops)
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="passes over each clip")
     add_output(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     from mma_benchmarks.grid.subjects import subject_of_model
-    from mma_benchmarks.streaming.measure import StreamingOptions, measure_streaming
+    from mma_benchmarks.streaming.measure import HOPS_S, StreamingOptions, measure_streaming
 
     engines = tuple(itertools.product(unique(args.backend), unique(args.precision) or (None,)))
-    options = StreamingOptions(tuple(args.source), args.repeat, engines)
+    options = StreamingOptions(tuple(args.source), args.repeat, engines, unique(args.hop) or HOPS_S)
     if args.bundle and args.model:
         raise UsageError("a bundle and --model", "one of them")
     if args.image_size and not args.model:

@@ -34,7 +34,8 @@ from mma_edge.streaming import Roll, Streamer, StreamingGraphs, open_graphs
 from mma_edge.types import Clip
 from mma_export.streaming.gate import Agreement, every, full_logits
 
-SHORTEST_HOP_S, STRIDES = 0.25, (1, 2, 4)
+SHORTEST_HOP_S, LONGEST_HOP_S = 0.25, 2.0
+HOPS_S = (0.25, 0.5, 1.0)
 FRAME_COUNTS = (1, 2, 4, 8, NUM_FRAMES)
 INF = float("inf")
 MAX_AGES_S = (0.0, 1.0, 2.0, INF)
@@ -50,8 +51,12 @@ class StreamingOptions:
     engines: tuple[tuple[str, str | None], ...] = (
         ("auto", None),
     )  # backend and precision, as `mma_edge.load` has them
+    hops_s: tuple[float, ...] = HOPS_S  # multiples of SHORTEST_HOP_S
 
     def __post_init__(self) -> None:
+        for hop_s in self.hops_s:
+            if not (SHORTEST_HOP_S <= hop_s <= LONGEST_HOP_S and hop_s % SHORTEST_HOP_S == 0):
+                raise UsageError(f"--hop {hop_s:g}", f"a multiple of {SHORTEST_HOP_S:g}, at most {LONGEST_HOP_S:g} s")
         if self.repeat < 1:
             raise UsageError(f"--repeat {self.repeat}", "at least 1")
 
@@ -106,9 +111,9 @@ def measure_streaming(
     refused = "; ".join(dict.fromkeys(why for *_, why in parts if why)) or None
     ways = [
         way
-        for stride in STRIDES
+        for hop_s in options.hops_s
         for one, (exact, rolling, _) in zip(recognizers, parts, strict=True)
-        for way in ways_of(one, exact, rolling, SHORTEST_HOP_S * stride)
+        for way in ways_of(one, exact, rolling, hop_s)
     ]
     sampling, sources = Agreement(), []
     for source in options.sources:
@@ -119,9 +124,9 @@ def measure_streaming(
         compare_sampling(recognizer, every(clips, 2), every(plain, 2), sampling)
         for number in range(options.repeat):
             advance(f"run {number + 1} of {options.repeat}")
-            for stride in STRIDES:
-                group = [way for way in ways if way.hop_s == SHORTEST_HOP_S * stride]
-                run_in_turns(group, every(clips, stride), first_run=number == 0)
+            for hop_s in options.hops_s:
+                group = [way for way in ways if way.hop_s == hop_s]
+                run_in_turns(group, every(clips, round(hop_s / SHORTEST_HOP_S)), first_run=number == 0)
     if not all(way.update_ms for way in ways):
         what = "no face was seen for longer than a window and a hop"
         raise SourceError(what, "clips of some seconds", "try --source sample")

@@ -186,12 +186,12 @@ def _workspace(target: Target, asked_mib: int | None) -> int:
             free, total = memory.free_and_total_bytes()
     finally:
         memory.close()
-    # A container shows no sign of a Jetson but its GPU.
-    shares_memory = is_jetson() or any(gpu.integrated for gpu in cuda_devices()[:1])
-    if shares_memory:
+    integrated = any(gpu.integrated for gpu in cuda_devices()[:1])
+    if integrated:
         # What CUDA calls free leaves out the cache of files, which Linux gives back on demand.
         free = min(total, max(free, available_memory() or 0))
-    default = JETSON_WORKSPACE_MIB if shares_memory else WORKSPACE_MIB
+    # In a container the GPU is all that tells a Jetson.
+    default = JETSON_WORKSPACE_MIB if integrated or is_jetson() else WORKSPACE_MIB
     workspace = min(default, free // 4 // MIB) if asked_mib is None else asked_mib
     # The weights count twice: as read, and in the engine.
     needed = 2 * target.size_bytes + SPARE_BYTES + workspace * MIB
