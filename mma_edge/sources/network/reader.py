@@ -143,7 +143,7 @@ class NetworkReader(threading.Thread):
                 self._stats.damaged_packets += 1
                 continue
             if isinstance(self._clock, StreamClock):
-                # Set when a sender report came; PyAV has the attribute since version 16.
+                # Set when a sender report came; older versions of PyAV do not tell.
                 self._clock.vouched = getattr(container, "start_time_realtime", None) is not None
             for frame in frames:
                 for event in self._placed(packet.stream, frame):

@@ -39,7 +39,7 @@ class NetworkSource(Source):
         backoff: Backoff | None = None,
         connect: Callable[[Address, Limits], InputContainer] = open_container,  # tests replace it
     ) -> None:
-        """SourceError or DependencyError where the stream cannot be opened; DeviceError never comes later, either."""
+        """SourceError or DependencyError where the stream cannot be opened. A stream lost later is waited for."""
         self.name = address.shown
         self.stats = SourceStats()
         self._notify = notify
