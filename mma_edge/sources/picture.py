@@ -1,7 +1,7 @@
 """A decoded picture of a file, which becomes RGB only where it is looked at.
 
-Of most pictures only one face is looked at. Turning a whole 1080p picture into RGB takes 3 ms and 6 MB, as long as
-decoding it; a face of 400 pixels takes a tenth of that.
+Of most pictures only one face is looked at. Turning a whole 1080p picture into RGB takes 0.8 ms and 6 MB; a face of
+448 pixels takes a quarter of that.
 """
 
 from __future__ import annotations
