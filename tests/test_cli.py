@@ -69,7 +69,7 @@ def test_whole_gives_the_papers_one_clip(tmp_path: Path) -> None:
     [
         (("run", "no/such.mp4"), 3, "no/such.mp4"),
         (("run", "camera:x"), 2, "camera:N"),
-        (("run", "rtsp://host/stream"), 2, "rtsp"),
+        (("run", "rtps://host/stream"), 2, "rtsp"),
         (("run", "sample", "--backend", "tensorrt"), 6, "tensorrt"),
         (("run", "sample", "--backend", "warp"), 6, "warp"),
         (("run", "sample", "--precision", "int4"), 6, "int4"),
