@@ -17,6 +17,7 @@ from streaming_bundle import SEEN
 from mma_edge.bundle import Bundle, golden_inputs, read_bundle, write_manifest
 from mma_edge.bundle.manifest import check_manifest
 from mma_edge.engines.cpu import OnnxCpuEngine, OnnxCpuPart
+from mma_edge.engines.tensorrt.onnx_file import read_graph
 from mma_edge.errors import BundleError, CheckpointError, DataError, ParityError
 from mma_edge.streaming import Roll, StreamingGraphs
 from mma_export.streaming import gate as streaming_gate
@@ -99,6 +100,18 @@ def test_a_weight_that_the_whole_graph_lacks_stays_in_the_part(tmp_path: Path) -
     onnx.save(part, str(tmp_path / "part.onnx"))
     loaded = onnx.load(str(tmp_path / "part.onnx")).graph.initializer
     np.testing.assert_array_equal([onnx.numpy_helper.to_array(tensor) for tensor in loaded], arrays)
+
+
+def test_zero_points_stay_where_the_rules_of_tensorrt_are_checked(tmp_path: Path) -> None:
+    # Of a ViT-B's weights they are as many as its channels, and stand in both int8 graphs.
+    tensor = onnx.numpy_helper.from_array(np.zeros(3072, np.int8), "zero")
+    whole, part = onnx.ModelProto(), onnx.ModelProto()
+    whole.graph.initializer.append(tensor)
+    part.graph.initializer.append(tensor)
+    (tmp_path / "whole.onnx").write_bytes(whole.SerializeToString())
+    assert share_weights(part, tmp_path / "whole.onnx") == 0
+    (tmp_path / "part.onnx").write_bytes(part.SerializeToString())
+    assert read_graph(tmp_path / "part.onnx").constants["zero"].is_zero
 
 
 def test_the_manifest_holds_the_figures_and_the_bundle_reads_them(streaming_bundle: Bundle) -> None:

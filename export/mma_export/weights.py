@@ -26,7 +26,7 @@ MIN_HALF_VALUES = 256
 def share_weights(proto: onnx.ModelProto, whole: Path) -> int:
     """Let the tensors of `proto` whose bytes the files of the graph `whole` hold too point there.
 
-    `proto` has to be saved beside `whole`. All other tensors keep their own bytes.
+    `proto` has to be saved beside `whole`. All other tensors, and those that are zero, keep their own bytes.
 
     Returns:
         The number of bytes saved.
@@ -35,7 +35,8 @@ def share_weights(proto: onnx.ModelProto, whole: Path) -> int:
     saved, offsets = 0, dict.fromkeys((path for path, _ in stores), 0)
     for tensor in proto.graph.initializer:
         raw = tensor.raw_data
-        if len(raw) < MIN_SHARED_BYTES:
+        # Zero points stay: whoever checks TensorRT's rules sees in this file alone that they are zero.
+        if len(raw) < MIN_SHARED_BYTES or not np.frombuffer(raw, np.uint8).any():
             continue
         for path, content in stores:
             # Both graphs mostly have the order of the model's layers: search from the last find on, then everywhere.
