@@ -26,6 +26,6 @@ RUN python3 -m venv --system-site-packages /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt ".[cpu,live,bench]" "cuda-bindings${CUDA_BINDINGS}"
 ENV PATH=/opt/venv/bin:$PATH
 
-WORKDIR /work
+WORKDIR /home
 ENTRYPOINT ["mma-edge"]
 CMD ["doctor"]
