@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from mma_edge.cli import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -94,3 +97,17 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 
 def test_no_placeholder_is_left_in_the_readme() -> None:
     assert not re.findall(r"\{[A-Z_]+\}", README)
+
+
+def test_the_record_that_is_shown_is_the_samples(tmp_path: Path) -> None:
+    shown = json.loads(re.search(r"```json\n(.*?)```", README, re.S)[1])
+    records = tmp_path / "records.jsonl"
+    assert main(["run", "sample", "--backend", "cpu", "--quiet", "--output", str(records)]) == 0
+    (found,) = [record for record in map(json.loads, records.open()) if record["end_s"] == shown["end_s"]]
+    assert list(found) == list(shown)
+    for key in ("start_s", "track_id", "modalities", "label"):
+        assert found[key] == shown[key]
+    # Another decoder moves the box by some pixels, see docs/desktop.md.
+    assert found["box"] == pytest.approx(shown["box"], abs=3)
+    assert found["voice"] == pytest.approx(shown["voice"], abs=0.01)
+    assert found["probabilities"] == pytest.approx(shown["probabilities"], abs=0.005)
