@@ -270,6 +270,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_whole_epoch(t
         (["--dataset", "voices", "--data", "{tmp}"], 9, "no voices"),
         (["--dataset", "faces", "--data", "{public}", "--batch-size", "29"], 9, "smaller than a batch"),
         (["--dataset", "pseudo", "--data", "{public}"], 2, "--image-encoder"),
+        (["--dataset", "lists", "--teachers", "{init}", "--init", "{init}"], 2, "--teachers with --dataset lists"),
+        (["--dataset", "pseudo", "--data", "{public}", "--teachers", "{init}", "--init", "{init}"], 2, "--teachers"),
         (["--init", "{init}"], 2, "--train-list"),
         (["--init", "{tmp}/none.pt"], 8, "does not exist"),
         (["--dataset", "faces", "--data", "{public}", "--device", "abacus"], 2, "device abacus"),

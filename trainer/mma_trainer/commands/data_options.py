@@ -189,6 +189,9 @@ def people_on_sides(args: argparse.Namespace, task: Task | ListTask) -> dict[str
 
 
 def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -> Task:
+    if args.teachers and args.dataset not in ("faces", "voices"):
+        what = f"--teachers with --dataset {args.dataset}"
+        raise UsageError(what, "faces or voices", "pairs are taught by the two encoders that they join")
     if args.dataset in LISTS:
         train, val = open_clips(args, open_fold(args, config))
         cache = ClipCache(args.cache, (*train, *val), args.cache_gb) if args.cache else None
@@ -201,8 +204,6 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
         what = f"--labels {','.join(config.labels)} with --dataset {args.dataset}"
         raise UsageError(what, f"{','.join(DFEW_LABELS)} first")
     splits = ("train", "val")
-    if args.dataset == "pseudo" and args.teachers:
-        raise UsageError("--teachers with --dataset pseudo", "faces or voices", "a pair's are its two encoders")
     if args.dataset == "faces":
         faces = [load_faces(args.data, split) for split in splits]
         teacher = _teacher(args, config, "image", config.num_classes)

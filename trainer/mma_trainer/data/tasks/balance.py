@@ -15,7 +15,7 @@ ABSENT = -1.0
 """In a row of targets: a class that the clip's corpus does not have. The loss does not compare it with the others."""
 
 TAUGHT_SHARE = 0.7
-Teacher = Callable[..., Tensor]
+Answering = Callable[..., Tensor]
 """The inputs of a batch -> log-probabilities (B, C)."""
 
 
@@ -60,7 +60,7 @@ def mixed(targets: Tensor, others: Tensor, part: float) -> Tensor:
     return torch.where(absent, ABSENT, part * targets.clamp(min=0) + (1 - part) * others.clamp(min=0))
 
 
-def taught(batch: Batch, teacher: Teacher | None) -> Batch:
+def taught(batch: Batch, teacher: Answering | None) -> Batch:
     """TAUGHT_SHARE of the targets of a batch become what a teacher says of the classes that are not ABSENT.
 
     Labels do not tell which classes look or sound alike in this clip (Hinton et al. 2015).

@@ -13,7 +13,7 @@ from mma_trainer.data.augment.draw import uniform
 from mma_trainer.data.augment.faces import augment_stills
 from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator, share
 from mma_trainer.data.public.faces import Faces
-from mma_trainer.data.tasks.balance import Teacher, mixed, taught, vote_weights
+from mma_trainer.data.tasks.balance import Answering, mixed, taught, vote_weights
 
 EVAL_STILLS = 256  # a batch of single pictures
 MIXED_SHARE = 0.2  # of the batches
@@ -43,7 +43,7 @@ class FaceTask:
         batch_size: int,
         seed: int,
         balance: float,
-        teacher: Teacher | None = None,
+        teacher: Answering | None = None,
     ) -> None:
         self.train, self.val, self.teacher = train, val, teacher
         self.image_size, self.batch_size, self.seed = image_size, batch_size, seed

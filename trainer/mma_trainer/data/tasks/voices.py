@@ -15,7 +15,7 @@ from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator, share
 from mma_trainer.data.public.background import Recordings
 from mma_trainer.data.public.voices import Voices
 from mma_trainer.data.public.waves import mel_rows
-from mma_trainer.data.tasks.balance import Teacher, mixed, taught, voice_targets, voice_weights
+from mma_trainer.data.tasks.balance import Answering, mixed, taught, voice_targets, voice_weights
 from mma_trainer.model.inputs import prepare_mel
 
 EVAL_BATCH = 64
@@ -82,7 +82,7 @@ class VoiceTask:
         seed: int,
         short_epochs: int = 0,
         easy_epochs: int = 0,
-        teacher: Teacher | None = None,
+        teacher: Answering | None = None,
     ) -> None:
         self.batch_size, self.seed = batch_size, seed
         self.short_epochs, self.easy_epochs = short_epochs, easy_epochs
