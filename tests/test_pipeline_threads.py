@@ -16,6 +16,7 @@ from mma_edge.errors import SourceError
 from mma_edge.pipeline import Pipeline, StreamOptions
 from mma_edge.pipeline.ahead import ahead
 from mma_edge.recognizer import Recognizer
+from mma_edge.sources import open_source
 
 
 def threads() -> list[str]:
@@ -126,9 +127,21 @@ def test_an_error_of_the_engine_ends_every_thread(recognizer: Recognizer) -> Non
         def predict_clips(self, clips: list) -> list:
             raise SourceError("the engine broke")
 
-    with pytest.raises(SourceError, match="the engine broke"), Pipeline.open(Broken(), "sample") as pipeline:
+    # While the error is held, so is its traceback, and with it whatever the garbage collector would have closed.
+    with pytest.raises(SourceError, match="the engine broke") as held, Pipeline.open(Broken(), "sample") as pipeline:
         list(pipeline)
-    assert threads() == []
+    assert held.value.__traceback__ is not None and threads() == []
+
+
+def test_a_file_may_be_closed_while_another_thread_reads_it() -> None:
+    for k in range(50):
+        source = open_source("sample")
+        reader = threading.Thread(target=lambda source=source: list(source.events()))
+        reader.start()
+        time.sleep(0.001 * k)
+        source.close()
+        reader.join()
+        assert source.stats.frames < 195, "it ended early"
 
 
 PROGRAM = """

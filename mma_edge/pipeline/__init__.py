@@ -10,7 +10,7 @@ import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Protocol, TypeVar
@@ -186,10 +186,12 @@ class Pipeline(AbstractContextManager):
         return self._running
 
     def _emotions(self) -> Generator[Emotion]:
-        events = self._stage(self._timed_events(), EVENTS_AHEAD, "decode")
-        located = self._stage(self._located(events), FACES_AHEAD, "faces")
-        with closing(self._stage(self._cut(located), CLIPS_AHEAD, "clips")) as due:
-            for clips in due:
+        # Each stage is closed by name, the last one first. Left to the garbage collector, the stages before a failing
+        # one would read on as long as somebody holds the error, and so its traceback: from a file closed meanwhile.
+        with ExitStack() as stages:
+            events = stages.enter_context(closing(self._stage(self._timed_events(), EVENTS_AHEAD, "decode")))
+            located = stages.enter_context(closing(self._stage(self._located(events), FACES_AHEAD, "faces")))
+            for clips in stages.enter_context(closing(self._stage(self._cut(located), CLIPS_AHEAD, "clips"))):
                 yield from self._answer(clips)
         self._conclude()
 

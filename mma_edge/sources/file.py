@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import heapq
 import os
+import threading
 import time
 from collections.abc import Iterator
 from itertools import chain
@@ -52,6 +53,7 @@ class FileSource(Source):
         self.stats = SourceStats()
         self._notify = notify
         self._containers: list[InputContainer] = []
+        self._reading = threading.Lock()  # held while FFmpeg reads, for a `close` in another thread
         self._on_gpu = nvdec  # until something says that it is not
         try:
             self._open_tracks(audio, HWAccel("cuda") if nvdec else None)
@@ -109,8 +111,11 @@ class FileSource(Source):
         opened_s = time.monotonic()
         told_rate = False
         merged = heapq.merge(self._audio_events, self._video_events, key=lambda event: event.time_s)
-        while not self._closed:
-            event = next(merged, None)
+        while True:
+            with self._reading:
+                if self._closed:
+                    return
+                event = next(merged, None)
             if event is None:
                 self._report()
                 return
@@ -173,8 +178,10 @@ class FileSource(Source):
 
     def close(self) -> None:
         self._closed = True
-        for container in self._containers:
-            container.close()
+        # FFmpeg crashes the whole process where a container is closed under a thread that reads it.
+        with self._reading:
+            for container in self._containers:
+                container.close()
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:
