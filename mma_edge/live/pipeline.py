@@ -90,7 +90,8 @@ class LivePipeline(AbstractContextManager):
         self.options = options = options or StreamOptions()
         self.stages = LastMinute()
         """Milliseconds by stage, and "age" of the answers when they are taken; "age NAME" of those of one source."""
-        self.engine = ThreadProgress("engine")
+        self.engine, self.delivery = ThreadProgress("engine"), ThreadProgress("delivery")
+        """What the engine has done, and whoever takes the answers."""
         self.failures: dict[str, MMAEdgeError] = {}
         self.started_s = time.monotonic()
         self._recognizer = recognizer
@@ -161,7 +162,9 @@ class LivePipeline(AbstractContextManager):
                 self.stages.add("deliver", 1000 * (now_s - answer.ready_s))
                 self.stages.add("age", 1000 * (now_s - answer.arrival_s))
                 self.stages.add(f"age {name}", 1000 * (now_s - answer.arrival_s))
+                self.delivery.begin()
                 yield answer.emotion
+                self.delivery.done()
             if self._ended:
                 break
             try:
