@@ -213,7 +213,7 @@ def test_an_engine_that_hangs_is_left_to_itself_and_said() -> None:
         time.sleep(0.4)
         left_s = time.monotonic()
     assert time.monotonic() - left_s < 2.0
-    assert live.left_behind == ["mma-edge-engine"] and "mma-edge-engine" in said[-1]
+    assert live.left_behind == ["the engine"] and "left to itself: the engine" in said[-1]
     assert threads_left(4.0) == []
 
 

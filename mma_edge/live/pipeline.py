@@ -99,7 +99,7 @@ class LivePipeline(AbstractContextManager):
         self._due = DueWindows(len(sources), options.hop_s, most)
         self._load = EngineLoad(options.hop_s, options.notify)
         self.left_behind: list[str] = []
-        """Threads that `close` could not wait for."""
+        """Sources, or "the engine", whose threads `close` could not wait for: a driver or a server does not answer."""
         self._out: queue.SimpleQueue[list[_Answer]] = queue.SimpleQueue()  # an empty list is the end
         self._taken = threading.Semaphore()  # the engine's, as soon as its last answers were taken
         self._ready: deque[_Answer] = deque()
@@ -267,13 +267,17 @@ class LivePipeline(AbstractContextManager):
         for closer in closers:  # all at once: each may take a second
             closer.start()
         deadline_s = time.monotonic() + CLOSE_S
-        threads = [*closers, *self._threads, self._engine_thread]
-        for thread in threads:
+        owners = [source.name for source in self.sources]
+        left = {}  # an ordered set
+        threads = zip([*closers, *self._threads, self._engine_thread], [*owners, *owners, "the engine"], strict=True)
+        for thread, owner in threads:
             if thread.is_alive():
                 thread.join(max(0.0, deadline_s - time.monotonic()))
-        self.left_behind = [thread.name for thread in threads if thread.is_alive()]
-        if self.left_behind:
-            self.options.notify(f"not ended after {CLOSE_S:g} s and left to itself: {', '.join(self.left_behind)}")
+            if thread.is_alive():
+                left[owner] = None
+        self.left_behind = list(left)
+        if left:
+            self.options.notify(f"still busy after {CLOSE_S:g} s and left to itself: {', '.join(left)}")
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()

@@ -51,6 +51,9 @@ class SourceProgress:
     sound_s: float = 0.0
     last_frame_s: float | None = None  # `time.monotonic()` when the newest one arrived, None before the first
     last_sound_s: float | None = None
+    stretched: int = (
+        0  # how often the time between two searches for new faces was doubled, because there was too little
+    )
     windows: int = 0  # that were due: one for each face and hop
     replaced: int = 0  # of them; a newer one of the same face was due before the engine was free
     answers: int = 0
