@@ -176,8 +176,12 @@ def test_a_bug_in_one_source_is_told_as_such() -> None:
         def events(self):
             raise ZeroDivisionError("division by zero")
 
-    with pytest.raises(Exception, match="odd failed: ZeroDivisionError: division by zero"):
+    with pytest.raises(ZeroDivisionError):
         collect(LivePipeline(SlowModel(), {"odd": Buggy()}, options()))
+    said: list[str] = []
+    sources = {"odd": Buggy(), "even": PacedSource(seconds=0.5)}
+    assert collect(LivePipeline(SlowModel(), sources, options(notify=said.append)))
+    assert said[0] == "odd ended: ZeroDivisionError: division by zero."
 
 
 def test_an_error_of_the_engine_ends_everything() -> None:

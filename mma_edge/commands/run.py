@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,14 +70,7 @@ def run_sources(
     if not outputs.quiet:
         say(console, _summary(running, outputs.records))
     code = next((error.exit_code for error in running.failures.values()), 0)
-    if isinstance(running, FilesPipeline):
-        return EXIT_INTERRUPTED if interrupted else code
-    if running.left_behind:
-        # A thread that is still inside a library would crash it while the interpreter is taken down.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    return EXIT_INTERRUPTED if interrupted and isinstance(running, FilesPipeline) else code
 
 
 def _write(running: Running, sinks: list) -> None:

@@ -102,6 +102,7 @@ class LivePipeline(AbstractContextManager):
         """Sources, or "the engine", whose threads `close` could not wait for: a driver or a server does not answer."""
         self._out: queue.SimpleQueue[list[_Answer]] = queue.SimpleQueue()  # an empty list is the end
         self._taken = threading.Semaphore()  # the engine's, as soon as its last answers were taken
+        self._bugs: list[MMAEdgeError] = []  # of `failures`, those that nobody foresaw
         self._ready: deque[_Answer] = deque()
         self._stopped = threading.Event()
         self._stop_s = 0.0
@@ -190,15 +191,17 @@ class LivePipeline(AbstractContextManager):
                 except MMAEdgeError as error:
                     self._fail(thread.pipeline.name, error)
         if len(self.failures) == len(self._threads):
-            raise next(iter(self.failures.values()))
+            error = next(iter(self.failures.values()))
+            raise error.__cause__ if error in self._bugs else error
 
     def _fail(self, name: str, error: BaseException) -> None:
         """Note that a source failed; of several it is said, because the others go on."""
         if self._stopped.is_set():
             return  # it was closed
         if not isinstance(error, MMAEdgeError):
-            failure = SourceError(f"{name} failed: {type(error).__name__}: {first_line(error)}")
+            failure = SourceError(f"{type(error).__name__}: {first_line(error)}")
             failure.__cause__ = error
+            self._bugs.append(failure)
             error = failure
         self.failures[name] = error
         if len(self._threads) > 1:
