@@ -41,7 +41,7 @@ frame or sound that was used, and the name of the source. Sound without speech i
 alone, and without a face too there is no record.
 
 exit codes: 0 done, 2 usage, 3 file or stream, 4 camera or microphone, 5 bundle, 6 backend, 7 output,
-11 missing package, 130 interrupted
+11 missing package, 130 interrupted; of several sources that of the first that failed
 """
 
 

@@ -22,7 +22,7 @@ from mma_edge.live import FilesPipeline, LivePipeline
 from mma_edge.live.report import STAGES, StatsFile, snapshot, stages_line
 from mma_edge.pipeline import Pipeline, StreamOptions
 from mma_edge.recognizer import Recognizer
-from mma_edge.sources import CaptureOptions, sample_path
+from mma_edge.sources import CaptureOptions
 from mma_edge.types import Emotion
 
 GOES_ON = StreamOptions(window_s=0.4, hop_s=0.1, centre_fallback=True, voice_gate=None)
@@ -33,29 +33,26 @@ def recognizer() -> Recognizer:
     return mma_edge.load(backend="cpu")
 
 
-def records(emotions: list[Emotion], source: bool = False) -> list[dict]:
-    """All that a record has but its age, which differs from run to run; probabilities with every digit."""
-    return [
-        {
-            **e.to_dict(),
-            "probabilities": e.probabilities.tolist(),
-            "age_ms": None,
-            **({} if source else {"source": None}),
-        }
-        for e in emotions
-    ]
+def records(emotions: list[Emotion]) -> list[dict]:
+    """All that a record has but its age and the name of its source; probabilities with every digit."""
+    return [{**e.to_dict(), "probabilities": e.probabilities.tolist(), "age_ms": 0, "source": ""} for e in emotions]
 
 
-def test_files_have_the_records_that_each_has_alone_to_the_last_digit(recognizer: Recognizer) -> None:
+def test_a_file_has_the_records_that_it_has_without_threads_to_the_last_digit(recognizer: Recognizer) -> None:
     with Pipeline.open(recognizer, "sample", threads=False) as pipeline:
         alone = list(pipeline)
-    together = list(recognizer.stream({"one": "sample", "two": sample_path()}))
-    for name in ("one", "two"):
-        mine = [emotion for emotion in together if emotion.source == name]
-        assert records(mine) == records(alone) and len(mine) == 16
-    assert [e.source for e in together] == ["one"] * 16 + ["two"] * 16
-    assert records(list(recognizer.stream("sample")), source=True) == records(alone, source=True)
-    assert {e.source for e in alone} == {"sample.mp4"}
+    assert records(list(recognizer.stream("sample"))) == records(alone) and len(alone) == 16
+    assert {emotion.source for emotion in alone} == {"sample.mp4"}
+
+
+def test_files_one_after_the_other_have_the_records_that_each_has_alone(recognizer: Recognizer, tmp_path: Path) -> None:
+    given = {"centre_fallback": True, "voice_gate": None}
+    sources = {"one": tmp_path / "one.mp4", "two": tmp_path / "two.mkv"}
+    for seconds, path in enumerate(sources.values(), 1):
+        write_clip(path, seconds)
+    together = list(recognizer.stream(sources, **given))
+    assert [emotion.source for emotion in together] == ["one"] * 2 + ["two"] * 4
+    assert records(together) == records([e for path in sources.values() for e in recognizer.stream(path, **given)])
 
 
 def test_a_file_that_fails_between_others_is_said_and_they_go_on(tmp_path: Path) -> None:

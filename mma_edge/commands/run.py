@@ -84,13 +84,9 @@ def _status(running: Running) -> str:
     if isinstance(running, LivePipeline):
         parts = [_state(pipeline) for pipeline in running.pipelines]
         if len(parts) > 1:
-            parts = [f"{name}: {part}" for name, part in zip(_names(running), parts, strict=True)]
+            parts = ["", *(f"{source.name}: {part}" for source, part in zip(running.sources, parts, strict=True))]
         parts.append(stages_line(running))
-    return "\n".join(filter(None, parts))
-
-
-def _names(running: LivePipeline) -> list[str]:
-    return [source.name for source in running.sources]
+    return "\n".join(parts)
 
 
 def _state(pipeline: Pipeline) -> str:
