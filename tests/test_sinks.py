@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -32,7 +33,7 @@ def emotion(
     box = None if track is None else (10.04, 20.0, 30.0, 40.5)
     present = ("audio",) if track is None else ("video", "audio")
     values = np.array(probabilities, np.float32)
-    return Emotion(end_s - 1, end_s, track, box, present, LABELS, values, 12.34, 0.4, abstained)
+    return Emotion(end_s - 1, end_s, track, box, present, LABELS, values, 12.34, 0.4, abstained, source="talk.mp4")
 
 
 def test_a_jsonl_record_holds_everything_and_is_on_disk_before_the_next(tmp_path: Path) -> None:
@@ -53,6 +54,7 @@ def test_a_jsonl_record_holds_everything_and_is_on_disk_before_the_next(tmp_path
             "label": "sad",
             "probabilities": {"happy": 0.2, "sad": 0.7, "angry": 0.1},
             "age_ms": 12.3,
+            "source": "talk.mp4",
         }
     )
 
@@ -65,7 +67,8 @@ def test_csv_has_a_column_per_class_and_empty_cells_for_no_face(tmp_path: Path) 
     face, voice = csv.DictReader(path.open())
     assert (face["p_sad"], face["modalities"], face["x0"]) == ("0.7", "video+audio", "10.0")
     assert (voice["track_id"], voice["x0"], voice["modalities"], voice["label"]) == ("", "", "audio", "sad")
-    assert list(face)[-2:] == ["age_ms", "voice"] and face["voice"] == "0.4"  # after those of earlier versions
+    assert list(face)[-3:] == ["age_ms", "voice", "source"]  # in the order in which they came to be
+    assert (face["voice"], face["source"]) == ("0.4", "talk.mp4")
 
 
 def test_an_uncertain_answer_says_so_everywhere_and_keeps_its_probabilities(tmp_path: Path) -> None:
@@ -161,6 +164,23 @@ def test_the_live_view_shows_each_present_face_and_forgets_those_gone() -> None:
     assert {"face 1", "face 2", "3 frames dropped"} <= _shown(view)
     view.write(emotion(track=2, end_s=8.0))
     assert "face 1" not in _shown(view)
+
+
+def test_several_sources_are_told_apart_on_the_screen() -> None:
+    out = io.StringIO()
+    door, desk = (
+        dataclasses.replace(emotion(end_s=end_s), source=name) for name, end_s in (("door", 2.0), ("desk", 90.0))
+    )
+    with LineSink(Console(file=out, width=200), several=True) as sink:
+        sink.write(door)
+        sink.write(desk)
+    assert ["door: face 1" in line for line in out.getvalue().splitlines()] == [True, False]
+    view = LiveSink(Console(file=io.StringIO(), width=100, force_terminal=True), "two", lambda: "fine", several=True)
+    view.write(door)
+    view.write(desk)  # on another clock
+    console = Console(file=io.StringIO(), width=100)
+    console.print(view._render())
+    assert "door: face 1" in console.file.getvalue() and "desk: face 1" in console.file.getvalue()
 
 
 def _shown(view: LiveSink) -> set[str]:
