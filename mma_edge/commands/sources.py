@@ -72,8 +72,8 @@ def capture_options(args: argparse.Namespace) -> object:
 def list_devices(console: Console) -> None:
     """Print the cameras with their modes, and the microphones, each as it is named on the command line."""
     from mma_edge.sources.devices.camera import mode_text, video_devices
+    from mma_edge.sources.devices.portaudio import input_devices
     from mma_edge.sources.devices.v4l2 import label_of, modes
-    from mma_edge.sources.microphone import input_devices
 
     found = 0
     for number, path in video_devices().items():

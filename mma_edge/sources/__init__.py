@@ -12,9 +12,10 @@ from mma_edge.sources.base import NO_MICROPHONE, CaptureOptions, Event, Source, 
 from mma_edge.sources.camera import CameraSource
 from mma_edge.sources.devices.camera import CameraDevice
 from mma_edge.sources.devices.gstreamer import PipelineDevice
+from mma_edge.sources.devices.portaudio import open_input
 from mma_edge.sources.file import FileSource, sample_path
 from mma_edge.sources.grabber import Device
-from mma_edge.sources.microphone import MicrophoneSource, open_input
+from mma_edge.sources.microphone import MicrophoneSource
 from mma_edge.sources.network.address import Address, is_address
 from mma_edge.sources.network.source import NetworkSource
 from mma_edge.sources.playing import RealtimeSource
