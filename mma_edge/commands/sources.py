@@ -50,6 +50,8 @@ def add_source_options(add: Callable[..., object]) -> None:
     microphone = "microphone beside a camera or alone: its number or a part of its name (default: the system's)"
     add("--microphone", metavar="NAME|none", help=microphone)
     add("--realtime", action="store_true", help="play a file at its own pace, as a camera would deliver it")
+    delay = "delay the sound against the picture, -2000 to 2000 (default: what doctor --sync has remembered, else 0)"
+    add("--audio-delay-ms", type=float, metavar="MS", help=delay)
 
 
 def capture_options(args: argparse.Namespace) -> object:
@@ -66,7 +68,8 @@ def capture_options(args: argparse.Namespace) -> object:
     if pixel_format and not re.fullmatch(r"[A-Z0-9]{3,4}", pixel_format):
         raise UsageError(f"--pixel-format {args.pixel_format}", "mjpeg, or a code of V4L2 such as yuyv")
     size = size and (int(size[1]), int(size[2]))
-    return CaptureOptions(size, rate and float(args.rate), pixel_format, args.microphone, args.realtime)
+    rate_fps, delay_ms = rate and float(args.rate), args.audio_delay_ms
+    return CaptureOptions(size, rate_fps, pixel_format, args.microphone, args.realtime, delay_ms)
 
 
 def list_devices(console: Console) -> None:
