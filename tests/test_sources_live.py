@@ -20,6 +20,7 @@ import pytest
 from conftest import one_line
 from rtsp_server import RTSPServer, write_clip
 
+from mma_edge.cli import main
 from mma_edge.errors import DeviceError, SourceError
 from mma_edge.sources import CaptureOptions, Source, open_source
 from mma_edge.sources.sync.measure import paired, watch
@@ -93,6 +94,15 @@ def test_rtsp_sound_and_picture_are_in_step(server: dict, since_s: float) -> Non
         assert in_step(source, since_s + 4.0, since_s, ARRIVAL_SYNC_MS if by_arrival else SYNC_MS)
         assert source.sync == ("arrival" if by_arrival else "stamps")
     assert [line for line in said if "no common clock" not in line] == []
+
+
+def test_doctor_measures_a_stream_and_its_sound_can_be_delayed(capsys: pytest.CaptureFixture) -> None:
+    with RTSPServer() as server:
+        assert main(["doctor", "--sync", server.url, "--seconds", "8"]) == 0
+        assert "flashes with their beep" in (said := capsys.readouterr().out) and "in step" in said
+        with open_source(server.url, capture=CaptureOptions(audio_delay_ms=200)) as source:
+            offset = watch(source, 6.0, enough=None).offset()
+    assert offset.median_ms == pytest.approx(200, abs=SYNC_MS)
 
 
 @contextmanager

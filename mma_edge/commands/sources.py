@@ -21,6 +21,7 @@ SOURCE_EXAMPLES = """\
   mma-edge run 'rtsp://user:${CAM_PASSWORD}@192.168.1.20/stream'   the password in a variable, single quotes
   mma-edge run 'gst:v4l2src device=/dev/video0 ! image/jpeg ! jpegdec'
   mma-edge run talk.mp4 --realtime             as a camera would deliver it
+  mma-edge run camera --audio-delay-ms -85     sound 85 ms earlier, as mma-edge doctor --sync camera measured
   mma-edge run --list-devices
 """
 

@@ -14,7 +14,7 @@ from mma_edge.files import replaced
 PERIOD_S = 2
 """From one flash to the next: half of it is the largest offset that can be told."""
 FIRST_S = 1
-_SIZE, _FPS, _RATE_HZ = (640, 360), 30, 48000
+_SIZE, _FPS, _RATE_HZ = (320, 180), 30, 48000
 _FLASH_S, _BEEP_S, _BEEP_HZ = 0.1, 0.1, 1000
 _DARK, _BRIGHT, _LOUDNESS = 16, 235, 0.8
 
