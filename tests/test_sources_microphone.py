@@ -201,7 +201,7 @@ def test_two_seconds_of_exact_zeros_are_a_microphone_that_is_gone() -> None:
 def fake_sounddevice(name: str = "mic", rates: tuple[int, ...] = (44100,), **changes: object) -> types.ModuleType:
     """A stand-in for the package: one device with two channels, which refuses mono and other rates."""
     module = types.ModuleType("sounddevice")
-    module.started, module.restarts = [], 0
+    module.started, module.restarts, module.running, module.broken = [], 0, True, False
 
     class PortAudioError(Exception):
         pass
@@ -231,8 +231,14 @@ def fake_sounddevice(name: str = "mic", rates: tuple[int, ...] = (44100,), **cha
     def terminate() -> None:
         # PortAudio would close these under the threads that read them.
         assert all(stream.closed for stream in module.started)
+        if not module.running:
+            raise PortAudioError("PortAudio not initialized")
+        module.running = False
 
     def initialize() -> None:
+        if module.broken:
+            raise PortAudioError("Unanticipated host error")
+        module.running = True
         module.restarts += 1
 
     module.PortAudioError, module.InputStream = PortAudioError, InputStream
@@ -312,6 +318,17 @@ def test_new_devices_are_looked_for_only_while_no_other_source_records(monkeypat
     other.close()
     open_default_input(lambda *_: None, rescan=True).close()
     assert module.restarts == 1
+
+
+def test_portaudio_that_did_not_start_again_is_started_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = fake_sounddevice(broken=True)
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+    for _ in range(2):
+        with pytest.raises(DeviceError, match="no input device"):
+            open_default_input(lambda *_: None, rescan=True)
+    module.broken = False
+    open_default_input(lambda *_: None, rescan=True).close()
+    assert module.running
 
 
 def test_a_microphone_is_found_by_name_or_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def _measure(console: Console, spec: str, microphone: str | None, seconds: float
         what = f"the {_NAMES[offset.kind][0]} of {shown} and what was heard do not belong together"
         hint = "let nothing else move or sound; mma-edge doctor --sync-film FILE.mp4 writes a film that is surer"
         raise SourceError(what, f"offsets that differ by less than {_TRUSTED_MS} ms", hint)
-    say(console, _advice(offset, shown))
+    say(console, _advice(offset))
     if keep:
         delay_ms = round(-offset.median_ms) if abs(offset.median_ms) > offset.uncertain_ms else 0
         delay_ms = max(-MOST_DELAY_MS, min(MOST_DELAY_MS, delay_ms))
@@ -113,12 +113,12 @@ def _found(offset: Offset, shown: str) -> str:
     )
 
 
-def _advice(offset: Offset, shown: str) -> str:
+def _advice(offset: Offset) -> str:
     if abs(offset.median_ms) <= offset.uncertain_ms:
         text = "in step, as far as this can tell: nothing to do"
     else:
         word = "late" if offset.median_ms > 0 else "early"
-        text = f"the sound is {word}: mma-edge run {shown} --audio-delay-ms {round(-offset.median_ms)}"
+        text = f"the sound is {word}: give --audio-delay-ms {round(-offset.median_ms)} to mma-edge run"
     if offset.kind == "clap":
         text += "; a clap is seen to a picture or two only, the film of --sync-film is surer"
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -90,7 +91,8 @@ def open_default_input(on_block: BlockCallback, rescan: bool = False, name: str 
             if rescan and not _Input.opened:
                 # PortAudio lists devices only when it starts, and sounddevice has no public way to start it again. It
                 # would close the streams of other sources under their threads.
-                sounddevice._terminate()
+                with contextlib.suppress(sounddevice.PortAudioError):  # it is not running: its last start failed
+                    sounddevice._terminate()
                 sounddevice._initialize()
             chosen = {} if name is None else {"device": int(name) if name.isdigit() else name}
             device = sounddevice.query_devices(**chosen, kind="input")
