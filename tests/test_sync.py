@@ -184,7 +184,11 @@ def test_a_delayed_source_is_in_all_else_the_source_itself() -> None:
     with DelayedSource(inner, 0.1) as source:
         assert source.name == "played" and source.live and source.has_video and source.stats is inner.stats
         inner.has_audio = False
-        assert not source.has_audio
+        assert not source.has_audio and isinstance(source, Source)
+        # Also of what the base class has: its answer in the inner one's place would be silently wrong.
+        shared = {name for name in vars(Source) if not name.startswith("_")} & set(dir(DelayedSource))
+        assert shared == {"events", "close"}
+        assert source._start.__self__ is inner
         list(source.events())
         with pytest.raises(UsageError, match="read before"):
             source.events()

@@ -11,6 +11,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from mma_edge.sources.base import MOST_DELAY_MS, Event, Source
 from mma_edge.types import AudioChunk
 
 
-class DelayedSource(Source):
-    """Another source, whose sound is so much later (negative: earlier). Everything else is the other's own.
+@Source.register
+class DelayedSource(AbstractContextManager):
+    """Another source, whose sound is so much later (negative: earlier). Everything else is the other's own: it does not
+    inherit, or it would answer in the other's place.
 
     Events stay in order of time: what becomes later is held back until it is its turn. Only a live source's pictures
     are not held back for sound that becomes earlier: answers would be late by as much, and the sound that is missing
@@ -33,7 +36,7 @@ class DelayedSource(Source):
         self._source, self._delay_s = source, delay_s
 
     def __getattr__(self, name: str) -> Any:
-        """What a source has beside its events, some of which changes while it runs."""
+        """All that a source has beside its events, some of which changes while it runs."""
         return getattr(self._source, name)
 
     def events(self) -> Iterator[Event]:
@@ -58,6 +61,9 @@ class DelayedSource(Source):
 
     def close(self) -> None:
         self._source.close()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
 
 @dataclasses.dataclass(frozen=True)
