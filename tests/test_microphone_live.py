@@ -23,6 +23,8 @@ import pytest
 import soundfile
 
 RATE_HZ = 48000
+NOTICED_S = 3.5
+"""2 s, and this machine may be busy."""
 PLUGIN = "alsa-lib/libasound_module_pcm_pulse.so"
 
 
@@ -76,8 +78,11 @@ class SoundServer:
         subprocess.run(["pulseaudio", *options, *loaded], env=self.environment, check=True, timeout=30)
         self.pactl("set-default-source", "mic.monitor")
 
-    def pactl(self, *arguments: str) -> None:
-        subprocess.run(["pactl", *arguments], env=self.environment, check=True, timeout=30, capture_output=True)
+    def pactl(self, *arguments: str) -> str:
+        command = ["pactl", *arguments]
+        return subprocess.run(
+            command, env=self.environment, check=True, timeout=30, capture_output=True, text=True
+        ).stdout
 
     def unplug(self) -> None:
         self.be_quiet()  # what plays would be moved to the fallback, and be heard there
@@ -88,11 +93,15 @@ class SoundServer:
         self.pactl("set-default-source", "mic.monitor")
 
     def speak(self, wave: np.ndarray) -> None:
-        """Play it into the microphone, in the background."""
+        """Play it into the microphone, in the background; returns when it has begun."""
         path = self.folder / f"{len(self._talking)}.wav"
         soundfile.write(path, wave, RATE_HZ, subtype="PCM_16")
-        command = ["paplay", "--latency-msec=20", "--device=mic", path]
+        command = ["paplay", "--device=mic", path]
         self._talking.append(subprocess.Popen(command, env=self.environment, stderr=subprocess.DEVNULL))
+        deadline_s = time.monotonic() + 20
+        while not self.pactl("list", "short", "sink-inputs"):
+            assert time.monotonic() < deadline_s, self._log.read_text()
+            time.sleep(0.05)
 
     def be_quiet(self) -> None:
         for player in self._talking:
@@ -162,6 +171,8 @@ def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SoundServ
 
 @pytest.fixture
 def listener(server: SoundServer) -> Iterator[Listener]:
+    """It hears beeps from its beginning on."""
+    server.speak(beeps(120))
     process = Listener(server.environment)
     yield process
     process.close()
@@ -176,7 +187,6 @@ def beeps(seconds: int) -> np.ndarray:
 
 def test_beeps_a_second_apart_are_heard_a_second_apart(server: SoundServer, listener: Listener) -> None:
     """From the stream's start on, where what PortAudio says of its time jumps by up to 600 ms."""
-    server.speak(beeps(12))
     listener.until(lambda: len(listener.beeps_s) >= 9, 25)
     errors_s = np.abs(np.diff(listener.beeps_s) - 1.0)
     # In its first second the clock may follow by 2 %.
@@ -185,19 +195,19 @@ def test_beeps_a_second_apart_are_heard_a_second_apart(server: SoundServer, list
 
 
 def test_an_unplugged_microphone_is_said_in_two_seconds_and_comes_back(server: SoundServer, listener: Listener) -> None:
-    server.speak(beeps(60))
-    listener.until(lambda: listener.sound_s > 1, 20)
+    listener.until(lambda: len(listener.beeps_s) > 0, 20)
     server.unplug()
     gone_s = time.monotonic()
-    listener.until(lambda: bool(listener.notes), 5)
+    listener.until(lambda: bool(listener.notes), 8)
     assert (
-        "stopped delivering (unplugged?): vision only" in listener.notes[0][1] and listener.notes[0][0] - gone_s < 2.5
+        "stopped delivering (unplugged?): vision only" in listener.notes[0][1]
+        and listener.notes[0][0] - gone_s < NOTICED_S
     )
     frames = listener.frames
     listener.listen(2)
     assert listener.frames - frames > 20  # of 40
     server.plug_in()
-    server.speak(beeps(60))
+    server.speak(beeps(120))
     listener.until(lambda: len(listener.notes) > 1, 20)
     assert [note for _, note in listener.notes[1:]] == ["the microphone is back"]
     heard_s = listener.sound_s
@@ -209,18 +219,17 @@ def test_a_sound_server_that_falls_back_to_silence_has_lost_the_microphone(
     server: SoundServer, listener: Listener
 ) -> None:
     """Blocks pause while the stream is moved, for about 2 s, and then are zeros: either is said, and only once."""
-    server.speak(beeps(60))
-    listener.until(lambda: listener.sound_s > 1, 20)
+    listener.until(lambda: len(listener.beeps_s) > 0, 20)
     server.unplug()
     gone_s = time.monotonic()
-    listener.until(lambda: bool(listener.notes), 6)
-    assert "unplugged?): vision only" in listener.notes[0][1] and listener.notes[0][0] - gone_s < 3.0
+    listener.until(lambda: bool(listener.notes), 8)
+    assert "unplugged?): vision only" in listener.notes[0][1] and listener.notes[0][0] - gone_s < NOTICED_S
     listener.listen(2)
     frames, heard_s = listener.frames, listener.sound_s
     listener.listen(4)
     assert listener.frames - frames > 40 and listener.sound_s - heard_s < 2.1 and len(listener.notes) == 1
     server.plug_in()
-    server.speak(beeps(60))
+    server.speak(beeps(120))
     listener.until(lambda: len(listener.notes) > 1, 20)
     assert [note for _, note in listener.notes[1:]] == ["the microphone is back"]
     heard_s = listener.sound_s
@@ -228,32 +237,30 @@ def test_a_sound_server_that_falls_back_to_silence_has_lost_the_microphone(
 
 
 def test_a_muted_microphone_is_said_in_two_seconds_and_comes_back(server: SoundServer, listener: Listener) -> None:
-    server.speak(beeps(60))
-    listener.until(lambda: listener.sound_s > 1, 20)
+    listener.until(lambda: len(listener.beeps_s) > 0, 20)
     server.pactl("set-source-mute", "mic.monitor", "1")
     muted_s = time.monotonic()
-    listener.until(lambda: bool(listener.notes), 6)
+    listener.until(lambda: bool(listener.notes), 8)
     assert "nothing but zeros (muted or unplugged?): vision only" in listener.notes[0][1]
-    assert listener.notes[0][0] - muted_s < 3.0
+    assert listener.notes[0][0] - muted_s < NOTICED_S
     frames, heard_s = listener.frames, listener.sound_s
     listener.listen(2)
-    assert listener.frames - frames > 20 and listener.sound_s - heard_s < 0.1 and len(listener.notes) == 1
+    assert listener.frames - frames > 20 and listener.sound_s - heard_s < 0.6 and len(listener.notes) == 1
     server.pactl("set-source-mute", "mic.monitor", "0")
     listener.until(lambda: listener.sound_s > heard_s + 1, 5)
     assert [note for _, note in listener.notes[1:]] == ["the microphone is back"]
 
 
 def test_a_killed_sound_server_is_survived(server: SoundServer, listener: Listener) -> None:
-    server.speak(beeps(60))
-    listener.until(lambda: listener.sound_s > 1, 20)
+    listener.until(lambda: len(listener.beeps_s) > 0, 20)
     server.kill()
     gone_s = time.monotonic()
-    listener.until(lambda: bool(listener.notes), 5)
-    assert "stopped delivering" in listener.notes[0][1] and listener.notes[0][0] - gone_s < 2.5
+    listener.until(lambda: bool(listener.notes), 8)
+    assert "stopped delivering" in listener.notes[0][1] and listener.notes[0][0] - gone_s < NOTICED_S
     frames = listener.frames
     listener.listen(2)
     assert listener.frames - frames > 20
     server.start()
-    server.speak(beeps(60))
+    server.speak(beeps(120))
     listener.until(lambda: len(listener.notes) > 1, 20)
     assert [note for _, note in listener.notes[1:]] == ["the microphone is back"]

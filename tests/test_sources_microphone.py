@@ -154,6 +154,19 @@ def test_unplugging_is_noticed_said_once_and_survived() -> None:
     assert driver.closed == 2
 
 
+def test_a_stream_may_take_some_seconds_for_its_first_block() -> None:
+    driver, said = Driver(), []
+    microphone = Microphone(said.append, SourceStats(), open_stream=driver.open, clock=driver.clock)
+    driver.now_s += 4.0
+    microphone.watch()
+    driver.deliver(30, level=0.0)  # zeros count from here
+    microphone.watch()
+    assert said == []
+    driver.now_s += 2.1
+    microphone.watch()
+    assert len(said) == 1 and "stopped delivering" in said[0]
+
+
 def test_a_stream_that_is_not_active_any_more_is_gone_at_once() -> None:
     driver = Driver()
     microphone, _, said = make(driver, retry_s=0.01)

@@ -34,12 +34,14 @@ class Microphone:
         clock: Callable[[], float] = time.monotonic,
         on_data: Callable[[], None] = lambda: None,  # called after each block, in the driver's thread: wakes the reader
         stall_s: float = 2.0,  # when nothing came for this long, or nothing but zeros, the microphone is gone
+        first_block_s: float = 5.0,  # the same for the first block after opening; sound servers may take 2 s
         retry_s: float = 5.0,  # pause between attempts to reopen it
         meanwhile: str = "vision only until it is back",  # said when it is gone
     ) -> None:
         self._notify, self._stats, self._open_stream = notify, stats, open_stream
         self._clock, self._on_data = clock, on_data
-        self._stall_s, self._retry_s, self._meanwhile = stall_s, retry_s, meanwhile
+        self._stall_s, self._first_block_s = stall_s, first_block_s
+        self._retry_s, self._meanwhile = retry_s, meanwhile
         self._lock = threading.Lock()
         self._chunks: deque[AudioChunk] = deque()  # time_s on the clock, not yet relative to the source's start
         self._kept_s = 0.0
@@ -49,7 +51,7 @@ class Microphone:
         self._last_block_s = self._last_sound_s = self._reopened_s = clock()
         self.last_arrival_s = self._last_block_s  # when a block came last, whichever stream it came from
         self._gone = False
-        self._heard = False  # whether the present stream has delivered anything
+        self._delivered, self._heard = False, False  # whether the present stream has delivered a block, and sound
         self._stop = threading.Event()
         self._reopener: threading.Thread | None = None
         self._stream: InputStream | None = open_stream(partial(self._on_block, 0), False)
@@ -63,8 +65,10 @@ class Microphone:
             if generation != self._generation or self._stop.is_set():
                 return
             self._last_block_s = self.last_arrival_s = now_s
-            if samples.any():
-                self._last_sound_s, self._heard = now_s, True
+            sounds = bool(samples.any())
+            if sounds or not self._delivered:
+                self._last_sound_s = now_s
+            self._delivered, self._heard = True, self._heard or sounds
             start_s = self._sample_clock.place(len(samples), rate, now_s, age_s)
             if start_s is None or now_s - self._last_sound_s > self._stall_s:
                 return
@@ -113,8 +117,9 @@ class Microphone:
         """
         with self._lock:
             now_s = self._clock()
-            dead = now_s - self._last_block_s > self._stall_s or (self._stream is not None and not self._stream.active)
-            silent = now_s - self._last_sound_s > self._stall_s
+            most_s = self._stall_s if self._delivered else self._first_block_s
+            dead = now_s - self._last_block_s > most_s or (self._stream is not None and not self._stream.active)
+            silent = self._delivered and now_s - self._last_sound_s > self._stall_s
             heard = self._heard
         if dead and (self._reopener is None or not self._reopener.is_alive()):
             self._reopener = threading.Thread(target=self._reopen, name="microphone-reopen", daemon=True)
@@ -132,7 +137,7 @@ class Microphone:
         """Close the dead stream and open the input again; in a thread, because drivers block here."""
         with self._lock:
             self._generation += 1
-            self._sample_clock, self._heard = SampleClock(), False
+            self._sample_clock, self._delivered, self._heard = SampleClock(), False, False
             generation = self._generation
             pause_s = self._reopened_s + self._retry_s - self._clock()  # a stream may die as soon as it is open
         self._close_stream()
