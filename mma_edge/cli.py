@@ -14,6 +14,7 @@ from mma_edge import __version__
 from mma_edge.commands.build import add_build_command
 from mma_edge.commands.sources import SOURCE_EXAMPLES, add_source_options, capture_options
 from mma_edge.commands.support import HelpFormatter, Parser, end_process, run_cli, say
+from mma_edge.commands.sync import DOCTOR, add_sync_options, run_sync
 from mma_edge.errors import UsageError
 
 EXAMPLES = """\
@@ -80,8 +81,9 @@ def build_parser() -> argparse.ArgumentParser:
     info.set_defaults(command=info_command)
     info.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="its folder (default: the embedded one)")
     add_build_command(commands)
-    doctor = commands.add_parser("doctor", help="check what this machine can run")
+    doctor = commands.add_parser("doctor", help="check what this machine can run", description=DOCTOR)
     doctor.set_defaults(command=doctor_command)
+    add_sync_options(doctor.add_argument)
     return parser
 
 
@@ -159,6 +161,8 @@ def info_command(args: argparse.Namespace, console: Console) -> int:
 
 
 def doctor_command(args: argparse.Namespace, console: Console) -> int:
+    if run_sync(args, console):
+        return 0
     from mma_edge.commands.doctor import examine
 
     return examine(console)

@@ -155,9 +155,10 @@ def rare_garbage_collection() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Compiled engines of tests do not end in the user's cache."""
+    """Compiled engines of tests do not end in the user's cache, and no test reads the user's own settings."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MMA_EDGE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         yield
 
 

@@ -13,7 +13,7 @@ from mma_edge.errors import DependencyError, DeviceError
 from mma_edge.sources.camera import CameraSource
 from mma_edge.sources.devices import camera as camera_module
 from mma_edge.sources.devices.camera import CameraDevice
-from mma_edge.sources.microphone import BlockCallback
+from mma_edge.sources.devices.portaudio import BlockCallback
 from mma_edge.types import AudioChunk, Frame
 
 QUICK = {"stall_s": 0.3, "first_frame_s": 0.5, "give_up_s": 5.0, "open_timeout_s": 2.0}
@@ -69,6 +69,8 @@ class FakeDevice(CameraDevice):
 
 class FakeMicrophone:
     """Delivers blocks of 160 samples at 16 kHz every 10 ms from its own thread."""
+
+    active = True
 
     def __call__(self, on_block: BlockCallback, rescan: bool) -> FakeMicrophone:
         self._closed = threading.Event()
@@ -158,7 +160,7 @@ def test_sound_not_asked_for_leaves_the_microphone_alone(make: Callable) -> None
 
 def test_frames_and_sound_share_one_clock(make: Callable) -> None:
     source, _ = make(FakeCamera(), FakeMicrophone())
-    events = until(source.events(), lambda e: e.time_s > 0.3)
+    events = until(source.events(), lambda e: e.time_s > 0.8)
     chunks = [e for e in events if isinstance(e, AudioChunk)]
     assert source.has_audio and any(isinstance(e, Frame) for e in events) and len(chunks) > 5
     assert chunks[0].samples.shape == (1, 160) and chunks[0].sample_rate_hz == 16000

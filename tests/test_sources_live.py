@@ -18,10 +18,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import one_line
-from rtsp_server import BEEP_S, RTSPServer, write_clip
+from rtsp_server import RTSPServer, write_clip
 
+from mma_edge.cli import main
 from mma_edge.errors import DeviceError, SourceError
 from mma_edge.sources import CaptureOptions, Source, open_source
+from mma_edge.sources.sync.measure import paired, watch
 from mma_edge.types import AudioChunk, Frame
 
 pytestmark = pytest.mark.live
@@ -33,37 +35,15 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 GST_RTSP = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
 
 
-def onsets(source: Source, seconds: float) -> tuple[np.ndarray, np.ndarray]:
-    """Times of flashes and of beeps in the next `seconds` of a source's events."""
-    flashes, beeps, white, heard_s = [], [], True, float("-inf")  # a flash that has begun already is none
-    for event in source.events():
-        if event.time_s > seconds:
-            break
-        if isinstance(event, Frame):
-            bright = event.image.mean() > 120
-            if bright and not white:
-                flashes.append(event.time_s)
-            white = bright
-        elif len(loud := np.flatnonzero(np.abs(event.samples[0]) > 0.1)):
-            first_s = event.time_s + loud[0] / event.sample_rate_hz
-            if first_s - heard_s > 2 * BEEP_S:
-                beeps.append(first_s)
-            heard_s = event.time_s + loud[-1] / event.sample_rate_hz
-    return np.array(flashes), np.array(beeps)
-
-
-def offsets_ms(flashes: np.ndarray, beeps: np.ndarray) -> list[float]:
-    """Sound minus picture of each flash."""
-    return [1000 * (beeps[np.abs(beeps - flash).argmin()] - flash) for flash in flashes]
-
-
 def in_step(source: Source, seconds: float, since_s: float = 0.0, most_ms: float = SYNC_MS) -> bool:
     """Whether each second has its flash and its beep, at the same time."""
-    flashes, beeps = onsets(source, seconds)
-    late = offsets_ms(flashes[flashes > since_s], beeps)
-    assert len(late) >= seconds - since_s - 1.5, (flashes, beeps)
+    seen = watch(source, seconds, enough=None)
+    flashes, beeps = seen.flashes(), seen.sounds()
+    flashes = flashes[flashes > since_s]
+    late_ms = [1000 * (heard - shown) for shown, heard in paired(flashes, beeps)]
+    assert len(late_ms) >= seconds - since_s - 1.5, (flashes, beeps)
     assert max(map(abs, np.diff(flashes) - 1.0)) < 0.1
-    return max(map(abs, late)) <= most_ms
+    return max(map(abs, late_ms)) <= most_ms
 
 
 @contextmanager
@@ -114,6 +94,15 @@ def test_rtsp_sound_and_picture_are_in_step(server: dict, since_s: float) -> Non
         assert in_step(source, since_s + 4.0, since_s, ARRIVAL_SYNC_MS if by_arrival else SYNC_MS)
         assert source.sync == ("arrival" if by_arrival else "stamps")
     assert [line for line in said if "no common clock" not in line] == []
+
+
+def test_doctor_measures_a_stream_and_its_sound_can_be_delayed(capsys: pytest.CaptureFixture) -> None:
+    with RTSPServer() as server:
+        assert main(["doctor", "--sync", server.url, "--seconds", "8"]) == 0
+        assert "flashes with their beep" in (said := capsys.readouterr().out) and "in step" in said
+        with open_source(server.url, capture=CaptureOptions(audio_delay_ms=200)) as source:
+            offset = watch(source, 6.0, enough=None).offset()
+    assert offset.median_ms == pytest.approx(200, abs=SYNC_MS)
 
 
 @contextmanager

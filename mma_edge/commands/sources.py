@@ -23,6 +23,7 @@ SOURCE_EXAMPLES = """\
   mma-edge run 'gst:v4l2src device=/dev/video0 ! image/jpeg ! jpegdec'
   mma-edge run talk.mp4 --realtime             as a camera would deliver it
   mma-edge run door=rtsp://192.168.1.20/stream desk=camera --output both.jsonl --stats load.jsonl
+  mma-edge run camera --audio-delay-ms -85     sound 85 ms earlier, as mma-edge doctor --sync camera measured
   mma-edge run --list-devices
 """
 
@@ -52,6 +53,8 @@ def add_source_options(add: Callable[..., object]) -> None:
     microphone = "microphone beside a camera or alone: its number or a part of its name (default: the system's)"
     add("--microphone", metavar="NAME|none", help=microphone)
     add("--realtime", action="store_true", help="play a file at its own pace, as a camera would deliver it")
+    delay = "delay the sound against the picture, -2000 to 2000 (default: what doctor --sync has remembered, else 0)"
+    add("--audio-delay-ms", type=float, metavar="MS", help=delay)
 
 
 def capture_options(args: argparse.Namespace) -> object:
@@ -68,14 +71,15 @@ def capture_options(args: argparse.Namespace) -> object:
     if pixel_format and not re.fullmatch(r"[A-Z0-9]{3,4}", pixel_format):
         raise UsageError(f"--pixel-format {args.pixel_format}", "mjpeg, or a code of V4L2 such as yuyv")
     size = size and (int(size[1]), int(size[2]))
-    return CaptureOptions(size, rate and float(args.rate), pixel_format, args.microphone, args.realtime)
+    rate_fps, delay_ms = rate and float(args.rate), args.audio_delay_ms
+    return CaptureOptions(size, rate_fps, pixel_format, args.microphone, args.realtime, delay_ms)
 
 
 def list_devices(console: Console) -> None:
     """Print the cameras with their modes, and the microphones, each as it is named on the command line."""
     from mma_edge.sources.devices.camera import mode_text, video_devices
+    from mma_edge.sources.devices.portaudio import input_devices
     from mma_edge.sources.devices.v4l2 import label_of, modes
-    from mma_edge.sources.microphone import input_devices
 
     found = 0
     for number, path in video_devices().items():

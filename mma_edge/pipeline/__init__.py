@@ -94,6 +94,9 @@ class StreamOptions:
         if least is not None and not (isinstance(least, Real) and 0 < least < 1):
             expected = "a probability above 0 and below 1"
             raise UsageError(f"--abstain-below {least}", expected, "leave it out to have a class in every record")
+        if self.whole and self.capture and self.capture.audio_delay_ms:
+            hint = "a whole file's picture and sound are judged without their times"
+            raise UsageError("--audio-delay-ms with --whole", "one of them", hint)
         if self.streaming is None:
             return
         check_mode(self.streaming)

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from numbers import Real
 
 from mma_edge.errors import UsageError
 from mma_edge.types import AudioChunk, Frame
@@ -44,9 +45,19 @@ class CaptureOptions:
     pixel_format: str | None = None  # FOURCC of V4L2, such as MJPG or YUYV
     microphone: str | None = None  # part of its name, or its number; NO_MICROPHONE for none
     realtime: bool = False  # play a file at its own pace
+    # By how much the sound is delayed against the picture; None: as it was measured and remembered for the devices.
+    audio_delay_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        delay_ms, most_ms = self.audio_delay_ms, MOST_DELAY_MS
+        if delay_ms is not None and not (isinstance(delay_ms, Real) and abs(delay_ms) <= most_ms):  # NaN fails too
+            expected = f"milliseconds from -{most_ms} to {most_ms}"
+            raise UsageError(f"--audio-delay-ms {delay_ms}", expected, "mma-edge doctor --sync SOURCE measures it")
 
 
 NO_MICROPHONE = "none"
+MOST_DELAY_MS = 2000
+"""Larger delays are no offset of devices."""
 
 
 class Source(AbstractContextManager):

@@ -10,8 +10,9 @@ import cv2
 
 from mma_edge.errors import DeviceError, MMAEdgeError
 from mma_edge.sources.base import Event, Source, SourceStats
+from mma_edge.sources.devices.portaudio import OpenStream, open_default_input
 from mma_edge.sources.grabber import Device, Grabber
-from mma_edge.sources.microphone import Microphone, OpenStream, open_default_input
+from mma_edge.sources.microphone import Microphone
 from mma_edge.types import Frame, Notify, ignore_notice
 
 _TICK_S = 0.05

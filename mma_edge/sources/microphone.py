@@ -8,102 +8,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Protocol
 
 import numpy as np
 
-from mma_edge.errors import DependencyError, DeviceError, MMAEdgeError, first_line
+from mma_edge.errors import DeviceError, MMAEdgeError
 from mma_edge.sources.base import Event, Source, SourceStats
+from mma_edge.sources.devices.portaudio import InputStream, OpenStream, open_default_input, open_input
+from mma_edge.sources.devices.sample_clock import SampleClock
 from mma_edge.sources.live import KEEP_S
 from mma_edge.types import AudioChunk, Notify, ignore_notice
 
-BLOCK_S = 0.03
-"""Length of one block: shorter than a video frame lasts, long enough to cost little."""
-_RESYNC_S = 0.05
-"""A time stamp that differs by more than this from the count of samples is taken over: samples were lost."""
-_SLEW = 0.02
-"""Share of a smaller difference that is taken over per block: follows the clock's drift, ignores jitter."""
-
 _TICK_S = 0.05
 """Longest wait for sound before the microphone is looked at."""
-
-BlockCallback = Callable[[np.ndarray, int, float | None], None]
-"""Takes (samples float32 (n, channels), sample rate in Hz, age of the first sample in seconds or None)."""
-
-
-class InputStream(Protocol):
-    """A running input; blocks come through the callback until it is closed."""
-
-    def close(self) -> None:
-        """Stop and release the device."""
-
-
-OpenStream = Callable[[BlockCallback, bool], InputStream]
-"""Opens the default input. The flag asks to look for devices that were plugged in since the first time."""
-
-
-def open_input(name: str | None) -> OpenStream:
-    """Opens the input whose number this is, or whose name has this in it; None: the default one."""
-    return partial(open_default_input, name=name)
-
-
-def input_devices() -> dict[int, str]:
-    """Number -> name of each input; DependencyError without sounddevice or its library."""
-    devices = _sounddevice().query_devices()
-    return {number: each["name"] for number, each in enumerate(devices) if each["max_input_channels"] > 0}
-
-
-def _sounddevice() -> Any:
-    try:
-        import sounddevice
-    except ImportError as error:
-        raise DependencyError("sounddevice is not installed", hint="pip install 'mma-edge[live]'") from error
-    except OSError as error:
-        hint = "install it (Debian, Ubuntu, JetPack: sudo apt-get install libportaudio2)"
-        raise DependencyError("the PortAudio library is missing", hint=hint) from error
-    return sounddevice
-
-
-def open_default_input(on_block: BlockCallback, rescan: bool = False, name: str | None = None) -> InputStream:
-    """Start an input, the default one or `name`, at its own rate; DependencyError or DeviceError if it cannot."""
-    sounddevice = _sounddevice()
-    hint = "plug one in and choose it as default input of the system"
-    try:
-        if rescan:
-            # PortAudio lists devices only when it starts, and sounddevice has no public way to start it again.
-            sounddevice._terminate()
-            sounddevice._initialize()
-        chosen = {} if name is None else {"device": int(name) if name.isdigit() else name}
-        device = sounddevice.query_devices(**chosen, kind="input")
-    except (sounddevice.PortAudioError, ValueError) as error:
-        if name is not None:
-            what = f"there is no one microphone {name!r} ({first_line(error)})"
-            hint = "mma-edge run --list-devices lists numbers and names"
-            raise DeviceError(what, "its number, or a part of its name that no other has", hint) from error
-        raise DeviceError(f"there is no input device ({error})", "a microphone", hint) from error
-    rate = round(device["default_samplerate"])
-
-    def callback(samples: np.ndarray, count: int, times: object, status: object) -> None:
-        age_s = times.currentTime - times.inputBufferAdcTime
-        # Some drivers leave the ADC time at zero.
-        on_block(samples, rate, age_s if 0.0 <= age_s < 1.0 else None)
-
-    # A plain hardware device may refuse one channel and accept its two.
-    for channels in dict.fromkeys((1, min(2, device["max_input_channels"]))):
-        try:
-            stream = sounddevice.InputStream(
-                samplerate=rate,
-                blocksize=round(rate * BLOCK_S),
-                channels=channels,
-                dtype="float32",
-                callback=callback,
-                **chosen,
-            )
-            stream.start()
-            return stream
-        except sounddevice.PortAudioError as error:
-            reason = str(error)
-    raise DeviceError(f"the input device {device['name']!r} cannot be opened ({reason})", "a microphone", hint)
 
 
 class Microphone:
@@ -117,21 +33,25 @@ class Microphone:
         open_stream: OpenStream = open_default_input,  # tests replace it
         clock: Callable[[], float] = time.monotonic,
         on_data: Callable[[], None] = lambda: None,  # called after each block, in the driver's thread: wakes the reader
-        stall_s: float = 2.0,  # when nothing came for this long, the microphone counts as unplugged
+        stall_s: float = 2.0,  # when nothing came for this long, or nothing but zeros, the microphone is gone
+        first_block_s: float = 5.0,  # the same for the first block after opening; sound servers may take 2 s
         retry_s: float = 5.0,  # pause between attempts to reopen it
         meanwhile: str = "vision only until it is back",  # said when it is gone
     ) -> None:
         self._notify, self._stats, self._open_stream = notify, stats, open_stream
         self._clock, self._on_data = clock, on_data
-        self._stall_s, self._retry_s, self._meanwhile = stall_s, retry_s, meanwhile
+        self._stall_s, self._first_block_s = stall_s, first_block_s
+        self._retry_s, self._meanwhile = retry_s, meanwhile
         self._lock = threading.Lock()
         self._chunks: deque[AudioChunk] = deque()  # time_s on the clock, not yet relative to the source's start
         self._kept_s = 0.0
-        self._next_s: float | None = None
         self._generation = 0
-        self._last_block_s = clock()
+        self._sample_clock = SampleClock()
+        # When a block came last, and when one that was not all zeros; or when the stream was opened, if that is later.
+        self._last_block_s = self._last_sound_s = self._reopened_s = clock()
+        self.last_arrival_s = self._last_block_s  # when a block came last, whichever stream it came from
         self._gone = False
-        self._heard = False  # whether the present stream has delivered anything
+        self._delivered, self._heard = False, False  # whether the present stream has delivered a block, and sound
         self._stop = threading.Event()
         self._reopener: threading.Thread | None = None
         self._stream: InputStream | None = open_stream(partial(self._on_block, 0), False)
@@ -139,20 +59,21 @@ class Microphone:
     def _on_block(self, generation: int, samples: np.ndarray, rate: int, age_s: float | None) -> None:
         """Runs in the driver's thread: give the block its time and store it."""
         now_s = self._clock()
-        length_s = len(samples) / rate
         # The mean of the channels is a new array: the driver reuses its array after this call.
         mono = samples.mean(axis=1, dtype=np.float32)[np.newaxis]
-        measured_s = now_s - (length_s if age_s is None else age_s)
         with self._lock:
             if generation != self._generation or self._stop.is_set():
                 return
-            self._last_block_s, self._heard = now_s, True
-            start_s = measured_s
-            if self._next_s is not None and abs(measured_s - self._next_s) <= _RESYNC_S:
-                start_s = self._next_s + _SLEW * (measured_s - self._next_s)
-            self._next_s = start_s + length_s
+            self._last_block_s = self.last_arrival_s = now_s
+            sounds = bool(samples.any())
+            if sounds or not self._delivered:
+                self._last_sound_s = now_s
+            self._delivered, self._heard = True, self._heard or sounds
+            start_s = self._sample_clock.place(len(samples), rate, now_s, age_s)
+            if start_s is None or now_s - self._last_sound_s > self._stall_s:
+                return
             self._chunks.append(AudioChunk(mono, rate, start_s, now_s))
-            self._kept_s += length_s
+            self._kept_s += len(samples) / rate
             while self._kept_s > KEEP_S and len(self._chunks) > 1:
                 self._stats.dropped_audio_s += self._popped_length_s()
         self._on_data()
@@ -185,33 +106,42 @@ class Microphone:
 
     @property
     def gone(self) -> bool:
-        """Whether nothing comes; found out by `watch`."""
+        """Whether no sound comes; found out by `watch`."""
         return self._gone
 
     def watch(self) -> None:
-        """Notice that blocks stopped coming (drivers do not report an unplugged microphone), or that they are back."""
+        """Notice that no sound comes any more (drivers report neither an unplugged nor a muted microphone), or again.
+
+        A dead stream is opened again. One of zeros is not: it is a muted microphone, or a sound server that gives
+        silence in place of one that was unplugged, and gives the sound of the next one on the same stream.
+        """
         with self._lock:
-            silent = self._clock() - self._last_block_s > self._stall_s
+            now_s = self._clock()
+            most_s = self._stall_s if self._delivered else self._first_block_s
+            dead = now_s - self._last_block_s > most_s or (self._stream is not None and not self._stream.active)
+            silent = self._delivered and now_s - self._last_sound_s > self._stall_s
             heard = self._heard
-        if not silent:
-            if self._gone and heard:
-                self._gone = False
-                self._notify("the microphone is back")
-            return
-        if not self._gone:
-            self._gone = True
-            self._notify(f"the microphone stopped delivering (unplugged?): {self._meanwhile}")
-        if self._reopener is None or not self._reopener.is_alive():
+        if dead and (self._reopener is None or not self._reopener.is_alive()):
             self._reopener = threading.Thread(target=self._reopen, name="microphone-reopen", daemon=True)
             self._reopener.start()
+        if dead or silent:
+            if not self._gone:
+                why = "stopped delivering (unplugged?)" if dead else "delivers nothing but zeros (muted or unplugged?)"
+                self._notify(f"the microphone {why}: {self._meanwhile}")
+            self._gone = True
+        elif self._gone and heard:
+            self._gone = False
+            self._notify("the microphone is back")
 
     def _reopen(self) -> None:
-        """Close the dead stream and open the default input again; in a thread, because drivers block here."""
+        """Close the dead stream and open the input again; in a thread, because drivers block here."""
         with self._lock:
             self._generation += 1
-            self._next_s, self._heard = None, False
+            self._sample_clock, self._delivered, self._heard = SampleClock(), False, False
             generation = self._generation
+            pause_s = self._reopened_s + self._retry_s - self._clock()  # a stream may die as soon as it is open
         self._close_stream()
+        self._stop.wait(max(0.0, min(pause_s, self._retry_s)))
         while not self._stop.is_set():
             try:
                 stream = self._open_stream(partial(self._on_block, generation), True)
@@ -219,7 +149,8 @@ class Microphone:
                 self._stop.wait(self._retry_s)
                 continue
             with self._lock:
-                self._last_block_s = self._clock()  # give the new stream time before judging it
+                # Give the new stream time before judging it.
+                self._last_block_s = self._last_sound_s = self._reopened_s = self._clock()
                 stopped = self._stop.is_set()
                 self._stream = None if stopped else stream
             if stopped:
@@ -273,15 +204,13 @@ class MicrophoneSource(Source):
         return self._arriving(self._clock())
 
     def _arriving(self, start_s: float) -> Iterator[Event]:
-        heard_s = start_s
         while not self._closed:
             chunk = self._microphone.take(start_s)
             if chunk is not None and chunk.time_s >= 0:
-                heard_s = chunk.arrival_s
                 self.stats.count(chunk)
                 yield chunk
             self._microphone.watch()
-            if self._microphone.gone and self._clock() - heard_s > self._give_up_s:
+            if self._microphone.gone and self._clock() - self._microphone.last_arrival_s > self._give_up_s:
                 what = f"the microphone stopped delivering and did not come back in {self._give_up_s:g} s"
                 raise DeviceError(what, "a working microphone", "check its cable and start again")
             if chunk is None:

@@ -1,0 +1,1 @@
+"""How far sound and picture of a source are apart: measuring it, and putting it right."""
