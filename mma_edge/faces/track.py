@@ -122,8 +122,8 @@ class FaceTracker:
     """Gives each face of a video a number, from 1, that it keeps while it is in the picture.
 
     Between full detections each face is only refined near its last place, while all rest every LOOK_S. A face that is
-    not seen then is not reported; if it is seen again within `max_missing_s`, near the place where it was going, it keeps
-    its number. Among several faces one that is hidden behind another is waited for longer, and looks count beside place.
+    not seen then is not reported; if it is seen again within `max_missing_s`, near the place where it was going, it
+    keeps its number. Among several, one hidden behind another is waited for longer, and looks count beside the place.
     No number is used twice, not even after `reset`. Intervals are in presentation time.
     """
 
