@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -143,9 +144,19 @@ def test_motion_is_measured_where_there_are_several_faces_and_of_mouth_and_eyes_
     talking = picture.copy()
     talking[115:150, 70:110] = 160  # the left one's mouth
     found = meter(talking, [left, right])
-    assert found[2] == Motion(0.0, 0.0) and found[1].mouth > 20 and found[1].eyes == 0.0
+    assert found[2] == Motion(0.0, 0.0) and found[1].mouth > 20 > 1 > found[1].eyes
     assert set(meter(picture, [left])) == set(), "the other one has left"
     assert set(meter(picture, [left, right])) == set()
+
+
+def test_a_head_that_shifts_without_talking_hardly_moves() -> None:
+    rng, meter = np.random.default_rng(0), MotionMeter()
+    texture = cv2.GaussianBlur(rng.integers(0, 256, (240, 480, 3), np.uint8), (0, 0), 4)
+    boxes = [Face(1, (50, 50, 130, 150), 1.0), Face(2, (300, 50, 380, 150), 1.0)]
+    meter(texture, boxes)
+    shifted = np.roll(texture, 3, axis=1)
+    found = meter(shifted, boxes)
+    assert max(found[1]) < 0.5 * np.abs(shifted.astype(int) - texture).mean()
 
 
 def test_a_face_half_outside_the_picture_is_measured_and_one_outside_is_not() -> None:

@@ -27,17 +27,17 @@ QUIET = 5.0
 """How far below its loud parts (95th percentile) the voice's level is cut, in natural logarithms of power: 22 dB. How
 quiet a pause is has nothing to do with mouths."""
 RESTING = 0.1
-"""Motion that a still face has as well, as a standard deviation of the logarithm of mouth over eyes: 0.09 on still
-stretches of real clips, 0.19 on speakers. What moves no more than this follows the voice by chance."""
+"""Motion that a still face has as well, as a standard deviation of what is compared: about 0.1 on still
+stretches of real clips, 0.2 on speakers. What moves no more than this follows the voice by chance."""
 STEP_S, SMOOTH_S = 0.02, 0.06
 """Grid on which both are compared, and the width (standard deviation) to which both are smoothed."""
 
 
 class Motion(NamedTuple):
-    """Mean absolute difference to the frame before, in grey levels from 0 to 255."""
+    """Difference to the frame before, in grey levels from 0 to 255, the head's shift taken out."""
 
-    mouth: float
-    eyes: float
+    mouth: float  # root of the mean square
+    eyes: float  # mean
 
 
 Movements = Iterable[tuple[float, Motion]]
@@ -59,13 +59,13 @@ def speaking_shares(faces: Mapping[int, Movements], mel: np.ndarray, start_s: fl
     return {track: _share(list(movements), times_s, level) for track, movements in faces.items()}
 
 
-def speaker_of(shares: Mapping[int, float | None]) -> int | None:
+def speaker_of(shares: Mapping[int, float | None], margin: float = MARGIN) -> int | None:
     """The face that speaks, None where that is not clear."""
     known = sorted((share, track) for track, share in shares.items() if share is not None)
     if len(known) < 2:
         return None
     (second, _), (best, track) = known[-2:]
-    return track if best >= LEAST and best - second > MARGIN else None
+    return track if best >= LEAST and best - second > margin else None
 
 
 def _share(movements: list[tuple[float, Motion]], voice_s: np.ndarray, level: np.ndarray) -> float | None:
