@@ -156,14 +156,14 @@ class SlidingClips:
             return [] if mel is None else [Clip(start_s, end_s, None, None, None, mel, arrival_s, voice=voice)]
         shares = self._speaking(present, mel, start_s)
         speaker = speaker_of(shares)
-        window_mel, clips = mel, []
+        clips = []
         for track, crops in sorted(present.items()):
-            mel = window_mel if speaker in (None, track) else None
+            own = mel if speaker in (None, track) else None
             sampled = self._sample(crops, start_s, end_s)
             frames, times_s = np.stack([crop.image for crop in sampled]), tuple(crop.time_s for crop in sampled)
-            arrival_s = max(crops[-1].arrival_s, self._sound.newest_arrival_s if mel is not None else 0.0)
+            arrival_s = max(crops[-1].arrival_s, self._sound.newest_arrival_s if own is not None else 0.0)
             heard = (voice, shares.get(track))
-            clips.append(Clip(start_s, end_s, track, crops[-1].box, frames, mel, arrival_s, times_s, *heard))
+            clips.append(Clip(start_s, end_s, track, crops[-1].box, frames, own, arrival_s, times_s, *heard))
         return clips
 
     def _speaking(self, tracks: dict[int, list[Crop]], mel: np.ndarray | None, start_s: float) -> dict:
@@ -171,7 +171,7 @@ class SlidingClips:
         if mel is None or len(tracks) < 2:
             return {}
         moves = {track: [(c.time_s, c.motion) for c in crops if c.motion] for track, crops in tracks.items()}
-        return speaking_shares(moves, mel, start_s)
+        return speaking_shares(moves, mel, self._sound.first_s(start_s))
 
 
 class WholeClips:

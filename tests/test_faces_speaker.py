@@ -102,12 +102,18 @@ def test_the_winner_is_clear_by_the_margin_and_by_itself() -> None:
     assert speaker_of({1: 0.9}) is None is speaker_of({})
 
 
-def clips_of(*faces: list, seconds: float = 4.0) -> list[Clip]:
-    """The clips of the last window, of tracks 1, 2, ... with these motions, under a noise with syllables."""
+def clips_of(*faces: list, seconds: float = 4.0, late_s: float = 0.0) -> list[Clip]:
+    """The clips of the last window, of tracks 1, 2, ... with these motions, under a noise with syllables.
+
+    The first `late_s` of the sound were not recorded.
+    """
     cut = SlidingClips(4.0, 0.5)
     loudness = np.repeat(syllables(seconds, 0), RATE_HZ // 100)
     wave = ((0.003 + 0.3 * loudness) * np.random.default_rng(0).standard_normal(len(loudness))).astype(np.float32)
-    events = [AudioChunk(wave[None, at : at + 1600], RATE_HZ, at / RATE_HZ, 1.0) for at in range(0, len(wave), 1600)]
+    events = [
+        AudioChunk(wave[None, at : at + 1600], RATE_HZ, at / RATE_HZ, 1.0)
+        for at in range(round(late_s * RATE_HZ), len(wave), 1600)
+    ]
     frames: dict[float, list[Crop]] = {}
     for track, moves in enumerate(faces, 1):
         for time_s, motion in moves:
@@ -123,6 +129,15 @@ def test_the_speaker_has_the_sound_and_the_others_are_judged_by_their_faces() ->
     silent, speaker = clips_of(still(4.0), moves_of(syllables(4.0, 0)))
     assert (silent.mel is None, speaker.mel is None) == (True, False)
     assert speaker.speaking > silent.speaking + MARGIN
+
+
+def test_a_microphone_that_begins_late_is_compared_at_its_own_time() -> None:
+    voice = syllables(4.0, 0)
+    in_time, late = (
+        {clip.track_id: clip.speaking for clip in clips_of(still(4.0), moves_of(voice), late_s=late_s)}
+        for late_s in (0.0, 1.0)
+    )
+    assert late[2] > late[1] + MARGIN and late[2] == pytest.approx(in_time[2], abs=0.15)
 
 
 def test_all_have_the_sound_where_nobody_clearly_speaks() -> None:

@@ -48,7 +48,7 @@ def speaking_shares(faces: Mapping[int, Movements], mel: np.ndarray, start_s: fl
     """How well each face's mouth moves with the voice, from 0 (not at all) to 1, by track number.
 
     None where a face was seen too short or too seldom (MIN_SPAN_S, MIN_RATE_HZ), or there is too little sound. `mel` is
-    the log-mel (512, 128) of a window that begins at `start_s`, padded with zeros, see `mma_edge.audio.log_mel`.
+    a log-mel (512, 128), padded with zeros, whose first row begins at `start_s`, see `mma_edge.audio.log_mel`.
     """
     rows = mel[: np.flatnonzero(mel.any(axis=1)).max(initial=-1) + 1]
     if len(rows) * FRAME_SHIFT_MS < 1000 * MIN_SPAN_S:
