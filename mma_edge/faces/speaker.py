@@ -15,7 +15,7 @@ import numpy as np
 
 from mma_edge.audio.logmel import FRAME_LENGTH_MS, FRAME_SHIFT_MS
 
-MARGIN, LEAST = 0.2, 0.4
+MARGIN, LEAST = 0.3, 0.4
 """A face is the speaker if its share is at least LEAST and exceeds that of every other face by more than MARGIN."""
 LAGS_S = (-0.08, 0.12)
 """The sound may be earlier or later than the picture by so much: clocks differ, and lips open before a sound."""

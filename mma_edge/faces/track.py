@@ -34,7 +34,7 @@ VELOCITY_S, CLOSE_VELOCITY_S = 0.25, 1.0
 """Time over which a track's velocity is averaged, and while another face is close."""
 LOOKS_WEIGHT = 0.3
 """Weight of each detection in a track's looks."""
-STRANGER, ALIKE = 0.45, 0.25
+STRANGER, ALIKE = 0.45, 0.3
 """Distance of looks from which a face is not taken for the one that is missing, and up to which it may be found farther
 away than a face width: people turn back while they are hidden."""
 HIDDEN_S, HIDDEN_COST = 2.0, 0.3
@@ -266,7 +266,7 @@ class FaceTracker:
                 for column, box in enumerate(boxes):
                     near[row, column] = track.likeness(near[row, column], box, found[column], self._time_s)
         # A face that has a number goes before a candidate, whatever their values.
-        near += (near > 0) * 2.0 * np.array([track.number > 0 for track in tracks]).reshape(-1, 1)
+        near *= np.array([1.0 if track.number else 1e-3 for track in tracks]).reshape(-1, 1)
         return {tracks[row]: detections[column] for row, column in best_pairs(near)}
 
     def _refine(self, image: Picture, tracks: list[_Track]) -> dict[_Track, Detection]:

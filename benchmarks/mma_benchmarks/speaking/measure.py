@@ -27,7 +27,7 @@ from mma_edge.faces.speaker import LEAST, MARGIN, speaker_of
 from mma_edge.pipeline import Pipeline, StreamOptions
 from mma_edge.types import Clip, Emotion, Face
 
-MARGINS = (0.1, MARGIN, 0.3)
+MARGINS = (0.1, 0.2, MARGIN)
 STILL, MUTE, NEITHER = "beside a still face", "beside a mute speaker", "voice of neither"
 COST_PX, COST_CALLS = 150, 200
 
