@@ -34,12 +34,14 @@ examples:
   mma-edge run camera --streaming exact --hop 0.25
   mma-edge run camera --streaming auto --backend openvino
   mma-edge run camera --abstain-below 0.5      "uncertain" where no class is that probable
+  mma-edge run camera --smooth 2               calmer answers, which come about 2 s later
   mma-edge run clip.mp4 --whole --voice-gate off  all sound for a voice, as the paper has it
 
 A record holds: start and end in seconds of the source's own clock (PTS), number and box of the face, the modalities
 that the clip has, the share of speech in its sound, the label, a probability per class, and the age in ms of the newest
 frame or sound that was used, and the name of the source. Sound without speech is not used: such a clip is "video"
-alone, and without a face too there is no record.
+alone, and without a face too there is no record. With several faces it also holds how well the face's mouth moves with
+the voice (speaking, 0 to 1): one that clearly speaks has the sound alone. With --smooth it holds the S.
 
 exit codes: 0 done, 2 usage, 3 file or stream, 4 camera or microphone, 5 bundle, 6 backend, 7 output,
 11 missing package, 130 interrupted; of several sources that of the first that failed
@@ -71,6 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--voice-gate", default="0.1", metavar="SHARE|off", help=gate)
     abstain = 'label an answer "uncertain" where the most probable class is less probable than P'
     add("--abstain-below", metavar="P", help=abstain)
+    smooth = "average each face's probabilities over S seconds; they come S seconds later (default: not at all)"
+    add("--smooth", metavar="S", help=smooth)
     add("--no-audio", action="store_true", help="do not use the sound or the microphone")
     centre = "where no face is found, use the centre of the picture, as the MMA-DFER authors do"
     add("--centre-fallback", action="store_true", help=centre)
@@ -118,6 +122,7 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
         streaming="rolling" if args.streaming == "auto" else args.streaming,
         voice_gate=None if args.voice_gate == "off" else _number(args.voice_gate),
         abstain_below=_number(args.abstain_below),
+        smooth_s=_number(args.smooth),
         nvdec=args.nvdec,
         capture=capture_options(args),
         notify=lambda line: say(notices, f"note: {line}"),

@@ -12,6 +12,7 @@ import numpy as np
 from mma_edge.audio.logmel import FRAME_LENGTH_MS, FRAME_SHIFT_MS, NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.audio.ring import ClipSound, VoiceGate
 from mma_edge.errors import UsageError
+from mma_edge.faces.speaker import Motion, speaker_of, speaking_shares
 from mma_edge.types import AudioChunk, Box, Clip
 
 NUM_FRAMES = 16
@@ -69,6 +70,7 @@ class Crop:
     image: np.ndarray
     time_s: float
     arrival_s: float
+    motion: Motion | None = None  # since the frame before; None where it is the only face, or new
 
 
 class SlidingClips:
@@ -77,7 +79,8 @@ class SlidingClips:
     The hops count from the first datum. A clip begins with the window or with the source, whichever is later, so the
     first answers come before a whole window is full. A track that is in none of the last hop's frames is gone and gets
     no clip, and neither does a track whose video stalled (STALLED_S); sound without any track gets one clip with track
-    None. With a `gate`, a window in whose sound it hears no voice has no sound.
+    None. With a `gate`, a window in whose sound it hears no voice has no sound. Of several faces the one that clearly
+    speaks (`mma_edge.faces.speaker`) has the sound alone; where nobody does, all have it.
     """
 
     _margin_s = 0.0
@@ -151,13 +154,24 @@ class SlidingClips:
         if not present:
             arrival_s = self._sound.newest_arrival_s
             return [] if mel is None else [Clip(start_s, end_s, None, None, None, mel, arrival_s, voice=voice)]
+        shares = self._speaking(present, mel, start_s)
+        speaker = speaker_of(shares)
         clips = []
         for track, crops in sorted(present.items()):
+            own = mel if speaker in (None, track) else None
             sampled = self._sample(crops, start_s, end_s)
             frames, times_s = np.stack([crop.image for crop in sampled]), tuple(crop.time_s for crop in sampled)
-            arrival_s = max(crops[-1].arrival_s, self._sound.newest_arrival_s if mel is not None else 0.0)
-            clips.append(Clip(start_s, end_s, track, crops[-1].box, frames, mel, arrival_s, times_s, voice))
+            arrival_s = max(crops[-1].arrival_s, self._sound.newest_arrival_s if own is not None else 0.0)
+            heard = (voice, shares.get(track))
+            clips.append(Clip(start_s, end_s, track, crops[-1].box, frames, own, arrival_s, times_s, *heard))
         return clips
+
+    def _speaking(self, tracks: dict[int, list[Crop]], mel: np.ndarray | None, start_s: float) -> dict:
+        """The share of each of several tracks in the voice, see `speaking_shares`."""
+        if mel is None or len(tracks) < 2:
+            return {}
+        moves = {track: [(c.time_s, c.motion) for c in crops if c.motion] for track, crops in tracks.items()}
+        return speaking_shares(moves, mel, self._sound.first_s(start_s))
 
 
 class WholeClips:

@@ -88,6 +88,7 @@ class Predictor:
                 probabilities=row,
                 age_ms=1000 * (now - clip.newest_arrival_s),
                 voice=clip.voice,
+                speaking=clip.speaking,
             )
             for clip, row in zip(clips, probabilities, strict=True)
         ]

@@ -43,6 +43,7 @@ class Recognizer(Predictor):
         streaming: str | None = None,
         voice_gate: float | None = 0.1,
         abstain_below: float | None = None,
+        smooth_s: float | None = None,
         nvdec: bool = False,
         notify: Notify = ignore_notice,
         capture: CaptureOptions | None = None,
@@ -67,9 +68,8 @@ class Recognizer(Predictor):
         if streaming is not None:
             check_mode(streaming, auto=True)
             streaming = choose_mode(self, streaming, notify)
-        options = StreamOptions(
-            window_s, hop_s, whole, centre_fallback, audio, streaming, voice_gate, abstain_below, nvdec, notify, capture
-        )
+        own = (window_s, hop_s, whole, centre_fallback, audio, streaming, voice_gate, abstain_below, smooth_s)
+        options = StreamOptions(*own, nvdec, notify, capture)
         sources = named_sources([source] if isinstance(source, (str, os.PathLike)) else source)
         with open_pipeline(self, sources, options) as pipeline:
             yield from pipeline

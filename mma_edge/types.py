@@ -93,6 +93,7 @@ class Clip:
     newest_arrival_s: float  # of the newest datum of the window
     times_s: tuple[float, ...] = ()  # of each of the frames; empty for a whole file and without a face
     voice: float | None = None  # share of speech in its sound, 0 to 1; None: no sound, or nobody listened for speech
+    speaking: float | None = None  # how well the mouth moves with the voice, 0 to 1; None with one face, or unknown
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -110,6 +111,8 @@ class Emotion:
     voice: float | None = None  # the clip's share of speech; "audio" is in `modalities` only where this is high enough
     abstained: bool = False  # the most probable class is not probable enough to be named
     source: str | None = None  # name of the source, None where the clip came from none
+    speaking: float | None = None  # the clip's: one of several faces has the sound alone where this is clearly highest
+    smoothed_s: float | None = None  # time over which the probabilities were averaged
 
     @property
     def label(self) -> str:
@@ -123,7 +126,7 @@ class Emotion:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain JSON values, rounded: what the JSON Lines sink writes."""
-        return {
+        record = {
             "start_s": round(self.start_s, TIME_DIGITS),
             "end_s": round(self.end_s, TIME_DIGITS),
             "track_id": self.track_id,
@@ -138,3 +141,9 @@ class Emotion:
             "age_ms": round(self.age_ms, AGE_DIGITS),
             "source": self.source,
         }
+        # Only where they are known, so that the records of one face stay as they were.
+        if self.speaking is not None:
+            record["speaking"] = round(self.speaking, PROBABILITY_DIGITS)
+        if self.smoothed_s is not None:
+            record["smoothed_s"] = round(self.smoothed_s, TIME_DIGITS)
+        return record

@@ -59,6 +59,16 @@ def test_a_jsonl_record_holds_everything_and_is_on_disk_before_the_next(tmp_path
     )
 
 
+def test_what_is_known_with_several_faces_or_smoothing_alone_is_there_only_then(tmp_path: Path) -> None:
+    more = dataclasses.replace(emotion(), speaking=0.12345678, smoothed_s=2.0)
+    plain, record = emotion().to_dict(), more.to_dict()
+    assert record == plain | {"speaking": 0.123457, "smoothed_s": 2.0} and "speaking" not in plain
+    with CsvSink(tmp_path / "out.csv", LABELS) as sink:
+        sink.write(more)
+    (row,) = csv.DictReader((tmp_path / "out.csv").open())
+    assert (row["speaking"], row["smoothed_s"]) == ("0.123457", "2.0")
+
+
 def test_csv_has_a_column_per_class_and_empty_cells_for_no_face(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     with CsvSink(path, LABELS) as sink:
@@ -67,8 +77,8 @@ def test_csv_has_a_column_per_class_and_empty_cells_for_no_face(tmp_path: Path) 
     face, voice = csv.DictReader(path.open())
     assert (face["p_sad"], face["modalities"], face["x0"]) == ("0.7", "video+audio", "10.0")
     assert (voice["track_id"], voice["x0"], voice["modalities"], voice["label"]) == ("", "", "audio", "sad")
-    assert list(face)[-3:] == ["age_ms", "voice", "source"]  # in the order in which they came to be
-    assert (face["voice"], face["source"]) == ("0.4", "talk.mp4")
+    assert list(face)[-5:] == ["age_ms", "voice", "source", "speaking", "smoothed_s"]  # in the order they came to be
+    assert (face["voice"], face["source"], face["speaking"], face["smoothed_s"]) == ("0.4", "talk.mp4", "", "")
 
 
 def test_an_uncertain_answer_says_so_everywhere_and_keeps_its_probabilities(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from mma_benchmarks.grid import page as grid_page
 from mma_benchmarks.joined import joined_blocks
 from mma_benchmarks.latency import page as latency_page
 from mma_benchmarks.result import Result, free_paths, to_json, write_texts
-from mma_benchmarks.schema import AccuracyGrid, Grid, Training, Voice
+from mma_benchmarks.schema import AccuracyGrid, Grid, Speaking, Training, Voice
+from mma_benchmarks.speaking import page as speaking_page
 from mma_benchmarks.streaming import page as streaming_page
 from mma_benchmarks.training import page as training_page
 from mma_benchmarks.voice import page as voice_page
@@ -48,6 +49,7 @@ KINDS = {
     "streaming": Kind("streaming", streaming_page),
     "voice": Kind("voice gate", voice_page, is_timed=False),
     "faces": Kind("faces", faces_page),
+    "speaking": Kind("speaking", speaking_page, is_timed=False),
 }
 
 
@@ -121,7 +123,7 @@ def _subject(result: Result) -> list[tuple[str, str]]:
     backend = ("backend", f"{bundle.backend} ({bundle.engine})")
     if isinstance(result.results, Training):
         return [("model", f"{bundle.name}, random weights"), backend]
-    if isinstance(result.results, Voice):
+    if isinstance(result.results, (Speaking, Voice)):
         return [("detector", bundle.name), ("SHA-256", bundle.manifest_sha256), backend]
     name = f"{bundle.name}, {bundle.precision}, {bundle.image_size} px"
     return [("bundle", name), ("manifest SHA-256", bundle.manifest_sha256), backend]

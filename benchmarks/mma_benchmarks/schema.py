@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mma_benchmarks.faces.schema import Faces
+from mma_benchmarks.speaking.schema import Speaking
 
 
 @dataclass(frozen=True)
@@ -354,6 +355,7 @@ RESULTS: dict[str, type] = {
     "streaming": Streaming,
     "voice": Voice,
     "faces": Faces,
+    "speaking": Speaking,
 }
 
 
@@ -368,6 +370,8 @@ def problem_of(results: object, num_classes: int) -> str | None:
             return "results.ways is empty"
         case Faces(sources=[]):
             return "results.sources is empty"
+        case Speaking(kinds=[]):
+            return "results.kinds is empty"
         case Voice(sounds=[]):
             return "results.sounds is empty"
         case Grid(cells=[], refused=[]) | AccuracyGrid(cells=[], refused=[]):

@@ -77,10 +77,17 @@ class Ring:
         if self._stream is None:
             return self._rows
         self._flush()
+        lower = max(0, self._number(start_s) - self._first_row)
+        return self._rows[lower : max(lower, self._number(end_s) - self._first_row)]
+
+    def first_s(self, start_s: float) -> float:
+        """When the first of `rows` begins: the sound may have begun after `start_s`."""
+        return self._origin_s + max(self._first_row, self._number(start_s)) * self._stream.row_s
+
+    def _number(self, time_s: float) -> int:
+        """Number of the first row that begins at or after a time."""
         # With the epsilon, rounding cannot decide about a row that begins exactly on the border.
-        first, last = (int(np.ceil((t - self._origin_s) / self._stream.row_s - 1e-6)) for t in (start_s, end_s))
-        lower = max(0, first - self._first_row)
-        return self._rows[lower : max(lower, last - self._first_row)]
+        return int(np.ceil((time_s - self._origin_s) / self._stream.row_s - 1e-6))
 
     def _restart(self, chunk: AudioChunk) -> None:
         self._stream = self._open_stream(chunk.sample_rate_hz)
@@ -159,3 +166,7 @@ class ClipSound:
         rows = self._voice.rows(start_s, end_s)
         share = float((rows >= SPEECH_PROBABILITY).mean()) if len(rows) else 0.0
         return (mel if share >= self._gate.least_share else None), share
+
+    def first_s(self, start_s: float) -> float:
+        """When the first row of the log-mel of a window from `start_s` on begins; only where it has one."""
+        return self._mel.first_s(start_s)

@@ -22,8 +22,10 @@ from mma_edge.errors import SourceError, UsageError
 from mma_edge.faces import centre_crop, crop_face, resize
 from mma_edge.faces.crop import centre_box
 from mma_edge.faces.detect import MTCNNDetector
+from mma_edge.faces.motion import MotionMeter
 from mma_edge.faces.track import FaceTracker
 from mma_edge.pipeline.ahead import ahead
+from mma_edge.pipeline.smoothing import Smoother, check_smoothing
 from mma_edge.sources import CaptureOptions, Event, Source, open_source
 from mma_edge.streaming import StreamingRecognizer, check_mode
 from mma_edge.types import UNCERTAIN, AudioChunk, Clip, Emotion, Face, Frame, Notify, ignore_notice
@@ -83,6 +85,8 @@ class StreamOptions:
     voice_gate: float | None = 0.1
     # An answer whose most probable class is less probable is "uncertain"; None: every answer names a class.
     abstain_below: float | None = None
+    # Average each face's probabilities over so many seconds, which delays them as much; None: each answer as it is.
+    smooth_s: float | None = None
     nvdec: bool = False  # decode a file's pictures on an NVIDIA GPU; where there is none, a notice says so
     notify: Notify = ignore_notice
     capture: CaptureOptions | None = None  # what is asked of the source's devices
@@ -97,6 +101,10 @@ class StreamOptions:
         if self.whole and self.capture and self.capture.audio_delay_ms:
             hint = "a whole file's picture and sound are judged without their times"
             raise UsageError("--audio-delay-ms with --whole", "one of them", hint)
+        if self.smooth_s is not None:
+            check_smoothing(self.smooth_s)
+            if self.whole:
+                raise UsageError("--smooth with --whole", "one of them", "a whole file has one answer for each face")
         if self.streaming is None:
             return
         check_mode(self.streaming)
@@ -158,9 +166,11 @@ class Pipeline(AbstractContextManager):
         self._running: Generator[Emotion] | None = None
         self._frame_clock: deque[float] = deque(maxlen=RATE_FRAMES)
         self.tracker = FaceTracker(MTCNNDetector()) if source.has_video else None
+        self._motions = MotionMeter()
         self.predictor = StreamingRecognizer(recognizer, options.streaming) if options.streaming else recognizer
         # None where nobody listens for speech.
         self._gate: VoiceGate | None = None
+        self._smoothed = Smoother(options.smooth_s) if options.smooth_s is not None else iter
         if source.has_audio and options.voice_gate is not None:
             self._gate = VoiceGate(VoiceDetector().stream, options.voice_gate)
         if make_clips:
@@ -263,13 +273,14 @@ class Pipeline(AbstractContextManager):
         self._frame_clock.append(time.monotonic())
         with self.timer("detect"):
             faces = self.tracker.update(frame)
+            motions = self._motions(frame.picture, faces) if self.options.audio else {}
         size, picture = self.recognizer.image_size, frame.picture
         with self.timer("crop"):
             found = [(face.track_id, face.box, crop_face(picture, face.box)) for face in faces]
             if not found and self.options.centre_fallback:
                 found = [(CENTRE_TRACK, centre_box(picture), centre_crop(picture))]
             crops = [
-                Crop(track, box, resize(image, size), frame.time_s, frame.arrival_s)
+                Crop(track, box, resize(image, size), frame.time_s, frame.arrival_s, motions.get(track))
                 for track, box, image in found
                 if image.size
             ]
@@ -279,7 +290,7 @@ class Pipeline(AbstractContextManager):
         """What the engine says about clips of this source, as it goes into the records."""
         self.state.answers += len(emotions)
         least = self.options.abstain_below
-        for emotion in emotions:
+        for emotion in self._smoothed(emotions):
             yield replace(emotion, source=self.name, abstained=least is not None and emotion.confidence < least)
 
     def conclude(self) -> None:

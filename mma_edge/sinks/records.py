@@ -2,7 +2,8 @@
 
 Both hold: start_s, end_s (seconds, PTS of the source), track_id, box (pixels of the upright frame), the modalities of
 the clip, voice (share of speech in its sound), label (a class, or "uncertain"), one probability per class, age_ms (age
-of the newest datum at the answer), source (its name).
+of the newest datum at the answer), source (its name). With several faces also speaking (how well the mouth moves with
+the voice, 0 to 1), and with smoothing smoothed_s; JSON Lines leave out what is not there, in a CSV its cell is empty.
 """
 
 from __future__ import annotations
@@ -54,13 +55,15 @@ class CsvSink(RecordSink):
     def header(self) -> str:
         names = ["start_s", "end_s", "track_id", "x0", "y0", "x1", "y1", "modalities", "label"]
         # New columns come last: some read a CSV by position.
-        return _csv_row([*names, *(f"p_{label}" for label in self.labels), "age_ms", "voice", "source"])
+        names += [*(f"p_{label}" for label in self.labels), "age_ms", "voice", "source", "speaking", "smoothed_s"]
+        return _csv_row(names)
 
     def line(self, emotion: Emotion) -> str:
         record = emotion.to_dict()
         values = [record["start_s"], record["end_s"], record["track_id"], *(record["box"] or [None] * 4)]
         values += ["+".join(record["modalities"]), record["label"], *record["probabilities"].values()]
-        return _csv_row([*values, record["age_ms"], record["voice"], record["source"]])
+        values += [record[name] for name in ("age_ms", "voice", "source")]
+        return _csv_row([*values, record.get("speaking"), record.get("smoothed_s")])
 
 
 def _csv_row(values: list) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import mma_edge
+from mma_benchmarks.faces.people import measure_people
 from mma_benchmarks.faces.schema import FaceClips, Faces, FacesSettings
 from mma_benchmarks.latency.measure import describe_model, first_frame_size
 from mma_benchmarks.machine.facts import describe_machine
@@ -42,11 +43,14 @@ class FacesOptions:
     precision: str | None = None
     every: int = 5  # the reference is made of every n-th picture
     repeat: int = 3  # timed passes over each clip
+    people: tuple[Path, ...] = ()  # clips of one person each, who pass each other in composed scenes
 
     def __post_init__(self) -> None:
         for name in ("every", "repeat"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} {getattr(self, name)}", "at least 1")
+        if len(self.people) == 1:
+            raise UsageError(f"--people {self.people[0]}", "clips of two or more people")
 
 
 @dataclass
@@ -82,7 +86,8 @@ def measure_faces(
             compare(clip, options.every, tally)
         advance(f"{source}: {options.repeat} timed passes")
         found.append(row_of(source, tally, *timed_passes(recognizer, clips, options.repeat), len(clips)))
-    results = Faces(FacesSettings(options.every, options.repeat, FIRM, SAME_FACE_IOU), found)
+    people = measure_people(options.people, recognizer, advance) if options.people else None
+    results = Faces(FacesSettings(options.every, options.repeat, FIRM, SAME_FACE_IOU), found, people)
     return Result("faces", utc_now(), command, machine, describe_model(recognizer), results)
 
 

@@ -35,6 +35,38 @@ class FaceClips:
 
 
 @dataclass(frozen=True)
+class Crossings:
+    """One kind of scene with two people, all runs of it together."""
+
+    name: str
+    scenes: int
+    visible: int  # faces, in all pictures
+    missed: int
+    hidden: int  # faces that another one covers by more than a quarter
+    switches: int  # how often a person's number changed
+
+
+@dataclass(frozen=True)
+class CrowdTimes:
+    """Many faces in a picture of 1280 x 720, 25 per second; without decoding."""
+
+    faces: int
+    reported: float  # mean per picture
+    answers: int
+    stages_ms: dict[str, float]  # processor time, all faces together: of a picture; "engine": of a window
+    cores: float  # seconds of processor time per second of media, of the whole run
+    real_time_factor: float  # by the clock, with all threads of a file
+
+
+@dataclass(frozen=True)
+class People:
+    people: int
+    scenes: list[Crossings]
+    crowd: CrowdTimes
+
+
+@dataclass(frozen=True)
 class Faces:
     settings: FacesSettings
     sources: list[FaceClips]
+    people: People | None = None

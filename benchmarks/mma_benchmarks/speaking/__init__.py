@@ -1,0 +1,1 @@
+"""How often the right one of two faces has the voice."""
