@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -87,6 +88,19 @@ def _put_in_place(places: Sequence[Path], targets: Sequence[Path]) -> None:
         if made_parent:
             parent.rmdir()
         raise
+
+
+def state_root() -> Path:
+    """The user's folder for what must outlive a run and is no cache, such as a server's certificate; it need not exist.
+
+    MMA_EDGE_STATE, else XDG_STATE_HOME/mma-edge, else ~/.local/state/mma-edge (Windows: LOCALAPPDATA/mma-edge).
+    """
+    if chosen := os.environ.get("MMA_EDGE_STATE"):
+        return Path(chosen)
+    variable, default = "XDG_STATE_HOME", ".local/state"
+    if sys.platform == "win32":
+        variable, default = "LOCALAPPDATA", "AppData/Local"
+    return Path(os.environ.get(variable) or Path.home() / default) / "mma-edge"
 
 
 def to_json(value: object) -> str:

@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.console import Console
 
@@ -13,13 +14,15 @@ from mma_edge.commands.support import report, say
 from mma_edge.errors import MMAEdgeError, UsageError
 
 SOURCE_HELP = (
-    "a media file, camera, camera:N, camera:/dev/v4l/by-id/..., csi:N (Jetson), gst:PIPELINE, microphone, sample, or "
-    "an address: rtsp, rtsps, rtmp, http(s) with HLS, udp, tcp"
+    "a media file, camera, camera:N, camera:/dev/v4l/by-id/..., csi:N (Jetson), gst:PIPELINE, microphone, browser, "
+    "browser:ADDRESS:PORT, sample, or an address: rtsp, rtsps, rtmp, http(s) with HLS, udp, tcp"
 )
 SOURCE_EXAMPLES = """\
   mma-edge run camera:1 --size 1280x720 --rate 30
   mma-edge run 'rtsp://user:${CAM_PASSWORD}@192.168.1.20/stream'   the password in a variable, single quotes
   mma-edge run 'gst:v4l2src device=/dev/video0 ! image/jpeg ! jpegdec'
+  mma-edge run browser                         a page takes the browser's camera and microphone
+  mma-edge run browser:0.0.0.0:8765            the same for other machines, a phone: by TLS and a token
   mma-edge run talk.mp4 --realtime             as a camera would deliver it
   mma-edge run --list-devices
 """
@@ -50,6 +53,9 @@ def add_source_options(add: Callable[..., object]) -> None:
     microphone = "microphone beside a camera or alone: its number or a part of its name (default: the system's)"
     add("--microphone", metavar="NAME|none", help=microphone)
     add("--realtime", action="store_true", help="play a file at its own pace, as a camera would deliver it")
+    tls = "certificate (PEM) of the page of browser:ADDRESS:PORT (default beyond this machine: one is made)"
+    add("--tls-cert", type=Path, metavar="FILE", help=tls)
+    add("--tls-key", type=Path, metavar="FILE", help="its key (PEM); default: in the file of the certificate")
 
 
 def capture_options(args: argparse.Namespace) -> object:
@@ -66,7 +72,8 @@ def capture_options(args: argparse.Namespace) -> object:
     if pixel_format and not re.fullmatch(r"[A-Z0-9]{3,4}", pixel_format):
         raise UsageError(f"--pixel-format {args.pixel_format}", "mjpeg, or a code of V4L2 such as yuyv")
     size = size and (int(size[1]), int(size[2]))
-    return CaptureOptions(size, rate and float(args.rate), pixel_format, args.microphone, args.realtime)
+    tls = (args.tls_cert, args.tls_key)
+    return CaptureOptions(size, rate and float(args.rate), pixel_format, args.microphone, args.realtime, *tls)
 
 
 def list_devices(console: Console) -> None:

@@ -259,7 +259,9 @@ class Pipeline(AbstractContextManager):
         self.state.answers += len(emotions)
         least = self.options.abstain_below
         for emotion in emotions:
-            yield emotion if least is None else replace(emotion, abstained=emotion.confidence < least)
+            answer = emotion if least is None else replace(emotion, abstained=emotion.confidence < least)
+            self.source.show(answer)
+            yield answer
 
     def _conclude(self) -> None:
         """Say at the end why there are no records, or no face or no voice in them."""

@@ -1,4 +1,4 @@
-"""Where frames and sound come from: files, cameras with a microphone, streams of the network, the sample clip."""
+"""Where frames and sound come from: files, cameras with a microphone, browsers, streams of the network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import fields
 
-from mma_edge.errors import UsageError
+from mma_edge.errors import DependencyError, UsageError
 from mma_edge.sources.base import NO_MICROPHONE, CaptureOptions, Event, Source, SourceStats
 from mma_edge.sources.camera import CameraSource
 from mma_edge.sources.devices.camera import CameraDevice
@@ -25,13 +25,16 @@ __all__ = [
     "open_source", "sample_path",
 ]  # fmt: skip
 
-_EXPECTED = "a file, camera, camera:N, csi:N, gst:PIPELINE, microphone, sample or an address such as rtsp://HOST/PATH"
+_EXPECTED = (
+    "a file, camera, camera:N, csi:N, gst:PIPELINE, microphone, browser, sample or an address such as rtsp://HOST/PATH"
+)
 _CAMERA_OPTIONS = {"size", "rate_fps", "microphone"}
 _TAKEN = {
     "camera": {*_CAMERA_OPTIONS, "pixel_format"},
     "csi": _CAMERA_OPTIONS,
     "gst": {"microphone"},
     "microphone": {"microphone"},
+    "browser": {"tls_cert", "tls_key"},
     "address": set(),
     "file": {"realtime"},
 }
@@ -60,6 +63,8 @@ def open_source(
     _check(kind, text, capture, nvdec)
     if kind == "address":
         return NetworkSource(Address.of(text), notify, audio)
+    if kind == "browser":
+        return _browser(text.partition(":")[2], notify, audio, capture)
     if kind == "microphone":
         if not audio or capture.microphone == NO_MICROPHONE:
             raise UsageError("the microphone alone, and without its sound", "sound or a camera")
@@ -87,7 +92,7 @@ def _kind_of(text: str) -> str:
     if is_address(text):
         return "address"
     word, colon, _ = text.partition(":")
-    if text == "microphone" or text == "camera" or (colon and word in _DEVICES):
+    if text in ("microphone", "camera", "browser") or (colon and (word in _DEVICES or word == "browser")):
         return word
     return "file"
 
@@ -112,6 +117,18 @@ def _camera(text: str, capture: CaptureOptions) -> Device:
         expected = "camera, camera:N with a number N, or camera:/dev/v4l/by-id/..."
         raise UsageError(f"'camera:{text}' does not name a camera", expected, "try camera:0")
     return CameraDevice(device, capture.size, capture.rate_fps, capture.pixel_format)
+
+
+def _browser(text: str, notify: Notify, audio: bool, capture: CaptureOptions) -> Source:
+    try:
+        from mma_edge.sources.browser.source import BrowserSource
+        from mma_edge.web.binding import Binding
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name.startswith("mma_"):
+            raise
+        raise DependencyError(f"{name} is not installed", hint='pip install "mma-edge[browser]"') from error
+    return BrowserSource(Binding.of(text), notify, audio, cert=capture.tls_cert, key=capture.tls_key)
 
 
 def _csi(text: str, capture: CaptureOptions) -> Device:

@@ -6,9 +6,10 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 from mma_edge.errors import UsageError
-from mma_edge.types import AudioChunk, Frame
+from mma_edge.types import AudioChunk, Emotion, Frame
 
 Event = Frame | AudioChunk
 
@@ -44,6 +45,8 @@ class CaptureOptions:
     pixel_format: str | None = None  # FOURCC of V4L2, such as MJPG or YUYV
     microphone: str | None = None  # part of its name, or its number; NO_MICROPHONE for none
     realtime: bool = False  # play a file at its own pace
+    tls_cert: Path | None = None  # PEM: what a page proves itself with
+    tls_key: Path | None = None  # PEM; None: it is in the same file
 
 
 NO_MICROPHONE = "none"
@@ -69,6 +72,9 @@ class Source(AbstractContextManager):
     @abstractmethod
     def events(self) -> Iterator[Event]:
         """Frames and sound in presentation order (live: in order of arrival). They can be read only once."""
+
+    def show(self, emotion: Emotion) -> None:
+        """Take an answer about what this source delivered, to show it to whoever sends it. Never waits."""
 
     @abstractmethod
     def close(self) -> None:
