@@ -19,6 +19,7 @@ from mma_edge.sources.network.address import Address, is_address
 from mma_edge.sources.network.source import NetworkSource
 from mma_edge.sources.playing import RealtimeSource
 from mma_edge.types import Notify, ignore_notice
+from mma_edge.web.binding import Binding
 
 __all__ = [
     "CameraSource", "CaptureOptions", "Event", "FileSource", "NetworkSource", "Source", "SourceStats", "name_of",
@@ -83,6 +84,8 @@ def name_of(spec: str | os.PathLike[str]) -> str:
     kind = _kind_of(text)
     if kind == "address":
         return Address.of(text).shown
+    if kind == "browser":
+        Binding.of(text.partition(":")[2])
     return PipelineDevice.pipeline(text.partition(":")[2]).name if kind == "gst" else text
 
 
@@ -122,7 +125,6 @@ def _camera(text: str, capture: CaptureOptions) -> Device:
 def _browser(text: str, notify: Notify, audio: bool, capture: CaptureOptions) -> Source:
     try:
         from mma_edge.sources.browser.source import BrowserSource
-        from mma_edge.web.binding import Binding
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
         if name.startswith("mma_"):

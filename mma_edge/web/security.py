@@ -128,7 +128,8 @@ class Page:
             f"{_POLICY}; script-src {' '.join(allowed['script'])} blob:; style-src {' '.join(allowed['style'])}"
         )
 
-    async def __call__(self, request: web.Request) -> web.Response:
+    async def serve(self, request: web.Request) -> web.Response:
+        """The handler of its path."""
         headers = {"Content-Security-Policy": self._policy}
         return web.Response(text=self._text, content_type="text/html", headers=headers)
 

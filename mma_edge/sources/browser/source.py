@@ -71,8 +71,8 @@ class BrowserSource(Source):
             raise
 
     def _set_up(self, app: web.Application) -> None:
-        app.router.add_get("/", Page(_PAGE))
-        app.router.add_get(SOCKET, self._visits)
+        app.router.add_get("/", Page(_PAGE).serve)
+        app.router.add_get(SOCKET, self._visits.serve)
         app.on_shutdown.append(self._visits.close)
 
     def _announce(self, binding: Binding, token: str | None, fingerprint: str) -> None:

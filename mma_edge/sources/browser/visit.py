@@ -41,7 +41,7 @@ class Visits:
         self.begun = 0  # visitors that sent something
         self._emotions = ""
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def serve(self, request: web.Request) -> web.StreamResponse:
         """The handler of the page's WebSocket."""
         if len(self.open) >= MAX_VISITS:
             raise web.HTTPServiceUnavailable(text="too many pages are open\n")
@@ -122,14 +122,14 @@ class Visit:
                     await self._heed(message.data)
                 elif message.type == WSMsgType.BINARY:
                     await self._take(message.data)
+                elif message.type == WSMsgType.ERROR:  # it has hung up already
+                    raise BadMessageError("what is no WebSocket message, or one that is too large")
             except BadMessageError as error:
                 self._visits.complain(str(error))
                 self._bad += 1
                 if self._bad > _MAX_BAD:
                     return
                 await self._say(type="refused", text=str(error))
-        if self._socket.close_code == 1009:
-            self._visits.complain("a message that is too large")
 
     async def _heed(self, text: str) -> None:
         request = read_text(text)
