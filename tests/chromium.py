@@ -55,9 +55,10 @@ class Chromium:
         *,
         allow: bool = True,  # camera and microphone, without asking
         insecure: bool = False,  # certificates that nobody has signed
+        flags: tuple[str, ...] = (),
     ) -> None:
         self._home = tempfile.mkdtemp(prefix="chromium-")
-        flags = [*_FLAGS, f"--user-data-dir={self._home}"]
+        flags = [*_FLAGS, *flags, f"--user-data-dir={self._home}"]
         flags += ["--no-sandbox"] if os.geteuid() == 0 else []
         flags += ["--use-fake-ui-for-media-stream"] if allow else ["--deny-permission-prompts"]
         flags += ["--ignore-certificate-errors"] if insecure else []

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
-import json
-import struct
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -20,56 +16,20 @@ import numpy as np
 import pytest
 from aioice.ice import get_host_addresses
 from conftest import failure_line, one_line
-from PIL import Image
+from visitor import BAD, BAD_MEDIA, RATE_HZ, SDP, heard, page, picture, seated, sound, until, visit
 
+import mma_edge
 from mma_edge.cli import main
 from mma_edge.errors import DependencyError, UsageError
+from mma_edge.pipeline import Pipeline, StreamOptions
 from mma_edge.sources import CaptureOptions, Source, name_of, open_source
 from mma_edge.sources.base import SourceStats
 from mma_edge.sources.browser import visit as visits
 from mma_edge.sources.browser.intake import Intake, SenderClock
-from mma_edge.sources.browser.messages import HEADER, MAX_BYTES, PICTURE, SOUND, BadMessageError, read_media, read_text
+from mma_edge.sources.browser.messages import MAX_BYTES, BadMessageError, read_media, read_text
 from mma_edge.sources.live import LiveBuffer
 from mma_edge.sources.network.clock import WARM_UP_S
 from mma_edge.types import AudioChunk, Emotion, Frame
-
-RATE_HZ = 48000
-SDP = "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n"
-BAD = [
-    "", "{", "[]", "1", "null", '{"type": 1}', '{"type": "go"}', '{"type": "offer"}', '{"type": "offer", "sdp": 1}',
-    "[" * 5000, json.dumps({"type": "offer", "sdp": "x" * 70_000}),
-    json.dumps({"type": "offer", "sdp": 3 * SDP}), json.dumps({"type": "offer", "sdp": SDP + "m=application 9 x\r\n"}),
-    json.dumps({"type": "offer", "sdp": SDP + "a=candidate:1\r\n" * 100}),
-]  # fmt: skip
-
-
-def jpeg(width: int = 64, height: int = 48, grey: int = 200) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (width, height), (grey,) * 3).save(file, "JPEG")
-    return file.getvalue()
-
-
-def claimed(width: int, height: int) -> bytes:
-    """A small JPEG that says it is large."""
-    data = bytearray(jpeg())
-    at = data.index(b"\xff\xc0") + 5
-    data[at : at + 4] = struct.pack(">HH", height, width)
-    return bytes(data)
-
-
-def picture(time_s: float, content: bytes | None = None) -> bytes:
-    return HEADER.pack(PICTURE, 0, round(1e6 * time_s)) + (jpeg() if content is None else content)
-
-
-def sound(time_s: float, seconds: float = 0.04, rate_hz: int = RATE_HZ) -> bytes:
-    return HEADER.pack(SOUND, rate_hz, round(1e6 * time_s)) + bytes(2 * round(seconds * rate_hz))
-
-
-BAD_MEDIA = [
-    b"", b"\1", HEADER.pack(PICTURE, 0, 0), HEADER.pack(7, 0, 0) + b"x", picture(0, b"no JPEG"), picture(1e12),
-    picture(0, jpeg()[:200]), picture(0, claimed(65000, 65000)), picture(0, jpeg(8, 8)), sound(0)[:-1],
-    sound(0, 0.04, 1000), sound(0, 3.0), HEADER.pack(SOUND, 4_000_000_000, 0) + bytes(100),
-]  # fmt: skip
 
 
 @pytest.fixture
@@ -86,45 +46,6 @@ def source(notes: list[str]) -> Iterator[Source]:
         opened.close()
         assert time.monotonic() - start_s < 2
     assert set(threading.enumerate()) <= before, "a thread is left"
-
-
-@asynccontextmanager
-async def page(source: Source) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-    """The WebSocket of one visitor."""
-    origin = source.link.rstrip("/")
-    async with (
-        aiohttp.ClientSession() as session,
-        session.ws_connect(f"{origin}/visit", headers={"Origin": origin}, max_msg_size=0) as socket,
-    ):
-        yield socket
-
-
-async def heard(socket: aiohttp.ClientWebSocketResponse, kind: str) -> dict:
-    """The next message of this type."""
-    while True:
-        message = await asyncio.wait_for(socket.receive_json(), 10)
-        if message["type"] == kind:
-            return message
-
-
-async def seated(socket: aiohttp.ClientWebSocketResponse) -> None:
-    await socket.send_json({"type": "start"})
-    await heard(socket, "go")
-
-
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    end_s = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end_s
-        await asyncio.sleep(0.02)
-
-
-def visit(source: Source, work: Callable[[aiohttp.ClientWebSocketResponse], Awaitable[object]]) -> None:
-    async def run() -> None:
-        async with page(source) as socket:
-            await work(socket)
-
-    asyncio.run(run())
 
 
 def gathered(source: Source, seconds: float) -> list:
@@ -206,6 +127,23 @@ def test_a_webrtc_visitor_delivers_and_is_freed_when_it_goes_and_may_come_back(
     source._watch()
     assert sum("sends 160x120 by WebRTC" in line for line in notes) == 2
     assert sum("is gone" in line for line in notes) == 2 and source.stats.reopened == 1
+
+
+def test_without_sound_the_page_is_told_and_what_it_sends_is_thrown_away(notes: list[str]) -> None:
+    async def send(socket: aiohttp.ClientWebSocketResponse) -> None:
+        await socket.send_json({"type": "start"})
+        assert (await heard(socket, "go"))["audio"] is False
+        for number in range(20):
+            await socket.send_bytes(sound(0.05 * number))
+            await socket.send_bytes(picture(0.05 * number))
+            await asyncio.sleep(0.05)
+
+    with open_source("browser:0", notes.append, audio=False) as source:
+        assert source.has_video and not source.has_audio
+        sender = threading.Thread(target=visit, args=(source, send))
+        sender.start()
+        assert {type(event) for event in gathered(source, 0.6)} == {Frame}
+        sender.join()
 
 
 def test_one_visitor_sends_at_a_time_and_the_next_gets_the_seat(source: Source) -> None:
@@ -330,6 +268,14 @@ def test_a_visitor_is_shown_the_newest_answers_and_a_face_that_is_gone_no_more(s
     visit(source, send)
     source.close()
     source.show(answer(1, 4.0, 0.9))  # after the end: nothing
+
+
+def test_a_source_is_shown_every_answer_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Emotion] = []
+    with open_source("sample") as file:
+        monkeypatch.setattr(file, "show", shown.append)
+        answers = list(Pipeline(mma_edge.load(), file, StreamOptions(hop_s=2.0)))
+    assert len(answers) > 2 and shown == answers
 
 
 def test_reports_align_what_arrival_cannot_and_no_sound_is_torn() -> None:

@@ -140,11 +140,12 @@ class BrowserSource(Source):
     def _face(self, emotion: Emotion) -> dict[str, object]:
         """What the page shows of an answer; the box as shares of the picture's sides."""
         record, (width, height) = emotion.to_dict(), self._visits.intake.size
-        box = emotion.box and [value / side for value, side in zip(emotion.box, (width, height) * 2, strict=True)]
+        sides = (max(1, width), max(1, height)) * 2
+        box = emotion.box and [value / side for value, side in zip(emotion.box, sides, strict=True)]
         return {
             **{name: record[name] for name in ("track_id", "modalities", "label", "probabilities")},
             "confidence": emotion.confidence,
-            "box": box if width else None,
+            "box": box,
         }
 
     def close(self) -> None:

@@ -39,7 +39,6 @@ class Visits:
         self.notices: deque[str] = deque(maxlen=16)  # for the source to say
         self.bad: Counter[str] = Counter()
         self.begun = 0  # visitors that sent something
-        self._emotions = ""
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """The handler of the page's WebSocket."""
