@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -111,7 +112,8 @@ class Chromium:
         while True:
             message = await self._socket.receive_json()
             if message.get("id") == self._number:
-                assert "error" not in message, message
+                if "error" in message:
+                    raise RuntimeError(message["error"]["message"])
                 return message["result"]
 
     def run(self, script: str) -> object:
@@ -122,11 +124,19 @@ class Chromium:
         return result["result"].get("value")
 
     def until(self, script: str, seconds: float = _PATIENCE_S) -> None:
-        """Wait until the script's value is true."""
+        """Wait until the script's value is true; meanwhile the page may still be loading."""
+        tried = f"(() => {{ try {{ return Boolean({script}); }} catch (error) {{ return false; }} }})()"
         end_s = time.monotonic() + seconds
-        while not self.run(script):
+        while True:
+            with contextlib.suppress(RuntimeError):  # the page that was asked is gone
+                if self.run(tried):
+                    return
             assert time.monotonic() < end_s, f"{script}: {self.run('document.body.innerText')}"
             time.sleep(0.05)
+
+    def until_says(self, text: str, seconds: float = _PATIENCE_S) -> None:
+        """Wait until the page's status has this text in it."""
+        self.until(f"document.getElementById('status').textContent.includes({json.dumps(text)})", seconds)
 
     def status(self) -> str:
         return self.run("document.getElementById('status').textContent")

@@ -68,7 +68,7 @@ def until(condition: Callable[[], object], seconds: float) -> float:
 
 def sends(browser: Chromium, road: str = "WebRTC") -> None:
     browser.click("start")
-    browser.until(f"document.getElementById('status').textContent.includes('({road})')", 30)
+    browser.until_says(f"({road})", 30)
 
 
 def delivering(source: Source, sound_s: float = 0.3) -> bool:
@@ -164,17 +164,17 @@ def test_a_second_visitor_is_told_and_sends_when_the_first_stops(source: Source,
     with read(source), Chromium(source.link, devices) as first, Chromium(source.link, devices) as second:
         sends(first)
         second.click("start")
-        second.until("document.getElementById('status').textContent.startsWith('Another browser is sending')", 20)
+        second.until_says("Another browser is sending", 20)
         first.click("stop")
         assert first.status() == "Stopped."
-        second.until("document.getElementById('status').textContent.startsWith('Sending')", 20)
+        second.until_says("Sending", 20)
         assert delivering(source)
 
 
 def test_a_browser_that_refuses_the_camera_says_what_to_do(source: Source) -> None:
     with Chromium(source.link, allow=False) as browser:
         browser.click("start")
-        browser.until("document.getElementById('status').textContent.includes('may not use camera')", 20)
+        browser.until_says("may not use camera", 20)
         assert browser.run("document.getElementById('start').hidden") is False
         until(lambda: source._visits.seat is None, 5)
 
@@ -186,7 +186,7 @@ def test_a_page_that_is_not_a_secure_context_says_so(source: Source) -> None:
             source="Object.defineProperty(window, 'isSecureContext', {value: false})",
         )
         browser.call("Page.reload")
-        browser.until("document.getElementById('status').textContent.includes('not encrypted')", 20)
+        browser.until_says("not encrypted", 20)
 
 
 def test_beyond_this_machine_the_link_opens_the_page_and_the_token_goes_nowhere_else(
@@ -210,7 +210,7 @@ def test_beyond_this_machine_the_link_opens_the_page_and_the_token_goes_nowhere_
             local = re.sub(r"//[^/]+:", "//127.0.0.1:", link)
             with Chromium(local.partition("#")[0], devices, insecure=True) as stranger:
                 stranger.click("start")
-                stranger.until("document.getElementById('status').textContent.includes('link with a token')", 20)
+                stranger.until_says("link with a token", 20)
             with Chromium(local, devices, insecure=True) as browser:
                 sends(browser)
                 assert token not in browser.run("location.href + document.cookie")
