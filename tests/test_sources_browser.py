@@ -146,6 +146,20 @@ def test_without_sound_the_page_is_told_and_what_it_sends_is_thrown_away(notes: 
         sender.join()
 
 
+def test_a_visitor_without_a_camera_is_said_to_send_sound_alone(
+    source: Source, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visits, "_TICK_S", 0.02)
+    monkeypatch.setattr(visits, "_PICTURE_S", 0.1)
+
+    async def send(socket: aiohttp.ClientWebSocketResponse) -> None:
+        await seated(socket)
+        await socket.send_bytes(sound(0))
+        await until(lambda: source._watch() or any("sends sound alone by WebSocket" in line for line in notes))
+
+    visit(source, send)
+
+
 def test_one_visitor_sends_at_a_time_and_the_next_gets_the_seat(source: Source) -> None:
     async def run() -> None:
         async with page(source) as first, page(source) as second:
@@ -336,4 +350,6 @@ def test_without_the_extra_the_line_names_it(missing: str, monkeypatch: pytest.M
 
 
 def test_a_source_is_named_as_it_was_asked_for() -> None:
+    with open_source("browser:127.0.0.1:0") as source:
+        assert source.name == "browser:127.0.0.1:0"
     assert name_of("browser:0.0.0.0:9000") == "browser:0.0.0.0:9000"

@@ -65,7 +65,7 @@ def open_source(
     if kind == "address":
         return NetworkSource(Address.of(text), notify, audio)
     if kind == "browser":
-        return _browser(text.partition(":")[2], notify, audio, capture)
+        return _browser(text, notify, audio, capture)
     if kind == "microphone":
         if not audio or capture.microphone == NO_MICROPHONE:
             raise UsageError("the microphone alone, and without its sound", "sound or a camera")
@@ -122,15 +122,16 @@ def _camera(text: str, capture: CaptureOptions) -> Device:
     return CameraDevice(device, capture.size, capture.rate_fps, capture.pixel_format)
 
 
-def _browser(text: str, notify: Notify, audio: bool, capture: CaptureOptions) -> Source:
+def _browser(name: str, notify: Notify, audio: bool, capture: CaptureOptions) -> Source:
     try:
         from mma_edge.sources.browser.source import BrowserSource
     except ModuleNotFoundError as error:
-        name = (error.name or "").partition(".")[0]
-        if name.startswith("mma_"):
+        package = (error.name or "").partition(".")[0]
+        if package.startswith("mma_"):
             raise
-        raise DependencyError(f"{name} is not installed", hint='pip install "mma-edge[browser]"') from error
-    return BrowserSource(Binding.of(text), notify, audio, cert=capture.tls_cert, key=capture.tls_key)
+        raise DependencyError(f"{package} is not installed", hint='pip install "mma-edge[browser]"') from error
+    binding = Binding.of(name.partition(":")[2])
+    return BrowserSource(binding, notify, audio, cert=capture.tls_cert, key=capture.tls_key, name=name)
 
 
 def _csi(text: str, capture: CaptureOptions) -> Device:

@@ -54,7 +54,7 @@ class Intake:
 
     def begin(self, one_clock: bool) -> StreamClock:
         """A new sender: what was known about the stamps of the last one is forgotten."""
-        self.clock = StreamClock(one_clock)
+        self.clock, self.size = StreamClock(one_clock), (0, 0)
         return self.clock
 
     def picture(self, picture: Picture, stamp_s: float) -> None:

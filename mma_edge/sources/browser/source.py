@@ -49,11 +49,12 @@ class BrowserSource(Source):
         *,
         cert: Path | None = None,  # PEM; None beyond this machine: one is made
         key: Path | None = None,  # PEM; None: it is in the file of the certificate
+        name: str = "browser",  # for messages and records
     ) -> None:
         """MMAEdgeError where nothing can listen there, or the certificate does not work."""
         if key and not cert:
             raise UsageError("--tls-key without --tls-cert", "both", "or one file with certificate and key: --tls-cert")
-        self.name, self.has_audio, self.stats = "browser", audio, SourceStats()
+        self.name, self.has_audio, self.stats = name, audio, SourceStats()
         self._notify = notify
         self._buffer = LiveBuffer(self.stats, FRAMES_KEPT)
         self._visits = Visits(Intake(self._buffer, self.stats), audio)
@@ -86,9 +87,9 @@ class BrowserSource(Source):
             except OSError as error:
                 raise OutputError(f"cannot write {path}: {error.strerror}", "a file for the page's link") from error
             link = secret if sys.stderr.isatty() else f"{link} (the link with its token is in {path})"
-        self._notify(f"browser: open {link}")
+        self._notify(f"{self.name}: open {link}")
         if fingerprint:
-            self._notify(f"browser: this machine signed its own certificate; compare SHA-256 {fingerprint}")
+            self._notify(f"{self.name}: this machine signed its own certificate; compare SHA-256 {fingerprint}")
 
     @property
     def link(self) -> str:
@@ -119,14 +120,14 @@ class BrowserSource(Source):
     def _watch(self) -> None:
         """Say what happened since the last time."""
         while self._visits.notices:
-            self._notify(f"browser: {self._visits.notices.popleft()}")
+            self._notify(f"{self.name}: {self._visits.notices.popleft()}")
         self.stats.reopened = max(0, self._visits.begun - 1)
         now_s = time.monotonic()
         if self.sync != "arrival":
             self._in_step_s = now_s
         elif not self._told_sync and now_s - self._in_step_s > _NO_SYNC_S:
             self._told_sync = True
-            self._notify("browser: picture and sound have no common clock, so their arrival aligns them")
+            self._notify(f"{self.name}: its picture and sound have no common clock, so their arrival aligns them")
 
     def show(self, emotion: Emotion) -> None:
         """Send an answer to the visitor. May be called by any thread; never waits."""

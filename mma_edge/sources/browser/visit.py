@@ -23,7 +23,7 @@ _SILENT_S, _BEGIN_S = 10.0, 60.0
 """Longest time without a picture or sound of who sends; the same before the first: a question is asked meanwhile."""
 _MAX_BAD = 20
 """Bad messages of one visitor before it is shown out."""
-_TICK_S = 0.5
+_TICK_S, _PICTURE_S = 0.5, 3.0
 _CLOSE_S = 0.5
 """Longest wait for a page's own farewell."""
 
@@ -81,6 +81,7 @@ class Visit:
         self._bad = 0
         self._seated_s = 0.0
         self._road = ""  # by which it sends
+        self._told = False
         self._emotions: str | None = None
         self._wake = asyncio.Event()
         self._gone = asyncio.Event()
@@ -183,22 +184,29 @@ class Visit:
 
     async def _watch(self) -> None:
         """Ends for who has the seat and sends nothing: another may want it."""
-        told = False
+        ticks = 0  # for which something has come
         while True:
             await asyncio.sleep(_TICK_S)
             visits = self._visits
             if visits.seat is not self:
-                told = False
+                ticks = 0
                 continue
             sent = visits.intake.last_arrival_s > self._seated_s
-            if sent and not told:
-                told = True
-                visits.begun += 1
-                width, height = visits.intake.size
-                visits.notices.append(f"a visitor sends {width}x{height} by {self._road}")
+            if sent:
+                ticks += 1
+                self._tell(ticks)
             since_s = max(self._seated_s, visits.intake.last_arrival_s)
             if time.monotonic() - since_s > (_SILENT_S if sent else _BEGIN_S):
                 return
+
+    def _tell(self, ticks: int) -> None:
+        """Say what comes, once; sound alone when no picture has followed it."""
+        visits = self._visits
+        width, height = visits.intake.size
+        if not self._told and (width or ticks * _TICK_S > _PICTURE_S):
+            self._told = True
+            visits.begun += 1
+            visits.notices.append(f"a visitor sends {f'{width}x{height}' if width else 'sound alone'} by {self._road}")
 
     async def _stand_up(self) -> None:
         visits = self._visits
@@ -206,7 +214,7 @@ class Visit:
             if visits.intake.last_arrival_s > self._seated_s:
                 visits.notices.append("the visitor is gone: waiting for the next")
             visits.seat = None
-        self._road = ""
+        self._road, self._told = "", False
         await self._close_peer()
 
     async def _close_peer(self) -> None:
