@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -140,6 +141,19 @@ class LineFile(contextlib.AbstractContextManager):
         kept = f" after {self.count} {self._what}, which are kept" if self.count else ""
         hint = f"free disk space or choose another {self._option}"
         return OutputError(f"cannot write {self.path}{kept}: {error.strerror}", hint=hint)
+
+
+def state_root() -> Path:
+    """The user's folder for what must outlive a run and is no cache, such as a server's certificate; it need not exist.
+
+    MMA_EDGE_STATE, else XDG_STATE_HOME/mma-edge, else ~/.local/state/mma-edge (Windows: LOCALAPPDATA/mma-edge).
+    """
+    if chosen := os.environ.get("MMA_EDGE_STATE"):
+        return Path(chosen)
+    variable, default = "XDG_STATE_HOME", ".local/state"
+    if sys.platform == "win32":
+        variable, default = "LOCALAPPDATA", "AppData/Local"
+    return Path(os.environ.get(variable) or Path.home() / default) / "mma-edge"
 
 
 def to_json(value: object) -> str:

@@ -191,6 +191,12 @@ def _microphones() -> Finding:
     return Finding(OK, ", ".join(names))
 
 
+def _browser() -> Finding:
+    if missing := [name for name in ("aiohttp", "aiortc") if not _version(name)]:
+        return Finding(OPTIONAL, f"{' and '.join(missing)} not installed", 'pip install "mma-edge[browser]"')
+    return Finding(OK, f"aiortc {_version('aiortc')}", "try: mma-edge run browser")
+
+
 def _torch() -> Finding:
     if version := _version("torch"):
         return Finding(OK, f"{version} (never imported at run time)")
@@ -217,5 +223,6 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "OpenVINO": _openvino,
     "camera": _cameras,
     "microphone": _microphones,
+    "browser": _browser,
     "torch": _torch,
 }

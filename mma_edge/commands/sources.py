@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.console import Console
 
@@ -13,14 +14,16 @@ from mma_edge.commands.support import report, say
 from mma_edge.errors import MMAEdgeError, UsageError
 
 SOURCE_HELP = (
-    "a media file, camera, camera:N, camera:/dev/v4l/by-id/..., csi:N (Jetson), gst:PIPELINE, microphone, sample, or "
-    "an address: rtsp, rtsps, rtmp, http(s) with HLS, udp, tcp; NAME=SOURCE gives it a name for the records. Several: "
-    "live ones run at the same time, files one after the other"
+    "a media file, camera, camera:N, camera:/dev/v4l/by-id/..., csi:N (Jetson), gst:PIPELINE, microphone, browser, "
+    "browser:ADDRESS:PORT, sample, or an address: rtsp, rtsps, rtmp, http(s) with HLS, udp, tcp; NAME=SOURCE gives it "
+    "a name for the records. Several: live ones run at the same time, files one after the other"
 )
 SOURCE_EXAMPLES = """\
   mma-edge run camera:1 --size 1280x720 --rate 30
   mma-edge run 'rtsp://user:${CAM_PASSWORD}@192.168.1.20/stream'   the password in a variable, single quotes
   mma-edge run 'gst:v4l2src device=/dev/video0 ! image/jpeg ! jpegdec'
+  mma-edge run browser                         a page takes the browser's camera and microphone
+  mma-edge run browser:0.0.0.0:8765            the same for other machines, a phone: by TLS and a token
   mma-edge run talk.mp4 --realtime             as a camera would deliver it
   mma-edge run door=rtsp://192.168.1.20/stream desk=camera --output both.jsonl --stats load.jsonl
   mma-edge run camera --audio-delay-ms -85     sound 85 ms earlier, as mma-edge doctor --sync camera measured
@@ -55,6 +58,9 @@ def add_source_options(add: Callable[..., object]) -> None:
     add("--realtime", action="store_true", help="play a file at its own pace, as a camera would deliver it")
     delay = "delay the sound against the picture, -2000 to 2000 (default: what doctor --sync has remembered, else 0)"
     add("--audio-delay-ms", type=float, metavar="MS", help=delay)
+    tls = "certificate (PEM) of the page of browser:ADDRESS:PORT (default beyond this machine: one is made)"
+    add("--tls-cert", type=Path, metavar="FILE", help=tls)
+    add("--tls-key", type=Path, metavar="FILE", help="its key (PEM); default: in the file of the certificate")
 
 
 def capture_options(args: argparse.Namespace) -> object:
@@ -70,9 +76,16 @@ def capture_options(args: argparse.Namespace) -> object:
     pixel_format = args.pixel_format and {"MJPEG": "MJPG"}.get(args.pixel_format.upper(), args.pixel_format.upper())
     if pixel_format and not re.fullmatch(r"[A-Z0-9]{3,4}", pixel_format):
         raise UsageError(f"--pixel-format {args.pixel_format}", "mjpeg, or a code of V4L2 such as yuyv")
-    size = size and (int(size[1]), int(size[2]))
-    rate_fps, delay_ms = rate and float(args.rate), args.audio_delay_ms
-    return CaptureOptions(size, rate_fps, pixel_format, args.microphone, args.realtime, delay_ms)
+    return CaptureOptions(
+        size and (int(size[1]), int(size[2])),
+        rate and float(args.rate),
+        pixel_format,
+        args.microphone,
+        args.realtime,
+        args.audio_delay_ms,
+        args.tls_cert,
+        args.tls_key,
+    )
 
 
 def list_devices(console: Console) -> None:

@@ -291,7 +291,9 @@ class Pipeline(AbstractContextManager):
         self.state.answers += len(emotions)
         least = self.options.abstain_below
         for emotion in self._smoothed(emotions):
-            yield replace(emotion, source=self.name, abstained=least is not None and emotion.confidence < least)
+            answer = replace(emotion, source=self.name, abstained=least is not None and emotion.confidence < least)
+            self.source.show(answer)
+            yield answer
 
     def conclude(self) -> None:
         """Say at the end why there are no records, or no face or no voice in them."""

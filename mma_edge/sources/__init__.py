@@ -1,4 +1,4 @@
-"""Where frames and sound come from: files, cameras with a microphone, streams of the network, the sample clip."""
+"""Where frames and sound come from: files, cameras with a microphone, browsers, streams of the network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from mma_edge.errors import UsageError, without_passwords
+from mma_edge.errors import DependencyError, UsageError, without_passwords
 from mma_edge.sources.base import NO_MICROPHONE, CaptureOptions, Event, Source, SourceStats
 from mma_edge.sources.camera import CameraSource
 from mma_edge.sources.devices.camera import CameraDevice
@@ -24,6 +24,7 @@ from mma_edge.sources.network.source import NetworkSource
 from mma_edge.sources.playing import RealtimeSource
 from mma_edge.sources.sync.delay import DelayedSource, RememberedDelay, remembered
 from mma_edge.types import Notify, ignore_notice
+from mma_edge.web.binding import Binding
 
 __all__ = [
     "CameraSource", "CaptureOptions", "Event", "FileSource", "NetworkSource", "Source", "SourceStats", "device_of",
@@ -36,6 +37,7 @@ _TAKEN = {
     "csi": _CAMERA_OPTIONS,
     "gst": {"microphone", "audio_delay_ms"},
     "microphone": {"microphone"},
+    "browser": {"tls_cert", "tls_key", "audio_delay_ms"},
     "address": {"audio_delay_ms"},
     "file": {"realtime", "audio_delay_ms"},
 }
@@ -80,6 +82,8 @@ def open_source(
 def _open(kind: str, text: str, notify: Notify, audio: bool, nvdec: bool, capture: CaptureOptions) -> Source:
     if kind == "address":
         return NetworkSource(Address.of(text), notify, audio)
+    if kind == "browser":
+        return _browser(text, notify, audio, capture)
     if kind == "microphone":
         if not audio:
             raise UsageError("the microphone alone, and without its sound", "sound or a camera")
@@ -106,7 +110,7 @@ def device_of(spec: str | os.PathLike[str], capture: CaptureOptions) -> str | No
     kind, shown = kind_of(text), name_of(spec)
     if kind == "address":
         return None if "?" in shown else shown
-    if kind in ("file", "microphone"):
+    if kind in ("file", "microphone", "browser"):
         return None
     if kind == "gst":
         shown = without_passwords(text)
@@ -143,6 +147,18 @@ def _camera(text: str, capture: CaptureOptions) -> Device:
         expected = "camera, camera:N with a number N, or camera:/dev/v4l/by-id/..."
         raise UsageError(f"'camera:{text}' does not name a camera", expected, "try camera:0")
     return CameraDevice(device, capture.size, capture.rate_fps, capture.pixel_format)
+
+
+def _browser(name: str, notify: Notify, audio: bool, capture: CaptureOptions) -> Source:
+    try:
+        from mma_edge.sources.browser.source import BrowserSource
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package.startswith("mma_"):
+            raise
+        raise DependencyError(f"{package} is not installed", hint='pip install "mma-edge[browser]"') from error
+    binding = Binding.of(name.partition(":")[2])
+    return BrowserSource(binding, notify, audio, cert=capture.tls_cert, key=capture.tls_key, name=name)
 
 
 def _csi(text: str, capture: CaptureOptions) -> Device:

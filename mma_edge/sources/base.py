@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from numbers import Real
+from pathlib import Path
 
 from mma_edge.errors import UsageError
-from mma_edge.types import AudioChunk, Frame
+from mma_edge.types import AudioChunk, Emotion, Frame
 
 Event = Frame | AudioChunk
 
@@ -47,6 +48,8 @@ class CaptureOptions:
     realtime: bool = False  # play a file at its own pace
     # By how much the sound is delayed against the picture; None: as it was measured and remembered for the devices.
     audio_delay_ms: float | None = None
+    tls_cert: Path | None = None  # PEM: what a page proves itself with
+    tls_key: Path | None = None  # PEM; None: it is in the same file
 
     def __post_init__(self) -> None:
         delay_ms, most_ms = self.audio_delay_ms, MOST_DELAY_MS
@@ -80,6 +83,9 @@ class Source(AbstractContextManager):
     @abstractmethod
     def events(self) -> Iterator[Event]:
         """Frames and sound in presentation order (live: in order of arrival). They can be read only once."""
+
+    def show(self, emotion: Emotion) -> None:
+        """Take an answer about what this source delivered, to show it to whoever sends it. Never waits."""
 
     @abstractmethod
     def close(self) -> None:

@@ -10,8 +10,11 @@ from pathlib import Path
 from mma_edge.errors import UsageError
 from mma_edge.sources.devices.gstreamer import PipelineDevice
 from mma_edge.sources.network.address import Address, is_address
+from mma_edge.web.binding import Binding
 
-EXPECTED = "a file, camera, camera:N, csi:N, gst:PIPELINE, microphone, sample or an address such as rtsp://HOST/PATH"
+EXPECTED = (
+    "a file, camera, camera:N, csi:N, gst:PIPELINE, microphone, browser, sample or an address such as rtsp://HOST/PATH"
+)
 DEVICES = ("camera", "csi", "gst")
 """What a source on this machine begins with, before a colon."""
 _NAMED = re.compile(r"(\w[\w.-]{0,63})=(.*)", re.DOTALL)
@@ -70,16 +73,18 @@ def name_of(spec: Spec) -> str:
     kind = kind_of(text)
     if kind == "address":
         return Address.of(text).shown
+    if kind == "browser":
+        Binding.of(text.partition(":")[2])
     return PipelineDevice.pipeline(text.partition(":")[2]).name if kind == "gst" else text
 
 
 def kind_of(text: str) -> str:
-    """address, file, microphone or one of DEVICES; UsageError for an empty text."""
+    """address, file, microphone, browser or one of DEVICES; UsageError for an empty text."""
     if not text:
         raise UsageError("the source is empty", EXPECTED, "try: mma-edge run sample")
     if is_address(text):
         return "address"
     word, colon, _ = text.partition(":")
-    if text == "microphone" or text == "camera" or (colon and word in DEVICES):
+    if text in ("microphone", "camera", "browser") or (colon and (word in DEVICES or word == "browser")):
         return word
     return "file"

@@ -64,6 +64,13 @@ class _Envelope:
         while self._least[0][0] < second - _KEEP_S:
             self._least.popleft()
 
+    def restamp(self, by_s: float) -> None:
+        """Its stamps are greater by so much from now on: what was learned about them moves along."""
+        self._least = deque((second, delay_s - by_s) for second, delay_s in self._least)
+        self._marks = deque(((at_s, offset_s - by_s) for at_s, offset_s in self._marks), self._marks.maxlen)
+        self._stamp_s = None if self._stamp_s is None else self._stamp_s + by_s
+        self.offset_s = None if self.offset_s is None else self.offset_s - by_s
+
     @property
     def known(self) -> bool:
         return bool(self._least)
@@ -103,6 +110,10 @@ class StreamClock:
         self._first_s: float | None = None
         self.vouched = False
         self.by_arrival = False
+
+    def restamp(self, track: Track, by_s: float) -> None:
+        """The stamps of this track are greater by so much from now on. Its times go on without a step."""
+        self._tracks[track].restamp(by_s)
 
     def place(self, track: Track, stamp_s: float, arrival_s: float) -> float | None:
         """Its time; None during the warm-up."""
