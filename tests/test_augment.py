@@ -24,7 +24,7 @@ from mma_trainer.data.augment.sound import (
 )
 from mma_trainer.data.public.voices import CALM, Voices
 from mma_trainer.data.public.waves import mel_rows, resample
-from mma_trainer.data.tasks.balance import ABSENT, mixed, voice_targets, voice_weights, vote_weights
+from mma_trainer.data.tasks.balance import ABSENT, class_coverage, mixed, voice_targets, voice_weights, vote_weights
 from mma_trainer.training.recipe import soft_cross_entropy
 
 
@@ -133,6 +133,13 @@ def test_corpora_come_by_the_root_of_their_size_and_their_speakers_and_classes_a
     assert shares[:90].sum() / shares[90:].sum() == pytest.approx(math.sqrt(9))
     cells = [shares[:60].sum(), shares[60:80].sum(), shares[80:90].sum()]
     assert cells == pytest.approx([cells[0]] * 3)
+
+
+def test_a_class_covers_the_share_of_the_voices_whose_corpus_has_it() -> None:
+    corpora, labels = ["ravdess"] * 4 + ["ased"], [0, 1, 5, 4, 0]
+    coverage = class_coverage(voices(corpora, [str(k) for k in range(5)], labels), 0.5)
+    # Four voices come twice as often as one; ASED has neither surprise nor disgust, and RAVDESS alone is calm.
+    torch.testing.assert_close(coverage, torch.tensor([1, 1, 1, 1, 2 / 3, 2 / 3, 1, 2 / 3]))
 
 
 @pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])

@@ -136,14 +136,15 @@ def test_several_teachers_say_the_mean_of_their_logarithms() -> None:
 
 def test_two_teachers_multiply_what_they_believe_and_an_absent_modality_says_nothing() -> None:
     face_net, voice_net = with_opinions("image", 0), with_opinions("audio", 1, extra_classes=1)
-    shift = torch.linspace(-1, 1, TINY.num_classes)  # the classes of these clips are others than in the training
-    teachers = PairTeachers(teacher_of("image", face_net), teacher_of("audio", voice_net), TINY.color, shift)
+    # The classes of these clips are others than in the training of each.
+    shift, rarer = torch.linspace(-1, 1, TINY.num_classes), torch.linspace(0, -2, TINY.num_classes)
+    teachers = PairTeachers(teacher_of("image", face_net), teacher_of("audio", voice_net), TINY.color, shift, rarer)
     frames = torch.randint(0, 256, (1, 1, *(TINY.image_size,) * 2, 3), dtype=torch.uint8).expand(3, 16, -1, -1, -1)
     frames = frames * torch.tensor([1, 1, 0]).byte().view(3, 1, 1, 1, 1)
     mel = (torch.randn(3, 512, 128) - 4) * torch.tensor([1, 0, 1]).view(3, 1, 1)
     with torch.no_grad():
         face = (face_net(prepare_frames(frames[:1, 0], TINY.color)) + shift).softmax(dim=1)
-        voice = voice_net(prepare_mel(mel)).softmax(dim=1)
+        voice = (voice_net(prepare_mel(mel)) + rarer).softmax(dim=1)
     both = face * voice[:1]
     expected = torch.cat([both / both.sum(), face, voice[2:]])
     torch.testing.assert_close(teachers(frames, mel).exp(), expected, atol=0.03, rtol=0)

@@ -20,10 +20,11 @@ from mma_trainer.data.loader import ListTask
 from mma_trainer.data.protocols import NO_AUDIO, PROTOCOLS, Fold, describe, find_fold
 from mma_trainer.data.public.background import load_noise, load_rooms
 from mma_trainer.data.public.faces import Faces, load_faces
-from mma_trainer.data.public.voices import CORPORA, RAVDESS, load_voices
+from mma_trainer.data.public.voices import CORPORA, RAVDESS, Voices, load_voices
+from mma_trainer.data.tasks.balance import class_coverage
 from mma_trainer.data.tasks.faces import FaceTask
 from mma_trainer.data.tasks.pairs import PAIRED_FACE_BALANCE, PseudoPairTask
-from mma_trainer.data.tasks.voices import Surroundings, VoiceTask
+from mma_trainer.data.tasks.voices import CORPUS_BALANCE, Surroundings, VoiceTask
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model import MMADFERConfig
 from mma_trainer.training.pretrain import PairTeachers, Teacher
@@ -218,7 +219,7 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
         return VoiceTask(*voices, surroundings, recipe.batch_size, recipe.seed, short_epochs, easy_epochs, teacher)
     pairs = [(load_faces(args.data, split), part) for split, part in zip(splits, voices, strict=True)]
     sizes = config.image_size, recipe.batch_size, recipe.seed, PSEUDO_CLIPS_PER_EPOCH
-    teacher = _pair_teachers(args, config, pairs[0][0])
+    teacher = _pair_teachers(args, config, *pairs[0])
     return PseudoPairTask(*pairs, surroundings, *sizes, recipe.modality_dropout, PSEUDO_MISMATCH, teacher)
 
 
@@ -228,14 +229,18 @@ def _teacher(args: argparse.Namespace, config: MMADFERConfig, modality: str, num
     return Teacher(config, modality, weights, num_classes) if weights else None
 
 
-def _pair_teachers(args: argparse.Namespace, config: MMADFERConfig, faces: Faces) -> PairTeachers | None:
+def _pair_teachers(
+    args: argparse.Namespace, config: MMADFERConfig, faces: Faces, voices: Voices
+) -> PairTeachers | None:
     """The two encoders that are joined; None, and said, where they are published ones, which have no classes."""
     files = {"image": args.image_encoder, "audio": args.audio_encoder}
     weights = {name: read_encoder(file, name, config) for name, file in files.items() if file}
     if len(weights) == len(files) and all(read.head for read in weights.values()):
         both = (Teacher(config, name, [read], config.num_classes) for name, read in weights.items())
         votes = torch.from_numpy(faces.targets.sum(axis=0)).clamp(min=1)
-        return PairTeachers(*both, config.color, (PAIRED_FACE_BALANCE - FACE_BALANCE) * votes.log())
+        face_shift = (PAIRED_FACE_BALANCE - FACE_BALANCE) * votes.log()
+        voice_shift = class_coverage(voices, CORPUS_BALANCE)[: config.num_classes].log()
+        return PairTeachers(*both, config.color, face_shift, voice_shift)
     if Processes.from_environment().is_writer:
         print("fusion learns from the labels alone: no two encoders with the heads of their training are given")
     return None

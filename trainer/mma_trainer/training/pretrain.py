@@ -141,13 +141,16 @@ class PairTeachers(nn.Module):
         color: of the image encoder's faces, as in the config.
         face_shift: float (C,), added to the log-probabilities of a face: how much more often a class is among these
             clips than among the faces that its teacher was trained on, as a logarithm (Saerens et al. 2002).
+        voice_shift: float (C,), the same for a voice: a class that few corpora have is rarer among all voices than its
+            teacher, which compared it in these corpora alone, thinks.
     """
 
     FRAME_STEP = 4  # every n-th frame is looked at
 
-    def __init__(self, image: Teacher, audio: Teacher, color: str, face_shift: Tensor) -> None:
+    def __init__(self, image: Teacher, audio: Teacher, color: str, face_shift: Tensor, voice_shift: Tensor) -> None:
         super().__init__()
-        self.image, self.audio, self.color, self.face_shift = image, audio, color, face_shift
+        self.image, self.audio, self.color = image, audio, color
+        self.face_shift, self.voice_shift = face_shift, voice_shift
 
     @torch.no_grad()
     def forward(self, frames: Tensor, mel: Tensor) -> Tensor:
@@ -156,7 +159,8 @@ class PairTeachers(nn.Module):
         frames = prepare_frames(frames[:, self.FRAME_STEP // 2 :: self.FRAME_STEP], self.color)
         of_frames = self.image(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # (B, F, C)
         of_face = (of_frames.logsumexp(dim=1) + self.face_shift).log_softmax(dim=1)  # the frames' mean probabilities
-        return (seen * of_face + heard * self.audio(prepare_mel(mel))).log_softmax(dim=1)
+        of_voice = (self.audio(prepare_mel(mel)) + self.voice_shift).log_softmax(dim=1)
+        return (seen * of_face + heard * of_voice).log_softmax(dim=1)
 
 
 def initialise_encoder(encoder: Encoder, weights: EncoderWeights, path: str) -> None:

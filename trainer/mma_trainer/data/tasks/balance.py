@@ -54,6 +54,16 @@ def voice_targets(voices: Voices) -> Tensor:
     return torch.from_numpy(targets)
 
 
+def class_coverage(voices: Voices, balance: float) -> Tensor:
+    """Of the voices that are drawn, the share whose corpus has a class: float32 (8,), in (0, 1].
+
+    The loss compares a class only where its corpus has it, so an encoder thinks it is as frequent everywhere as there.
+    """
+    weights = voice_weights(voices, balance)
+    covered = (voice_targets(voices) >= 0).double()
+    return ((weights @ covered) / weights.sum()).float()
+
+
 def mixed(targets: Tensor, others: Tensor, part: float) -> Tensor:
     """`part` of some targets and the rest of others (B, C); a class is ABSENT where neither has it."""
     absent = (targets < 0) & (others < 0)
