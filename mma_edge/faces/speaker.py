@@ -1,7 +1,7 @@
 """Who of several people speaks: the one whose mouth moves when the voice is loud.
 
 For each face the motion of the mouth, divided by the root of that of the eyes (the whole head's), is correlated with
-the level of the voice; picture and sound may be some frames apart. No network: it takes 0.3 ms for a face and window.
+the level of the voice; picture and sound may be some frames apart. No network: it takes 1 ms for a face and window.
 It needs a mouth that can be seen, from the front and large enough, and is misled by chewing and by laughing without a
 sound. `mma-bench speaking` measures how often it is right.
 """
