@@ -14,6 +14,7 @@ from mma_edge.sources.live import LiveBuffer
 from mma_edge.sources.network.address import Address
 from mma_edge.sources.network.connection import Limits, open_container
 from mma_edge.sources.network.reader import Backoff, NetworkReader
+from mma_edge.sources.notices import Notices
 from mma_edge.types import Notify, ignore_notice
 
 FRAMES_KEPT = 3
@@ -42,7 +43,7 @@ class NetworkSource(Source):
         """SourceError or DependencyError where the stream cannot be opened. A stream lost later is waited for."""
         self.name = address.shown
         self.stats = SourceStats()
-        self._notify = notify
+        self._notify = Notices(notify)
         self._limits = limits or Limits.of(address.scheme)
         self._buffer = LiveBuffer(self.stats, FRAMES_KEPT)
         self._lost_s: float | None = None  # since when nothing comes; None while it comes
@@ -97,6 +98,7 @@ class NetworkSource(Source):
     def _watch(self) -> None:
         """Say once that the stream was lost, and once that it is back."""
         reader, now_s = self._reader, time.monotonic()
+        self._notify.poll()
         quiet = now_s - reader.last_arrival_s > 2 * self._limits.read_s
         self.stats.reopened = reader.connections - 1
         if self._lost_s is None and not reader.finished and (quiet or not reader.connected):
