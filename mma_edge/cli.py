@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from mma_edge import __version__
 from mma_edge.commands.build import add_build_command
 from mma_edge.commands.sources import SOURCE_EXAMPLES, add_source_options, capture_options
-from mma_edge.commands.support import EXIT_INTERRUPTED, HelpFormatter, Parser, run_cli, say
-
-if TYPE_CHECKING:
-    from mma_edge.pipeline import Pipeline
+from mma_edge.commands.support import HelpFormatter, Parser, run_cli, say
+from mma_edge.errors import UsageError
 
 EXAMPLES = """\
 examples:
@@ -42,8 +37,8 @@ examples:
 
 A record holds: start and end in seconds of the source's own clock (PTS), number and box of the face, the modalities
 that the clip has, the share of speech in its sound, the label, a probability per class, and the age in ms of the newest
-frame or sound that was used. Sound without speech is not used: such a clip is "video" alone, and without a face too
-there is no record.
+frame or sound that was used, and the name of the source. Sound without speech is not used: such a clip is "video"
+alone, and without a face too there is no record.
 
 exit codes: 0 done, 2 usage, 3 file or stream, 4 camera or microphone, 5 bundle, 6 backend, 7 output,
 11 missing package, 130 interrupted
@@ -63,6 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--backend", default="auto", metavar="B", help="auto, tensorrt, cuda, openvino or cpu")
     add("--precision", metavar="P", help="one of the bundle's (default: the backend's best)")
     add("--output", type=Path, metavar="FILE", help="write records to FILE.jsonl or FILE.csv")
+    stats = "write every second what a live run does and how old its answers are to FILE (JSON Lines)"
+    add("--stats", type=Path, metavar="FILE", help=stats)
     add("--overwrite", action="store_true", help="replace FILE if it exists")
     add("--whole", action="store_true", help="one clip for the whole file and each face (the paper's protocol)")
     add("--window", type=float, default=4.0, metavar="S", help="length of a clip in seconds")
@@ -98,10 +95,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_command(args: argparse.Namespace, console: Console) -> int:
-    from mma_edge.pipeline import Pipeline, StreamOptions
+    from mma_edge.commands.run import Outputs, run_sources
+    from mma_edge.live import check_together
+    from mma_edge.pipeline import StreamOptions
     from mma_edge.recognizer import Recognizer
-    from mma_edge.sinks import LineSink, LiveSink, record_sink_of
-    from mma_edge.sources import name_of
+    from mma_edge.sinks import record_sink_of
+    from mma_edge.sources import named_sources
     from mma_edge.streaming import check_mode, choose_mode
 
     notices = Console(stderr=True)
@@ -121,36 +120,23 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
         notify=lambda line: say(notices, f"note: {line}"),
     )
     # Check the names first: a wrong one should not have to wait for the model.
-    record_sink, shown = record_sink_of(args.output) if args.output else None, name_of(args.source)
+    if args.output:
+        record_sink_of(args.output)
+    sources = named_sources(args.sources)
+    live = check_together(sources, options.capture)
+    if args.stats and not live:
+        raise UsageError(
+            f"--stats with the file {next(iter(sources))}", "a live source", "--realtime plays a file as one"
+        )
     recognizer = Recognizer.open(args.bundle, args.backend, args.precision, args.streaming)
     options = dataclasses.replace(options, streaming=choose_mode(recognizer, args.streaming, options.notify))
     for note in recognizer.notes:
         options.notify(note)
-    title = f"{shown}  {recognizer.bundle.name} {recognizer.precision}  {recognizer.engine.details}"
+    title = f"{', '.join(sources)}  {recognizer.bundle.name} {recognizer.precision}  {recognizer.engine.details}"
     if options.streaming:
         title += f"  streaming {options.streaming}"
-    with contextlib.ExitStack() as stack:
-        pipeline = stack.enter_context(Pipeline.open(recognizer, args.source, options))
-        sinks = []
-        if record_sink:
-            sinks.append(stack.enter_context(record_sink(args.output, recognizer.labels, args.overwrite)))
-        # SIGTERM (the stop of a service) ends the run as cleanly as Ctrl-C.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        interrupted = False
-        try:
-            if not args.quiet:
-                view = LiveSink(console, title, lambda: _status(pipeline)) if console.is_terminal else LineSink(console)
-                if not console.is_terminal:
-                    say(console, title)
-                sinks.append(stack.enter_context(view))
-            for emotion in pipeline:
-                for sink in sinks:
-                    sink.write(emotion)
-        except KeyboardInterrupt:
-            interrupted = True
-    if not args.quiet:
-        say(console, _summary(pipeline, args.output))
-    return EXIT_INTERRUPTED if interrupted and not pipeline.source.live else 0
+    outputs = Outputs(args.output, args.stats, args.overwrite, args.quiet)
+    return run_sources(recognizer, sources, options, outputs, title, console)
 
 
 def _number(text: str | None) -> float | str | None:
@@ -159,32 +145,6 @@ def _number(text: str | None) -> float | str | None:
         return text and float(text)
     except ValueError:
         return text
-
-
-def _status(pipeline: Pipeline) -> str:
-    state = pipeline.state
-    parts = [f"{state.time_s:.1f} s", f"{pipeline.frame_rate():.0f} fps", f"{len(state.faces)} faces"]
-    return "  ".join(parts + _losses(pipeline))
-
-
-def _losses(pipeline: Pipeline) -> list[str]:
-    stats = pipeline.source.stats
-    dropped = [f"{stats.dropped_frames} frames dropped"] if pipeline.source.live else []
-    return dropped + ([f"{stats.damaged_packets} damaged packets skipped"] if stats.damaged_packets else [])
-
-
-def _summary(pipeline: Pipeline, output: Path | None) -> str:
-    from mma_edge.clip import NUM_FRAMES
-
-    stats, state = pipeline.source.stats, pipeline.state
-    parts = [f"{state.answers} answers from {stats.frames} frames and {stats.audio_s:.1f} s of sound"]
-    parts += _losses(pipeline)
-    if pipeline.options.streaming:
-        work = pipeline.predictor.stats
-        parts.append(f"{work.stem_frames} of {NUM_FRAMES * work.updates} frames computed, the rest reused")
-    if output:
-        parts.append(f"records in {output}")
-    return ", ".join(parts)
 
 
 def info_command(args: argparse.Namespace, console: Console) -> int:

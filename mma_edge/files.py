@@ -89,6 +89,59 @@ def _put_in_place(places: Sequence[Path], targets: Sequence[Path]) -> None:
         raise
 
 
+class LineFile(contextlib.AbstractContextManager):
+    """A new file that grows by whole lines.
+
+    Each line reaches the operating system before `append` returns. When one cannot be written (disk full), what was
+    written of it is cut off again, so the file always ends with a whole line.
+
+    Raises:
+        OutputError: the file exists and `overwrite` is False, or it cannot be written.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], overwrite: bool = False, what: str = "records", option: str = "--output"
+    ) -> None:
+        """`what` its lines are and which `option` names it, for the messages."""
+        self.path, self.count = Path(path), 0
+        self._what, self._option = what, option
+        try:
+            # Binary and unbuffered: write() hands the bytes to the operating system.
+            self._file = open(self.path, "wb" if overwrite else "xb", buffering=0)  # noqa: SIM115
+        except FileExistsError as error:
+            hint = f"add --overwrite, or choose another {option}"
+            raise OutputError(f"{self.path} exists", "a new file", hint) from error
+        except OSError as error:
+            raise self._failure(error) from error
+        self._size = 0
+
+    def append(self, line: str) -> None:
+        """Add a line, which ends with its newline."""
+        data = line.encode()
+        try:
+            written = 0
+            while written < len(data):  # a nearly full disk may take only a part
+                written += self._file.write(data[written:])
+        except OSError as error:
+            with contextlib.suppress(OSError):  # a pipe or device has no length to restore
+                self._file.truncate(self._size)
+                self._file.seek(self._size)
+            raise self._failure(error) from error
+        self._size += len(data)
+        self.count += 1
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _failure(self, error: OSError) -> OutputError:
+        kept = f" after {self.count} {self._what}, which are kept" if self.count else ""
+        hint = f"free disk space or choose another {self._option}"
+        return OutputError(f"cannot write {self.path}{kept}: {error.strerror}", hint=hint)
+
+
 def to_json(value: object) -> str:
     return json.dumps(value, indent=1, allow_nan=False, default=str) + "\n"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,8 @@ class Predictor:
         self.labels, self.image_size = bundle.labels, bundle.image_size
         self.backend, self.precision = engine.backend, engine.precision
         self.notes: tuple[str, ...] = (*bundle.notes, *engine.notes)
+        self.max_batch: int | None = getattr(engine, "max_batch", None)  # most clips of one call; None: any number
+        self.streaming_graphs: dict[str, Any] = {}  # mode -> what `mma_edge.streaming` opened for it
         self._temperatures = bundle.temperatures
 
     def predict(self, frames: np.ndarray | None = None, mel: np.ndarray | None = None) -> np.ndarray:

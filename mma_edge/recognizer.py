@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mma_edge.bundle import read_bundle
@@ -13,6 +13,7 @@ from mma_edge.types import Emotion, Notify, ignore_notice
 
 if TYPE_CHECKING:
     from mma_edge.sources import CaptureOptions
+    from mma_edge.sources.names import Spec
 
 
 class Recognizer(Predictor):
@@ -32,7 +33,7 @@ class Recognizer(Predictor):
 
     def stream(
         self,
-        source: str | os.PathLike,
+        source: Spec | Sequence[Spec] | Mapping[str, Spec],
         *,
         window_s: float = 4.0,
         hop_s: float = 0.5,
@@ -49,13 +50,18 @@ class Recognizer(Predictor):
         """Emotions of a file, "camera:1", an address: one per face track and hop, as soon as it is known.
 
         Args:
-            source: see `mma_edge.sources.open_source`; the others: see `mma_edge.pipeline.StreamOptions`.
+            source: see `mma_edge.sources.open_source`. Several of them, as a list or by name, are live ones at the same
+                time, files one after the other; `Emotion.source` tells which. The others: see
+                `mma_edge.pipeline.StreamOptions`.
 
         Raises:
-            UsageError, SourceError, DeviceError: the options do not fit together, or the source cannot be read.
+            UsageError, SourceError, DeviceError: the options do not fit together, or a source cannot be read. One of
+                several that fails later is said by `notify`, and the others go on.
         """
         # Imported here: OpenCV and PyAV take 0.2 s to load, and `predict` needs neither.
-        from mma_edge.pipeline import Pipeline, StreamOptions
+        from mma_edge.live import open_pipeline
+        from mma_edge.pipeline import StreamOptions
+        from mma_edge.sources import named_sources
         from mma_edge.streaming import check_mode, choose_mode
 
         if streaming is not None:
@@ -64,5 +70,6 @@ class Recognizer(Predictor):
         options = StreamOptions(
             window_s, hop_s, whole, centre_fallback, audio, streaming, voice_gate, abstain_below, nvdec, notify, capture
         )
-        with Pipeline.open(self, source, options) as pipeline:
+        sources = named_sources([source] if isinstance(source, (str, os.PathLike)) else source)
+        with open_pipeline(self, sources, options) as pipeline:
             yield from pipeline

@@ -109,6 +109,7 @@ class Emotion:
     age_ms: float  # time between the arrival of the newest datum and this answer
     voice: float | None = None  # the clip's share of speech; "audio" is in `modalities` only where this is high enough
     abstained: bool = False  # the most probable class is not probable enough to be named
+    source: str | None = None  # name of the source, None where the clip came from none
 
     @property
     def label(self) -> str:
@@ -135,4 +136,5 @@ class Emotion:
                 for label, p in zip(self.labels, self.probabilities, strict=True)
             },
             "age_ms": round(self.age_ms, AGE_DIGITS),
+            "source": self.source,
         }

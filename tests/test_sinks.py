@@ -32,7 +32,7 @@ def emotion(
     box = None if track is None else (10.04, 20.0, 30.0, 40.5)
     present = ("audio",) if track is None else ("video", "audio")
     values = np.array(probabilities, np.float32)
-    return Emotion(end_s - 1, end_s, track, box, present, LABELS, values, 12.34, 0.4, abstained)
+    return Emotion(end_s - 1, end_s, track, box, present, LABELS, values, 12.34, 0.4, abstained, "talk.mp4")
 
 
 def test_a_jsonl_record_holds_everything_and_is_on_disk_before_the_next(tmp_path: Path) -> None:
@@ -53,6 +53,7 @@ def test_a_jsonl_record_holds_everything_and_is_on_disk_before_the_next(tmp_path
             "label": "sad",
             "probabilities": {"happy": 0.2, "sad": 0.7, "angry": 0.1},
             "age_ms": 12.3,
+            "source": "talk.mp4",
         }
     )
 
@@ -65,7 +66,8 @@ def test_csv_has_a_column_per_class_and_empty_cells_for_no_face(tmp_path: Path) 
     face, voice = csv.DictReader(path.open())
     assert (face["p_sad"], face["modalities"], face["x0"]) == ("0.7", "video+audio", "10.0")
     assert (voice["track_id"], voice["x0"], voice["modalities"], voice["label"]) == ("", "", "audio", "sad")
-    assert list(face)[-2:] == ["age_ms", "voice"] and face["voice"] == "0.4"  # after those of earlier versions
+    assert list(face)[-3:] == ["age_ms", "voice", "source"]  # in the order in which they came to be
+    assert (face["voice"], face["source"]) == ("0.4", "talk.mp4")
 
 
 def test_an_uncertain_answer_says_so_everywhere_and_keeps_its_probabilities(tmp_path: Path) -> None:

@@ -14,13 +14,15 @@ from mma_edge.errors import MMAEdgeError, UsageError
 
 SOURCE_HELP = (
     "a media file, camera, camera:N, camera:/dev/v4l/by-id/..., csi:N (Jetson), gst:PIPELINE, microphone, sample, or "
-    "an address: rtsp, rtsps, rtmp, http(s) with HLS, udp, tcp"
+    "an address: rtsp, rtsps, rtmp, http(s) with HLS, udp, tcp; NAME=SOURCE gives it a name for the records. Several: "
+    "live ones run at the same time, files one after the other"
 )
 SOURCE_EXAMPLES = """\
   mma-edge run camera:1 --size 1280x720 --rate 30
   mma-edge run 'rtsp://user:${CAM_PASSWORD}@192.168.1.20/stream'   the password in a variable, single quotes
   mma-edge run 'gst:v4l2src device=/dev/video0 ! image/jpeg ! jpegdec'
   mma-edge run talk.mp4 --realtime             as a camera would deliver it
+  mma-edge run door=rtsp://192.168.1.20/stream desk=camera --output both.jsonl --stats load.jsonl
   mma-edge run --list-devices
 """
 
@@ -41,7 +43,7 @@ class _ListDevices(argparse.Action):
 
 def add_source_options(add: Callable[..., object]) -> None:
     """Declare the options; `add` is the parser's `add_argument`."""
-    add("source", metavar="SOURCE", help=SOURCE_HELP)
+    add("sources", nargs="+", metavar="SOURCE", help=SOURCE_HELP)
     add("--list-devices", action=_ListDevices, help="print cameras and microphones of this machine, and end")
     add("--size", metavar="WxH", help="size of a camera's pictures, such as 1280x720 (default: the camera's own)")
     add("--rate", metavar="FPS", help="frames per second of a camera (default: the camera's own)")

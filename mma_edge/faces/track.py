@@ -93,6 +93,7 @@ class FaceTracker:
         self._detector = detector
         self._detect_interval_s, self._search_interval_s = detect_interval_s, search_interval_s
         self._max_missing_s = max_missing_s
+        self.stretch = 1.0  # by which both intervals are longer, where there is no time for so many detections
         self._last_number = 0
         self.reset()
 
@@ -139,7 +140,7 @@ class FaceTracker:
 
     def _detection_is_due(self, now: float) -> bool:
         interval = self._detect_interval_s if self._is_calm() else self._search_interval_s
-        return now - self._detected_s >= interval - 1e-6
+        return now - self._detected_s >= self.stretch * interval - 1e-6
 
     def _look_is_due(self, now: float) -> bool:
         resting = self._is_calm() and all(track.rests for track in self._tracks)

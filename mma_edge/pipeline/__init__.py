@@ -49,6 +49,10 @@ def no_timer(stage: str) -> AbstractContextManager:
     return nullcontext()
 
 
+def no_listener(event: Event) -> None:
+    """Of ordinary runs; see `Pipeline`."""
+
+
 class StageTimer:
     """Durations in milliseconds per stage name, one entry per call."""
 
@@ -130,21 +134,27 @@ class Pipeline(AbstractContextManager):
         timer: Timer = no_timer,
         make_clips: ClipMaker | None = None,
         threads: bool = True,
+        name: str = "",
+        on_event: Callable[[Event], None] = no_listener,
     ) -> None:
-        """For measurements: `make_clips` replaces what cuts the source into clips; without `threads` the stages of a
-        file take turns, as those of a live source do."""
+        """`name` is the source's in the records, by default its own; `on_event` gets all that the source delivers.
+
+        For measurements: `make_clips` replaces what cuts the source into clips; without `threads` the stages of a file
+        take turns, as those of a live source do.
+        """
         if options.whole and source.live:
             raise UsageError(f"--whole on {source.name}", "a file", "leave --whole out for a live source")
         if options.abstain_below is not None and UNCERTAIN in recognizer.labels:
             what = f"--abstain-below with a model that has a class {UNCERTAIN!r}"
             raise UsageError(what, "to know one from the other in the records", "leave --abstain-below out")
         self.recognizer, self.source, self.options = recognizer, source, options
+        self.name, self._on_event = name or source.name, on_event
         self.state = PipelineState()
         self.timer = timer
         self._threads = threads and not source.live
         self._running: Generator[Emotion] | None = None
         self._frame_clock: deque[float] = deque(maxlen=RATE_FRAMES)
-        self._tracker = FaceTracker(MTCNNDetector()) if source.has_video else None
+        self.tracker = FaceTracker(MTCNNDetector()) if source.has_video else None
         self.predictor = StreamingRecognizer(recognizer, options.streaming) if options.streaming else recognizer
         # None where nobody listens for speech.
         self._gate: VoiceGate | None = None
@@ -166,12 +176,13 @@ class Pipeline(AbstractContextManager):
         options: StreamOptions | None = None,
         timer: Timer = no_timer,
         threads: bool = True,
+        name: str = "",
     ) -> Pipeline:
-        """A pipeline on a source that `open_source` understands; `threads`: see the constructor."""
+        """A pipeline on a source that `open_source` understands; `threads` and `name`: see the constructor."""
         options = options or StreamOptions()
         opened = open_source(source, options.notify, options.audio, options.nvdec, options.capture)
         try:
-            return cls(recognizer, opened, options, timer, threads=threads)
+            return cls(recognizer, opened, options, timer, threads=threads, name=name)
         except BaseException:
             opened.close()
             raise
@@ -186,14 +197,24 @@ class Pipeline(AbstractContextManager):
         return self._running
 
     def _emotions(self) -> Generator[Emotion]:
+        with closing(self.windows()) as windows:
+            for clips in windows:
+                if clips:
+                    with self.timer("engine"):
+                        emotions = self.predictor.predict_clips(clips)
+                    yield from self.finished(emotions)
+        self.conclude()
+
+    def windows(self) -> Generator[list[Clip]]:
+        """The clips that fall due as the source is read, often none: all that comes before the engine."""
         # Each stage is closed by name, the last one first. Left to the garbage collector, the stages before a failing
         # one would read on as long as somebody holds the error, and so its traceback: from a file closed meanwhile.
         with ExitStack() as stages:
             events = stages.enter_context(closing(self._stage(self._timed_events(), EVENTS_AHEAD, "decode")))
             located = stages.enter_context(closing(self._stage(self._located(events), FACES_AHEAD, "faces")))
             for clips in stages.enter_context(closing(self._stage(self._cut(located), CLIPS_AHEAD, "clips"))):
-                yield from self._answer(clips)
-        self._conclude()
+                self.state.clips_with_sound += sum(clip.mel is not None for clip in clips)
+                yield clips
 
     def _stage(self, items: Generator[Item], room: int, name: str) -> Generator[Item]:
         return ahead(items, room, name) if self._threads else items
@@ -231,13 +252,14 @@ class Pipeline(AbstractContextManager):
                 event = next(events, None)
             if event is None:
                 return
+            self._on_event(event)
             yield event
 
     def _faces(self, frame: Frame) -> tuple[list[Face], list[Crop]]:
         """The faces of a frame, and their crops (or the centre's)."""
         self._frame_clock.append(time.monotonic())
         with self.timer("detect"):
-            faces = self._tracker.update(frame)
+            faces = self.tracker.update(frame)
         size, picture = self.recognizer.image_size, frame.picture
         with self.timer("crop"):
             found = [(face.track_id, face.box, crop_face(picture, face.box)) for face in faces]
@@ -250,18 +272,14 @@ class Pipeline(AbstractContextManager):
             ]
         return faces, crops
 
-    def _answer(self, clips: list) -> Iterator[Emotion]:
-        if not clips:
-            return
-        self.state.clips_with_sound += sum(clip.mel is not None for clip in clips)
-        with self.timer("engine"):
-            emotions = self.predictor.predict_clips(clips)
+    def finished(self, emotions: Sequence[Emotion]) -> Iterator[Emotion]:
+        """What the engine says about clips of this source, as it goes into the records."""
         self.state.answers += len(emotions)
         least = self.options.abstain_below
         for emotion in emotions:
-            yield emotion if least is None else replace(emotion, abstained=emotion.confidence < least)
+            yield replace(emotion, source=self.name, abstained=least is not None and emotion.confidence < least)
 
-    def _conclude(self) -> None:
+    def conclude(self) -> None:
         """Say at the end why there are no records, or no face or no voice in them."""
         missing: dict[str, str] = {}
         if self.source.has_video and not self.state.frames_with_face:
@@ -271,10 +289,10 @@ class Pipeline(AbstractContextManager):
             missing["speech"] = "--voice-gate off takes all sound for a voice"
         if missing and not self.state.answers and not self.state.frames_with_face:
             names = [*missing] if "speech" in missing else [*missing, "sound"]
-            what = f"{self.source.name}: no {' and no '.join(names)} was found"
+            what = f"{self.name}: no {' and no '.join(names)} was found"
             raise SourceError(what, hint=", ".join(filter(None, missing.values())))
         for name, hint in missing.items():
-            self.options.notify(f"{self.source.name}: no {name} was found" + (f"; {hint}" if hint else ""))
+            self.options.notify(f"{self.name}: no {name} was found" + (f"; {hint}" if hint else ""))
 
 
 @dataclass

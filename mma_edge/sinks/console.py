@@ -22,11 +22,12 @@ RATE_SPAN = 30
 """Number of answers over which the rate is averaged."""
 
 
-def who(emotion: Emotion) -> str:
-    """The face or voice that the answer is about, in words."""
-    if emotion.track_id is None:
-        return "voice only"
-    return "centre of the picture" if emotion.track_id == 0 else f"face {emotion.track_id}"
+def who(emotion: Emotion, several: bool = False) -> str:
+    """The face or voice that the answer is about, in words; of `several` sources with its name."""
+    what = "voice only" if emotion.track_id is None else f"face {emotion.track_id}"
+    if emotion.track_id == 0:
+        what = "centre of the picture"
+    return f"{emotion.source}: {what}" if several else what
 
 
 def given(emotion: Emotion) -> str:
@@ -38,8 +39,9 @@ def given(emotion: Emotion) -> str:
 class LineSink(AbstractContextManager):
     """One line per answer: for logs, pipes and files."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, several: bool = False) -> None:
+        """`several`: there is more than one source."""
+        self._console, self._several = console, several
 
     def __exit__(self, *exc_info: object) -> None:
         """Nothing to release."""
@@ -49,8 +51,9 @@ class LineSink(AbstractContextManager):
         ranking = "  ".join(f"{emotion.labels[index]} {emotion.probabilities[index]:.0%}" for index in best)
         if emotion.abstained:
             ranking = f"{UNCERTAIN}: {ranking}"
+        name = who(emotion, self._several)
         self._console.print(
-            f"{emotion.start_s:7.2f} - {emotion.end_s:7.2f} s  {who(emotion):<12} {given(emotion):<24}  {ranking}",
+            f"{emotion.start_s:7.2f} - {emotion.end_s:7.2f} s  {name:<12} {given(emotion):<24}  {ranking}",
             highlight=False,
             markup=False,
             soft_wrap=True,
@@ -60,12 +63,13 @@ class LineSink(AbstractContextManager):
 class LiveSink:
     """For each face one bar per emotion, and below them the state of the run.
 
-    At each refresh `status` gives the line about the source: time, dropped frames and so on.
+    At each refresh `status` gives the lines about the source: time, dropped frames and so on. `several`: there is more
+    than one source.
     """
 
-    def __init__(self, console: Console, title: str, status: Callable[[], str]) -> None:
-        self._title, self._status = title, status
-        self._latest: dict[int | None, Emotion] = {}
+    def __init__(self, console: Console, title: str, status: Callable[[], str], several: bool = False) -> None:
+        self._title, self._status, self._several = title, status, several
+        self._latest: dict[tuple[str, int | None], Emotion] = {}
         self._arrivals: deque[float] = deque(maxlen=RATE_SPAN)
         self._live = Live(console=console, refresh_per_second=REFRESH_HZ, get_renderable=self._render)
 
@@ -78,15 +82,22 @@ class LiveSink:
 
     def write(self, emotion: Emotion) -> None:
         self._arrivals.append(time.monotonic())
-        self._latest[emotion.track_id] = emotion
-        current = {track: latest for track, latest in self._latest.items() if emotion.end_s - latest.end_s < STALE_S}
+        name = emotion.source or ""
+        self._latest[name, emotion.track_id] = emotion
+        # Each source has a clock of its own.
+        current = {
+            key: latest
+            for key, latest in self._latest.items()
+            if key[0] != name or emotion.end_s - latest.end_s < STALE_S
+        }
         # The voice alone is shown only until a face appears.
         if emotion.track_id is not None:
-            current.pop(None, None)
+            current.pop((name, None), None)
         self._latest = current
 
     def _render(self) -> RenderableType:
-        bars = [_bars(emotion) for _, emotion in sorted(self._latest.items(), key=lambda item: item[0] or 0)]
+        ordered = sorted(self._latest.items(), key=lambda item: (item[0][0], item[0][1] or 0))
+        bars = [_bars(emotion, self._several) for _, emotion in ordered]
         state = Text(f"{self._rate():.1f} answers/s  {self._status()}", style="dim")
         waiting = Text("waiting for a face or a voice", style="dim")
         return Group(Text(self._title, style="bold"), *(bars or [waiting]), state)
@@ -97,8 +108,8 @@ class LiveSink:
         return (len(self._arrivals) - 1) / max(1e-6, self._arrivals[-1] - self._arrivals[0])
 
 
-def _bars(emotion: Emotion) -> Table:
-    heading = f"{who(emotion)}  {given(emotion)}  {emotion.end_s:.1f} s  age {emotion.age_ms:.0f} ms"
+def _bars(emotion: Emotion, several: bool) -> Table:
+    heading = f"{who(emotion, several)}  {given(emotion)}  {emotion.end_s:.1f} s  age {emotion.age_ms:.0f} ms"
     if emotion.abstained:
         heading += f"  {UNCERTAIN}"
     table = Table(title=heading, title_justify="left", show_header=False, box=None, pad_edge=False)

@@ -2,12 +2,11 @@
 
 Both hold: start_s, end_s (seconds, PTS of the source), track_id, box (pixels of the upright frame), the modalities of
 the clip, voice (share of speech in its sound), label (a class, or "uncertain"), one probability per class, age_ms (age
-of the newest datum at the answer).
+of the newest datum at the answer), source (its name).
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -15,33 +14,20 @@ import os
 from abc import abstractmethod
 from pathlib import Path
 
-from mma_edge.errors import OutputError, UsageError
+from mma_edge.errors import UsageError
+from mma_edge.files import LineFile
 from mma_edge.types import Emotion
 
 
-class RecordSink(contextlib.AbstractContextManager):
-    """Appends whole records to a file that it creates.
-
-    Each record reaches the operating system before `write` returns. When a record cannot be written (disk full), a
-    half-written line is cut off again, so the file always ends with a whole record.
-
-    Raises:
-        OutputError: the file exists and `overwrite` is False, or it cannot be written.
-    """
+class RecordSink(LineFile):
+    """Appends whole records to a file that it creates; see `LineFile`."""
 
     def __init__(self, path: str | os.PathLike, labels: tuple[str, ...], overwrite: bool = False) -> None:
-        self.path, self.labels, self.count = Path(path), labels, 0
-        try:
-            # Binary and unbuffered: write() hands the bytes to the operating system.
-            self._file = open(self.path, "wb" if overwrite else "xb", buffering=0)  # noqa: SIM115
-        except FileExistsError as error:
-            hint = "add --overwrite, or choose another --output"
-            raise OutputError(f"{self.path} exists", "a new file", hint) from error
-        except OSError as error:
-            raise self._failure(error) from error
-        self._size = 0
+        self.labels = labels
+        super().__init__(path, overwrite)
         if header := self.header():
-            self._append(header)
+            self.append(header)
+            self.count = 0
 
     def header(self) -> str:
         """First line of the file with its newline, or "" for none."""
@@ -52,33 +38,7 @@ class RecordSink(contextlib.AbstractContextManager):
         """One record with its newline."""
 
     def write(self, emotion: Emotion) -> None:
-        self._append(self.line(emotion))
-        self.count += 1
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def _append(self, text: str) -> None:
-        data = text.encode()
-        try:
-            written = 0
-            while written < len(data):  # a nearly full disk may take only a part
-                written += self._file.write(data[written:])
-        except OSError as error:
-            with contextlib.suppress(OSError):  # a pipe or device has no length to restore
-                self._file.truncate(self._size)
-                self._file.seek(self._size)
-            raise self._failure(error) from error
-        self._size += len(data)
-
-    def _failure(self, error: OSError) -> OutputError:
-        kept = f" after {self.count} records, which are kept" if self.count else ""
-        return OutputError(
-            f"cannot write {self.path}{kept}: {error.strerror}", hint="free disk space or choose another --output"
-        )
+        self.append(self.line(emotion))
 
 
 class JsonlSink(RecordSink):
@@ -94,13 +54,13 @@ class CsvSink(RecordSink):
     def header(self) -> str:
         names = ["start_s", "end_s", "track_id", "x0", "y0", "x1", "y1", "modalities", "label"]
         # New columns come last: some read a CSV by position.
-        return _csv_row([*names, *(f"p_{label}" for label in self.labels), "age_ms", "voice"])
+        return _csv_row([*names, *(f"p_{label}" for label in self.labels), "age_ms", "voice", "source"])
 
     def line(self, emotion: Emotion) -> str:
         record = emotion.to_dict()
         values = [record["start_s"], record["end_s"], record["track_id"], *(record["box"] or [None] * 4)]
         values += ["+".join(record["modalities"]), record["label"], *record["probabilities"].values()]
-        return _csv_row([*values, record["age_ms"], record["voice"]])
+        return _csv_row([*values, record["age_ms"], record["voice"], record["source"]])
 
 
 def _csv_row(values: list) -> str:

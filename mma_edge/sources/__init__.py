@@ -15,17 +15,17 @@ from mma_edge.sources.devices.gstreamer import PipelineDevice
 from mma_edge.sources.file import FileSource, sample_path
 from mma_edge.sources.grabber import Device
 from mma_edge.sources.microphone import MicrophoneSource, open_input
-from mma_edge.sources.network.address import Address, is_address
+from mma_edge.sources.names import Spec, kind_of, name_of, named_sources
+from mma_edge.sources.network.address import Address
 from mma_edge.sources.network.source import NetworkSource
 from mma_edge.sources.playing import RealtimeSource
 from mma_edge.types import Notify, ignore_notice
 
 __all__ = [
-    "CameraSource", "CaptureOptions", "Event", "FileSource", "NetworkSource", "Source", "SourceStats", "name_of",
-    "open_source", "sample_path",
+    "CameraSource", "CaptureOptions", "Event", "FileSource", "NetworkSource", "Source", "SourceStats", "is_live",
+    "name_of", "named_sources", "open_source", "sample_path",
 ]  # fmt: skip
 
-_EXPECTED = "a file, camera, camera:N, csi:N, gst:PIPELINE, microphone, sample or an address such as rtsp://HOST/PATH"
 _CAMERA_OPTIONS = {"size", "rate_fps", "microphone"}
 _TAKEN = {
     "camera": {*_CAMERA_OPTIONS, "pixel_format"},
@@ -40,7 +40,7 @@ _FLAGS = {"rate_fps": "rate"}
 
 
 def open_source(
-    spec: str | os.PathLike[str],
+    spec: Spec,
     notify: Notify = ignore_notice,
     audio: bool = True,
     nvdec: bool = False,
@@ -56,7 +56,7 @@ def open_source(
             cannot be opened.
     """
     text, capture = os.fspath(spec), capture or CaptureOptions()
-    kind = _kind_of(text)
+    kind = kind_of(text)
     _check(kind, text, capture, nvdec)
     if kind == "address":
         return NetworkSource(Address.of(text), notify, audio)
@@ -72,24 +72,9 @@ def open_source(
     return CameraSource(device, notify, audio, open_stream=open_input(capture.microphone))
 
 
-def name_of(spec: str | os.PathLike[str]) -> str:
-    """What may be shown of a source before it is open: an address without its password, a pipeline by its name."""
-    text = os.fspath(spec)
-    kind = _kind_of(text)
-    if kind == "address":
-        return Address.of(text).shown
-    return PipelineDevice.pipeline(text.partition(":")[2]).name if kind == "gst" else text
-
-
-def _kind_of(text: str) -> str:
-    if not text:
-        raise UsageError("the source is empty", _EXPECTED, "try: mma-edge run sample")
-    if is_address(text):
-        return "address"
-    word, colon, _ = text.partition(":")
-    if text == "microphone" or text == "camera" or (colon and word in _DEVICES):
-        return word
-    return "file"
+def is_live(spec: Spec, capture: CaptureOptions | None = None) -> bool:
+    """Whether this source will not wait for its reader."""
+    return kind_of(os.fspath(spec)) != "file" or bool(capture and capture.realtime)
 
 
 def _check(kind: str, text: str, capture: CaptureOptions, nvdec: bool) -> None:

@@ -72,7 +72,7 @@ class Source(AbstractContextManager):
 
     @abstractmethod
     def close(self) -> None:
-        """Release the file or device. Safe to call twice."""
+        """Release the file or device. Safe to call twice, and while another thread takes the events, which then end."""
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 
 from mma_edge.sources.base import Event, SourceStats
@@ -10,6 +11,10 @@ from mma_edge.types import AudioChunk, Frame
 
 KEEP_S = 10.0
 """Sound kept for a busy reader; beyond that the oldest is dropped and counted."""
+FRAMES_KEPT = 3
+"""Cameras send some frames at once, with a pause around each key frame; the newest alone would lose most of them."""
+LATE_S = 0.1
+"""A frame that waited longer gives way to a newer one: who is this late has no time for frames in between."""
 
 
 class LiveBuffer:
@@ -42,6 +47,9 @@ class LiveBuffer:
     def take(self) -> Event | None:
         """The sound or frame that arrived first, None where there is none."""
         with self._lock:
+            while len(self._frames) > 1 and time.monotonic() - self._frames[0].arrival_s > LATE_S:
+                self._frames.popleft()
+                self._stats.dropped_frames += 1
             if self._chunks and not (self._frames and self._frames[0].arrival_s < self._chunks[0].arrival_s):
                 chunk = self._chunks[0]
                 self._drop_chunk()

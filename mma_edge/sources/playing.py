@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import count
 
 from mma_edge.sources.base import Event, Source
-from mma_edge.sources.live import LiveBuffer
+from mma_edge.sources.live import FRAMES_KEPT, LiveBuffer
 
 _TICK_S = 0.05
 """Longest wait for data before the end is looked for."""
@@ -56,7 +56,7 @@ class RealtimeSource(Source):
         """Takes over a source that is not live, and closes it in the end."""
         self._file, self.name, self.stats = file, file.name, file.stats
         self.has_video, self.has_audio = file.has_video, file.has_audio
-        self._buffer = LiveBuffer(self.stats)
+        self._buffer = LiveBuffer(self.stats, FRAMES_KEPT)
         self._stopped = threading.Event()
         self._origin_s: float | None = None  # of the file's time, on `time.monotonic()`
         self._error: BaseException | None = None

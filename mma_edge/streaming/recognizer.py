@@ -32,8 +32,11 @@ class StreamingRecognizer:
         check_mode(mode)
         self.recognizer, self.image_size = recognizer, recognizer.image_size
         bundle, backend, precision = recognizer.bundle, recognizer.backend, recognizer.precision
-        graphs, max_age_s = open_graphs(bundle, mode, backend, precision)
-        self_test(bundle, graphs, mode, backend, precision)
+        if mode not in recognizer.streaming_graphs:  # several sources share them
+            opened = open_graphs(bundle, mode, backend, precision)
+            self_test(bundle, opened[0], mode, backend, precision)
+            recognizer.streaming_graphs[mode] = opened
+        graphs, max_age_s = recognizer.streaming_graphs[mode]
         self.streamer = Streamer(graphs, mode, max_age_s)
         self.stats = self.streamer.stats
 

@@ -10,15 +10,13 @@ from av.container import InputContainer
 
 from mma_edge.errors import SourceError
 from mma_edge.sources.base import Event, Source, SourceStats
-from mma_edge.sources.live import LiveBuffer
+from mma_edge.sources.live import FRAMES_KEPT, LiveBuffer
 from mma_edge.sources.network.address import Address
 from mma_edge.sources.network.connection import Limits, open_container
 from mma_edge.sources.network.reader import Backoff, NetworkReader
 from mma_edge.sources.notices import Notices
 from mma_edge.types import Notify, ignore_notice
 
-FRAMES_KEPT = 3
-"""Cameras send some frames at once, with a pause around each key frame; the newest alone would lose most of them."""
 _TICK_S = 0.05
 """Longest wait for data before the connection is looked at."""
 _READY_S = 5.0
