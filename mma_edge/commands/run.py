@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,11 @@ from rich.console import Console
 
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.commands.support import EXIT_INTERRUPTED, say
-from mma_edge.live import FilesPipeline, LivePipeline, open_pipeline
+from mma_edge.live import FilesPipeline, LivePipeline, ThreadProgress, open_pipeline
 from mma_edge.live.report import StatsFile, stages_line
 from mma_edge.pipeline import Pipeline, StreamOptions
 from mma_edge.recognizer import Recognizer
+from mma_edge.service import HealthServer, Notifier, Watch
 from mma_edge.sinks import LineSink, LiveSink, record_sink_of
 from mma_edge.sources.names import Spec
 
@@ -30,6 +31,7 @@ class Outputs:
 
     records: Path | None
     stats: Path | None
+    health: tuple[str, int] | None  # where /healthz listens
     overwrite: bool
     quiet: bool  # nothing on the screen but notices
 
@@ -51,6 +53,9 @@ def run_sources(
             sinks.append(stack.enter_context(sink))
         if outputs.stats and isinstance(running, LivePipeline):
             stack.enter_context(StatsFile(outputs.stats, running, outputs.overwrite))
+        taker = ThreadProgress("records")
+        if isinstance(running, LivePipeline):
+            stack.enter_context(_watched(running, taker, outputs.health))
         # SIGTERM (the stop of a service) ends the run as cleanly as Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         interrupted = False
@@ -63,12 +68,12 @@ def run_sources(
                 else:
                     say(console, title)
                 sinks.append(stack.enter_context(view))
-            _write(running, sinks)
+            _write(running, sinks, taker)
         except KeyboardInterrupt:
             interrupted = True
             if isinstance(running, LivePipeline):
                 running.stop()
-                _write(running, sinks)  # the answers that nobody had taken yet
+                _write(running, sinks, taker)  # the answers that nobody had taken yet
     if not outputs.quiet:
         say(console, _summary(running, outputs.records))
     code = next((error.exit_code for error in running.failures.values()), 0)
@@ -82,10 +87,26 @@ def run_sources(
     return code
 
 
-def _write(running: Running, sinks: list) -> None:
+def _write(running: Running, sinks: list, progress: ThreadProgress) -> None:
     for emotion in running:
+        progress.begin()
         for sink in sinks:
             sink.write(emotion)
+        progress.done()
+
+
+@contextlib.contextmanager
+def _watched(live: LivePipeline, taker: ThreadProgress, health: tuple[str, int] | None) -> Iterator[None]:
+    """Tell systemd, and whoever asks at `health`, how a live run fares."""
+    threads = [taker, live.engine, *(source.thread for source in live.sources)]
+    notify = live.options.notify
+    with contextlib.ExitStack() as stack:
+        watch = Watch(threads, live.sources, notify, live.resume, Notifier.of())
+        if health:
+            server = stack.enter_context(HealthServer(health, watch.health))
+            notify(f"http://{server.place}/healthz says how this run fares")
+        stack.enter_context(watch)
+        yield
 
 
 def _status(running: Running) -> str:

@@ -44,6 +44,7 @@ class HealthServer(AbstractContextManager):
             hint = "choose another port, or an address of this machine"
             raise OutputError(f"--health cannot listen at {place} ({reason})", "a free port", hint) from error
         self.port: int = self._server.server_address[1]
+        self.place = f"[{address[0]}]:{self.port}" if ":" in address[0] else f"{address[0]}:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="mma-edge-health", daemon=True)
         self._thread.start()
 

@@ -184,6 +184,7 @@ class Watch(AbstractContextManager):
 def allow_stack_dumps() -> None:
     """Every thread's stack on stderr: after a crash, and when the process gets SIGUSR1, which then goes on."""
     with contextlib.suppress(OSError, ValueError, RuntimeError):  # there may be no stderr
-        faulthandler.enable()
+        if not faulthandler.is_enabled():
+            faulthandler.enable()
         if hasattr(signal, "SIGUSR1"):
             faulthandler.register(signal.SIGUSR1, all_threads=True, chain=False)

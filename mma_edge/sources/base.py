@@ -70,6 +70,10 @@ class Source(AbstractContextManager):
     def events(self) -> Iterator[Event]:
         """Frames and sound in presentation order (live: in order of arrival). They can be read only once."""
 
+    def resume(self) -> None:
+        """After the machine slept: what a live source is connected to may be gone, so connect again at once. May be
+        called from any thread."""
+
     @abstractmethod
     def close(self) -> None:
         """Release the file or device. Safe to call twice, and while another thread takes the events, which then end."""

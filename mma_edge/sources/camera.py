@@ -53,6 +53,7 @@ class CameraSource(Source):
         self._wake = threading.Event()
         self._stalled_s: float | None = None  # since when no frames come; None while they come
         self._retry_s, self._backoff_s = 0.0, _BACKOFF_S[0]
+        self._resumed = threading.Event()
         self._grabber = self._start_grabber()
         self._microphone: Microphone | None = None
         try:
@@ -135,10 +136,13 @@ class CameraSource(Source):
         now_s, grabber = self._clock(), self._grabber
         self._notify.poll()
         if self._stalled_s is None:
-            if self._is_quiet(now_s):
-                self._stalled_s = grabber.opened_s if grabber.last_frame_s is None else grabber.last_frame_s
-                what = "delivers the same picture again and again" if grabber.repeated else "delivers no frames"
-                self._notify(f"{self._device.title} {what}: reopening it, for up to {self._give_up_s:g} s")
+            slept = self._resumed.is_set()
+            self._resumed.clear()
+            if slept or self._is_quiet(now_s):
+                self._stalled_s = grabber.last_frame_s or grabber.opened_s or now_s
+                if not slept:
+                    what = "delivers the same picture again and again" if grabber.repeated else "delivers no frames"
+                    self._notify(f"{self._device.title} {what}: reopening it, for up to {self._give_up_s:g} s")
                 grabber.stop()
                 self._retry_s, self._backoff_s = now_s, _BACKOFF_S[0]
         elif grabber.last_frame_s is not None and not grabber.stopping:
@@ -168,6 +172,10 @@ class CameraSource(Source):
         if grabber.last_frame_s is not None:
             return now_s - grabber.last_frame_s > self._stall_s
         return grabber.opened_s is not None and now_s - grabber.opened_s > self._first_frame_s
+
+    def resume(self) -> None:
+        self._resumed.set()
+        self._wake.set()
 
     def close(self) -> None:
         """Release camera and microphone; does not wait for a driver that never returns."""

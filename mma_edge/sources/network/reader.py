@@ -71,6 +71,7 @@ class NetworkReader(threading.Thread):
         self._address, self._buffer, self._stats, self._audio = address, buffer, stats, audio
         self._limits, self._backoff, self._connect = limits, backoff, connect
         self._stop_asked = threading.Event()
+        self._again = threading.Event()  # set: leave this connection, or the pause, and connect
         self._newest_s = {"video": float("-inf"), "audio": float("-inf")}
         self._clock: Clock = ArrivalClock()
         # For the thread that takes the events.
@@ -92,15 +93,21 @@ class NetworkReader(threading.Thread):
     def stop(self) -> None:
         """Ask the thread to end; does not wait for it."""
         self._stop_asked.set()
+        self._again.set()
+
+    def reconnect(self) -> None:
+        """Ask for a new connection instead of this one or of the pause; takes effect as `stop` does."""
+        self._again.set()
 
     def run(self) -> None:
         """The thread: connect, read to the end, pause, until it is stopped or there is nothing more to come."""
         while not self._stop_asked.is_set():
             start_s = time.monotonic()
+            self._again.clear()
             try:
                 with self._connect(self._address, self._limits) as container:
                     self.finished = self._read(container)
-                self.why = "the server ended it"
+                self.why = "the machine slept" if self._again.is_set() else "the server ended it"
             except MMAEdgeError as error:
                 self.failure = error
             except Exception as error:  # whatever a library raises ends this connection, never the thread
@@ -112,7 +119,9 @@ class NetworkReader(threading.Thread):
                 self.failure = SourceError(f"{self._address.shown} ended before anything came", "a media stream")
             if self.finished or not self.connections:
                 return
-            self._stop_asked.wait(self._backoff.pause_s(lasted_s))
+            pause_s = self._backoff.pause_s(lasted_s)
+            if not self._stop_asked.is_set():
+                self._again.wait(pause_s)
 
     def _note_failure(self, error: Exception, start_s: float) -> None:
         now_s = time.monotonic()
@@ -131,7 +140,7 @@ class NetworkReader(threading.Thread):
         playout = Playout(self._buffer, self._stop_asked, _READ_AHEAD_S)
         hand_out = playout.add if isinstance(self._clock, PlayingClock) else self._buffer.put
         for packet in container.demux(streams):
-            if self._stop_asked.is_set():
+            if self._again.is_set():
                 return False
             if packet.size:
                 self._note_arrival()

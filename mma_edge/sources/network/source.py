@@ -111,6 +111,9 @@ class NetworkSource(Source):
             self._told_sync = True
             self._notify(f"{self.name}: its picture and sound have no common clock, so their arrival aligns them")
 
+    def resume(self) -> None:
+        self._reader.reconnect()
+
     def close(self) -> None:
         """Disconnect. A read that hangs is waited for, as long as PyAV takes to end it."""
         self._closed = True
