@@ -80,6 +80,18 @@ def test_after_a_suspend_a_stream_is_connected_again_at_once() -> None:
     assert server.plays == 2 and "the machine slept" in said[0]
 
 
+def test_what_fell_due_while_nothing_came_is_not_answered_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that was away for two seconds, and whose time went on."""
+    monkeypatch.setattr("mma_edge.faces.track.FaceTracker.update", lambda self, frame: [])
+    source, away_s = PacedSource(seconds=4.0), (1.0, 3.0)
+    put = source._buffer.put
+    monkeypatch.setattr(source._buffer, "put", lambda e: None if away_s[0] < e.time_s < away_s[1] else put(e))
+    with LivePipeline(SlowModel(), {"camera": source}, options()) as live:
+        answers = list(live)
+    assert max(emotion.age_ms for emotion in answers) < 500
+    assert [e for e in answers if e.end_s > 3.2] and not [e for e in answers if 1.2 < e.end_s < 2.95]
+
+
 def p95(live: LivePipeline, name: str) -> float:
     return float(np.percentile(live.stages.values(f"age {name}"), 95))
 

@@ -8,7 +8,7 @@ import sys
 
 from rich.console import Console
 
-from mma_benchmarks.commands import accuracy, faces, latency, report, streaming, training, voice
+from mma_benchmarks.commands import accuracy, faces, latency, report, soak, streaming, training, voice
 from mma_edge.commands.support import HelpFormatter, run_cli, say
 from mma_edge.errors import UsageError
 
@@ -19,6 +19,7 @@ COMMANDS = {
     "streaming": streaming,
     "voice": voice,
     "faces": faces,
+    "soak": soak,
     "report": report,
 }
 EXAMPLES = """\
@@ -39,6 +40,8 @@ examples:
     mma-bench voice --data data
   which faces are found, and how fast whole files are:
     mma-bench faces --source sample clips/
+  does a live run keep its memory and its age while its stream fails once a minute:
+    mma-bench soak --minutes 30
   one page out of several results:
     mma-bench report results/*.json --output report.html
 """

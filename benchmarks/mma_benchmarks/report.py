@@ -14,6 +14,7 @@ from mma_benchmarks.joined import joined_blocks
 from mma_benchmarks.latency import page as latency_page
 from mma_benchmarks.result import Result, free_paths, to_json, write_texts
 from mma_benchmarks.schema import AccuracyGrid, Grid, Training, Voice
+from mma_benchmarks.soak import page as soak_page
 from mma_benchmarks.streaming import page as streaming_page
 from mma_benchmarks.training import page as training_page
 from mma_benchmarks.voice import page as voice_page
@@ -48,6 +49,7 @@ KINDS = {
     "streaming": Kind("streaming", streaming_page),
     "voice": Kind("voice gate", voice_page, is_timed=False),
     "faces": Kind("faces", faces_page),
+    "soak": Kind("soak", soak_page),
 }
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mma_benchmarks.faces.schema import Faces
+from mma_benchmarks.soak.schema import Soak
 
 
 @dataclass(frozen=True)
@@ -354,6 +355,7 @@ RESULTS: dict[str, type] = {
     "streaming": Streaming,
     "voice": Voice,
     "faces": Faces,
+    "soak": Soak,
 }
 
 
@@ -368,6 +370,8 @@ def problem_of(results: object, num_classes: int) -> str | None:
             return "results.ways is empty"
         case Faces(sources=[]):
             return "results.sources is empty"
+        case Soak() if not (results.samples and len(results.thirds) == 3):
+            return "results has no samples, or not three thirds"
         case Voice(sounds=[]):
             return "results.sounds is empty"
         case Grid(cells=[], refused=[]) | AccuracyGrid(cells=[], refused=[]):

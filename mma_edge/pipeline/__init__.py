@@ -249,6 +249,8 @@ class Pipeline(AbstractContextManager):
         for time_s, what in located:
             if what is None:
                 self.state.time_s = time_s
+                if self.source.live:
+                    self._clips.pass_gap(time_s)
                 yield self._clips.due(time_s)
             elif isinstance(what, AudioChunk):
                 with self.timer("sound"):
