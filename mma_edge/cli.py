@@ -13,7 +13,7 @@ from rich.console import Console
 from mma_edge import __version__
 from mma_edge.commands.build import add_build_command
 from mma_edge.commands.sources import SOURCE_EXAMPLES, add_source_options, capture_options
-from mma_edge.commands.support import HelpFormatter, Parser, run_cli, say
+from mma_edge.commands.support import HelpFormatter, Parser, end_process, run_cli, say
 from mma_edge.errors import UsageError
 
 EXAMPLES = """\
@@ -41,7 +41,7 @@ frame or sound that was used, and the name of the source. Sound without speech i
 alone, and without a face too there is no record.
 
 exit codes: 0 done, 2 usage, 3 file or stream, 4 camera or microphone, 5 bundle, 6 backend, 7 output,
-11 missing package, 130 interrupted
+11 missing package, 130 interrupted; of several sources that of the first that failed
 """
 
 
@@ -93,7 +93,8 @@ def main(argv: list[str] | None = None) -> int:
     if not (sys.argv[1:] if argv is None else argv):
         parser.print_help()
         return 2
-    return run_cli(parser, run_command, argv, extra="cpu")
+    code = run_cli(parser, run_command, argv, extra="cpu")
+    return end_process(code) if argv is None else code
 
 
 def run_command(args: argparse.Namespace, console: Console) -> int:
@@ -127,6 +128,8 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
         record_sink_of(args.output)
     sources = named_sources(args.sources)
     live = check_together(sources, options.capture)
+    if args.stats and args.stats == args.output:
+        raise UsageError(f"--stats and --output are both {args.stats}", "two files")
     for option in ("stats", "health"):
         if getattr(args, option) and not live:
             what = f"--{option} with the file {next(iter(sources))}"

@@ -63,13 +63,13 @@ def test_an_engine_of_three_hops_answers_less_often_and_never_later(sources: int
         {f"camera {number}": PacedSource(sound=True) for number in range(sources)},
         options(hop_s=hop_s, notify=said.append),
     )
-    found = collect(live, 4.0)
+    found = collect(live, 2.5)
     bound_s = hop_s + live._due.wait_s + 2 * engine_s + SLACK_S
     ages_s = live.stages.values("age")
-    assert len(ages_s) == len(found) >= 10 * sources
+    assert len(ages_s) == len(found) >= 6 * sources
     assert np.percentile(ages_s, 95) < 1000 * bound_s
     assert max(ages_s[-5:]) < 1000 * bound_s, "it does not grow"
-    for progress in live.sources:
+    for progress, pipeline in zip(live.sources, live.pipelines, strict=True):
         ends = [emotion.end_s for _, emotion in found if emotion.source == progress.name]
         assert ends == sorted(set(ends))
         steps = np.diff(ends)
@@ -77,8 +77,8 @@ def test_an_engine_of_three_hops_answers_less_often_and_never_later(sources: int
         assert progress.replaced > len(ends)
         assert progress.windows - progress.replaced - len(ends) <= 2  # one in the engine, one that waited
         # The faces of every frame were looked for meanwhile.
-        assert progress.frames + live.pipelines[0].source.stats.dropped_frames >= 0.9 * 4.0 * 20
-        assert live.pipelines[0].source.stats.dropped_frames <= 0.1 * progress.frames
+        assert progress.frames >= 0.85 * 2.5 * 20
+        assert pipeline.source.stats.dropped_frames <= 0.1 * progress.frames
     (line,) = [line for line in said if "engine needs" in line]
     assert f"per {hop_s:g} s hop: an answer every 0.3" in line
     assert threads_left() == []
@@ -176,8 +176,12 @@ def test_a_bug_in_one_source_is_told_as_such() -> None:
         def events(self):
             raise ZeroDivisionError("division by zero")
 
-    with pytest.raises(Exception, match="odd failed: ZeroDivisionError: division by zero"):
+    with pytest.raises(ZeroDivisionError):
         collect(LivePipeline(SlowModel(), {"odd": Buggy()}, options()))
+    said: list[str] = []
+    sources = {"odd": Buggy(), "even": PacedSource(seconds=0.5)}
+    assert collect(LivePipeline(SlowModel(), sources, options(notify=said.append)))
+    assert said[0] == "odd ended: ZeroDivisionError: division by zero."
 
 
 def test_an_error_of_the_engine_ends_everything() -> None:
@@ -209,11 +213,11 @@ def test_an_engine_that_hangs_is_left_to_itself_and_said() -> None:
     live = LivePipeline(model, {"a": PacedSource()}, options(notify=said.append))
     with live:
         next(iter(live))
-        model.takes_s = 3.5
+        model.takes_s = 2.5
         time.sleep(0.4)
         left_s = time.monotonic()
     assert time.monotonic() - left_s < 2.0
-    assert live.left_behind == ["mma-edge-engine"] and "mma-edge-engine" in said[-1]
+    assert live.left_behind == ["the engine"] and "left to itself: the engine" in said[-1]
     assert threads_left(4.0) == []
 
 
@@ -238,7 +242,7 @@ def test_a_slow_reader_gets_new_answers_less_often_and_loses_none() -> None:
         for _ in live:
             taken += 1
             time.sleep(0.3)  # a sink
-            if time.monotonic() - start_s > 3.0:
+            if time.monotonic() - start_s > 2.2:
                 break
     assert np.percentile(live.stages.values("age"), 95) < 1000 * (0.1 + 0.3 + SLACK_S)
     assert sum(len(batch) for batch in model.batches) - taken <= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -163,6 +164,23 @@ def test_the_live_view_shows_each_present_face_and_forgets_those_gone() -> None:
     assert {"face 1", "face 2", "3 frames dropped"} <= _shown(view)
     view.write(emotion(track=2, end_s=8.0))
     assert "face 1" not in _shown(view)
+
+
+def test_several_sources_are_told_apart_on_the_screen() -> None:
+    out = io.StringIO()
+    door, desk = (
+        dataclasses.replace(emotion(end_s=end_s), source=name) for name, end_s in (("door", 2.0), ("desk", 90.0))
+    )
+    with LineSink(Console(file=out, width=200), several=True) as sink:
+        sink.write(door)
+        sink.write(desk)
+    assert ["door: face 1" in line for line in out.getvalue().splitlines()] == [True, False]
+    view = LiveSink(Console(file=io.StringIO(), width=100, force_terminal=True), "two", lambda: "fine", several=True)
+    view.write(door)
+    view.write(desk)  # on another clock
+    console = Console(file=io.StringIO(), width=100)
+    console.print(view._render())
+    assert "door: face 1" in console.file.getvalue() and "desk: face 1" in console.file.getvalue()
 
 
 def _shown(view: LiveSink) -> set[str]:

@@ -99,7 +99,7 @@ def test_devices_are_listed_without_a_source(capsys: pytest.CaptureFixture) -> N
     assert caught.value.code == 0 and "camera" in said and "microphone" in said
 
 
-@pytest.mark.parametrize("command", [["run", "sample"], []])
+@pytest.mark.parametrize("command", [["info", "x"], []])
 def test_the_parser_hides_passwords_too(command: list[str], capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         main([*command, "rtsp://me:secret@host/x"])

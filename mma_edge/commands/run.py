@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,14 +75,7 @@ def run_sources(
     if not outputs.quiet:
         say(console, _summary(running, outputs.records))
     code = next((error.exit_code for error in running.failures.values()), 0)
-    if isinstance(running, FilesPipeline):
-        return EXIT_INTERRUPTED if interrupted else code
-    if running.left_behind:
-        # A thread that is still inside a library would crash it while the interpreter is taken down.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    return EXIT_INTERRUPTED if interrupted and isinstance(running, FilesPipeline) else code
 
 
 def _write(running: Running, sinks: list, progress: ThreadProgress) -> None:
@@ -114,13 +105,9 @@ def _status(running: Running) -> str:
     if isinstance(running, LivePipeline):
         parts = [_state(pipeline) for pipeline in running.pipelines]
         if len(parts) > 1:
-            parts = [f"{name}: {part}" for name, part in zip(_names(running), parts, strict=True)]
+            parts = ["", *(f"{source.name}: {part}" for source, part in zip(running.sources, parts, strict=True))]
         parts.append(stages_line(running))
-    return "\n".join(filter(None, parts))
-
-
-def _names(running: LivePipeline) -> list[str]:
-    return [source.name for source in running.sources]
+    return "\n".join(parts)
 
 
 def _state(pipeline: Pipeline) -> str:

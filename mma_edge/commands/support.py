@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -36,6 +37,17 @@ class Parser(argparse.ArgumentParser):
 def say(console: Console, text: str, style: str | None = None) -> None:
     """Print a line unchanged: without markup, coloured numbers, or breaks at the terminal's width."""
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def end_process(code: int) -> int:
+    """The exit code, unless a thread is still inside a driver or a library: such a one may crash while the interpreter
+    is taken down, so the process ends at once.
+    """
+    if any(thread.daemon for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def progress(console: Console, *columns: ProgressColumn | str) -> Progress:

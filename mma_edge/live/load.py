@@ -50,7 +50,7 @@ class SourceLoad:
         """To be called often; acts every LOOK_S."""
         now = (self._clock(), self._progress.frames, self._stats.dropped_frames, self._meter.idle_s)
         if self._before is None:
-            if self._progress.frames:  # the first detection is a slow one
+            if self._progress.frames > 2:  # the first detection is a slow one
                 self._before = now
             return
         if now[0] - self._before[0] < LOOK_S:
@@ -75,6 +75,7 @@ class SourceLoad:
         tracker = self._tracker
         if slow and tracker.stretch < MOST_STRETCH:
             tracker.stretch *= 2
+            self._progress.stretched += 1
             text = "finding faces takes too long: new ones are looked for less often, as long as this lasts"
             self._say("faces", f"{self._progress.name}: {text}")
         elif free and tracker.stretch > 1:

@@ -90,7 +90,8 @@ class LivePipeline(AbstractContextManager):
         self.options = options = options or StreamOptions()
         self.stages = LastMinute()
         """Milliseconds by stage, and "age" of the answers when they are taken; "age NAME" of those of one source."""
-        self.engine = ThreadProgress("engine")
+        self.engine, self.delivery = ThreadProgress("engine"), ThreadProgress("delivery")
+        """What the engine has done, and whoever takes the answers."""
         self.failures: dict[str, MMAEdgeError] = {}
         self.started_s = time.monotonic()
         self._recognizer = recognizer
@@ -98,9 +99,10 @@ class LivePipeline(AbstractContextManager):
         self._due = DueWindows(len(sources), options.hop_s, most)
         self._load = EngineLoad(options.hop_s, options.notify)
         self.left_behind: list[str] = []
-        """Threads that `close` could not wait for."""
+        """Sources, or "the engine", whose threads `close` could not wait for: a driver or a server does not answer."""
         self._out: queue.SimpleQueue[list[_Answer]] = queue.SimpleQueue()  # an empty list is the end
         self._taken = threading.Semaphore()  # the engine's, as soon as its last answers were taken
+        self._bugs: list[MMAEdgeError] = []  # of `failures`, those that nobody foresaw
         self._ready: deque[_Answer] = deque()
         self._stopped = threading.Event()
         self._stop_s = 0.0
@@ -161,7 +163,9 @@ class LivePipeline(AbstractContextManager):
                 self.stages.add("deliver", 1000 * (now_s - answer.ready_s))
                 self.stages.add("age", 1000 * (now_s - answer.arrival_s))
                 self.stages.add(f"age {name}", 1000 * (now_s - answer.arrival_s))
+                self.delivery.begin()
                 yield answer.emotion
+                self.delivery.done()
             if self._ended:
                 break
             try:
@@ -187,15 +191,17 @@ class LivePipeline(AbstractContextManager):
                 except MMAEdgeError as error:
                     self._fail(thread.pipeline.name, error)
         if len(self.failures) == len(self._threads):
-            raise next(iter(self.failures.values()))
+            error = next(iter(self.failures.values()))
+            raise error.__cause__ if error in self._bugs else error
 
     def _fail(self, name: str, error: BaseException) -> None:
         """Note that a source failed; of several it is said, because the others go on."""
         if self._stopped.is_set():
             return  # it was closed
         if not isinstance(error, MMAEdgeError):
-            failure = SourceError(f"{name} failed: {type(error).__name__}: {first_line(error)}")
+            failure = SourceError(f"{type(error).__name__}: {first_line(error)}")
             failure.__cause__ = error
+            self._bugs.append(failure)
             error = failure
         self.failures[name] = error
         if len(self._threads) > 1:
@@ -270,13 +276,17 @@ class LivePipeline(AbstractContextManager):
         for closer in closers:  # all at once: each may take a second
             closer.start()
         deadline_s = time.monotonic() + CLOSE_S
-        threads = [*closers, *self._threads, self._engine_thread]
-        for thread in threads:
+        owners = [source.name for source in self.sources]
+        left = {}  # an ordered set
+        threads = zip([*closers, *self._threads, self._engine_thread], [*owners, *owners, "the engine"], strict=True)
+        for thread, owner in threads:
             if thread.is_alive():
                 thread.join(max(0.0, deadline_s - time.monotonic()))
-        self.left_behind = [thread.name for thread in threads if thread.is_alive()]
-        if self.left_behind:
-            self.options.notify(f"not ended after {CLOSE_S:g} s and left to itself: {', '.join(self.left_behind)}")
+            if thread.is_alive():
+                left[owner] = None
+        self.left_behind = list(left)
+        if left:
+            self.options.notify(f"still busy after {CLOSE_S:g} s and left to itself: {', '.join(left)}")
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()

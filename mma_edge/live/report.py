@@ -51,7 +51,8 @@ def _source(live: LivePipeline, number: int, now_s: float) -> dict[str, Any]:
         "fps": round(pipeline.frame_rate(), 1),
         "frame_age_s": None if progress.last_frame_s is None else round(now_s - progress.last_frame_s, 3),
         "faces": len(pipeline.state.faces),
-        "detect_every": pipeline.tracker.stretch if pipeline.tracker else None,
+        "detect_stretch": pipeline.tracker.stretch if pipeline.tracker else None,
+        "stretched": progress.stretched,
         "sound_s": round(progress.sound_s, 3),
         "dropped_sound_s": round(stats.dropped_audio_s, 3),
         "sound_age_s": None if progress.last_sound_s is None else round(now_s - progress.last_sound_s, 3),
@@ -72,7 +73,9 @@ def stages_line(live: LivePipeline) -> str:
     spreads = {stage: live.stages.spread(stage) for stage in ("age", *STAGES)}
     if spreads["age"] is None:
         return ""
-    return "  ".join(f"{stage} {each.p50:.0f}/{each.p95:.0f}" for stage, each in spreads.items() if each) + " ms"
+    return (
+        "  ".join(f"{stage} {each.p50:.0f}/{each.p95:.0f}" for stage, each in spreads.items() if each) + " ms (p50/p95)"
+    )
 
 
 class StatsFile(AbstractContextManager):

@@ -52,9 +52,6 @@ class FilesPipeline(AbstractContextManager):
         if len(self.failures) == len(self._sources):
             raise next(iter(self.failures.values()))
 
-    def stop(self) -> None:
-        """Nothing to do: nothing runs while nobody asks for the next answer that may not be dropped."""
-
     def __exit__(self, *exc_info: object) -> None:
         for pipeline in self.pipelines:
             pipeline.__exit__(*exc_info)

@@ -14,8 +14,8 @@ import numpy as np
 from mma_edge.sources import Event
 from mma_edge.types import Frame
 
-SPAN_S = 60.0
-"""Percentiles are of the values of so many seconds."""
+SPAN_S, MOST_VALUES = 60.0, 4000
+"""Percentiles are of the values of so many seconds, and of no more than so many."""
 IDLE = "decode"
 """The stage of a pipeline in which it waits for its source: of a live one that is no work."""
 
@@ -51,6 +51,9 @@ class SourceProgress:
     sound_s: float = 0.0
     last_frame_s: float | None = None  # `time.monotonic()` when the newest one arrived, None before the first
     last_sound_s: float | None = None
+    stretched: int = (
+        0  # how often the time between two searches for new faces was doubled, because there was too little
+    )
     windows: int = 0  # that were due: one for each face and hop
     replaced: int = 0  # of them; a newer one of the same face was due before the engine was free
     answers: int = 0
@@ -76,7 +79,7 @@ class LastMinute:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._values: dict[str, deque[tuple[float, float]]] = defaultdict(deque)
+        self._values: dict[str, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=MOST_VALUES))
 
     def add(self, name: str, value: float) -> None:
         with self._lock:

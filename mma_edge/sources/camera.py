@@ -1,4 +1,4 @@
-"""A live camera with its microphone: only the newest frame counts, and a camera that went away is reopened."""
+"""A live camera with its microphone: only the newest frames count, and a camera that went away is reopened."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class CameraSource(Source):
 
         DeviceError when the camera stopped and does not come back.
         """
-        self._grabber.take()  # older than the start
+        self._grabber.clear()  # older than the start
         if self._microphone:
             self._microphone.clear()
         self._start()
@@ -120,15 +120,15 @@ class CameraSource(Source):
                 self._wake.clear()
 
     def _next_event(self, start_s: float) -> Event | None:
-        """The oldest sound or the newest frame, whichever waits longer; a newer frame may replace a waiting one."""
-        frame_s = self._grabber.newest_s()
+        """The oldest sound or frame, whichever waits longer; late frames give way to newer ones."""
+        frame_s = self._grabber.next_s()
         sound_s = self._microphone.oldest_arrival_s() if self._microphone else None
         if sound_s is not None and (frame_s is None or sound_s <= frame_s):
             return self._microphone.take(start_s)
-        newest = self._grabber.take()
-        if newest is None:
+        taken = self._grabber.take()
+        if taken is None:
             return None
-        image, time_s = newest
+        image, time_s = taken
         return Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), time_s - start_s, time_s)
 
     def _watch_camera(self) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
+
+from mma_edge.sources.live import FRAMES_KEPT, LATE_S
 
 _PAUSE_S = 0.02
 """Pause after a failed grab: an unplugged camera fails at once, again and again."""
@@ -47,7 +50,7 @@ class Device(Protocol):
 
 
 class Grabber(threading.Thread):
-    """Opens one capture, keeps its newest frame, releases it when stopped."""
+    """Opens one capture, keeps its newest frames, releases it when stopped."""
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class Grabber(threading.Thread):
         self._on_frame, self._on_overwrite, self._may_repeat = on_frame, on_overwrite, may_repeat
         self._previous: np.ndarray | None = None
         self._lock = threading.Lock()
-        self._newest: tuple[np.ndarray, float] | None = None
+        self._frames: deque[tuple[np.ndarray, float]] = deque()
         self._stop_asked = threading.Event()
         self.ready = threading.Event()  # set once the capture is open or has failed to open
         self.opened_s: float | None = None  # clock when the camera was open, None before that and if opening failed
@@ -108,9 +111,10 @@ class Grabber(threading.Thread):
         with self._lock:
             if self._stop_asked.is_set():
                 return True
-            if self._newest is not None:
+            self._frames.append((image, time_s))
+            if len(self._frames) > FRAMES_KEPT:
+                self._frames.popleft()
                 self._on_overwrite()
-            self._newest = (image, time_s)
             if lives:
                 self.last_frame_s = time_s
             self.size = (image.shape[1], image.shape[0])
@@ -124,22 +128,33 @@ class Grabber(threading.Thread):
         self.repeated = previous is not None and _same(previous, image)
         return _same(image, image[:1, :1]) or not (previous is None or self.repeated)
 
-    def newest_s(self) -> float | None:
+    def next_s(self) -> float | None:
         """Capture time of the frame that `take` would return, None if it would return none."""
         with self._lock:
-            return self._newest[1] if self._newest else None
+            self._pass_over_late()
+            return self._frames[0][1] if self._frames else None
 
     def take(self) -> tuple[np.ndarray, float] | None:
-        """The newest frame, BGR uint8 (H, W, 3), and its capture time on the clock; each frame only once."""
+        """The oldest frame that is not late, else the newest: BGR uint8 (H, W, 3) and its capture time on the clock."""
         with self._lock:
-            newest, self._newest = self._newest, None
-        return newest
+            self._pass_over_late()
+            return self._frames.popleft() if self._frames else None
+
+    def _pass_over_late(self) -> None:
+        while len(self._frames) > 1 and self._clock() - self._frames[0][1] > LATE_S:
+            self._frames.popleft()
+            self._on_overwrite()
+
+    def clear(self) -> None:
+        """Forget the frames."""
+        with self._lock:
+            self._frames.clear()
 
     def stop(self) -> None:
         """Ask the thread to release the camera and end; does not wait for it."""
         with self._lock:
             self._stop_asked.set()
-            self._newest = None
+            self._frames.clear()
 
     @property
     def stopping(self) -> bool:

@@ -14,7 +14,7 @@ from mma_edge.sources.network.address import Address, is_address
 EXPECTED = "a file, camera, camera:N, csi:N, gst:PIPELINE, microphone, sample or an address such as rtsp://HOST/PATH"
 DEVICES = ("camera", "csi", "gst")
 """What a source on this machine begins with, before a colon."""
-_NAMED = re.compile(r"(\w[\w.-]{0,63})=(.+)", re.DOTALL)
+_NAMED = re.compile(r"(\w[\w.-]{0,63})=(.*)", re.DOTALL)
 """NAME=SOURCE. An address, a pipeline and a path with a folder have a sign before any = that no name has."""
 
 Spec = str | os.PathLike[str]
@@ -27,7 +27,7 @@ def named_sources(specs: Iterable[Spec] | Mapping[str, Spec]) -> dict[str, Spec]
     without a password. "a=b.mp4" is a file of this name where there is one; "./a=b.mp4" always is.
 
     Raises:
-        UsageError: none, a name that is none, or two sources with one name.
+        UsageError: none, a name that is none, two sources with one name, or an address that is none.
     """
     if isinstance(specs, Mapping):
         for name in specs:
@@ -43,6 +43,7 @@ def named_sources(specs: Iterable[Spec] | Mapping[str, Spec]) -> dict[str, Spec]
         if name in named:
             hint = "write NAME=SOURCE, such as left=camera:0 right=camera:1"
             raise UsageError(f"two sources have the name {name}", "a name for each", hint)
+        name_of(spec)  # its own errors come before any work, too
         named[name] = spec
     return named
 
