@@ -286,6 +286,17 @@ def test_a_loss_is_seen_in_two_seconds_and_the_camera_is_back_in_ten_with_anothe
         assert said[1][0] - back_s < 10.0 and "(32x24)" in said[1][1]
 
 
+def test_after_a_suspend_the_camera_is_opened_again_without_waiting_for_a_stall(make: Callable) -> None:
+    camera = FakeCamera()
+    source, said = make(camera, audio=False)
+    events = source.events()
+    next(events)
+    source.resume()
+    until(events, lambda _: source.stats.reopened == 1)
+    assert camera.opened == 2 and camera.released == 1
+    assert len(said) == 1 and "is back after" in said[0]
+
+
 def test_a_source_that_comes_and_goes_does_not_fill_the_log_and_its_last_line_is_true() -> None:
     now, said = [0.0], []
     notices = Notices(said.append, lambda: now[0])
