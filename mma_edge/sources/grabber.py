@@ -74,7 +74,7 @@ class Grabber(threading.Thread):
         # Clock of the newest frame that shows that the camera lives, None before the first: a driver may deliver the
         # last picture of a dead camera again and again, so that one alone, or the same again, shows nothing.
         self.last_frame_s: float | None = None
-        self.repeated = False  # the newest frame was the same as the one before it
+        self.repeated = False  # the newest frame was the same as the one before it, and no covered camera's
         self.size = (0, 0)  # (width, height) of the newest frame
         self.error: Exception | None = None  # what `open_capture` raised, if it did
 
@@ -125,8 +125,9 @@ class Grabber(threading.Thread):
         """Whether it differs from the picture before it: a sensor's noise always does. One of a single colour may
         stay: the camera is covered."""
         previous, self._previous = self._previous, image
-        self.repeated = previous is not None and _same(previous, image)
-        return _same(image, image[:1, :1]) or not (previous is None or self.repeated)
+        covered = _same(image, image[:1, :1])
+        self.repeated = previous is not None and not covered and _same(previous, image)
+        return covered or not (previous is None or self.repeated)
 
     def next_s(self) -> float | None:
         """Capture time of the frame that `take` would return, None if it would return none."""

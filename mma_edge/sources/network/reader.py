@@ -82,7 +82,7 @@ class NetworkReader(threading.Thread):
         self.connections = 0  # that delivered something
         self.finished = False  # what was read has an end, and it is reached
         self.last_arrival_s = 0.0
-        self.size = (0, 0)  # (width, height) of the newest frame
+        self.size = (0, 0)  # (width, height) of the newest frame of this connection
         self.missing: dict[str, str] = {}  # why there is no "video" or "audio"
 
     @property
@@ -104,6 +104,7 @@ class NetworkReader(threading.Thread):
         while not self._stop_asked.is_set():
             start_s = time.monotonic()
             self._again.clear()
+            self.size = (0, 0)
             try:
                 with self._connect(self._address, self._limits) as container:
                     self.finished = self._read(container)

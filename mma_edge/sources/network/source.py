@@ -103,9 +103,9 @@ class NetworkSource(Source):
             self._lost_s = reader.last_arrival_s
             why = f"nothing came for {now_s - reader.last_arrival_s:.0f} s" if quiet else reader.why
             self._notify(f"{self.name} was lost ({why}): waiting until it is back")
-        elif self._lost_s is not None and reader.connected and not quiet:
-            width, height = reader.size
-            self._notify(f"{self.name} is back after {now_s - self._lost_s:.1f} s ({width}x{height})")
+        elif self._lost_s is not None and reader.connected and not quiet and (any(reader.size) or not self.has_video):
+            size = " ({}x{})".format(*reader.size) if self.has_video else ""
+            self._notify(f"{self.name} is back after {now_s - self._lost_s:.1f} s{size}")
             self._lost_s = None
         if self.sync == "arrival" and self.has_video and self.has_audio and not self._told_sync:
             self._told_sync = True
