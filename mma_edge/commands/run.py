@@ -12,7 +12,7 @@ from rich.console import Console
 
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.commands.support import EXIT_INTERRUPTED, say
-from mma_edge.live import FilesPipeline, LivePipeline, ThreadProgress, open_pipeline
+from mma_edge.live import FilesPipeline, LivePipeline, open_pipeline
 from mma_edge.live.report import StatsFile, stages_line
 from mma_edge.pipeline import Pipeline, StreamOptions
 from mma_edge.recognizer import Recognizer
@@ -51,9 +51,8 @@ def run_sources(
             sinks.append(stack.enter_context(sink))
         if outputs.stats and isinstance(running, LivePipeline):
             stack.enter_context(StatsFile(outputs.stats, running, outputs.overwrite))
-        taker = ThreadProgress("records")
         if isinstance(running, LivePipeline):
-            stack.enter_context(_watched(running, taker, outputs.health))
+            stack.enter_context(_watched(running, outputs.health))
         # SIGTERM (the stop of a service) ends the run as cleanly as Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         interrupted = False
@@ -66,30 +65,28 @@ def run_sources(
                 else:
                     say(console, title)
                 sinks.append(stack.enter_context(view))
-            _write(running, sinks, taker)
+            _write(running, sinks)
         except KeyboardInterrupt:
             interrupted = True
             if isinstance(running, LivePipeline):
                 running.stop()
-                _write(running, sinks, taker)  # the answers that nobody had taken yet
+                _write(running, sinks)  # the answers that nobody had taken yet
     if not outputs.quiet:
         say(console, _summary(running, outputs.records))
     code = next((error.exit_code for error in running.failures.values()), 0)
     return EXIT_INTERRUPTED if interrupted and isinstance(running, FilesPipeline) else code
 
 
-def _write(running: Running, sinks: list, progress: ThreadProgress) -> None:
+def _write(running: Running, sinks: list) -> None:
     for emotion in running:
-        progress.begin()
         for sink in sinks:
             sink.write(emotion)
-        progress.done()
 
 
 @contextlib.contextmanager
-def _watched(live: LivePipeline, taker: ThreadProgress, health: tuple[str, int] | None) -> Iterator[None]:
+def _watched(live: LivePipeline, health: tuple[str, int] | None) -> Iterator[None]:
     """Tell systemd, and whoever asks at `health`, how a live run fares."""
-    threads = [taker, live.engine, *(source.thread for source in live.sources)]
+    threads = [live.engine, live.delivery, *(source.thread for source in live.sources)]
     notify = live.options.notify
     with contextlib.ExitStack() as stack:
         watch = Watch(threads, live.sources, notify, live.resume, Notifier.of())
