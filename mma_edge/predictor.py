@@ -26,7 +26,7 @@ class Predictor:
         self.labels, self.image_size = bundle.labels, bundle.image_size
         self.backend, self.precision = engine.backend, engine.precision
         self.notes: tuple[str, ...] = (*bundle.notes, *engine.notes)
-        self.max_batch: int | None = getattr(engine, "max_batch", None)  # most clips of one call; None: any number
+        self.max_batch: int | None = engine.max_batch  # see `Engine`
         self.streaming_graphs: dict[str, Any] = {}  # mode -> what `mma_edge.streaming` opened for it
         self._temperatures = bundle.temperatures
 

@@ -63,7 +63,7 @@ def test_an_engine_of_three_hops_answers_less_often_and_never_later(sources: int
         {f"camera {number}": PacedSource(sound=True) for number in range(sources)},
         options(hop_s=hop_s, notify=said.append),
     )
-    found = collect(live, 2.5)
+    found = collect(live, 3.0)
     bound_s = hop_s + live._due.wait_s + 2 * engine_s + SLACK_S
     ages_s = live.stages.values("age")
     assert len(ages_s) == len(found) >= 6 * sources
@@ -77,10 +77,12 @@ def test_an_engine_of_three_hops_answers_less_often_and_never_later(sources: int
         assert progress.replaced > len(ends)
         assert progress.windows - progress.replaced - len(ends) <= 2  # one in the engine, one that waited
         # The faces of every frame were looked for meanwhile.
-        assert progress.frames >= 0.85 * 2.5 * 20
+        assert progress.frames >= 0.85 * 3.0 * 20
         assert pipeline.source.stats.dropped_frames <= 0.1 * progress.frames
     (line,) = [line for line in said if "engine needs" in line]
-    assert f"per {hop_s:g} s hop: an answer every 0.3" in line
+    assert f"per {hop_s:g} s hop: an answer every 0." in line
+    said_s = float(line.rpartition("every ")[2].removesuffix(" s"))
+    assert said_s == pytest.approx(engine_s, rel=0.35)
     assert threads_left() == []
 
 
@@ -100,6 +102,17 @@ def test_no_call_has_more_clips_than_the_engine_takes() -> None:
     found = collect(LivePipeline(model, sources, options()))
     assert max(len(batch) for batch in model.batches) == 2
     assert {emotion.source for _, emotion in found} == set(sources), "none is overtaken for ever"
+
+
+def test_where_clips_go_one_by_one_many_faces_get_fresh_answers_in_turn() -> None:
+    """Twice as many clips as the engine can compute: each answer waits for its own clip alone."""
+    model, hop_s, engine_s = SlowModel(0.05), 0.2, 0.05
+    model.max_batch = 1
+    live = LivePipeline(model, {f"camera {number}": PacedSource(fps=10) for number in range(8)}, options(hop_s=hop_s))
+    found = collect(live, 2.5)
+    assert np.percentile(live.stages.values("age"), 95) < 1000 * (hop_s + live._due.wait_s + 2 * engine_s + SLACK_S)
+    counts = [sum(emotion.source == source.name for _, emotion in found) for source in live.sources]
+    assert min(counts) >= 3 and max(counts) <= 2.5 * min(counts)
 
 
 def test_sound_is_complete_where_frames_are_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,11 +255,11 @@ def test_a_slow_reader_gets_new_answers_less_often_and_loses_none() -> None:
         for _ in live:
             taken += 1
             time.sleep(0.3)  # a sink
-            if time.monotonic() - start_s > 2.2:
+            if said or time.monotonic() - start_s > 8.0:
                 break
     assert np.percentile(live.stages.values("age"), 95) < 1000 * (0.1 + 0.3 + SLACK_S)
     assert sum(len(batch) for batch in model.batches) - taken <= 2
-    assert any("the records are taken too slowly" in line for line in said)
+    assert any("the records are not taken" in line for line in said)
 
 
 def test_whole_is_for_files() -> None:

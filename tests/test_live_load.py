@@ -71,31 +71,44 @@ def test_lost_sound_is_a_stated_gap() -> None:
     assert watched.said == ["door: 1.5 s of sound were not read in time: a gap"]
 
 
+class WatchedEngine:
+    """An engine whose calls a test states, with hops of 0.5 s."""
+
+    def __init__(self) -> None:
+        self.clock, self.said = Clock(), []
+        self.load = EngineLoad(0.5, self.said.append, self.clock)
+        self.windows = self.replaced = 0
+
+    def calls(self, count: int, engine_s: float, windows: int, replaced: int, waited_s: float = 0.0) -> None:
+        """So many calls of one clip, and what fell due during each of them."""
+        for _ in range(count):
+            self.load.waited(waited_s)
+            self.clock.now_s += waited_s + engine_s
+            self.windows, self.replaced = self.windows + windows, self.replaced + replaced
+            self.load.look(engine_s, 1, self.windows, self.replaced)
+
+
 @pytest.mark.parametrize(
-    ("engine_s", "waited_s", "clips", "line"),
+    ("work", "line"),
     [
-        (0.9, 0.0, 1, "the engine needs 0.9 s per 0.5 s hop: an answer every 0.9 s"),
-        (1.6, 0.0, 8, "the engine needs 1.6 s for 8 clips per 0.5 s hop: an answer every 1.6 s"),
-        (0.1, 2.0, 1, "the records are taken too slowly: the engine waits 2 s per 0.5 s hop: an answer every 2.1 s"),
+        # Engine, windows and replaced ones per call.
+        ((1.0, 2, 1), "the engine needs 1 s per 0.5 s hop: an answer every 1 s"),
+        ((0.1, 2, 1), "the engine needs 1 s per 0.5 s hop: an answer every 1 s"),  # ten faces
+        ((0.1, 5, 4, 2.4), "the records are not taken for 96% of the time: an answer every 2.5 s"),
     ],
 )
-def test_an_engine_that_takes_longer_than_a_hop_is_said_once_with_its_figures(
-    engine_s: float, waited_s: float, clips: int, line: str
-) -> None:
-    said: list[str] = []
-    load = EngineLoad(0.5, said.append)
-    for call in range(12):
-        load.waited(waited_s)
-        load.look(engine_s, clips, replaced=call)
-    assert said == [line]
+def test_an_engine_that_cannot_follow_is_said_once_with_its_figures(work: tuple, line: str) -> None:
+    engine = WatchedEngine()
+    engine.calls(60, *work)
+    assert engine.said == [line]
 
 
-def test_a_hiccup_of_the_engine_is_not_said() -> None:
-    said: list[str] = []
-    load = EngineLoad(0.5, said.append)
-    for call in range(12):
-        load.look(3.0 if call == 6 else 0.1, 1, replaced=5 * (call >= 6))
-    assert said == []
+def test_an_engine_that_follows_is_not_said_nor_is_a_hiccup() -> None:
+    engine = WatchedEngine()
+    engine.calls(20, 0.45, 1, 0)
+    engine.calls(1, 1.0, 2, 1)
+    engine.calls(40, 0.45, 1, 0)
+    assert engine.said == []
 
 
 def test_values_are_forgotten_after_a_minute() -> None:

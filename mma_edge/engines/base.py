@@ -30,6 +30,7 @@ class Engine(Protocol):
     backend: str  # what really runs: "cpu", "cuda", "openvino" or "tensorrt"
     precision: str  # of the graph: "fp32", "fp16", ...
     details: str  # one line for people: library, version, device, threads
+    max_batch: int | None  # from so many clips on, a larger batch gains nothing, or runs in parts; None: not known
     notes: tuple[str, ...]  # what the user should know about the choice, e.g. why no better backend; set on opening
 
     def __call__(self, frames: np.ndarray, mel: np.ndarray) -> np.ndarray:

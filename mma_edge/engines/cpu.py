@@ -66,6 +66,7 @@ class OnnxCpuEngine:
     """An ONNX graph of a bundle in an onnxruntime session that uses only the CPU provider."""
 
     backend = "cpu"
+    max_batch = 4  # on two cores a clip of four takes 0.95 of the processor's time of a single one, of eight no less
 
     def __init__(self, graph: Path, precision: str) -> None:
         self.precision, self.notes = precision, ()

@@ -104,7 +104,7 @@ def _checked(precision: str) -> CudaDevice:
 class OnnxCudaEngine:
     """An ONNX graph in a session of the CUDA provider, with buffers and a CUDA graph per batch size."""
 
-    backend = "cuda"
+    backend, max_batch = "cuda", None
 
     def __init__(self, graph: Path, precision: str, image_size: int, num_classes: int, gpu: str = "GPU") -> None:
         self.precision, self.notes = precision, ()

@@ -140,7 +140,7 @@ def _checked(precision: str) -> str:
 class OpenVinoEngine:
     """A bundle's graph compiled for one clip; the clips of a batch run one after the other."""
 
-    backend = "openvino"
+    backend, max_batch = "openvino", 1
 
     def __init__(self, bundle: Bundle, precision: str, hint: str) -> None:
         self.precision, self.notes = precision, ()

@@ -6,9 +6,7 @@ that wait for the engine.
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections import deque
 from collections.abc import Callable
 
 from mma_edge.faces.track import FaceTracker
@@ -26,8 +24,8 @@ BUSY, FREE = 0.9, 0.6
 """Share of its time that a busy thread works at least, and a free one at most."""
 MOST_STRETCH = 4.0
 """Longest time between two detections, to the usual one."""
-ENGINE_CALLS = 5
-"""The engine's time is the median of so many calls; the first ones of a graph are slow."""
+LEAST_CALLS, LEAST_HOPS, ENGINE_BUSY = 3, 10, 0.7
+"""Calls and hops after which the engine is judged, and the share of its time from which it is the bottleneck."""
 
 
 class SourceLoad:
@@ -90,27 +88,33 @@ class SourceLoad:
 class EngineLoad:
     """Watches the engine, from within its thread."""
 
-    def __init__(self, hop_s: float, notify: Notify) -> None:
-        self._hop_s, self._notify = hop_s, notify
-        self._calls: deque[tuple[float, float, int]] = deque(maxlen=ENGINE_CALLS)
+    def __init__(self, hop_s: float, notify: Notify, clock: Callable[[], float] = time.monotonic) -> None:
+        self._hop_s, self._notify, self._clock = hop_s, notify, clock
+        self._said = False
         self._waited_s = 0.0
-        self._replaced, self._said = 0, False
+        self._begin(0, 0)
+
+    def _begin(self, windows: int, replaced: int) -> None:
+        self._start_s, self._windows, self._replaced = self._clock(), windows, replaced
+        self._calls, self._clips, self._busy_s, self._waited_s = 0, 0, 0.0, 0.0
 
     def waited(self, seconds: float) -> None:
         """Before a call: how long it had to wait until the last answers were taken."""
-        self._waited_s = seconds
+        self._waited_s += seconds
 
-    def look(self, engine_s: float, clips: int, replaced: int) -> None:
-        """After a call of so many clips: how long it took, and how many windows were replaced since the start."""
-        self._calls.append((engine_s, self._waited_s, clips))
-        more, self._replaced = replaced > self._replaced, replaced
-        if self._said or not more or len(self._calls) < ENGINE_CALLS:
+    def look(self, engine_s: float, clips: int, windows: int, replaced: int) -> None:
+        """After a call of so many clips: how long it took, and how many windows of all sources were due and replaced
+        since the start."""
+        self._calls, self._clips, self._busy_s = self._calls + 1, self._clips + clips, self._busy_s + engine_s
+        passed_s = self._clock() - self._start_s
+        if self._said or passed_s < max(LOOK_S, LEAST_HOPS * self._hop_s) or self._calls < LEAST_CALLS:
             return
-        engine_s, waited_s, clips = (statistics.median(values) for values in zip(*self._calls, strict=True))
-        if engine_s + waited_s <= self._hop_s:
-            return  # a hiccup
-        self._said = True
-        what = f"the engine needs {engine_s:.2g} s" + (f" for {clips:.0f} clips" if clips > 1 else "")
-        if waited_s > engine_s:
-            what = f"the records are taken too slowly: the engine waits {waited_s:.2g} s"
-        self._notify(f"{what} per {self._hop_s:g} s hop: an answer every {engine_s + waited_s:.2g} s")
+        due, lost = windows - self._windows, replaced - self._replaced
+        if lost > LOST_SHARE * due and self._busy_s + self._waited_s > ENGINE_BUSY * passed_s:
+            self._said = True
+            needs_s = self._busy_s / self._clips * due * self._hop_s / passed_s
+            what = f"the engine needs {needs_s:.2g} s per {self._hop_s:g} s hop"
+            if self._waited_s > self._busy_s:
+                what = f"the records are not taken for {self._waited_s / passed_s:.0%} of the time"
+            self._notify(f"{what}: an answer every {self._hop_s * due / (due - lost):.2g} s")
+        self._begin(windows, replaced)

@@ -4,13 +4,14 @@
     (threads of the source)                            (a thread per source)                               (one thread)
 
 Nothing waits for what comes after it, except the engine for whoever takes the answers: so an answer is never older than
-a batch wait and two calls of the engine, plus the time for the frames that were being looked at.
+a hop, a batch wait and two calls of the engine, plus the time for the frames that were being looked at.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -32,7 +33,7 @@ REST_S, CLOSE_S = 0.8, 1.0
 _TICK_S = 0.2
 """Longest wait for an answer before somebody looks whether all is stopped."""
 MOST_CLIPS = 16
-"""Most clips of one call where the engine names no limit."""
+"""Most clips of one call where the engine names no limit: a GPU computes them together."""
 
 
 class SourceThread(threading.Thread):
@@ -95,7 +96,8 @@ class LivePipeline(AbstractContextManager):
         self.failures: dict[str, MMAEdgeError] = {}
         self.started_s = time.monotonic()
         self._recognizer = recognizer
-        most = getattr(recognizer, "max_batch", None) or MOST_CLIPS
+        # With streaming, all faces of a source go in together: what is kept of those that are missing is forgotten.
+        most = sys.maxsize if options.streaming else getattr(recognizer, "max_batch", None) or MOST_CLIPS
         self._due = DueWindows(len(sources), options.hop_s, most)
         self._load = EngineLoad(options.hop_s, options.notify)
         self.left_behind: list[str] = []
@@ -220,7 +222,8 @@ class LivePipeline(AbstractContextManager):
                 self.stages.add("batch", len(batch))
                 self.engine.done()
                 self._out.put(answers)
-                self._load.look(took_s, len(batch), sum(progress.replaced for progress in self.sources))
+                due = sum(source.windows for source in self.sources)
+                self._load.look(took_s, len(batch), due, sum(source.replaced for source in self.sources))
         except BaseException as error:  # whoever takes the answers gets it
             self._error = error
         finally:
