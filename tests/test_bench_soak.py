@@ -22,7 +22,7 @@ from mma_benchmarks.soak.stream import Link
 from mma_edge.errors import DataError
 
 SAMPLES = [
-    SoakSample(10.0 * n, 300 + n / 360, 16, 13 + (n > 50), 2 * n, n // 30, None if n < 3 else 50.0, 90.0 + n)
+    SoakSample(10.0 * n, 300 + n / 360, 16, 13 + (n > 50), 2 * n, n // 30, None if n < 3 else 50.0, 90.0 + n, 1.5)
     for n in range(91)
 ]
 AGES = [(0.5 * n + 7.1, 100.0 if n < 1200 else 300.0) for n in range(1800)]

@@ -27,8 +27,8 @@ from mma_edge.errors import BackendError, UsageError
 
 SIZES_PX = (480, 320)
 SAMPLE_S, TICK_S = 5.0, 0.25
-SETTLE_S = 120.0
-"""Until then libraries and allocators take what they will keep."""
+SETTLE_S = 600.0
+"""Until then, or for a fifth of the time, libraries and allocators take what they will keep."""
 START_S = 60.0
 """Longest time until the first answer."""
 AWAY_S = 6.0
@@ -156,6 +156,7 @@ class _Run(contextlib.AbstractContextManager):
                 reopened=self.source().get("reopened", 0),
                 age_p50_ms=age.get("p50"),
                 age_p95_ms=age.get("p95"),
+                load_average=round(os.getloadavg()[0], 2),
             )
 
     def end(self) -> tuple[int, int, int]:
@@ -267,6 +268,7 @@ def thirds(samples: Sequence[SoakSample], ages: Sequence[tuple[float, float]], b
                 memory_mib=round(float(np.mean([each.memory_mib for each in part])), 2),
                 threads=int(np.median([each.threads for each in part])),
                 descriptors=int(np.median([each.descriptors for each in part])),
+                load_average=round(float(np.mean([each.load_average for each in part])), 2),
             )
         )
     return found

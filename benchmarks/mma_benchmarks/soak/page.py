@@ -14,7 +14,8 @@ NOTE = (
     "{minutes:g} minutes, in a process of its own, one sample every {sample:g} s. Every {every:g} s the stream fails, "
     "in turns as the table says; its pictures have sides of {sizes} pixels in turns. The first {settle:g} s do not "
     "count for memory and thirds. Age: from the arrival of the newest frame or sound that an answer rests on to the "
-    "answer. Back: from the end of a failure to the next picture; the pauses between attempts to connect are in it."
+    "answer; of the last minute in the figure, of each answer in the thirds. Load: runnable threads of the whole "
+    "machine. Back: from the end of a failure to the next picture; the pauses between attempts to connect are in it."
 )
 
 
@@ -43,10 +44,11 @@ def thirds_table(found: Soak) -> Table:
             number(third.memory_mib, 1),
             str(third.threads),
             str(third.descriptors),
+            number(third.load_average, 1),
         )
         for name, third in zip(("first", "middle", "last"), found.thirds, strict=True)
     ]
-    header = ("third", "answers", "age p50 ms", "age p95 ms", "memory MiB", "threads", "descriptors")
+    header = ("third", "answers", "age p50 ms", "age p95 ms", "memory MiB", "threads", "descriptors", "load")
     return Table("By thirds of the time", header, rows)
 
 
@@ -73,6 +75,9 @@ def blocks(result: Result) -> list[Block]:
     figures = {"minutes": own.minutes, "sample": own.sample_s, "every": own.every_s, "settle": own.settle_s}
     alone = "" if found.children_left == 0 else f" {found.children_left} processes were left behind."
     cpu = f" The run took {found.cpu_share:.0%} of one core.{alone}"
+    settled = next((each for each in found.samples if each.at_s >= own.settle_s), found.samples[-1])
+    grown = [f"{each.memory_mib:.0f}" for each in (found.samples[0], settled, found.samples[-1])]
+    cpu += " Memory at the first answer, settled, and at the end: {}, {}, {} MiB.".format(*grown)
     return [
         Text(NOTE.format(**figures, sizes=" and ".join(map(str, own.sizes_px))) + cpu),
         key_table([result]),

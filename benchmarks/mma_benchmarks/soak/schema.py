@@ -27,6 +27,7 @@ class SoakSample:
     reopened: int
     age_p50_ms: float | None
     age_p95_ms: float | None
+    load_average: float  # of the machine, over one minute
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class SoakThird:
     memory_mib: float  # mean
     threads: int  # median, as descriptors
     descriptors: int
+    load_average: float  # mean
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Backoff:
         first_s: float = 0.5,
         longest_s: float = 30.0,
         jitter: float = 0.2,  # share by which a pause differs, so that several sources do not ask all at once
-        calm_s: float = 60.0,  # a connection that lasted so long begins the pauses again
+        calm_s: float = 20.0,  # a connection that lasted so long begins the pauses again
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._first_s, self._longest_s, self._jitter, self._calm_s = first_s, longest_s, jitter, calm_s
