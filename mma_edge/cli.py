@@ -30,6 +30,7 @@ RUN_EXAMPLES = f"""\
 examples:
 {SOURCE_EXAMPLES}  mma-edge run camera:1 --window 3 --hop 0.25
   mma-edge run talk.mp4 --bundle bundles/dfew --backend cpu --output talk.csv
+  mma-edge run camera --quiet --output out.jsonl --health 8080    as a service: docs/service.md
   mma-edge run camera --streaming exact --hop 0.25
   mma-edge run camera --streaming auto --backend openvino
   mma-edge run camera --abstain-below 0.5      "uncertain" where no class is that probable

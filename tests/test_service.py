@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -325,3 +326,15 @@ def test_the_unit_restarts_what_may_get_better_and_its_watchdog_is_faster_than_i
     assert never.isdisjoint({1, 3, 4}) and {2, 5, 6, 11} <= never  # devices and streams come back
     assert "--overwrite" not in unit["ExecStart"]
     assert 2 <= int(unit["WatchdogSec"]) <= STUCK_S
+
+
+def test_each_row_of_the_guide_names_tests_that_are_there() -> None:
+    guide = (UNIT.parent / "service.md").read_text()
+    rows = guide.split("| what goes wrong")[1].split("## What is unproven")[0].splitlines()[2:]
+    cells = [re.sub(r"\(.*?\)|`.*?`", "", row.split("|")[3]) for row in rows if row.startswith("|")]
+    named = [part.strip().partition(": ") for cell in cells for part in cell.split(";") if "test_" in part]
+    assert len(cells) >= 18 and len(named) >= 22
+    for file, _, words in named:
+        names = re.findall(r"def (test_\w+)", Path(__file__).with_name(f"{file}.py").read_text())
+        for word in filter(None, words.split(", ")):
+            assert any(word.strip() in name for name in names), f"{file}: {word}"
