@@ -135,9 +135,9 @@ class CameraSource(Source):
         """Notice a stall, reopen with growing pauses, say when frames are back, and give up in the end."""
         now_s, grabber = self._clock(), self._grabber
         self._notify.poll()
+        slept = self._resumed.is_set()
+        self._resumed.clear()
         if self._stalled_s is None:
-            slept = self._resumed.is_set()
-            self._resumed.clear()
             if slept or self._is_quiet(now_s):
                 self._stalled_s = grabber.last_frame_s or grabber.opened_s or now_s
                 if not slept:

@@ -141,7 +141,8 @@ class NetworkReader(threading.Thread):
         playout = Playout(self._buffer, self._stop_asked, _READ_AHEAD_S)
         hand_out = playout.add if isinstance(self._clock, PlayingClock) else self._buffer.put
         for packet in container.demux(streams):
-            if self._again.is_set():
+            # What is stored would begin anew.
+            if self._stop_asked.is_set() or (self._again.is_set() and not stored):
                 return False
             if packet.size:
                 self._note_arrival()
