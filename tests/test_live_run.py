@@ -38,21 +38,32 @@ def records(emotions: list[Emotion]) -> list[dict]:
     return [{**e.to_dict(), "probabilities": e.probabilities.tolist(), "age_ms": 0, "source": ""} for e in emotions]
 
 
-def test_a_file_has_the_records_that_it_has_without_threads_to_the_last_digit(recognizer: Recognizer) -> None:
-    with Pipeline.open(recognizer, "sample", threads=False) as pipeline:
-        alone = list(pipeline)
-    assert records(list(recognizer.stream("sample"))) == records(alone) and len(alone) == 16
-    assert {emotion.source for emotion in alone} == {"sample.mp4"}
-
-
-def test_files_one_after_the_other_have_the_records_that_each_has_alone(recognizer: Recognizer, tmp_path: Path) -> None:
+def test_files_have_the_records_that_each_has_alone_and_without_threads_to_the_last_digit(
+    recognizer: Recognizer, tmp_path: Path
+) -> None:
     given = {"centre_fallback": True, "voice_gate": None}
     sources = {"one": tmp_path / "one.mp4", "two": tmp_path / "two.mkv"}
+    alone = []
     for seconds, path in enumerate(sources.values(), 1):
         write_clip(path, seconds)
+        with Pipeline.open(recognizer, path, StreamOptions(**given), threads=False) as pipeline:
+            alone += pipeline
+        assert alone[-1].source == path.name
     together = list(recognizer.stream(sources, **given))
     assert [emotion.source for emotion in together] == ["one"] * 2 + ["two"] * 4
-    assert records(together) == records([e for path in sources.values() for e in recognizer.stream(path, **given)])
+    assert records(together) == records(alone)
+    assert records(list(recognizer.stream(sources["one"], **given))) == records(alone[:2])
+
+
+def test_with_streaming_each_source_has_its_own_memory_and_the_graphs_are_shared(recognizer: Recognizer) -> None:
+    options = StreamOptions(1.6, 0.4, centre_fallback=True, voice_gate=None, streaming="exact")
+    live = LivePipeline(recognizer, {"a": PacedSource(seconds=3.0), "b": PacedSource(seconds=3.0)}, options)
+    with live:
+        assert {emotion.source for emotion in live} == {"a", "b"}
+    one, other = (pipeline.predictor.streamer for pipeline in live.pipelines)
+    assert one.graphs is other.graphs and one is not other
+    for streamer in (one, other):
+        assert streamer.stats.updates >= 4 and streamer.stats.stem_frames < 0.7 * 16 * streamer.stats.updates
 
 
 def test_a_file_that_fails_between_others_is_said_and_they_go_on(tmp_path: Path) -> None:

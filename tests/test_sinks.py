@@ -33,7 +33,7 @@ def emotion(
     box = None if track is None else (10.04, 20.0, 30.0, 40.5)
     present = ("audio",) if track is None else ("video", "audio")
     values = np.array(probabilities, np.float32)
-    return Emotion(end_s - 1, end_s, track, box, present, LABELS, values, 12.34, 0.4, abstained, "talk.mp4")
+    return Emotion(end_s - 1, end_s, track, box, present, LABELS, values, 12.34, 0.4, abstained, source="talk.mp4")
 
 
 def test_a_jsonl_record_holds_everything_and_is_on_disk_before_the_next(tmp_path: Path) -> None:

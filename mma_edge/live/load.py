@@ -90,8 +90,7 @@ class EngineLoad:
 
     def __init__(self, hop_s: float, notify: Notify, clock: Callable[[], float] = time.monotonic) -> None:
         self._hop_s, self._notify, self._clock = hop_s, notify, clock
-        self._said = False
-        self._waited_s = 0.0
+        self._said = self._warm = False
         self._begin(0, 0)
 
     def _begin(self, windows: int, replaced: int) -> None:
@@ -105,6 +104,9 @@ class EngineLoad:
     def look(self, engine_s: float, clips: int, windows: int, replaced: int) -> None:
         """After a call of so many clips: how long it took, and how many windows of all sources were due and replaced
         since the start."""
+        if not self._warm:  # the first call of a graph is slow
+            self._warm = True
+            return self._begin(windows, replaced)
         self._calls, self._clips, self._busy_s = self._calls + 1, self._clips + clips, self._busy_s + engine_s
         passed_s = self._clock() - self._start_s
         if self._said or passed_s < max(LOOK_S, LEAST_HOPS * self._hop_s) or self._calls < LEAST_CALLS:

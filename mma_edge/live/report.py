@@ -18,6 +18,8 @@ from mma_edge.live.stats import SPAN_S, Spread
 STAGES = ("wait", "detect", "crop", "sound", "queue", "engine", "deliver")
 """From the arrival of a frame to its answer, in this order; docs/live.md says what each is."""
 EVERY_S = 1.0
+_WRITE_S = 0.5
+"""Longest wait for the last line at the end."""
 
 
 def snapshot(live: LivePipeline) -> dict[str, Any]:
@@ -105,5 +107,6 @@ class StatsFile(AbstractContextManager):
 
     def __exit__(self, *exc_info: object) -> None:
         self._ended.set()
-        self._thread.join()
-        self._file.close()
+        self._thread.join(_WRITE_S)
+        if not self._thread.is_alive():  # else a disk hangs, and the file is the thread's
+            self._file.close()
