@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,9 @@ Tell = Callable[[Message], None]
 DONE, ERROR = "done", "error"
 END_TIMEOUT_S = 20
 """How long a child may take to end after its stdin was closed, before it is killed."""
+
+_ORPHAN_S = 0.5
+"""How often a child looks whether its parent lives, once its stdin has closed."""
 
 PROGRAM_END_S = 3
 """How long a `Program` may take to end after it was asked to."""
@@ -224,6 +228,7 @@ def serve(work: Callable[[Message, Tell], Any], argv: list[str] | None = None) -
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     lock = threading.Lock()
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
 
     def tell(message: Message) -> None:
         with lock, contextlib.suppress(BrokenPipeError):  # the parent has ended: nobody reads this
@@ -236,6 +241,17 @@ def serve(work: Callable[[Message, Tell], Any], argv: list[str] | None = None) -
         tell({ERROR: {"kind": type(error).__name__, **failure}})
         return 1
     return 0
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process at once when its parent was killed: nobody is left to end it, and it may compute for hours."""
+    if hasattr(select, "poll"):  # not on Windows
+        hung_up = select.poll()
+        hung_up.register(0, 0)  # nothing is read: what arrives are orders
+        hung_up.poll()
+    while os.getppid() == parent:  # it only closed the pipe, and waits for the end
+        time.sleep(_ORPHAN_S)
+    os._exit(1)
 
 
 def orders() -> Iterator[Message]:

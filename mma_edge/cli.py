@@ -31,6 +31,7 @@ RUN_EXAMPLES = f"""\
 examples:
 {SOURCE_EXAMPLES}  mma-edge run camera:1 --window 3 --hop 0.25
   mma-edge run talk.mp4 --bundle bundles/dfew --backend cpu --output talk.csv
+  mma-edge run camera --quiet --output out.jsonl --health 8080    as a service: docs/service.md
   mma-edge run camera --streaming exact --hop 0.25
   mma-edge run camera --streaming auto --backend openvino
   mma-edge run camera --abstain-below 0.5      "uncertain" where no class is that probable
@@ -63,6 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, metavar="FILE", help="write records to FILE.jsonl or FILE.csv")
     stats = "write every second what a live run does and how old its answers are to FILE (JSON Lines)"
     add("--stats", type=Path, metavar="FILE", help=stats)
+    health = "answer GET /healthz there: 200 while a source delivers, else 503 (default address: 127.0.0.1)"
+    add("--health", metavar="[ADDRESS:]PORT", help=health)
     add("--overwrite", action="store_true", help="replace FILE if it exists")
     add("--whole", action="store_true", help="one clip for the whole file and each face (the paper's protocol)")
     add("--window", type=float, default=4.0, metavar="S", help="length of a clip in seconds")
@@ -106,6 +109,7 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     from mma_edge.live import check_together
     from mma_edge.pipeline import StreamOptions
     from mma_edge.recognizer import Recognizer
+    from mma_edge.service import allow_stack_dumps, health_address
     from mma_edge.sinks import record_sink_of
     from mma_edge.sources import named_sources
     from mma_edge.streaming import check_mode, choose_mode
@@ -134,10 +138,12 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     live = check_together(sources, options.capture)
     if args.stats and args.stats == args.output:
         raise UsageError(f"--stats and --output are both {args.stats}", "two files")
-    if args.stats and not live:
-        raise UsageError(
-            f"--stats with the file {next(iter(sources))}", "a live source", "--realtime plays a file as one"
-        )
+    for option in ("stats", "health"):
+        if getattr(args, option) and not live:
+            what = f"--{option} with the file {next(iter(sources))}"
+            raise UsageError(what, "a live source", "--realtime plays a file as one")
+    health = health_address(args.health) if args.health else None
+    allow_stack_dumps()
     recognizer = Recognizer.open(args.bundle, args.backend, args.precision, args.streaming)
     options = dataclasses.replace(options, streaming=choose_mode(recognizer, args.streaming, options.notify))
     for note in recognizer.notes:
@@ -145,7 +151,7 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     title = f"{', '.join(sources)}  {recognizer.bundle.name} {recognizer.precision}  {recognizer.engine.details}"
     if options.streaming:
         title += f"  streaming {options.streaming}"
-    outputs = Outputs(args.output, args.stats, args.overwrite, args.quiet)
+    outputs = Outputs(args.output, args.stats, health, args.overwrite, args.quiet)
     return run_sources(recognizer, sources, options, outputs, title, console)
 
 

@@ -114,6 +114,12 @@ class SlidingClips:
                 self._hops_done = max(self._hops_done, int((now_s - self._first_s) / self.hop_s) - 1)
         return clips
 
+    def pass_gap(self, now_s: float) -> None:
+        """For live sources, before `due`: where nothing came for a while, the windows that fell due meanwhile are not
+        handed out. They would be answered late, and all that is in them is old."""
+        if self._first_s is not None and now_s - self._last_s > STALLED_S + self.hop_s:
+            self._hops_done = max(self._hops_done, int((now_s - self._first_s) / self.hop_s))
+
     def add_crops(self, crops: Iterable[Crop], time_s: float) -> None:
         """Add the faces of the frame at `time_s`; a frame without a face has no crops."""
         self._crops.extend(crops)

@@ -93,10 +93,14 @@ class RTSPServer:
         info: bool = True,  # RTP-Info in the answer to PLAY
         answer: str = "",  # to DESCRIBE, instead of a stream: "401 Unauthorized"
         mute: bool = False,  # accepts and says nothing
+        speed: float = 1.0,  # so many seconds of the clip are sent in one
+        ends: str = "",  # the connection after the answer to this method, such as "SETUP"
+        stalls_s: float = float("inf"),  # each connection sends so many seconds of the clip and then nothing more
     ) -> None:
         self._pictures, self._sound = _encoded(seconds)
         self._seconds, self._with_sound, self._sound_late_s = seconds, sound, sound_late_s
         self._first_report_s, self._info, self._answer, self.mute = first_report_s, info, answer, mute
+        self._speed, self._ends, self._stalls_s = speed, ends, stalls_s
         self._clients: list[socket.socket] = []
         self.frozen = threading.Event()  # set: sends nothing, keeps the connections
         self.plays = 0
@@ -120,6 +124,10 @@ class RTSPServer:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """End all connections, as a link that breaks."""
         for client in self._clients:
             with contextlib.suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
@@ -180,6 +188,9 @@ class RTSPServer:
                     head += f"RTP-Info: {','.join(tracks)}\r\n"
                 with lock:
                     client.sendall(f"{head}\r\n{body}".encode())
+                if method == self._ends:
+                    client.close()
+                    return
                 if method == "PLAY":
                     self.plays += 1
                     threading.Thread(target=self._play, args=(client, bases, lock), daemon=True).start()
@@ -219,9 +230,10 @@ class RTSPServer:
             while not self._closed.is_set():
                 for at_s, track, data in due:
                     time_s = offset_s + at_s
-                    self._closed.wait(max(0.0, start_s + time_s - time.monotonic()))
-                    while self.frozen.is_set() and not self._closed.wait(0.02):
-                        pass
+                    self._closed.wait(max(0.0, start_s + time_s / self._speed - time.monotonic()))
+                    while (self.frozen.is_set() or time_s > self._stalls_s) and client.fileno() >= 0:
+                        if self._closed.wait(0.02):
+                            break
                     if next_report_s is not None and time_s >= next_report_s:
                         send_reports(time_s)
                         next_report_s += 1.0

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sys
+import time
 from pathlib import Path
 
 import pytest
+from conftest import run_python
 
 from mma_edge.child import Child, ChildDiedError, ChildTimeoutError
 from mma_edge.errors import BackendError
@@ -13,12 +16,17 @@ from mma_edge.errors import BackendError
 PRELUDE = "import os, sys, time\nfrom mma_edge.child import orders, serve\nfrom mma_edge.errors import BackendError\n"
 
 
-def child(tmp_path: Path, work: str, request: dict | None = None, **environment: str | None) -> Child:
-    """A child whose work is these lines, which see `request` and `tell`."""
+def program(tmp_path: Path, work: str) -> Path:
+    """A child's program whose work is these lines, which see `request` and `tell`."""
     body = "".join(f"    {line}\n" for line in work.splitlines())
-    program = tmp_path / "program.py"
-    program.write_text(f"{PRELUDE}def work(request, tell):\n{body}sys.exit(serve(work))\n")
-    return Child((str(program),), request or {}, environment)
+    path = tmp_path / "program.py"
+    path.write_text(f"{PRELUDE}def work(request, tell):\n{body}sys.exit(serve(work))\n")
+    return path
+
+
+def child(tmp_path: Path, work: str, request: dict | None = None, **environment: str | None) -> Child:
+    """A running child with such a program."""
+    return Child((str(program(tmp_path, work)),), request or {}, environment)
 
 
 def test_messages_arrive_in_order_and_what_libraries_print_is_not_among_them(tmp_path: Path) -> None:
@@ -72,3 +80,31 @@ def test_variables_are_set_and_left_out(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("RANK", "1")
     with child(tmp_path, "return [os.environ.get('RANK'), os.environ['ONE']]", RANK=None, ONE="1") as running:
         assert running.result() == [None, "1"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("work", ["time.sleep(600)", "sum(1 for n in iter(int, 1))", "list(orders())"])
+def test_no_child_outlives_a_parent_that_is_killed(tmp_path: Path, work: str) -> None:
+    """Also one that computes and reads no orders."""
+    path = program(tmp_path, f"tell({{}})\n{work}")
+    parent = f"""
+import os, sys
+from mma_edge.child import Child
+running = Child((sys.argv[1],), {{}})
+running.message()
+print(running.pid, flush=True)
+os.kill(os.getpid(), {int(signal.SIGKILL)})
+"""
+    done = run_python("-c", parent, path)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left, deadline_s = Path(f"/proc/{int(done.stdout)}"), time.monotonic() + 5.0
+    # An ended process that its new parent has not reaped yet is no orphan that works.
+    while left.exists() and "(zombie)" not in (left / "status").read_text():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def test_a_child_that_ended_leaves_no_zombie(tmp_path: Path) -> None:
+    with child(tmp_path, "os.kill(os.getpid(), 9)") as running, pytest.raises(ChildDiedError):
+        running.result()
+    assert not Path(f"/proc/{running.pid}").exists()

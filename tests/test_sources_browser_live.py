@@ -18,9 +18,10 @@ from pathlib import Path
 import psutil
 import pytest
 from chromium import EXECUTABLE, Chromium, write_devices
-from test_sources_live import in_step, offsets_ms, onsets
+from test_sources_live import in_step
 
 from mma_edge.sources import Source, open_source
+from mma_edge.sources.sync.measure import paired, watch
 
 pytestmark = [pytest.mark.live, pytest.mark.skipif(EXECUTABLE is None, reason="Chromium is not installed")]
 
@@ -99,8 +100,9 @@ def test_where_udp_is_blocked_the_page_falls_back_by_itself_and_stays_in_step(
         start_s = time.monotonic()
         sends(browser, "WebSocket")
         assert time.monotonic() - start_s < 10
-        flashes, beeps = onsets(source, 14.0)
-    late = offsets_ms(flashes[flashes > 2], beeps)
+        seen = watch(source, 14.0, enough=None)
+    flashes = seen.flashes()
+    late = [1000 * (heard - shown) for shown, heard in paired(flashes[flashes > 2], seen.sounds())]
     # A busy machine sends fewer pictures, and passes over flashes between two of them.
     assert len(late) >= 3 and max(map(abs, late)) <= SAMPLED_MS and abs(sum(late) / len(late)) < 40
     assert 3 < source.stats.frames / 14 < 16

@@ -14,6 +14,7 @@ from mma_edge.sources.camera import CameraSource
 from mma_edge.sources.devices import camera as camera_module
 from mma_edge.sources.devices.camera import CameraDevice
 from mma_edge.sources.devices.portaudio import BlockCallback
+from mma_edge.sources.notices import Notices
 from mma_edge.types import AudioChunk, Frame
 
 QUICK = {"stall_s": 0.3, "first_frame_s": 0.5, "give_up_s": 5.0, "open_timeout_s": 2.0}
@@ -26,6 +27,7 @@ class FakeCamera:
         self.size, self.interval_s = size, interval_s
         self.present, self.delivers = True, True
         self.age_s: float | None = None  # of its pictures, by the driver's stamps
+        self.scene = "covered"  # "noisy" as every sensor's picture, "frozen": the same again, "covered": one colour
         self.hang = threading.Event()
         self.hang.set()  # cleared: grab() blocks
         self.opened = self.released = self.count = 0
@@ -47,6 +49,10 @@ class FakeCamera:
         width, height = self.size
         image = np.zeros((height, width, 3), np.uint8)
         image[..., 0] = 200  # blue in OpenCV's order
+        if self.scene != "covered":
+            image[5, 7] = 90
+        if self.scene == "noisy":
+            image[9, 9] = self.count % 256
         return True, image
 
     def release(self) -> None:
@@ -232,6 +238,84 @@ def test_a_camera_that_stays_away_ends_in_one_clear_error(make: Callable) -> Non
         for _ in events:
             pass
     assert sum("delivers no frames" in line for line in said) == 1
+
+
+@pytest.mark.parametrize("may_repeat", [False, True])
+def test_a_camera_that_repeats_its_picture_is_dead_but_a_pattern_may(
+    make: Callable, monkeypatch: pytest.MonkeyPatch, may_repeat: bool
+) -> None:
+    monkeypatch.setattr(FakeDevice, "may_repeat", may_repeat)
+    camera = FakeCamera()
+    camera.scene = "noisy"
+    source, said = make(camera, give_up_s=2.0)
+    events = source.events()
+    until(events, lambda e: e.time_s > 0.5)
+    camera.scene = "frozen"
+    frozen_s = time.monotonic()
+    if may_repeat:
+        until(events, lambda e: e.arrival_s > frozen_s + 1.0)
+        assert camera.opened == 1 and said[1:] == []
+        return
+    seen = until(events, lambda _: any("the same picture again and again" in line for line in said))
+    assert seen[-1].arrival_s - frozen_s < QUICK["stall_s"] + 0.2
+    with pytest.raises(DeviceError, match="gst:v4l2src"):  # opening it again changes nothing, and is not "back"
+        list(events)
+    assert camera.opened > 1 and not any("is back" in line for line in said)
+
+
+def test_a_covered_camera_is_no_dead_one(make: Callable) -> None:
+    camera = FakeCamera()
+    source, said = make(camera)
+    until(source.events(), lambda e: e.time_s > 3 * QUICK["stall_s"])
+    assert camera.opened == 1 and said[1:] == []
+
+
+def test_a_loss_is_seen_in_two_seconds_and_the_camera_is_back_in_ten_with_another_size() -> None:
+    camera, said = FakeCamera(), []
+    camera.scene = "noisy"
+    device = FakeDevice(camera)
+    with CameraSource(device, lambda line: said.append((time.monotonic(), line)), False) as source:  # real limits
+        events = source.events()
+        until(events, lambda e: e.time_s > 0.2)
+        camera.present, lost_s = False, time.monotonic()
+        reader = threading.Thread(target=lambda: until(events, lambda e: e.image.shape == (24, 32, 3), 20.0))
+        reader.start()
+        time.sleep(2.5)
+        camera.size, camera.present, back_s = (32, 24), True, time.monotonic()
+        reader.join()
+        until(events, lambda _: len(said) == 2)
+        assert said[0][0] - lost_s < 2.0 and "delivers no frames" in said[0][1]
+        assert said[1][0] - back_s < 10.0 and "(32x24)" in said[1][1]
+
+
+def test_after_a_suspend_the_camera_is_opened_again_without_waiting_for_a_stall(make: Callable) -> None:
+    camera = FakeCamera()
+    source, said = make(camera, audio=False)
+    events = source.events()
+    next(events)
+    source.resume()
+    until(events, lambda _: source.stats.reopened == 1)
+    assert camera.opened == 2 and camera.released == 1
+    assert len(said) == 1 and "is back after" in said[0]
+
+
+def test_a_source_that_comes_and_goes_does_not_fill_the_log_and_its_last_line_is_true() -> None:
+    now, said = [0.0], []
+    notices = Notices(said.append, lambda: now[0])
+    for number in range(1800):  # lost and back, each second, for an hour
+        for word in ("lost", "back"):
+            notices(f"{word} {number}")
+            now[0] += 1.0
+            notices.poll()
+    assert said[:3] == ["lost 0", "back 0", "lost 1"] and 60 <= len(said) <= 63
+    assert "notices before this one were left out" in said[5]
+    now[0] += 60.0
+    notices.poll()
+    assert said[-1].startswith("back 1799")
+    now[0] += 600.0
+    notices.poll()
+    notices("lost")
+    assert said[-1] == "lost"
 
 
 def test_waiting_follows_the_given_clock(make: Callable) -> None:

@@ -20,6 +20,7 @@ import pytest
 from conftest import one_line
 from rtsp_server import RTSPServer, write_clip
 
+import mma_benchmarks.soak
 from mma_edge.cli import main
 from mma_edge.errors import DeviceError, SourceError
 from mma_edge.sources import CaptureOptions, Source, open_source
@@ -113,7 +114,7 @@ def gstreamer_server(*arguments: object) -> Iterator[str]:
         or subprocess.run([SYSTEM_PYTHON, "-c", GST_RTSP], capture_output=True).returncode
     ):
         pytest.skip("GStreamer's RTSP server is not installed (apt: gir1.2-gst-rtsp-server-1.0 python3-gi)")
-    script = Path(__file__).parent / "gst_rtsp_server.py"
+    script = Path(mma_benchmarks.soak.__file__).with_name("gst_rtsp_server.py")
     with subprocess.Popen([SYSTEM_PYTHON, script, *arguments], stdout=subprocess.PIPE, text=True) as server:
         try:
             yield server.stdout.readline().strip()

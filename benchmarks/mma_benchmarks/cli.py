@@ -8,7 +8,7 @@ import sys
 
 from rich.console import Console
 
-from mma_benchmarks.commands import accuracy, faces, latency, report, speaking, streaming, training, voice
+from mma_benchmarks.commands import accuracy, faces, latency, report, soak, speaking, streaming, training, voice
 from mma_edge.commands.support import HelpFormatter, run_cli, say
 from mma_edge.errors import UsageError
 
@@ -20,6 +20,7 @@ COMMANDS = {
     "voice": voice,
     "faces": faces,
     "speaking": speaking,
+    "soak": soak,
     "report": report,
 }
 EXAMPLES = """\
@@ -42,6 +43,8 @@ examples:
     mma-bench faces --source sample clips/
   which of two faces has the voice:
     mma-bench speaking --source data/av/javanese
+  does a live run keep its memory and its age while its stream fails once a minute:
+    mma-bench soak --minutes 30
   one page out of several results:
     mma-bench report results/*.json --output report.html
 """

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from mma_benchmarks.schema import Condition, GridCell, Part, Summary
+from mma_benchmarks.soak.schema import SoakSample
 from mma_trainer.evaluation.metrics import Metrics
 from mma_trainer.report.figures import BLUE, GREEN, ORANGE, STYLE, WIDTH_IN, draw_confusion, svg_text
 
@@ -142,6 +143,21 @@ def accuracy_against_latency(points: Sequence[Point], what: str) -> str:
     if len(models) > 1:
         axes.legend(loc="lower right")
     return _svg(axes, "both")
+
+
+@matplotlib.rc_context(STYLE)
+def soak_curves(samples: Sequence[SoakSample]) -> str:
+    """Memory in MiB, left, and the age's 95th percentile in ms, right, over the minutes."""
+    minutes = [sample.at_s / 60 for sample in samples]
+    axes = _axes(3.0)
+    axes.plot(minutes, [sample.memory_mib for sample in samples], color=BLUE)
+    axes.set(xlabel="minutes", ylabel="memory, MiB (blue)")
+    ages = axes.twinx()
+    ages.plot(minutes, [np.nan if s.age_p95_ms is None else s.age_p95_ms for s in samples], color=ORANGE)
+    ages.set_ylabel("age p95, ms (orange)")
+    ages.set_ylim(bottom=0)
+    ages.spines[["top"]].set_visible(False)
+    return _svg(axes, "y")
 
 
 def _axes(height_in: float) -> plt.Axes:

@@ -14,6 +14,7 @@ from mma_benchmarks.joined import joined_blocks
 from mma_benchmarks.latency import page as latency_page
 from mma_benchmarks.result import Result, free_paths, to_json, write_texts
 from mma_benchmarks.schema import AccuracyGrid, Grid, Speaking, Training, Voice
+from mma_benchmarks.soak import page as soak_page
 from mma_benchmarks.speaking import page as speaking_page
 from mma_benchmarks.streaming import page as streaming_page
 from mma_benchmarks.training import page as training_page
@@ -50,6 +51,7 @@ KINDS = {
     "voice": Kind("voice gate", voice_page, is_timed=False),
     "faces": Kind("faces", faces_page),
     "speaking": Kind("speaking", speaking_page, is_timed=False),
+    "soak": Kind("soak", soak_page),
 }
 
 

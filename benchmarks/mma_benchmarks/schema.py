@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mma_benchmarks.faces.schema import Faces
+from mma_benchmarks.soak.schema import Soak
 from mma_benchmarks.speaking.schema import Speaking
 
 
@@ -356,6 +357,7 @@ RESULTS: dict[str, type] = {
     "voice": Voice,
     "faces": Faces,
     "speaking": Speaking,
+    "soak": Soak,
 }
 
 
@@ -372,6 +374,8 @@ def problem_of(results: object, num_classes: int) -> str | None:
             return "results.sources is empty"
         case Speaking(kinds=[]):
             return "results.kinds is empty"
+        case Soak() if not (results.samples and len(results.thirds) == 3):
+            return "results has no samples, or not three thirds"
         case Voice(sounds=[]):
             return "results.sounds is empty"
         case Grid(cells=[], refused=[]) | AccuracyGrid(cells=[], refused=[]):

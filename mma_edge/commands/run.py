@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from mma_edge.live import FilesPipeline, LivePipeline, open_pipeline
 from mma_edge.live.report import StatsFile, stages_line
 from mma_edge.pipeline import Pipeline, StreamOptions
 from mma_edge.recognizer import Recognizer
+from mma_edge.service import HealthServer, Notifier, Watch
 from mma_edge.sinks import LineSink, LiveSink, record_sink_of
 from mma_edge.sources.names import Spec
 
@@ -28,6 +29,7 @@ class Outputs:
 
     records: Path | None
     stats: Path | None
+    health: tuple[str, int] | None  # where /healthz listens
     overwrite: bool
     quiet: bool  # nothing on the screen but notices
 
@@ -49,6 +51,8 @@ def run_sources(
             sinks.append(stack.enter_context(sink))
         if outputs.stats and isinstance(running, LivePipeline):
             stack.enter_context(StatsFile(outputs.stats, running, outputs.overwrite))
+        if isinstance(running, LivePipeline):
+            stack.enter_context(_watched(running, outputs.health))
         # SIGTERM (the stop of a service) ends the run as cleanly as Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         interrupted = False
@@ -77,6 +81,20 @@ def _write(running: Running, sinks: list) -> None:
     for emotion in running:
         for sink in sinks:
             sink.write(emotion)
+
+
+@contextlib.contextmanager
+def _watched(live: LivePipeline, health: tuple[str, int] | None) -> Iterator[None]:
+    """Tell systemd, and whoever asks at `health`, how a live run fares."""
+    threads = [live.engine, live.delivery, *(source.thread for source in live.sources)]
+    notify = live.options.notify
+    with contextlib.ExitStack() as stack:
+        watch = Watch(threads, live.sources, notify, live.resume, Notifier.of())
+        if health:
+            server = stack.enter_context(HealthServer(health, watch.health))
+            notify(f"http://{server.place}/healthz says how this run fares")
+        stack.enter_context(watch)
+        yield
 
 
 def _status(running: Running) -> str:

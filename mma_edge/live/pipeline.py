@@ -255,6 +255,12 @@ class LivePipeline(AbstractContextManager):
                     answers.append(_Answer(finished, window.clip.newest_arrival_s, ready_s))
         return answers
 
+    def resume(self, slept_s: float = 0.0) -> None:
+        """After the machine slept for so long: see `Pipeline.resume`. From any thread."""
+        self._due.forget()
+        for pipeline in self.pipelines:
+            pipeline.resume()
+
     def stop(self) -> None:
         """Ask everything to end; does not wait. May be called from any thread."""
         self._stop_s = time.monotonic() + REST_S

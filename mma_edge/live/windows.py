@@ -55,6 +55,11 @@ class DueWindows:
             self._open.discard(source)
             self._changed.notify_all()
 
+    def forget(self) -> None:
+        """Forget the windows that wait."""
+        with self._changed:
+            self._waiting.clear()
+
     def close(self) -> None:
         """Forget all windows; who waits for one gets None."""
         with self._changed:

@@ -7,6 +7,7 @@ alone holds what it needs from one item to the next, so the answers do not depen
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -173,13 +174,15 @@ class Pipeline(AbstractContextManager):
         self._smoothed = Smoother(options.smooth_s) if options.smooth_s is not None else iter
         if source.has_audio and options.voice_gate is not None:
             self._gate = VoiceGate(VoiceDetector().stream, options.voice_gate)
-        if make_clips:
-            self._clips = make_clips(self._gate)
-        elif options.whole:
-            self._clips = WholeClips(self._gate)
-        else:
-            cut = GridClips if options.streaming else SlidingClips
-            self._clips = cut(options.window_s, options.hop_s, self._gate)
+        self._make_clips = make_clips or self._usual_clips
+        self._clips = self._make_clips(self._gate)
+        self._resumed = threading.Event()
+
+    def _usual_clips(self, gate: VoiceGate | None) -> SlidingClips | WholeClips:
+        if self.options.whole:
+            return WholeClips(gate)
+        cut = GridClips if self.options.streaming else SlidingClips
+        return cut(self.options.window_s, self.options.hop_s, gate)
 
     @classmethod
     def open(
@@ -235,14 +238,32 @@ class Pipeline(AbstractContextManager):
     def _located(self, events: Iterator[Event]) -> Generator[tuple[float, Located]]:
         """What there is at which time, its frames as the faces in them."""
         for event in events:
+            if self._resumed.is_set():
+                self._resumed.clear()
+                self._forget()
             yield event.time_s, None  # what is due before it does not wait for its faces
             yield event.time_s, self._faces(event) if isinstance(event, Frame) else event
+
+    def resume(self) -> None:
+        """After the machine slept: connect a live source again, and begin anew with what comes next. No window has
+        pictures or sound from both sides of the sleep, and no face keeps its number. From any thread."""
+        if self.source.live:
+            self._resumed.set()
+            self.source.resume()
+
+    def _forget(self) -> None:
+        """In the one thread in which all stages of a live source are."""
+        if self.tracker:
+            self.tracker.reset()
+        self._clips = self._make_clips(self._gate)
 
     def _cut(self, located: Iterator[tuple[float, Located]]) -> Generator[list[Clip]]:
         """The clips, as soon as they are due."""
         for time_s, what in located:
             if what is None:
                 self.state.time_s = time_s
+                if self.source.live:
+                    self._clips.pass_gap(time_s)
                 yield self._clips.due(time_s)
             elif isinstance(what, AudioChunk):
                 with self.timer("sound"):

@@ -87,6 +87,10 @@ class Source(AbstractContextManager):
     def show(self, emotion: Emotion) -> None:
         """Take an answer about what this source delivered, to show it to whoever sends it. Never waits."""
 
+    def resume(self) -> None:
+        """After the machine slept: what a live source is connected to may be gone, so connect again at once. May be
+        called from any thread."""
+
     @abstractmethod
     def close(self) -> None:
         """Release the file or device. Safe to call twice, and while another thread takes the events, which then end."""

@@ -13,6 +13,7 @@ from mma_edge.sources.base import Event, Source, SourceStats
 from mma_edge.sources.devices.portaudio import OpenStream, open_default_input
 from mma_edge.sources.grabber import Device, Grabber
 from mma_edge.sources.microphone import Microphone
+from mma_edge.sources.notices import Notices
 from mma_edge.types import Frame, Notify, ignore_notice
 
 _TICK_S = 0.05
@@ -36,7 +37,7 @@ class CameraSource(Source):
         notify: Notify = ignore_notice,  # takes the notices (no microphone, camera stalled, camera back)
         audio: bool = True,  # False does not open the microphone
         *,
-        stall_s: float = 2.0,  # after this time without a frame the camera is reopened
+        stall_s: float = 1.9,  # after this time without a frame, or with the same one, the camera is reopened
         first_frame_s: float = 5.0,  # the same for the first frame after opening; some cameras take seconds to start
         give_up_s: float = 60.0,  # after this time without a frame comes DeviceError
         open_timeout_s: float = 15.0,  # longest wait for the camera to open at the start
@@ -47,12 +48,13 @@ class CameraSource(Source):
     ) -> None:
         self.name = device.name
         self.stats = SourceStats()
-        self._device, self._notify = device, notify
+        self._device, self._notify = device, Notices(notify, clock)
         self._stall_s, self._first_frame_s, self._give_up_s = stall_s, first_frame_s, give_up_s
         self._clock, self._sleep = clock, sleep
         self._wake = threading.Event()
         self._stalled_s: float | None = None  # since when no frames come; None while they come
         self._retry_s, self._backoff_s = 0.0, _BACKOFF_S[0]
+        self._resumed = threading.Event()
         self._grabber = self._start_grabber()
         self._microphone: Microphone | None = None
         try:
@@ -65,7 +67,8 @@ class CameraSource(Source):
         self.has_audio = self._microphone is not None
 
     def _start_grabber(self) -> Grabber:
-        grabber = Grabber(self._device.open, self._clock, self._sleep, self._wake.set, self._count_overwritten)
+        callbacks = self._wake.set, self._count_overwritten
+        grabber = Grabber(self._device.open, self._clock, self._sleep, *callbacks, self._device.may_repeat)
         grabber.start()
         return grabber
 
@@ -132,10 +135,15 @@ class CameraSource(Source):
     def _watch_camera(self) -> None:
         """Notice a stall, reopen with growing pauses, say when frames are back, and give up in the end."""
         now_s, grabber = self._clock(), self._grabber
+        self._notify.poll()
+        slept = self._resumed.is_set()
+        self._resumed.clear()
         if self._stalled_s is None:
-            if self._is_quiet(now_s):
-                self._stalled_s = grabber.opened_s if grabber.last_frame_s is None else grabber.last_frame_s
-                self._notify(f"{self._device.title} delivers no frames: reopening it, for up to {self._give_up_s:g} s")
+            if slept or self._is_quiet(now_s):
+                self._stalled_s = grabber.last_frame_s or grabber.opened_s or now_s
+                if not slept:
+                    what = "delivers the same picture again and again" if grabber.repeated else "delivers no frames"
+                    self._notify(f"{self._device.title} {what}: reopening it, for up to {self._give_up_s:g} s")
                 grabber.stop()
                 self._retry_s, self._backoff_s = now_s, _BACKOFF_S[0]
         elif grabber.last_frame_s is not None and not grabber.stopping:
@@ -147,6 +155,8 @@ class CameraSource(Source):
         elif now_s - self._stalled_s > self._give_up_s:
             what = f"{self._device.title} stopped delivering and did not come back in {self._give_up_s:g} s"
             hint = "check its cable and start again"
+            if grabber.repeated:
+                hint = "a virtual camera that shows a still picture: 'gst:v4l2src device=/dev/videoN'"
             raise DeviceError(what, self._device.expected(), hint)
         elif grabber.is_alive():
             # It is still inside the driver, or waits for its first frame: a second capture would find the camera busy.
@@ -163,6 +173,10 @@ class CameraSource(Source):
         if grabber.last_frame_s is not None:
             return now_s - grabber.last_frame_s > self._stall_s
         return grabber.opened_s is not None and now_s - grabber.opened_s > self._first_frame_s
+
+    def resume(self) -> None:
+        self._resumed.set()
+        self._wake.set()
 
     def close(self) -> None:
         """Release camera and microphone; does not wait for a driver that never returns."""

@@ -14,6 +14,8 @@ from mma_edge.sources.live import FRAMES_KEPT, LATE_S
 
 _PAUSE_S = 0.02
 """Pause after a failed grab: an unplugged camera fails at once, again and again."""
+_COARSE = 16
+"""Every so many rows and columns of two pictures are compared before the whole pictures are."""
 _STAMP_AGE_S = 0.5
 """A driver's time stamp is believed up to this age: a picture does not take longer to arrive."""
 
@@ -35,6 +37,7 @@ class Device(Protocol):
     name: str  # for records: "camera:0"
     title: str  # for messages: "camera 0"
     close_s: float  # how long closing it is waited for
+    may_repeat: bool  # its picture may stay the same for ever, as a test pattern's; one of a camera never does
 
     def open(self) -> Capture:
         """Open it; may block. MMAEdgeError where the reason is known."""
@@ -56,17 +59,22 @@ class Grabber(threading.Thread):
         sleep: Callable[[float], None],
         on_frame: Callable[[], None],  # called after each frame, to wake the reader
         on_overwrite: Callable[[], None],  # called when an unread frame is overwritten
+        may_repeat: bool = True,  # the same picture again counts as one that came
     ) -> None:
         # A daemon: a driver that never returns must not keep the program alive.
         super().__init__(name="camera-grabber", daemon=True)
         self._open_capture, self._clock, self._sleep = open_capture, clock, sleep
-        self._on_frame, self._on_overwrite = on_frame, on_overwrite
+        self._on_frame, self._on_overwrite, self._may_repeat = on_frame, on_overwrite, may_repeat
+        self._previous: np.ndarray | None = None
         self._lock = threading.Lock()
         self._frames: deque[tuple[np.ndarray, float]] = deque()
         self._stop_asked = threading.Event()
         self.ready = threading.Event()  # set once the capture is open or has failed to open
         self.opened_s: float | None = None  # clock when the camera was open, None before that and if opening failed
-        self.last_frame_s: float | None = None  # clock of the newest frame, None before the first
+        # Clock of the newest frame that shows that the camera lives, None before the first: a driver may deliver the
+        # last picture of a dead camera again and again, so that one alone, or the same again, shows nothing.
+        self.last_frame_s: float | None = None
+        self.repeated = False  # the newest frame was the same as the one before it, and no covered camera's
         self.size = (0, 0)  # (width, height) of the newest frame
         self.error: Exception | None = None  # what `open_capture` raised, if it did
 
@@ -99,6 +107,7 @@ class Grabber(threading.Thread):
         good, image = capture.retrieve()
         if not good or image is None or image.size == 0:
             return False
+        lives = self._may_repeat or self._shows_life(image)
         with self._lock:
             if self._stop_asked.is_set():
                 return True
@@ -106,10 +115,19 @@ class Grabber(threading.Thread):
             if len(self._frames) > FRAMES_KEPT:
                 self._frames.popleft()
                 self._on_overwrite()
-            self.last_frame_s = time_s
+            if lives:
+                self.last_frame_s = time_s
             self.size = (image.shape[1], image.shape[0])
         self._on_frame()
         return True
+
+    def _shows_life(self, image: np.ndarray) -> bool:
+        """Whether it differs from the picture before it: a sensor's noise always does. One of a single colour may
+        stay: the camera is covered."""
+        previous, self._previous = self._previous, image
+        covered = _same(image, image[:1, :1])
+        self.repeated = previous is not None and not covered and _same(previous, image)
+        return covered or not (previous is None or self.repeated)
 
     def next_s(self) -> float | None:
         """Capture time of the frame that `take` would return, None if it would return none."""
@@ -143,3 +161,10 @@ class Grabber(threading.Thread):
     def stopping(self) -> bool:
         """Whether `stop` was called."""
         return self._stop_asked.is_set()
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two pictures are equal; `other` may be a single pixel. Most that differ do so in every part."""
+    if one.shape != other.shape and other.shape[:2] != (1, 1):
+        return False
+    return bool((one[::_COARSE, ::_COARSE] == other[::_COARSE, ::_COARSE]).all() and (one == other).all())

@@ -74,6 +74,7 @@ class CameraDevice:
     """A camera by its number or path, and the mode that it is asked for."""
 
     close_s: ClassVar[float] = 1.0  # a driver that never returns is not waited for
+    may_repeat: ClassVar[bool] = False
 
     device: int | str = 0  # N of /dev/videoN on Linux, or a path such as /dev/v4l/by-id/...
     size: tuple[int, int] | None = None

@@ -23,8 +23,6 @@ _WAIT_S = 0.25
 """Longest wait for data in one call, so that a stop is noticed."""
 _START_S = 12.0
 """Longest wait for the first bytes: a sensor needs seconds to start."""
-_REPEATS_S = 2.0
-"""So long the same picture again is a camera that is dead: NVIDIA's driver may repeat its last one for ever."""
 _INSTALL = "sudo apt-get install gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
 _CSI = "nvarguscamerasrc sensor-id={} ! video/x-raw(memory:NVMM),width={},height={},framerate={}/1 ! nvvidconv"
 _CSI_HINT = "sudo apt-get install nvidia-l4t-gstreamer"
@@ -36,12 +34,9 @@ _OUT = "queue leaky=downstream max-size-buffers=1 ! y4menc ! fdsink sync=false f
 class PipelineCapture:
     """The pictures of a running pipeline, as `mma_edge.sources.grabber.Capture` has it."""
 
-    def __init__(self, program: Program, repeats: bool) -> None:
-        """Without `repeats` a picture that does not change for `_REPEATS_S` is none."""
-        self._program, self._repeats = program, repeats
+    def __init__(self, program: Program) -> None:
+        self._program = program
         self._data = bytearray()
-        self._previous = b""
-        self._changed_s = time.monotonic()
         self._ended = False
         self._size = (0, 0)
 
@@ -92,8 +87,6 @@ class PipelineCapture:
             self._ended = True
             self._data.clear()
             return False, None
-        if not self._repeats and self._repeated(data):
-            return False, None
         rows, columns = (height + 1) // 2, (width + 1) // 2
         planes = np.frombuffer(data, np.uint8, offset=len(_FRAME))
         light, colour = planes[: width * height].reshape(height, width), planes[width * height :]
@@ -101,14 +94,6 @@ class PipelineCapture:
         colour = colour.reshape(2, rows, columns)[:, : even_height // 2, : even_width // 2]
         i420 = np.concatenate([light[:even_height, :even_width].ravel(), colour.ravel()])
         return True, cv2.cvtColor(i420.reshape(even_height * 3 // 2, even_width), cv2.COLOR_YUV2BGR_I420)
-
-    def _repeated(self, data: bytes) -> bool:
-        """Whether this picture has not changed for too long. A dark one may rest: its sensor is covered."""
-        now_s = time.monotonic()
-        if data != self._previous:
-            self._previous, self._changed_s = data, now_s
-        light = data[len(_FRAME) : len(_FRAME) + self._size[0] * self._size[1]]
-        return now_s - self._changed_s > _REPEATS_S and light.count(light[:1]) != len(light)
 
     def release(self) -> None:
         self._program.close()
@@ -126,14 +111,14 @@ class PipelineDevice:
     name: str
     title: str
     elements: tuple[str, ...]  # arguments of gst-launch-1.0, never of a shell
-    repeats: bool = True  # its pictures may stay the same for ever, as those of a test pattern
+    may_repeat: bool = True
 
     @classmethod
     def csi(cls, number: int, size: tuple[int, int] | None, rate_fps: float | None) -> PipelineDevice:
         """A Jetson's CSI camera; by default 1280x720 at 30 fps."""
         width, height = size or (1280, 720)
         text = f"{_CSI.format(number, width, height, round(rate_fps or 30))} ! video/x-raw,format=I420"
-        return cls(f"csi:{number}", f"CSI camera {number}", tuple(text.split()), repeats=False)
+        return cls(f"csi:{number}", f"CSI camera {number}", tuple(text.split()), may_repeat=False)
 
     @classmethod
     def pipeline(cls, text: str) -> PipelineDevice:
@@ -160,7 +145,7 @@ class PipelineDevice:
         if shutil.which(PROGRAM) is None:
             raise DependencyError(f"{PROGRAM} is not installed", hint=_INSTALL)
         program = Program(lambda pipe: [PROGRAM, "-q", *self.elements, "!", *_OUT.format(pipe).split()])
-        capture = PipelineCapture(program, self.repeats)
+        capture = PipelineCapture(program)
         try:
             if capture.start():
                 return capture
@@ -187,9 +172,9 @@ class PipelineDevice:
         return DeviceError(f"{self.title} delivers nothing ({said[:300]})", self.expected(), self.what_to_do())
 
     def expected(self) -> str:
-        return "a pipeline that delivers pictures" if self.repeats else "a CSI camera that delivers"
+        return "a pipeline that delivers pictures" if self.may_repeat else "a CSI camera that delivers"
 
     def what_to_do(self) -> str:
-        if self.repeats:
+        if self.may_repeat:
             return "try it alone: gst-launch-1.0 PIPELINE ! fakesink"
         return "check its cable, and restart its service: sudo systemctl restart nvargus-daemon"

@@ -36,7 +36,7 @@ class Backoff:
         first_s: float = 0.5,
         longest_s: float = 30.0,
         jitter: float = 0.2,  # share by which a pause differs, so that several sources do not ask all at once
-        calm_s: float = 60.0,  # a connection that lasted so long begins the pauses again
+        calm_s: float = 20.0,  # a connection that lasted so long begins the pauses again
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._first_s, self._longest_s, self._jitter, self._calm_s = first_s, longest_s, jitter, calm_s
@@ -71,6 +71,7 @@ class NetworkReader(threading.Thread):
         self._address, self._buffer, self._stats, self._audio = address, buffer, stats, audio
         self._limits, self._backoff, self._connect = limits, backoff, connect
         self._stop_asked = threading.Event()
+        self._again = threading.Event()  # set: leave this connection, or the pause, and connect
         self._newest_s = {"video": float("-inf"), "audio": float("-inf")}
         self._clock: Clock = ArrivalClock()
         # For the thread that takes the events.
@@ -81,7 +82,7 @@ class NetworkReader(threading.Thread):
         self.connections = 0  # that delivered something
         self.finished = False  # what was read has an end, and it is reached
         self.last_arrival_s = 0.0
-        self.size = (0, 0)  # (width, height) of the newest frame
+        self.size = (0, 0)  # (width, height) of the newest frame of this connection
         self.missing: dict[str, str] = {}  # why there is no "video" or "audio"
 
     @property
@@ -92,15 +93,22 @@ class NetworkReader(threading.Thread):
     def stop(self) -> None:
         """Ask the thread to end; does not wait for it."""
         self._stop_asked.set()
+        self._again.set()
+
+    def reconnect(self) -> None:
+        """Ask for a new connection instead of this one or of the pause; takes effect as `stop` does."""
+        self._again.set()
 
     def run(self) -> None:
         """The thread: connect, read to the end, pause, until it is stopped or there is nothing more to come."""
         while not self._stop_asked.is_set():
             start_s = time.monotonic()
+            self._again.clear()
+            self.size = (0, 0)
             try:
                 with self._connect(self._address, self._limits) as container:
                     self.finished = self._read(container)
-                self.why = "the server ended it"
+                self.why = "the machine slept" if self._again.is_set() else "the server ended it"
             except MMAEdgeError as error:
                 self.failure = error
             except Exception as error:  # whatever a library raises ends this connection, never the thread
@@ -112,7 +120,9 @@ class NetworkReader(threading.Thread):
                 self.failure = SourceError(f"{self._address.shown} ended before anything came", "a media stream")
             if self.finished or not self.connections:
                 return
-            self._stop_asked.wait(self._backoff.pause_s(lasted_s))
+            pause_s = self._backoff.pause_s(lasted_s)
+            if not self._stop_asked.is_set():
+                self._again.wait(pause_s)
 
     def _note_failure(self, error: Exception, start_s: float) -> None:
         now_s = time.monotonic()
@@ -131,7 +141,8 @@ class NetworkReader(threading.Thread):
         playout = Playout(self._buffer, self._stop_asked, _READ_AHEAD_S)
         hand_out = playout.add if isinstance(self._clock, PlayingClock) else self._buffer.put
         for packet in container.demux(streams):
-            if self._stop_asked.is_set():
+            # What is stored would begin anew.
+            if self._stop_asked.is_set() or (self._again.is_set() and not stored):
                 return False
             if packet.size:
                 self._note_arrival()

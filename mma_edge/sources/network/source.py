@@ -14,6 +14,7 @@ from mma_edge.sources.live import FRAMES_KEPT, LiveBuffer
 from mma_edge.sources.network.address import Address
 from mma_edge.sources.network.connection import Limits, open_container
 from mma_edge.sources.network.reader import Backoff, NetworkReader
+from mma_edge.sources.notices import Notices
 from mma_edge.types import Notify, ignore_notice
 
 _TICK_S = 0.05
@@ -40,7 +41,7 @@ class NetworkSource(Source):
         """SourceError or DependencyError where the stream cannot be opened. A stream lost later is waited for."""
         self.name = address.shown
         self.stats = SourceStats()
-        self._notify = notify
+        self._notify = Notices(notify)
         self._limits = limits or Limits.of(address.scheme)
         self._buffer = LiveBuffer(self.stats, FRAMES_KEPT)
         self._lost_s: float | None = None  # since when nothing comes; None while it comes
@@ -95,19 +96,23 @@ class NetworkSource(Source):
     def _watch(self) -> None:
         """Say once that the stream was lost, and once that it is back."""
         reader, now_s = self._reader, time.monotonic()
+        self._notify.poll()
         quiet = now_s - reader.last_arrival_s > 2 * self._limits.read_s
         self.stats.reopened = reader.connections - 1
         if self._lost_s is None and not reader.finished and (quiet or not reader.connected):
             self._lost_s = reader.last_arrival_s
             why = f"nothing came for {now_s - reader.last_arrival_s:.0f} s" if quiet else reader.why
             self._notify(f"{self.name} was lost ({why}): waiting until it is back")
-        elif self._lost_s is not None and reader.connected and not quiet:
-            width, height = reader.size
-            self._notify(f"{self.name} is back after {now_s - self._lost_s:.1f} s ({width}x{height})")
+        elif self._lost_s is not None and reader.connected and not quiet and (any(reader.size) or not self.has_video):
+            size = " ({}x{})".format(*reader.size) if self.has_video else ""
+            self._notify(f"{self.name} is back after {now_s - self._lost_s:.1f} s{size}")
             self._lost_s = None
         if self.sync == "arrival" and self.has_video and self.has_audio and not self._told_sync:
             self._told_sync = True
             self._notify(f"{self.name}: its picture and sound have no common clock, so their arrival aligns them")
+
+    def resume(self) -> None:
+        self._reader.reconnect()
 
     def close(self) -> None:
         """Disconnect. A read that hangs is waited for, as long as PyAV takes to end it."""
