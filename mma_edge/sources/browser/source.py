@@ -19,7 +19,6 @@ from mma_edge.sources.base import Event, Source, SourceStats
 from mma_edge.sources.browser.intake import Intake
 from mma_edge.sources.browser.visit import Visits
 from mma_edge.sources.live import LiveBuffer
-from mma_edge.sources.notices import Notices
 from mma_edge.types import Emotion, Notify, ignore_notice
 from mma_edge.web.binding import Binding
 from mma_edge.web.certificate import given, made, write_secret
@@ -56,7 +55,7 @@ class BrowserSource(Source):
         if key and not cert:
             raise UsageError("--tls-key without --tls-cert", "both", "or one file with certificate and key: --tls-cert")
         self.name, self.has_audio, self.stats = name, audio, SourceStats()
-        self._notify, self._visited = notify, Notices(notify)
+        self._notify = notify
         self._buffer = LiveBuffer(self.stats, FRAMES_KEPT)
         self._visits = Visits(Intake(self._buffer, self.stats), audio)
         self._faces: dict[int | None, Emotion] = {}
@@ -121,8 +120,7 @@ class BrowserSource(Source):
     def _watch(self) -> None:
         """Say what happened since the last time."""
         while self._visits.notices:
-            self._visited(f"{self.name}: {self._visits.notices.popleft()}")
-        self._visited.poll()
+            self._notify(f"{self.name}: {self._visits.notices.popleft()}")
         self.stats.reopened = max(0, self._visits.begun - 1)
         now_s = time.monotonic()
         if self.sync != "arrival":
