@@ -19,7 +19,7 @@ from mma_edge.types import AudioChunk
 class GreyCamera:
     """Device and capture in one: grey pictures, 20 a second."""
 
-    name, title, close_s = "grey", "the grey camera", 1.0
+    name, title, close_s, may_repeat = "grey", "the grey camera", 1.0, True
 
     def open(self) -> GreyCamera:
         return self
