@@ -92,7 +92,7 @@ def test_both_together_are_better_than_either_alone_and_honest(data: Path, predi
     clips = pseudo_set(data, NANO.image_size).first(350)
     both = answers_of(predict, clips, NANO.num_classes)
     alone = max(answers_of(predict, clips.without(name), NANO.num_classes).metrics.uar for name in ("audio", "video"))
-    assert both.metrics.uar >= max(alone, 0.7), f"UAR {both.metrics.uar:.3f}, alone {alone:.3f}"
+    assert both.metrics.uar >= max(alone, 0.65), f"UAR {both.metrics.uar:.3f}, alone {alone:.3f}"
     # The temperatures are those of strangers: on people like the training's it may say less than it knows, not more.
     assert both.probabilities.max(axis=1).mean() <= both.metrics.war + 0.03
 
