@@ -231,5 +231,5 @@ sys.exit(main(["run", {str(cut)!r}, "desk={tmp_path / "clip.mp4"}", "--realtime"
     assert done.returncode == DeviceError.exit_code and "Traceback" not in done.stderr, done.stderr
     assert "note: cut.mp4 ended: the camera is gone." in done.stderr
     rows = path.read_text().splitlines()
-    assert rows[0].endswith(",source,speaking,smoothed_s") and sum(row.endswith(",desk") for row in rows) >= 7
+    assert rows[0].endswith(",source,speaking,smoothed_s") and sum(row.endswith(",desk,,") for row in rows) >= 7
     assert "answers from" in done.stdout and "desk: centre of the picture" in done.stdout
