@@ -142,7 +142,7 @@ def coarse(proto: onnx.ModelProto, levels: int) -> onnx.ModelProto:
     return graph
 
 
-def test_made_clips_refuse_what_real_ones_refuse(shared_dir: Path) -> None:
+def test_made_clips_refuse_what_real_ones_refuse_or_the_next_coarser_one(shared_dir: Path) -> None:
     bundle = read_bundle()
     if bundle.labels != DFEW_LABELS:
         pytest.skip("the public sets have other classes than the default model")
@@ -152,9 +152,10 @@ def test_made_clips_refuse_what_real_ones_refuse(shared_dir: Path) -> None:
         "real": public_clips(shared_dir / "data", size, DFEW_LABELS, 100),
     }
     expected = {name: logits_of(exact, clips) for name, clips in sets.items()}
-    for levels in (20, 14, 10, 7):
+    refused = dict.fromkeys(sets, 0)  # of graphs of ever fewer levels, the first that is refused
+    for step, levels in enumerate((20, 14, 10, 7, 5), 1):
         graph = coarse(exact, levels)
-        found = {name: compare(expected[name], logits_of(graph, clips), clips) for name, clips in sets.items()}
-        if found["real"].problem("int8"):
-            break
-    assert found["real"].problem("int8") and found["made"].problem("int8")
+        for name, clips in sets.items():
+            if not refused[name] and compare(expected[name], logits_of(graph, clips), clips).problem("int8"):
+                refused[name] = step
+    assert refused["real"] and 1 <= refused["made"] <= refused["real"] + 1, refused
