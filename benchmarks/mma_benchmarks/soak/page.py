@@ -10,7 +10,7 @@ from mma_benchmarks.soak.schema import Soak
 from mma_trainer.report.page import Block, Figure, Table, Text, number
 
 NOTE = (
-    "`mma-edge run` of an RTSP stream (the sample clip in a loop, from GStreamer's server on this machine) for "
+    "mma-edge run of an RTSP stream (the sample clip in a loop, from GStreamer's server on this machine) for "
     "{minutes:g} minutes, in a process of its own, one sample every {sample:g} s. Every {every:g} s the stream fails, "
     "in turns as the table says; its pictures have sides of {sizes} pixels in turns. The first {settle:g} s do not "
     "count for memory and thirds. Age: from the arrival of the newest frame or sound that an answer rests on to the "
