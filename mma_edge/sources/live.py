@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 
-from mma_edge.sources.base import Event, SourceStats
+from mma_edge.sources.base import Event, Source, SourceStats
 from mma_edge.types import AudioChunk, Frame
 
 KEEP_S = 10.0
 """Sound kept for a busy reader; beyond that the oldest is dropped and counted."""
 FRAMES_KEPT = 3
 """Cameras send some frames at once, with a pause around each key frame; the newest alone would lose most of them."""
+TICK_S = 0.05
+"""Longest wait for data before the connection is looked at."""
 LATE_S = 0.1
 """A frame that waited longer gives way to a newer one: who is this late has no time for frames in between."""
 
@@ -77,3 +81,37 @@ class LiveBuffer:
 
 def _length_s(chunk: AudioChunk) -> float:
     return chunk.samples.shape[1] / chunk.sample_rate_hz
+
+
+class BufferedSource(Source):
+    """A live source whose own threads fill `_buffer`, with times of `time.monotonic()`. `time_s` of its events counts
+    from the first call of `events()`."""
+
+    live = True
+    _buffer: LiveBuffer
+
+    def events(self) -> Iterator[Event]:
+        """Frames and sound in order of arrival, until `close()` or the end of what is stored."""
+        self._buffer.clear()
+        self._start()
+        return self._arriving(time.monotonic())
+
+    def _arriving(self, start_s: float) -> Iterator[Event]:
+        while not self._closed:
+            over = self._is_over()  # asked first: what was put in before the end is still handed out
+            event = self._buffer.take()
+            if event is None and over:
+                return
+            if event is not None and event.time_s >= start_s:
+                self.stats.count(event)
+                yield dataclasses.replace(event, time_s=event.time_s - start_s)
+            self._watch()
+            if event is None:
+                self._buffer.wait(TICK_S)
+
+    def _is_over(self) -> bool:
+        """Whether nothing more will be put in."""
+        return False
+
+    def _watch(self) -> None:
+        """Say what happened to the connection since the last time."""

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from aiohttp import web
 
 from mma_edge.errors import OutputError, UsageError
 from mma_edge.files import state_root
-from mma_edge.sources.base import Event, Source, SourceStats
+from mma_edge.sources.base import SourceStats
 from mma_edge.sources.browser.intake import Intake
 from mma_edge.sources.browser.visit import Visits
-from mma_edge.sources.live import LiveBuffer
+from mma_edge.sources.live import FRAMES_KEPT, BufferedSource, LiveBuffer
 from mma_edge.types import Emotion, Notify, ignore_notice
 from mma_edge.web.binding import Binding
 from mma_edge.web.certificate import given, made, write_secret
@@ -27,19 +25,16 @@ from mma_edge.web.server import WebServer
 
 SOCKET = "/visit"
 _PAGE = Path(__file__).resolve().parents[2] / "assets" / "browser" / "page.html"
-FRAMES_KEPT = 3
-_TICK_S = 0.05
-"""Longest wait for data before notices are looked for."""
 _SHOWN_S = 2.0
 """Answers older than the newest by more than this are of faces that are gone."""
 _NO_SYNC_S = 15.0
 """After so long without reports of the browser it is said that arrival aligns picture and sound."""
 
 
-class BrowserSource(Source):
+class BrowserSource(BufferedSource):
     """Picture and sound of one visitor at a time; `events` waits for the next. `time_s` counts from its first call."""
 
-    live, has_video = True, True
+    has_video = True
 
     def __init__(
         self,
@@ -100,22 +95,6 @@ class BrowserSource(Source):
     def sync(self) -> str:
         """What aligns picture and sound: "stamps" of the browser, or "arrival"."""
         return "arrival" if self._visits.intake.clock.by_arrival else "stamps"
-
-    def events(self) -> Iterator[Event]:
-        """Frames and sound in order of arrival, until `close()`."""
-        self._buffer.clear()
-        self._start()
-        return self._arriving(time.monotonic())
-
-    def _arriving(self, start_s: float) -> Iterator[Event]:
-        while not self._closed:
-            event = self._buffer.take()
-            if event is not None and event.time_s >= start_s:
-                self.stats.count(event)
-                yield dataclasses.replace(event, time_s=event.time_s - start_s)
-            self._watch()
-            if event is None:
-                self._buffer.wait(_TICK_S)
 
     def _watch(self) -> None:
         """Say what happened since the last time."""

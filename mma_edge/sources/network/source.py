@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from av.container import InputContainer
 
 from mma_edge.errors import SourceError
-from mma_edge.sources.base import Event, Source, SourceStats
-from mma_edge.sources.live import FRAMES_KEPT, LiveBuffer
+from mma_edge.sources.base import SourceStats
+from mma_edge.sources.live import FRAMES_KEPT, BufferedSource, LiveBuffer
 from mma_edge.sources.network.address import Address
 from mma_edge.sources.network.connection import Limits, open_container
 from mma_edge.sources.network.reader import Backoff, NetworkReader
 from mma_edge.sources.notices import Notices
 from mma_edge.types import Notify, ignore_notice
 
-_TICK_S = 0.05
-"""Longest wait for data before the connection is looked at."""
 _READY_S = 5.0
 """What is added to the server's own time, for the first packet."""
 
 
-class NetworkSource(Source):
+class NetworkSource(BufferedSource):
     """Picture and sound of one address, from one connection. `time_s` counts from the first call of `events()`."""
-
-    live = True
 
     def __init__(
         self,
@@ -74,24 +69,8 @@ class NetworkSource(Source):
         """What aligns picture and sound: "stamps" of the stream, or "arrival" where it has none that agree."""
         return "arrival" if self._reader.by_arrival else "stamps"
 
-    def events(self) -> Iterator[Event]:
-        """Frames and sound in order of arrival, until `close()` or the end of what is stored."""
-        self._buffer.clear()
-        self._start()
-        return self._arriving(time.monotonic())
-
-    def _arriving(self, start_s: float) -> Iterator[Event]:
-        while not self._closed:
-            over = self._reader.finished
-            event = self._buffer.take()
-            if event is None and over:
-                return
-            if event is not None and event.time_s >= start_s:
-                self.stats.count(event)
-                yield dataclasses.replace(event, time_s=event.time_s - start_s)
-            self._watch()
-            if event is None:
-                self._buffer.wait(_TICK_S)
+    def _is_over(self) -> bool:
+        return self._reader.finished
 
     def _watch(self) -> None:
         """Say once that the stream was lost, and once that it is back."""
