@@ -6,7 +6,7 @@ the same for frames and sound. `arrival_s` is `time.monotonic()` at decoding or 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -147,3 +147,17 @@ class Emotion:
         if self.smoothed_s is not None:
             record["smoothed_s"] = round(self.smoothed_s, TIME_DIGITS)
         return record
+
+
+class Watcher(Protocol):
+    """Sees what a pipeline reads, as it goes by: to record or to show it.
+
+    Called in order of time by one thread per source, one that has other work: each method must return at once. Frames
+    and samples are not to be changed.
+    """
+
+    def frame(self, source: str, frame: Frame, faces: Sequence[Face]) -> None:
+        """A frame in which faces were looked for, and those that were found."""
+
+    def sound(self, source: str, chunk: AudioChunk) -> None:
+        """Sound, complete and in order."""

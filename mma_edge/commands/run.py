@@ -1,141 +1,90 @@
-"""`mma-edge run`: from the answers to the sinks, until the sources end or somebody ends it."""
+"""`mma-edge run`: its options, and what they ask for."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from mma_edge.clip import NUM_FRAMES
-from mma_edge.commands.support import EXIT_INTERRUPTED, say
-from mma_edge.live import FilesPipeline, LivePipeline, open_pipeline
-from mma_edge.live.report import StatsFile, stages_line
-from mma_edge.pipeline import Pipeline, StreamOptions
-from mma_edge.recognizer import Recognizer
-from mma_edge.service import HealthServer, Notifier, Watch
-from mma_edge.sinks import LineSink, LiveSink, record_sink_of
-from mma_edge.sources.names import Spec
+from mma_edge.commands.recognition import add_clip_options, add_model_options, notes_to, open_recognizer, stream_options
+from mma_edge.commands.sources import SOURCE_EXAMPLES, add_source_options, capture_options
+from mma_edge.errors import UsageError
 
-Running = LivePipeline | FilesPipeline
+if TYPE_CHECKING:
+    from mma_edge.pipeline import StreamOptions
+    from mma_edge.recognizer import Recognizer
+    from mma_edge.sources.names import Spec
 
+RUN_EXAMPLES = f"""\
+examples:
+{SOURCE_EXAMPLES}  mma-edge run camera:1 --window 3 --hop 0.25
+  mma-edge run talk.mp4 --bundle bundles/dfew --backend cpu --output talk.csv
+  mma-edge run camera --quiet --output out.jsonl --health 8080    as a service: docs/service.md
+  mma-edge run camera --streaming exact --hop 0.25
+  mma-edge run camera --streaming auto --backend openvino
+  mma-edge run camera --abstain-below 0.5      "uncertain" where no class is that probable
+  mma-edge run camera --smooth 2               calmer answers, which come about 2 s later
+  mma-edge run clip.mp4 --whole --voice-gate off  all sound for a voice, as the paper has it
 
-@dataclass(frozen=True)
-class Outputs:
-    """Where the answers go beside the screen."""
+A record holds: start and end in seconds of the source's own clock (PTS), number and box of the face, the modalities
+that the clip has, the share of speech in its sound, the label, a probability per class, and the age in ms of the newest
+frame or sound that was used, and the name of the source. Sound without speech is not used: such a clip is "video"
+alone, and without a face too there is no record. With several faces it also holds how well the face's mouth moves with
+the voice (speaking, 0 to 1): one that clearly speaks has the sound alone. With --smooth it holds the S.
 
-    records: Path | None
-    stats: Path | None
-    health: tuple[str, int] | None  # where /healthz listens
-    overwrite: bool
-    quiet: bool  # nothing on the screen but notices
-
-
-def run_sources(
-    recognizer: Recognizer,
-    sources: Mapping[str, Spec],
-    options: StreamOptions,
-    outputs: Outputs,
-    title: str,
-    console: Console,
-) -> int:
-    """Run to the end, to Ctrl-C or to SIGTERM; returns the exit code. MMAEdgeError where all sources failed."""
-    with contextlib.ExitStack() as stack:
-        running = stack.enter_context(open_pipeline(recognizer, sources, options))
-        sinks = []
-        if outputs.records:
-            sink = record_sink_of(outputs.records)(outputs.records, recognizer.labels, outputs.overwrite)
-            sinks.append(stack.enter_context(sink))
-        if outputs.stats and isinstance(running, LivePipeline):
-            stack.enter_context(StatsFile(outputs.stats, running, outputs.overwrite))
-        if isinstance(running, LivePipeline):
-            stack.enter_context(_watched(running, outputs.health))
-        # SIGTERM (the stop of a service) ends the run as cleanly as Ctrl-C.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        interrupted = False
-        try:
-            if not outputs.quiet:
-                several = len(sources) > 1
-                view = LineSink(console, several)
-                if console.is_terminal:
-                    view = LiveSink(console, title, lambda: _status(running), several)
-                else:
-                    say(console, title)
-                sinks.append(stack.enter_context(view))
-            _write(running, sinks)
-        except KeyboardInterrupt:
-            interrupted = True
-            if isinstance(running, LivePipeline):
-                running.stop()
-                _write(running, sinks)  # the answers that nobody had taken yet
-    if not outputs.quiet:
-        say(console, _summary(running, outputs.records))
-    code = next((error.exit_code for error in running.failures.values()), 0)
-    return EXIT_INTERRUPTED if interrupted and isinstance(running, FilesPipeline) else code
+exit codes: 0 done, 2 usage, 3 file or stream, 4 camera or microphone, 5 bundle, 6 backend, 7 output,
+11 missing package, 130 interrupted; of several sources that of the first that failed
+"""
 
 
-def _write(running: Running, sinks: list) -> None:
-    for emotion in running:
-        for sink in sinks:
-            sink.write(emotion)
+def add_run_command(commands: argparse._SubParsersAction) -> None:
+    """Declare the command."""
+    run = commands.add_parser("run", help="recognise emotions", description="Emotions of SOURCE.", epilog=RUN_EXAMPLES)
+    run.set_defaults(command=run_command)
+    add = run.add_argument
+    add_source_options(add)
+    add_model_options(add)
+    add("--output", type=Path, metavar="FILE", help="write records to FILE.jsonl or FILE.csv")
+    stats = "write every second what a live run does and how old its answers are to FILE (JSON Lines)"
+    add("--stats", type=Path, metavar="FILE", help=stats)
+    health = "answer GET /healthz there: 200 while a source delivers, else 503 (default address: 127.0.0.1)"
+    add("--health", metavar="[ADDRESS:]PORT", help=health)
+    add("--overwrite", action="store_true", help="replace FILE if it exists")
+    add_clip_options(add)
+    add("--quiet", action="store_true", help="print notices and errors only")
 
 
-@contextlib.contextmanager
-def _watched(live: LivePipeline, health: tuple[str, int] | None) -> Iterator[None]:
-    """Tell systemd, and whoever asks at `health`, how a live run fares."""
-    threads = [live.engine, live.delivery, *(source.thread for source in live.sources)]
-    notify = live.options.notify
-    with contextlib.ExitStack() as stack:
-        watch = Watch(threads, live.sources, notify, live.resume, Notifier.of())
-        if health:
-            server = stack.enter_context(HealthServer(health, watch.health))
-            notify(f"http://{server.place}/healthz says how this run fares")
-        stack.enter_context(watch)
-        yield
+def run_command(args: argparse.Namespace, console: Console) -> int:
+    from mma_edge.commands.outputs import Outputs, followed, run_sources
+    from mma_edge.live import check_together
+    from mma_edge.service import allow_stack_dumps, health_address
+    from mma_edge.sinks import record_sink_of
+    from mma_edge.sources import named_sources
+
+    options = stream_options(args, capture_options(args), notes_to(Console(stderr=True)))
+    # Check the names first: a wrong one should not have to wait for the model.
+    if args.output:
+        record_sink_of(args.output)
+    sources = named_sources(args.sources)
+    live = check_together(sources, options.capture)
+    if args.stats and args.stats == args.output:
+        raise UsageError(f"--stats and --output are both {args.stats}", "two files")
+    for option in ("stats", "health"):
+        if getattr(args, option) and not live:
+            what = f"--{option} with the file {next(iter(sources))}"
+            raise UsageError(what, "a live source", "--realtime plays a file as one")
+    health = health_address(args.health) if args.health else None
+    allow_stack_dumps()
+    recognizer, options = open_recognizer(args, options)
+    options, followers = followed(options, [])
+    outputs = Outputs(args.output, args.stats, health, args.overwrite, args.quiet, followers)
+    return run_sources(recognizer, sources, options, outputs, title_of(sources, recognizer, options), console)
 
 
-def _status(running: Running) -> str:
-    parts = [_state(pipeline) for pipeline in running.pipelines[-1:]]
-    if isinstance(running, LivePipeline):
-        parts = [_state(pipeline) for pipeline in running.pipelines]
-        if len(parts) > 1:
-            parts = ["", *(f"{source.name}: {part}" for source, part in zip(running.sources, parts, strict=True))]
-        parts.append(stages_line(running))
-    return "\n".join(parts)
-
-
-def _state(pipeline: Pipeline) -> str:
-    state = pipeline.state
-    parts = [f"{state.time_s:.1f} s", f"{pipeline.frame_rate():.0f} fps", f"{len(state.faces)} faces"]
-    return "  ".join(parts + _losses([pipeline]))
-
-
-def _losses(pipelines: list[Pipeline]) -> list[str]:
-    dropped = sum(pipeline.source.stats.dropped_frames for pipeline in pipelines)
-    damaged = sum(pipeline.source.stats.damaged_packets for pipeline in pipelines)
-    live = any(pipeline.source.live for pipeline in pipelines)
-    lost = [f"{dropped} frames dropped"] if live else []
-    return lost + ([f"{damaged} damaged packets skipped"] if damaged else [])
-
-
-def _summary(running: Running, records: Path | None) -> str:
-    pipelines = running.pipelines
-    stats = [pipeline.source.stats for pipeline in pipelines]
-    answers = sum(pipeline.state.answers for pipeline in pipelines)
-    frames, audio_s = sum(each.frames for each in stats), sum(each.audio_s for each in stats)
-    parts = [f"{answers} answers from {frames} frames and {audio_s:.1f} s of sound"]
-    parts += _losses(pipelines)
-    if isinstance(running, LivePipeline):
-        replaced = sum(source.replaced for source in running.sources)
-        parts += [f"{replaced} answers left out for newer ones"] if replaced else []
-        parts += filter(None, [stages_line(running)])
-    if running.options.streaming:
-        work = [pipeline.predictor.stats for pipeline in pipelines]
-        whole = NUM_FRAMES * sum(each.updates for each in work)
-        parts.append(f"{sum(each.stem_frames for each in work)} of {whole} frames computed, the rest reused")
-    if records:
-        parts.append(f"records in {records}")
-    return ", ".join(parts)
+def title_of(sources: Mapping[str, Spec], recognizer: Recognizer, options: StreamOptions) -> str:
+    """What runs, in one line."""
+    title = f"{', '.join(sources)}  {recognizer.bundle.name} {recognizer.precision}  {recognizer.engine.details}"
+    return f"{title}  streaming {options.streaming}" if options.streaming else title

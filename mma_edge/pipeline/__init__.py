@@ -29,7 +29,7 @@ from mma_edge.pipeline.ahead import ahead
 from mma_edge.pipeline.smoothing import Smoother, check_smoothing
 from mma_edge.sources import CaptureOptions, Event, Source, open_source
 from mma_edge.streaming import StreamingRecognizer, check_mode
-from mma_edge.types import UNCERTAIN, AudioChunk, Clip, Emotion, Face, Frame, Notify, ignore_notice
+from mma_edge.types import UNCERTAIN, AudioChunk, Clip, Emotion, Face, Frame, Notify, Watcher, ignore_notice
 
 CENTRE_TRACK = 0
 """Track number of the authors' fallback, the centre of the picture; tracks of faces count from 1."""
@@ -91,6 +91,7 @@ class StreamOptions:
     nvdec: bool = False  # decode a file's pictures on an NVIDIA GPU; where there is none, a notice says so
     notify: Notify = ignore_notice
     capture: CaptureOptions | None = None  # what is asked of the source's devices
+    watchers: tuple[Watcher, ...] = ()  # who else sees the frames, with their faces, and the sound
 
     def __post_init__(self) -> None:
         gate, least = self.voice_gate, self.abstain_below
@@ -242,7 +243,12 @@ class Pipeline(AbstractContextManager):
                 self._resumed.clear()
                 self._forget()
             yield event.time_s, None  # what is due before it does not wait for its faces
-            yield event.time_s, self._faces(event) if isinstance(event, Frame) else event
+            if isinstance(event, Frame):
+                yield event.time_s, self._faces(event)
+                continue
+            for watcher in self.options.watchers:
+                watcher.sound(self.name, event)
+            yield event.time_s, event
 
     def resume(self) -> None:
         """After the machine slept: connect a live source again, and begin anew with what comes next. No window has
@@ -295,6 +301,8 @@ class Pipeline(AbstractContextManager):
         with self.timer("detect"):
             faces = self.tracker.update(frame)
             motions = self._motions(frame.picture, faces) if self.options.audio else {}
+        for watcher in self.options.watchers:
+            watcher.frame(self.name, frame, faces)
         size, picture = self.recognizer.image_size, frame.picture
         with self.timer("crop"):
             found = [(face.track_id, face.box, crop_face(picture, face.box)) for face in faces]
