@@ -6,7 +6,7 @@ What the detector never finds is not blurred: docs/sessions.md says so.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -50,12 +50,15 @@ class FacesAround:
         """One box for each face, around all its places from AFTER_S before to AHEAD_S after; forgets older ones."""
         while self._seen and self._seen[0][0] < time_s - AFTER_S:
             self._seen.popleft()
-        boxes: dict[int, Box] = {}
-        for when_s, faces in self._seen:
-            if when_s > time_s + AHEAD_S:
-                break
-            for face in faces:
-                x0, y0, x1, y1 = boxes.get(face.track_id, face.box)
-                a0, b0, a1, b1 = face.box
-                boxes[face.track_id] = (min(x0, a0), min(y0, b0), max(x1, a1), max(y1, b1))
-        return list(boxes.values())
+        return places(each for each in self._seen if each[0] <= time_s + AHEAD_S)
+
+
+def places(seen: Iterable[tuple[float, Sequence[Face]]]) -> list[Box]:
+    """One box for each face, around all its places, of times and the faces at them."""
+    boxes: dict[int, Box] = {}
+    for _, faces in seen:
+        for face in faces:
+            x0, y0, x1, y1 = boxes.get(face.track_id, face.box)
+            a0, b0, a1, b1 = face.box
+            boxes[face.track_id] = (min(x0, a0), min(y0, b0), max(x1, a1), max(y1, b1))
+    return list(boxes.values())

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mma_edge.pipeline import CENTRE_TRACK
 from mma_edge.session.lettering import Colour, Patch, width_of, write
 from mma_edge.types import UNCERTAIN, Box, Face
 
@@ -32,8 +33,6 @@ _LETTERS, _LEAST_LETTERS = 1 / 34, 11
 """Height of the letters: a share of the picture's shorter side, and the fewest pixels that can be read."""
 _BAR_LETTERS = 5.0
 """Length of a bar for 100 %, in heights of a letter."""
-CENTRE_TRACK = 0
-"""Track of the picture's centre, which has no face; see `mma_edge.pipeline`."""
 
 
 class Drawing:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +14,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from mma_edge.errors import DependencyError, UsageError
+from mma_edge.errors import DependencyError, UsageError, first_line
 from mma_edge.types import AudioChunk
 
 TIME_BASE = Fraction(1, 90000)
@@ -53,27 +56,45 @@ class MovieOptions:
 
 
 def check_codec(kind: str, codec: str | None) -> str:
-    """The encoder to use; DependencyError, UsageError where PyAV lacks it, or it is none for pictures of this kind."""
+    """The encoder to use; DependencyError, UsageError where there is none, or it does not work here."""
     names = [codec] if codec else ["libvpx-vp9"] if kind == "webm" else _H264
     for name in names:
         try:
-            found = av.codec.Codec(name, "w")
+            context = av.CodecContext.create(name, "w")
         except av.codec.codec.UnknownCodecError:
             continue
-        if found.type != "video":
-            raise UsageError(f"--video-codec {name}", "an encoder of pictures, such as h264_nvenc")
+        if codec:
+            _try(kind, context)
         return name
     hint = "choose another --video-codec" if codec else "pip install --upgrade av"
     raise DependencyError(f"this PyAV has no encoder {names[0]}", hint=hint)
 
 
-def can_copy(kind: str, codec: str) -> bool:
-    """Whether sound of this codec goes into this kind of file as it is."""
-    return codec in _COPIED[kind]
+def _try(kind: str, context: av.CodecContext) -> None:
+    """Open an encoder that the user chose: one of a GPU is there without the GPU, too."""
+    if context.type != "video":
+        raise UsageError(f"--video-codec {context.name}", "an encoder of pictures, such as h264_nvenc")
+    context.width, context.height, context.pix_fmt, context.time_base = 640, 480, "yuv420p", Fraction(1, 25)
+    try:
+        with av.open(os.devnull, "w", format=kind) as container:
+            container.add_stream(context.name)
+        context.open()
+    except (OSError, ValueError, av.FFmpegError) as error:
+        hint = "leave --video-codec out, or choose one that this machine and this kind of file have"
+        raise UsageError(
+            f"--video-codec {context.name} cannot be used here ({first_line(error)})", hint=hint
+        ) from error
 
 
-class Movie:
-    """Use it in one thread. Times are seconds from the beginning of the file.
+def can_copy(kind: str, sound: av.AudioStream) -> bool:
+    """Whether this sound goes into this kind of file as it is."""
+    context = sound.codec_context
+    # AAC of a transport stream says in each packet what a file says once.
+    return context.codec.canonical_name in _COPIED[kind] and (context.name != "aac" or bool(context.extradata))
+
+
+class Movie(AbstractContextManager):
+    """Use it in one thread, in a `with` block or with `close`. Times are seconds from the beginning of the file.
 
     Raises:
         OSError: from every method: the disk is full, or the file cannot be written (`av.FFmpegError` is one, or a
@@ -169,6 +190,10 @@ class Movie:
                 self._container.mux(stream.encode(None))
         finally:
             self._container.close()
+
+    def __exit__(self, error: type | None, *exc_info: object) -> None:
+        with contextlib.suppress(OSError, ValueError) if error else contextlib.nullcontext():
+            self.close()
 
     def _resampled(self, chunk: AudioChunk) -> av.AudioFrame | None:
         """Stereo at SOUND_HZ."""
