@@ -1,0 +1,1 @@
+"""Records as other programs read them: annotation tools, subtitles, tables."""
