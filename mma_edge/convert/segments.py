@@ -6,6 +6,7 @@ known then, for the hop after its window's end. The window of a face begins no s
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def _spans(records: Sequence[Mapping[str, Any]], hop_ms: int | None, as_of: str)
     if hop_ms is None:
         return [(_ms(record["start_s"]), _ms(record["end_s"])) for record in records]
     middles, ends = [], [_ms(record["end_s"]) for record in records]
-    joined = [after - before <= _MISSED_HOPS * hop_ms for before, after in zip(ends, ends[1:], strict=False)]
+    joined = [after - before <= _MISSED_HOPS * hop_ms for before, after in itertools.pairwise(ends)]
     seen_ms = 0
     for number, (record, end_ms) in enumerate(zip(records, ends, strict=True)):
         if number == 0 or not joined[number - 1]:
@@ -134,10 +135,9 @@ def _steady_labels(
     for number, record in enumerate(records):
         label, probabilities = record["label"], record["probabilities"]
         touches = number > 0 and spans[number - 1][1] == spans[number][0]
-        if touches and label in probabilities and labels[-1] in probabilities:
-            # Probabilities have six decimals: a difference that is written as 0.1 is no less.
-            if probabilities[label] - probabilities[labels[-1]] < hysteresis - 1e-9:
-                label = labels[-1]
+        if touches and {label, labels[-1]} <= probabilities.keys():
+            ahead = probabilities[label] - probabilities[labels[-1]]
+            label = label if ahead >= hysteresis - 1e-9 else labels[-1]  # 0.5 - 0.4 is a little less than 0.1
         labels.append(label)
     return labels
 
