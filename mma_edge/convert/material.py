@@ -96,8 +96,8 @@ class Material:
         ends += [round(1000 * record["end_s"]) - zero_ms for record in records[-1:]]
         if media and media.duration_ms:
             ends.append(media.duration_ms)
-        labels = self.labels if UNCERTAIN in self.labels else (*self.labels, UNCERTAIN)
-        return TimeLine(plain(name), tuple(tiers), marks, tuple(map(plain, labels)), max(1, *ends), media)
+        labels = dict.fromkeys(map(plain, (*self.labels, UNCERTAIN, *(record["label"] for record in records))))
+        return TimeLine(plain(name), tuple(tiers), marks, tuple(labels), max(1, *ends), media)
 
     def _media(self, name: str, given: Media | None) -> tuple[Media | None, float]:
         """The video of a source where there is one, and the presentation time of its beginning."""
