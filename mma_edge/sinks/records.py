@@ -13,7 +13,9 @@ import io
 import json
 import os
 from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mma_edge.errors import UsageError
 from mma_edge.files import LineFile
@@ -50,23 +52,34 @@ class JsonlSink(RecordSink):
 
 
 class CsvSink(RecordSink):
-    """One row per emotion; the columns of the probabilities are named p_<label>."""
+    """One row per emotion; see `columns`."""
 
     def header(self) -> str:
-        names = ["start_s", "end_s", "track_id", "x0", "y0", "x1", "y1", "modalities", "label"]
-        # New columns come last: some read a CSV by position.
-        names += [*(f"p_{label}" for label in self.labels), "age_ms", "voice", "source", "speaking", "smoothed_s"]
-        return _csv_row(names)
+        return _csv_row(columns(self.labels))
 
     def line(self, emotion: Emotion) -> str:
-        record = emotion.to_dict()
-        values = [record["start_s"], record["end_s"], record["track_id"], *(record["box"] or [None] * 4)]
-        values += ["+".join(record["modalities"]), record["label"], *record["probabilities"].values()]
-        values += [record[name] for name in ("age_ms", "voice", "source")]
-        return _csv_row([*values, record.get("speaking"), record.get("smoothed_s")])
+        return _csv_row(flat_row(emotion.to_dict()).values())
 
 
-def _csv_row(values: list) -> str:
+def columns(labels: Sequence[str]) -> list[str]:
+    """The columns of every table of records: CSV, Parquet, data frame. Those of the probabilities are p_<label>."""
+    names = ["start_s", "end_s", "track_id", "x0", "y0", "x1", "y1", "modalities", "label"]
+    # New columns come last: some read a CSV by position.
+    return [*names, *(f"p_{label}" for label in labels), "age_ms", "voice", "source", "speaking", "smoothed_s"]
+
+
+def flat_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record, of `Emotion.to_dict` or of `mma_edge.session.reading`, as one row: a value, or None, for each of
+    `columns`, in their order."""
+    row = {name: record[name] for name in ("start_s", "end_s", "track_id")}
+    row.update(zip(("x0", "y0", "x1", "y1"), record["box"] or [None] * 4, strict=True))
+    modalities = record["modalities"]
+    row |= {"modalities": None if modalities is None else "+".join(modalities), "label": record["label"]}
+    row.update((f"p_{label}", probability) for label, probability in record["probabilities"].items())
+    return row | {name: record.get(name) for name in ("age_ms", "voice", "source", "speaking", "smoothed_s")}
+
+
+def _csv_row(values: Iterable) -> str:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow(values)
     return buffer.getvalue()
