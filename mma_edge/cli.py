@@ -11,6 +11,7 @@ from rich.console import Console
 
 from mma_edge import __version__
 from mma_edge.commands.build import add_build_command
+from mma_edge.commands.report import add_report_command
 from mma_edge.commands.run import add_run_command, run_command
 from mma_edge.commands.support import HelpFormatter, Parser, end_process, run_cli
 from mma_edge.commands.sync import DOCTOR, add_sync_options, run_sync
@@ -37,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     info.set_defaults(command=info_command)
     info.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="its folder (default: the embedded one)")
     add_build_command(commands)
+    add_report_command(commands)
     doctor = commands.add_parser("doctor", help="check what this machine can run", description=DOCTOR)
     doctor.set_defaults(command=doctor_command)
     add_sync_options(doctor.add_argument)
