@@ -44,22 +44,37 @@ def add_report_command(commands: argparse._SubParsersAction) -> None:
 
 
 def report_command(args: argparse.Namespace, console: Console) -> int:
-    from mma_edge.files import write_text
+    from mma_edge.files import write_bytes, write_text
     from mma_edge.report.page import page_of, wanted_strips
+    from mma_edge.report.paper.drawing import to_svg
+    from mma_edge.report.paper.figure import figure_of
+    from mma_edge.report.paper.png import to_png
     from mma_edge.report.pictures import strips_of
     from mma_edge.report.recording import part_of, read_recording
 
-    page, suffixes = args.output or _beside(args.session), (".html", ".htm")
-    for path, right in ((page, suffixes), (args.svg, (".svg",)), (args.png, (".png",))):
-        _check(path, right, args.overwrite)
+    page = args.output or _beside(args.session)
+    for path, suffixes in ((page, (".html", ".htm")), (args.svg, (".svg",)), (args.png, (".png",))):
+        _check(path, suffixes, args.overwrite)
     recording = part_of(read_recording(args.session), args.face, args.from_s, args.to_s)
     problems = list(recording.problems)
     with console.status("reading the video"):
         strips = {} if args.no_pictures else strips_of(recording, wanted_strips(recording), problems.append)
     write_text(page, page_of(recording, strips, problems))
+    if args.svg or args.png:
+        figure = figure_of(recording, strips, args.columns)
+        if args.svg:
+            write_text(args.svg, to_svg(figure, f"Emotions over time of {recording.title}"))
+        if args.png:
+            data, missing = to_png(figure)
+            write_bytes(args.png, data)
+            if missing:
+                problems.append(
+                    f"no font of this machine has {missing} of the letters: boxes stand for them in the PNG"
+                )
     for problem in problems:
         say(console, f"note: {problem}")
-    say(console, f"{page}: {page.stat().st_size / 1e6:.1f} MB")
+    for path in filter(None, (page, args.svg, args.png)):
+        say(console, f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

@@ -19,18 +19,18 @@ COLUMNS = 500
 """Of the drawing that the page comes with: two answers in each, about one per pixel of a wide screen."""
 HEIGHT = 1000
 """Of a drawing, in its own units."""
-_STRIPS = {"both": (0, HEIGHT), "face": (0, HEIGHT // 2), "voice": (HEIGHT // 2, HEIGHT)}
-_THIN = (3 * HEIGHT // 8, 5 * HEIGHT // 8)
+STRIPS = {"both": (0, HEIGHT), "face": (0, HEIGHT // 2), "voice": (HEIGHT // 2, HEIGHT)}
+THIN = (3 * HEIGHT // 8, 5 * HEIGHT // 8)
 
 
 def ribbon_svg(data: Drawn, colours: Sequence[str], span_ms: int, several: bool) -> str:
     """Three or four drawings: the area, what was chosen, what it rests on, and with several faces who spoke."""
     kept = data[furthest_two(data, 0, span_ms, COLUMNS)]
-    areas = zip(area_paths(kept, span_ms), reversed(colours), strict=True)
+    areas = zip(area_paths(kept), reversed(colours), strict=True)
     # An answer without a class or basis that is drawn leaves its strip empty.
     chosen = [_strip(kept, kept.chosen == k, 0, HEIGHT) for k in range(len(colours))]
-    chosen.append(_strip(kept, kept.chosen == len(colours), *_THIN))
-    basis = [_strip(kept, kept.basis == BASES.index(name), *_STRIPS[name]) for name in BASIS_COLOURS]
+    chosen.append(_strip(kept, kept.chosen == len(colours), *THIN))
+    basis = [_strip(kept, kept.basis == BASES.index(name), *STRIPS[name]) for name in BASIS_COLOURS]
     drawings = [
         _drawing("area", span_ms, areas),
         _drawing("chosen", span_ms, zip(chosen, [*colours, UNCERTAIN_COLOUR], strict=True)),
@@ -41,37 +41,53 @@ def ribbon_svg(data: Drawn, colours: Sequence[str], span_ms: int, several: bool)
     return "".join(drawings)
 
 
-def area_paths(data: Drawn, span_ms: int) -> list[str]:
+def area_paths(data: Drawn) -> list[str]:
     """One path for each class, from the top of the stack down: each lies over those before it, down to the bottom."""
-    total = np.maximum(data.levels.sum(axis=1, dtype=np.int64), 1)
-    sums = data.levels.cumsum(axis=1, dtype=np.int64)
-    # Rounded half up, as the page's script does it.
-    tops = HEIGHT - (2 * HEIGHT * sums + total[:, None]) // (2 * total[:, None])
-    firsts = np.flatnonzero(data.begins).tolist()
-    runs = list(zip(firsts, [*firsts[1:], len(data.end_ms)], strict=True))
-    starts, ends = data.start_ms.tolist(), data.end_ms.tolist()
     paths = []
-    for top in reversed(tops.T.tolist()):
+    for areas in stacked_areas(data):
         parts = []
-        for first, last in runs:
-            points = "L".join(f"{ends[i]},{top[i]}" for i in range(first, last))
-            parts.append(f"M{starts[first]},{HEIGHT}V{top[first]}L{points}V{HEIGHT}Z")
+        for times, tops in areas:
+            points = "L".join(f"{x},{y}" for x, y in zip(times[1:].tolist(), tops[1:].tolist(), strict=True))
+            parts.append(f"M{times[0]},{HEIGHT}V{tops[0]}L{points}V{HEIGHT}Z")
         paths.append("".join(parts))
     return paths
 
 
-def _strip(data: Drawn, of: np.ndarray, top: int, bottom: int) -> str:
-    """A path of one rectangle for each stretch of answers in the mask `of`."""
+def stacked_areas(data: Drawn) -> list[list[tuple[np.ndarray, np.ndarray]]]:
+    """For each class, from the top of the stack down, its upper edge in each run of answers without a gap.
+
+    An edge is int64 (n,) milliseconds and int64 (n,) places from 0 (all) to HEIGHT (nothing).
+    """
+    total = np.maximum(data.levels.sum(axis=1, dtype=np.int64), 1)
+    sums = data.levels.cumsum(axis=1, dtype=np.int64)
+    # Rounded half up, as the page's script does it.
+    tops = HEIGHT - (2 * HEIGHT * sums + total[:, None]) // (2 * total[:, None])
+    firsts = np.flatnonzero(data.begins)
+    runs = [np.arange(*edges) for edges in zip(firsts, [*firsts[1:], len(data.end_ms)], strict=True)]
+    # A run begins where its first answer does.
+    times = [np.concatenate([data.start_ms[run[:1]], data.end_ms[run]]) for run in runs]
+    columns = list(reversed(tops.T))
+    return [
+        [(time, top[np.concatenate([run[:1], run])]) for time, run in zip(times, runs, strict=True)] for top in columns
+    ]
+
+
+def spans(data: Drawn, of: np.ndarray) -> list[tuple[int, int]]:
+    """From and to, in milliseconds, of each stretch of answers in the mask `of`."""
     starts, ends = data.start_ms.tolist(), data.end_ms.tolist()
-    # An answer that is drawn stands for those left out since the one before it.
     begins = data.begins
-    new = of & (begins | ~np.concatenate([[False], of[:-1]]))
-    last = of & np.append(begins[1:] | ~of[1:], True)
-    parts = []
-    for i, k in zip(np.flatnonzero(new).tolist(), np.flatnonzero(last).tolist(), strict=True):
-        from_ms = starts[i] if begins[i] else ends[i - 1]
-        parts.append(f"M{from_ms},{top}H{ends[k]}V{bottom}H{from_ms}Z")
-    return "".join(parts)
+    firsts = np.flatnonzero(of & (begins | ~np.concatenate([[False], of[:-1]]))).tolist()
+    lasts = np.flatnonzero(of & np.append(begins[1:] | ~of[1:], True)).tolist()
+    # An answer that is drawn stands for those left out since the one before it.
+    return [
+        (starts[first] if begins[first] else ends[first - 1], ends[last])
+        for first, last in zip(firsts, lasts, strict=True)
+    ]
+
+
+def _strip(data: Drawn, of: np.ndarray, top: int, bottom: int) -> str:
+    """A path of one rectangle for each stretch."""
+    return "".join(f"M{left},{top}H{right}V{bottom}H{left}Z" for left, right in spans(data, of))
 
 
 def _drawing(kind: str, span_ms: int, paths: Iterable[tuple[str, str]]) -> str:

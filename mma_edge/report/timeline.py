@@ -154,15 +154,19 @@ def _pictures(source: SourceRecording, strip: Strip) -> str:
 
 
 def _axis(source: SourceRecording) -> str:
-    length_s = max(source.length_s, 0.1)
-    step_s = next((step for step in _TICKS_S if length_s / step <= 8), _TICKS_S[-1])
-    first = -int(-source.from_s // step_s)
-    ticks = []
-    while first * step_s <= source.to_s and len(ticks) < 12:
-        time_s = first * step_s
-        ticks.append(f'<span style="{_at(time_s, source)}">{clock(time_s, step_s < 1)}</span>')
-        first += 1
+    step_s = tick_step_s(source.length_s, 8)
+    numbers = range(int(-(-source.from_s // step_s)), int(source.to_s // step_s) + 1)
+    ticks = [
+        f'<span style="{_at(number * step_s, source)}">{clock(number * step_s, step_s < 1)}</span>'
+        for number in numbers
+    ]
     return f'<div class="axis" aria-hidden="true">{"".join(ticks)}</div>'
+
+
+def tick_step_s(length_s: float, most: int) -> float:
+    """A round time between ticks, so that there are at most `most` and one more."""
+    whole_days_s = 86400 * max(1, -(-length_s // (86400 * most)))
+    return next((step for step in _TICKS_S if length_s / step <= most), whole_days_s)
 
 
 def _short_faces(source: SourceRecording, short: Sequence[Series], chosen: Mapping[str, str]) -> str:
