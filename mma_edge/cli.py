@@ -12,6 +12,7 @@ from rich.console import Console
 from mma_edge import __version__
 from mma_edge.commands.build import add_build_command
 from mma_edge.commands.convert import add_convert_command
+from mma_edge.commands.report import add_report_command
 from mma_edge.commands.run import add_run_command, run_command
 from mma_edge.commands.session import add_annotate_command
 from mma_edge.commands.support import HelpFormatter, Parser, end_process, run_cli
@@ -43,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     info.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="its folder (default: the embedded one)")
     add_build_command(commands)
     add_convert_command(commands)
+    add_report_command(commands)
     doctor = commands.add_parser("doctor", help="check what this machine can run", description=DOCTOR)
     doctor.set_defaults(command=doctor_command)
     add_sync_options(doctor.add_argument)

@@ -170,9 +170,14 @@ def make_folder(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or none; OutputError where that fails."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file or none; OutputError where that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(path) as aside:
-            aside.write_text(text, encoding="utf-8")
+            aside.write_bytes(data)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}", hint="choose another folder") from error

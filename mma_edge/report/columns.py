@@ -1,0 +1,75 @@
+"""Fewer answers for the screen, none of the short ones hidden.
+
+Of each column of the screen the two answers are drawn that are furthest apart, which in one dimension would be its
+minimum and its maximum: an average would hide a burst of half a second, a random choice might. No answer is changed.
+assets/report/page.js does the same when the reader zooms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mma_edge.report.series import Series
+
+FULL = 255
+"""Probabilities are kept in a byte: 1 is FULL."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A series as the page holds it: whole milliseconds from the start of its source, probabilities as bytes."""
+
+    start_ms: np.ndarray  # int64 (N,) since when each answer holds
+    end_ms: np.ndarray  # int64 (N,)
+    levels: np.ndarray  # uint8 (N, C), in the order in which they are stacked
+    chosen: np.ndarray  # uint8 (N,) index into the stacked classes; C for "uncertain"
+    basis: np.ndarray  # uint8 (N,)
+    alone: np.ndarray  # bool (N,) this face alone of several had the sound
+
+    def __getitem__(self, which: np.ndarray) -> Drawn:
+        columns = (self.start_ms, self.end_ms, self.levels, self.chosen, self.basis, self.alone)
+        return Drawn(*(column[which] for column in columns))
+
+    @property
+    def begins(self) -> np.ndarray:
+        """bool (N,) whether there is a gap, or nothing, before an answer."""
+        return np.concatenate([[True], self.start_ms[1:] > self.end_ms[:-1]])
+
+
+def drawn(series: Series, order: list[int], from_s: float, alone: np.ndarray | None) -> Drawn:
+    """A series for the page; `order` are the classes' indices from below."""
+    count = len(series.end_s)
+    places = np.argsort([*order, len(order)])  # of each class, and "uncertain", in the stack
+    return Drawn(
+        start_ms=np.round(1000 * (series.held_from_s - from_s)).astype(np.int64),
+        end_ms=np.round(1000 * (series.end_s - from_s)).astype(np.int64),
+        levels=np.round(FULL * np.clip(series.probabilities[:, order], 0, 1)).astype(np.uint8),
+        chosen=places[series.chosen].astype(np.uint8),
+        basis=series.basis.astype(np.uint8),
+        alone=np.zeros(count, bool) if alone is None else alone,
+    )
+
+
+def furthest_two(data: Drawn, from_ms: int, span_ms: int, columns: int) -> np.ndarray:
+    """Indices, in order, of the answers to draw where `span_ms` from `from_ms` on are `columns` wide.
+
+    Each column keeps the answer furthest from its mean and the one furthest from that (sums of differences of the
+    probabilities); what is beside a gap is always kept.
+    """
+    column = (data.end_ms - from_ms) * columns // max(span_ms, 1)
+    begins = data.begins
+    kept = begins | np.append(begins[1:], True)
+    firsts = np.flatnonzero(np.append(True, column[1:] != column[:-1]))
+    lasts = np.append(firsts[1:], len(column))
+    levels = data.levels.astype(np.int64)
+    for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
+        if last - first <= 2:
+            kept[first:last] = True
+            continue
+        part = levels[first:last]
+        one = int(np.abs(len(part) * part - part.sum(axis=0)).sum(axis=1).argmax())
+        other = int(np.abs(part - part[one]).sum(axis=1).argmax())
+        kept[[first + one, first + other]] = True
+    return np.flatnonzero(kept)

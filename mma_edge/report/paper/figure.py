@@ -1,0 +1,226 @@
+"""Lays the ribbons of a recording out as a figure: one or two columns of a journal wide, words of 6 to 8 points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mma_edge.report.columns import drawn, furthest_two
+from mma_edge.report.figures import alone_with_sound
+from mma_edge.report.palette import BASIS_COLOURS, LOSS_COLOUR, MARK_COLOUR, UNCERTAIN_COLOUR, colours, stacked
+from mma_edge.report.paper.drawing import INK, SOFT, Area, Drawing, Line, Picture, Words
+from mma_edge.report.paper.png import text_width_mm
+from mma_edge.report.pictures import Strip, Strips
+from mma_edge.report.recording import Recording, SourceRecording
+from mma_edge.report.ribbon import HEIGHT, STRIPS, THIN, spans, stacked_areas
+from mma_edge.report.series import BASES, Series
+from mma_edge.report.tables import clock
+from mma_edge.report.timeline import split, tick_step_s
+from mma_edge.types import UNCERTAIN
+
+WIDTHS_MM = {1: 88.0, 2: 180.0}
+"""By columns. Journals differ by a few millimetres: these fit into those of IEEE, Nature, PLOS and Elsevier."""
+LEFT_MM, RIGHT_MM = 9.0, 1.0
+MOST_MM = 235.0
+"""Height of a page's text."""
+AREA_MM, LEAST_AREA_MM = {1: 14.0, 2: 20.0}, 5.0
+STRIP_MM, BASIS_MM, ALONE_MM, PICTURE_MM = 2.0, 1.2, 0.6, {1: 7.0, 2: 9.0}
+HEADING_MM, AXIS_MM, BETWEEN_MM = 4.0, 6.0, 2.0
+MARK_MM, MARK_ROWS = 3.0, 3
+LOSS_MM = 0.6
+SMALL, PLAIN = 6.0, 7.0
+COLUMNS_PER_MM = 4
+GAP_COLOUR = "#E4E7EA"
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Where times of a source lie."""
+
+    source: SourceRecording
+    left: float
+    width: float
+
+    def x(self, time_s: float) -> float:
+        part = (time_s - self.source.from_s) / max(self.source.length_s, 1e-9)
+        return self.left + self.width * min(max(part, 0.0), 1.0)
+
+    def of_ms(self, time_ms: float | np.ndarray) -> float | np.ndarray:
+        return self.left + self.width * time_ms / max(1000 * self.source.length_s, 1e-6)
+
+
+def figure_of(recording: Recording, strips: Strips, columns: int) -> Drawing:
+    """All ribbons below each other, those of one source over one axis, and what the colours mean."""
+    drawing = Drawing(WIDTHS_MM[columns])
+    shown = [(number, source, split(source)[0]) for number, source in enumerate(recording.sources) if source.series]
+    pictured = sum(
+        bool(strips.get(number, {}).get(series.track_id, Strip()).pictures)
+        for number, _, many in shown
+        for series in many
+    )
+    panels = sum(len(many) for *_, many in shown)
+    other = panels * (HEADING_MM + STRIP_MM + BASIS_MM + ALONE_MM + BETWEEN_MM) + pictured * PICTURE_MM[columns]
+    other += len(shown) * (AXIS_MM + MARK_ROWS * MARK_MM + HEADING_MM) + 12.0
+    area_mm = min(AREA_MM[columns], max(LEAST_AREA_MM, (MOST_MM - other) / max(panels, 1)))
+    y = 1.0
+    for number, source, many in shown:
+        if len(shown) > 1:
+            drawing.add(Words(LEFT_MM, y + 2.6, source.name, PLAIN + 1))
+            y += HEADING_MM
+        y = _source(drawing, y, source, many, strips.get(number, {}), area_mm, PICTURE_MM[columns])
+    drawing.height_mm = _legend(drawing, y, recording, any(len(many) > 1 for *_, many in shown)) + 1.0
+    return drawing
+
+
+def _source(
+    drawing: Drawing,
+    y: float,
+    source: SourceRecording,
+    many: Sequence[Series],
+    strips: Mapping[int | None, Strip],
+    area_mm: float,
+    picture_mm: float,
+) -> float:
+    """The panels of one source from `y` down; returns where they end."""
+    scale = _Scale(source, LEFT_MM, drawing.width_mm - LEFT_MM - RIGHT_MM)
+    spoke = alone_with_sound(source.series)
+    several = any(mask.any() for mask in spoke.values())
+    y = _mark_texts(drawing, y, scale)
+    edges = []  # of the panels, for the lines of the marks
+    for series in many:
+        drawing.add(Words(LEFT_MM, y + 2.8, series.name, PLAIN))
+        y += HEADING_MM
+        start = y
+        y = _panel(drawing, y, scale, series, spoke.get(series.track_id), several, area_mm)
+        edges.append((start, y))
+        y = _pictures(drawing, y, scale, strips.get(series.track_id, Strip()), picture_mm) + BETWEEN_MM
+    for mark in source.marks:
+        x = scale.x(mark.time_s)
+        drawing.add(*(Line(x, start, x, stop, MARK_COLOUR, 0.25, (0.8, 0.6)) for start, stop in edges))
+    return _axis(drawing, y - BETWEEN_MM, scale)
+
+
+def _panel(
+    drawing: Drawing,
+    y: float,
+    scale: _Scale,
+    series: Series,
+    alone: np.ndarray | None,
+    several: bool,
+    area_mm: float,
+) -> float:
+    source, right = scale.source, scale.left + scale.width
+    drawing.rectangles(_losses(scale, "gap", y, y + area_mm), GAP_COLOUR)
+    labels = stacked(series.labels)
+    order = [series.labels.index(label) for label in labels]
+    fills = [colours(series.labels)[label] for label in labels]
+    whole = drawn(series, order, source.from_s, alone)
+    span_ms = max(round(1000 * source.length_s), 1)
+    kept = whole[furthest_two(whole, 0, span_ms, round(scale.width * COLUMNS_PER_MM))]
+    for areas, colour in zip(stacked_areas(kept), reversed(fills), strict=True):
+        polygons = []
+        for times_ms, tops in areas:
+            x, up = scale.of_ms(times_ms), y + area_mm * tops / HEIGHT
+            edge = np.column_stack([x, up])
+            polygons.append(np.concatenate([[(x[0], y + area_mm)], edge, [(x[-1], y + area_mm)]]))
+        drawing.add(Area(polygons, colour))
+    drawing.rectangles(_losses(scale, "drop", y, y + LOSS_MM), LOSS_COLOUR)
+    for part, text in ((0.0, "100 %"), (0.5, "50"), (1.0, "0")):
+        drawing.add(Line(scale.left - 0.8, y + area_mm * part, scale.left, y + area_mm * part))
+        drawing.add(Words(scale.left - 1.2, y + area_mm * part + 0.75, text, SMALL, "end", SOFT))
+    drawing.add(Line(scale.left, y, scale.left, y + area_mm), Line(scale.left, y + area_mm, right, y + area_mm))
+    y += area_mm + 0.5
+    for state, colour in enumerate(fills):
+        drawing.rectangles(_boxes(scale, spans(kept, kept.chosen == state), y, y + STRIP_MM), colour)
+    thin = [y + STRIP_MM * edge / HEIGHT for edge in THIN]
+    drawing.rectangles(_boxes(scale, spans(kept, kept.chosen == len(fills)), *thin), UNCERTAIN_COLOUR)
+    y += STRIP_MM + 0.4
+    for name, colour in BASIS_COLOURS.items():
+        low, high = (y + BASIS_MM * edge / HEIGHT for edge in STRIPS[name])
+        drawing.rectangles(_boxes(scale, spans(kept, kept.basis == BASES.index(name)), low, high), colour)
+    y += BASIS_MM
+    if several and series.track_id is not None:
+        drawing.rectangles(_boxes(scale, spans(kept, kept.alone), y + 0.3, y + 0.3 + ALONE_MM), INK)
+        y += 0.3 + ALONE_MM
+    return y
+
+
+def _losses(scale: _Scale, kind: str, top: float, bottom: float) -> list[tuple[float, float, float, float]]:
+    """Boxes of the source's events of a kind that have a place."""
+    found = [each for each in scale.source.events if each.kind == kind and None not in (each.start_s, each.end_s)]
+    return [(scale.x(each.start_s), top, scale.x(each.end_s), bottom) for each in found]
+
+
+def _boxes(scale: _Scale, times_ms: Sequence[tuple[int, int]], top: float, bottom: float) -> list[tuple]:
+    return [(scale.of_ms(start), top, scale.of_ms(stop), bottom) for start, stop in times_ms]
+
+
+def _pictures(drawing: Drawing, y: float, scale: _Scale, strip: Strip, picture_mm: float) -> float:
+    """As many as have room side by side."""
+    if not strip.pictures:
+        return y
+    width, free = picture_mm * strip.aspect, scale.left
+    for picture in strip.pictures:
+        x = scale.x(picture.time_s) - width / 2
+        if x >= free and x + width <= scale.left + scale.width:
+            drawing.add(Picture(x, y + 0.6, width, picture_mm, picture.jpeg))
+            free = x + width + 0.6
+    return y + 0.6 + picture_mm
+
+
+def _mark_texts(drawing: Drawing, y: float, scale: _Scale) -> float:
+    """The marks' texts in up to three rows; one that has no room in any is left out, its line in the ribbons stays."""
+    rows: list[list[tuple[float, float]]] = []  # from and to of the texts in each
+    lines = []
+    for mark in scale.source.marks:
+        text, at = mark.text or mark.key or "", scale.x(mark.time_s)
+        width = text_width_mm(text, SMALL)
+        x = min(at + 0.5, drawing.width_mm - width)
+        row = next((number for number, texts in enumerate(rows) if texts[-1][1] < x), len(rows))
+        if not text or row == MARK_ROWS:
+            continue
+        if row == len(rows):
+            rows.append([])
+        rows[row].append((x - 0.5, x + width + 0.5))
+        lines.append((at, row))
+        drawing.add(Words(x, y + 2.2 + row * MARK_MM, text, SMALL, "start", MARK_COLOUR))
+    for at, first in lines:
+        # Down to the ribbon, but through no other text.
+        for row in range(first, len(rows)):
+            if row == first or not any(start <= at <= stop for start, stop in rows[row]):
+                drawing.add(Line(at, y + row * MARK_MM, at, y + (row + 1) * MARK_MM, MARK_COLOUR, 0.15))
+    return y + len(rows) * MARK_MM
+
+
+def _axis(drawing: Drawing, y: float, scale: _Scale) -> float:
+    source = scale.source
+    step_s = tick_step_s(source.length_s, 5 if scale.width < 100 else 10)
+    drawing.add(Line(scale.left, y + 0.6, scale.left + scale.width, y + 0.6))
+    for number in range(int(-(-source.from_s // step_s)), int(source.to_s // step_s) + 1):
+        x = scale.x(number * step_s)
+        drawing.add(Line(x, y + 0.6, x, y + 1.4))
+        anchor = "end" if x + 4 > drawing.width_mm else "middle"
+        drawing.add(Words(x, y + 4.0, clock(number * step_s, step_s < 1), SMALL, anchor, SOFT))
+    return y + AXIS_MM
+
+
+def _legend(drawing: Drawing, y: float, recording: Recording, several: bool) -> float:
+    """Colour and name of everything, in as many rows as it takes."""
+    chosen = colours(recording.labels)
+    x, y = LEFT_MM, y + 1.0
+    entries = [(chosen[label], label, (0.0, 1.0)) for label in reversed(stacked(recording.labels))]
+    edges = {name: (low / HEIGHT, high / HEIGHT) for name, (low, high) in {**STRIPS, UNCERTAIN: THIN}.items()}
+    entries.append((UNCERTAIN_COLOUR, UNCERTAIN, edges[UNCERTAIN]))
+    texts = {"both": "face and voice", "face": "face alone", "voice": "voice alone"}
+    entries += [(BASIS_COLOURS[name], text, edges[name]) for name, text in texts.items()]
+    entries += [(INK, "speaks", (0.35, 0.65))] if several else []
+    for colour, text, (low, high) in entries:
+        width = 3.2 + text_width_mm(text, PLAIN)
+        if x + width > drawing.width_mm - RIGHT_MM and x > LEFT_MM:
+            x, y = LEFT_MM, y + 3.6
+        drawing.rectangles([(x, y + 2.2 * low, x + 2.2, y + 2.2 * high)], colour)
+        drawing.add(Words(x + 3.0, y + 2.1, text, PLAIN))
+        x += width + 2.0
+    return y + 3.0

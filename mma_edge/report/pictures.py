@@ -1,0 +1,167 @@
+"""The strip of small pictures below a ribbon, out of the video that a session keeps."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mma_edge.errors import first_line
+from mma_edge.report.recording import Recording, SourceRecording
+from mma_edge.report.series import Series
+from mma_edge.types import Notify
+
+MOST_TIMES = 120
+"""Times of a source at which the video is looked at."""
+MOST_PICTURES = 480
+"""On the page: 2.2 kB each."""
+HEIGHT_PX, QUALITY = 72, 70
+MARGIN = 0.35
+"""Around a face, as a share of its box."""
+NEAR_S = 1.0
+"""A face is cut out where it was seen so near to the picture's time."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A small JPEG."""
+
+    time_s: float  # on the source's time line
+    jpeg: bytes
+
+    @property
+    def address(self) -> str:
+        """For an <img>."""
+        return "data:image/jpeg;base64," + base64.b64encode(self.jpeg).decode()
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures of one face (or, for the voice alone, of the whole frame), in order of time."""
+
+    pictures: tuple[Picture, ...] = ()
+    aspect: float = 1.0  # width to height
+
+
+Strips = Mapping[int, Mapping[int | None, Strip]]
+"""By the number of the source in the recording, then by face."""
+
+
+def no_pictures() -> Strips:
+    """For a page without them."""
+    return {}
+
+
+@dataclass
+class _Collected:
+    pictures: list[Picture] = field(default_factory=list)
+    aspect: float = 1.0
+
+
+def strips_of(recording: Recording, wanted: Mapping[int, tuple[Series, ...]], notify: Notify) -> Strips:
+    """Strips of the `wanted` series of each source, from key frames of its video; `notify` gets what cannot be read.
+
+    A session whose faces were blurred shows whole frames: there is nothing to see of a blurred face.
+    """
+    session = recording.session
+    blurred = bool(session) and session.privacy.get("faces") == "blurred"
+    with_video = [number for number, source in enumerate(recording.sources) if source.video and source.length_s]
+    strips: dict[int, dict[int | None, Strip]] = {}
+    many = sum(len(wanted[number]) for number in with_video)
+    times = max(8, min(MOST_TIMES, MOST_PICTURES // max(many, 1)))
+    for number in with_video:
+        source = recording.sources[number]
+        strips[number] = _strips(source, wanted[number], times, blurred, notify)
+    return strips
+
+
+def _strips(
+    source: SourceRecording, many: tuple[Series, ...], times: int, blurred: bool, notify: Notify
+) -> dict[int | None, Strip]:
+    found = {series.track_id: _Collected() for series in many}
+    for time_s, image in _key_frames(source, times, notify):
+        for series in many:
+            box = None
+            if series.track_id is not None:
+                box = _box(series, time_s)
+                if box is None:
+                    continue
+            part = image if box is None or blurred else _face(image, box, source.size)
+            if part is not None:
+                jpeg, aspect = _small(part)
+                found[series.track_id].pictures.append(Picture(time_s, jpeg))
+                found[series.track_id].aspect = aspect
+    return {track: Strip(tuple(each.pictures), each.aspect) for track, each in found.items()}
+
+
+def _key_frames(source: SourceRecording, count: int, notify: Notify) -> Iterator[tuple[float, np.ndarray]]:
+    """Time on the page and picture uint8 (H, W, 3) of about `count` key frames, evenly over the time that is shown."""
+    import av  # here: a report of records alone needs no video
+
+    step_s = source.length_s / count
+    wanted = source.from_s + step_s * (np.arange(count) + 0.5) - source.video_start_s
+    last, end_s = None, None
+    try:
+        with av.open(str(source.video), metadata_errors="ignore") as container:
+            stream = container.streams.video[0]
+            stream.codec_context.skip_frame = "NONKEY"
+            for video_s in wanted:
+                if video_s < 0:
+                    continue
+                container.seek(int(video_s / stream.time_base), stream=stream)
+                frame = next(container.decode(stream), None)
+                if frame is None or frame.pts is None:
+                    break
+                frame_s = float(frame.pts * stream.time_base)
+                # A key frame far away says nothing about this moment: the video is cut, or has a gap.
+                if frame.pts != last and abs(frame_s - video_s) <= max(step_s, 2 * NEAR_S):
+                    yield source.video_start_s + frame_s, frame.to_ndarray(format="rgb24")
+                    end_s = frame_s
+                last = frame.pts
+    except (OSError, ValueError, IndexError) as error:  # PyAV's errors are these, too
+        name = Path(source.video).name
+        seen = "cannot be read" if end_s is None else f"cannot be read after {end_s:.0f} s"
+        notify(f"{name}, the video of {source.name}, {seen}: {first_line(error)}")
+
+
+def _box(series: Series, time_s: float) -> np.ndarray | None:
+    """Where the face was at this time, between the answers before and after it; None where it was not seen then."""
+    after = int(np.searchsorted(series.end_s, time_s))
+    near = [i for i in (after - 1, after) if 0 <= i < len(series.end_s) and abs(series.end_s[i] - time_s) <= NEAR_S]
+    boxes = series.boxes[near]
+    times = series.end_s[near][~np.isnan(boxes).any(axis=1)]
+    boxes = boxes[~np.isnan(boxes).any(axis=1)]
+    if not len(boxes):
+        return None
+    return np.array([np.interp(time_s, times, boxes[:, corner]) for corner in range(4)])
+
+
+def _face(image: np.ndarray, box: np.ndarray, size: tuple[int, int] | None) -> np.ndarray | None:
+    """The face with some of what is around it, as a square; None where it is outside of the picture."""
+    height, width = image.shape[:2]
+    scale = np.array([width / size[0], height / size[1]] * 2) if size and all(size) else np.ones(4)
+    x0, y0, x1, y1 = box * scale
+    half = (0.5 + MARGIN) * max(x1 - x0, y1 - y0)
+    half = min(half, width / 2, height / 2)
+    # Moved into the picture instead of cut, so that all are squares.
+    x = float(np.clip((x0 + x1) / 2, half, width - half))
+    y = float(np.clip((y0 + y1) / 2, half, height - half))
+    left, top, side = int(x - half), int(y - half), int(2 * half)
+    return image[top : top + side, left : left + side] if side >= 8 else None
+
+
+def _small(image: np.ndarray) -> tuple[bytes, float]:
+    """A JPEG of HEIGHT_PX, and its width to its height."""
+    from PIL import Image
+
+    width = max(1, round(HEIGHT_PX * image.shape[1] / image.shape[0]))
+    buffer = io.BytesIO()
+    small = Image.fromarray(np.ascontiguousarray(image)).resize(
+        (width, HEIGHT_PX), Image.Resampling.BILINEAR, reducing_gap=2
+    )
+    small.save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return buffer.getvalue(), width / HEIGHT_PX
