@@ -10,7 +10,7 @@ from rich.console import Console
 
 from mma_edge import __version__
 from mma_edge.commands.build import add_build_command
-from mma_edge.commands.sync import DOCTOR, add_sync_options, run_sync
+from mma_edge.commands.doctor import add_doctor_command
 from mma_edge.commands.help import add_help_commands, probably, welcome
 from mma_edge.commands.run import add_run_command, run_command
 from mma_edge.commands.support import Parser, end_process, run_cli
@@ -34,9 +34,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     # As --help lists them: in the order in which a new user needs them.
     add_run_command(commands)
-    doctor = commands.add_parser("doctor", help="check what this machine can run", description=DOCTOR)
-    doctor.set_defaults(command=doctor_command)
-    add_sync_options(doctor.add_argument)
+    add_doctor_command(commands)
     info = commands.add_parser("info", help="show what a bundle holds")
     info.set_defaults(command=info_command)
     info.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="its folder (default: the embedded one)")
@@ -61,14 +59,6 @@ def info_command(args: argparse.Namespace, console: Console) -> int:
 
     show_bundle(read_bundle(args.bundle), console)
     return 0
-
-
-def doctor_command(args: argparse.Namespace, console: Console) -> int:
-    if run_sync(args, console):
-        return 0
-    from mma_edge.commands.doctor import examine
-
-    return examine(console)
 
 
 if __name__ == "__main__":

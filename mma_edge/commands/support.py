@@ -14,9 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from mma_edge.errors import EXIT_INTERRUPTED, DependencyError, MMAEdgeError
 from mma_edge.manual.parser import HelpFormatter, Parser
 
-__all__ = [
-    "EXIT_INTERRUPTED", "HelpFormatter", "Parser", "end_process", "missing_package", "progress", "report", "run_cli", "say",
-]  # fmt: skip
+__all__ = ["EXIT_INTERRUPTED", "HelpFormatter", "Parser", "end_process", "missing_package", "report", "run_cli", "say"]
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:

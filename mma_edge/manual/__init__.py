@@ -1,1 +1,1 @@
-"""What users read about the commands: help, man pages, docs/commands.md, shell completion. All of it from the parsers."""
+"""What users read about the commands, made from the parsers: help, man pages, docs/commands.md, shell completion."""

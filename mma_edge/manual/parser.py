@@ -120,14 +120,19 @@ def meant(word: str, known: Iterable[str]) -> str:
 def lay_out(text: str, width: int) -> str:
     """Paragraphs are filled to the width. Indented lines stay lines: see `_examples`."""
     out: list[str] = []
-    for (example, end), lines in itertools.groupby(
-        text.strip("\n").splitlines(), lambda line: (line.startswith(" "), not line or line.endswith(":"))
-    ):
-        if example:
-            out += _examples(list(lines), width)
+    for kind, group in itertools.groupby(text.strip("\n").splitlines(), _kind_of):
+        lines = list(group)
+        if kind == "example":
+            out += _examples(lines, width)
         else:
-            out += lines if end else textwrap.wrap(" ".join(lines), width, **_WHOLE_WORDS)
+            out += lines if kind == "heading" else textwrap.wrap(" ".join(lines), width, **_WHOLE_WORDS)
     return "\n".join(out) + "\n"
+
+
+def _kind_of(line: str) -> str:
+    if line.startswith(" "):
+        return "example"
+    return "heading" if not line or line.endswith(":") else "paragraph"
 
 
 def _examples(lines: list[str], width: int) -> list[str]:
