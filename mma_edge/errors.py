@@ -101,6 +101,33 @@ class DependencyError(MMAEdgeError):
     exit_code = 11
 
 
+EXIT_INTERRUPTED = 130
+"""Shell convention for a program ended by Ctrl-C."""
+EXIT_CODES = {
+    0: "done",
+    1: "doctor: something does not work",
+    UsageError.exit_code: "usage",
+    SourceError.exit_code: "file or stream",
+    DeviceError.exit_code: "camera or microphone",
+    BundleError.exit_code: "bundle",
+    BackendError.exit_code: "backend or memory",
+    OutputError.exit_code: "output",
+    CheckpointError.exit_code: "checkpoint",
+    DataError.exit_code: "data set",
+    ParityError.exit_code: "a graph or engine that computes something else",
+    DependencyError.exit_code: "missing package",
+    EXIT_INTERRUPTED: "interrupted",
+    143: "ended by SIGTERM",
+}
+"""What every command of the project ends with."""
+
+
+def exit_codes(*codes: int) -> str:
+    """A paragraph of a command's help: those that it ends with. Done, usage and interrupted are every command's."""
+    named = sorted({0, 2, EXIT_INTERRUPTED, *codes})
+    return "exit codes: " + ", ".join(f"{code} {EXIT_CODES[code]}" for code in named)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of a library's exception, without the stack that may follow."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -15,8 +15,8 @@ from rich.console import Console
 from mma_edge import engines
 from mma_edge.bundle import Bundle, read_bundle
 from mma_edge.bundle.manifest import write_signed
-from mma_edge.commands import doctor
 from mma_edge.commands.info import show_bundle
+from mma_edge.doctor import engines as doctor
 from mma_edge.engines import backend_module, machine
 from mma_edge.engines import cpu as onnx_cpu
 from mma_edge.engines import openvino as openvino_cpu
@@ -40,15 +40,15 @@ def shown(folder: Path) -> str:
 
 def test_doctor_asks_for_nothing_to_be_installed_where_there_is_no_gpu(monkeypatch) -> None:
     monkeypatch.setattr(engines, "cuda_devices", list)
-    for finding in (doctor.CHECKS["onnxruntime CUDA"](), doctor._tensorrt()):
+    for finding in (doctor.ENGINES["onnxruntime CUDA"](), doctor._tensorrt()):
         assert finding.state == doctor.OPTIONAL and "no CUDA device answers" in finding.found
-        assert finding.todo == "none needed without an NVIDIA GPU"
+        assert finding.todo == ""
 
 
 def test_doctor_says_what_keeps_a_backend_from_running(monkeypatch, gpu: None) -> None:
     monkeypatch.setattr(backend_module("cuda"), "probe", lambda: "cuBLAS is missing: pip install it")
     monkeypatch.setattr(backend_module("tensorrt"), "probe", lambda: None)
-    finding = doctor.CHECKS["onnxruntime CUDA"]()
+    finding = doctor.ENGINES["onnxruntime CUDA"]()
     assert finding.state == doctor.OPTIONAL and finding.todo == "cuBLAS is missing: pip install it"
     finding = doctor._tensorrt()
     assert finding.state == doctor.OK and "mma-edge build" in finding.todo

@@ -322,7 +322,7 @@ def test_a_command_without_videos_shows_how_it_is_used(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit) as leaving:
         entry.train(["tune"])
     assert leaving.value.code == UsageError.exit_code
-    assert "required: VIDEOS, --output" in capsys.readouterr().err
+    assert "needs VIDEOS, --output" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         entry.train(["tune", "--help"])
     assert "mma-edge run camera --bundle bundles/mine" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import sys
 from rich.console import Console
 
 from mma_benchmarks.commands import accuracy, faces, latency, report, soak, speaking, streaming, training, voice
-from mma_edge.commands.support import HelpFormatter, run_cli, say
+from mma_edge.commands.support import Parser, run_cli, say
 from mma_edge.errors import UsageError
 
 COMMANDS = {
@@ -51,12 +51,12 @@ examples:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("mma-bench", description=__doc__, epilog=EXAMPLES, formatter_class=HelpFormatter)
+    parser = Parser("mma-bench", description=__doc__, epilog=EXAMPLES)
     parser.set_defaults(command=no_command)
     commands = parser.add_subparsers(metavar="COMMAND")
     for name, command in COMMANDS.items():
         texts = {"help": command.HELP, "description": command.HELP, "epilog": command.EXAMPLES}
-        own = commands.add_parser(name, **texts, formatter_class=HelpFormatter)
+        own = commands.add_parser(name, **texts)
         own.set_defaults(command=command.run)
         command.add_options(own)
     return parser

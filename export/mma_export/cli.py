@@ -12,7 +12,7 @@ from rich.console import Console
 from mma_edge.bundle import Bundle, check_output
 from mma_edge.bundle.manifest import graphs_of
 from mma_edge.commands.info import streaming_lines
-from mma_edge.commands.support import HelpFormatter, run_cli, say
+from mma_edge.commands.support import Parser, run_cli, say
 from mma_edge.errors import ParityError, UsageError
 from mma_edge.precisions import PRECISIONS
 
@@ -35,7 +35,7 @@ examples:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("mma-export", description=__doc__, epilog=EXAMPLES, formatter_class=HelpFormatter)
+    parser = Parser("mma-export", description=__doc__, epilog=EXAMPLES)
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="ours or the authors' (default: the default model)"
     )

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from mma_edge.commands.support import progress, say
-from mma_edge.errors import BundleError, MMAEdgeError
+from mma_edge.errors import BundleError, MMAEdgeError, exit_codes
 
 if TYPE_CHECKING:
     from mma_edge.bundle import Bundle
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mma_edge.engines.tensorrt.target import BuildOptions, Target
     from mma_edge.types import Clip
 
-BUILD_EXAMPLES = """\
+BUILD_EXAMPLES = f"""\
 examples:
   mma-edge build bundles/dfew                                the precision that suits this GPU best
   mma-edge build bundles/dfew --precision fp16 int8
@@ -33,8 +33,8 @@ examples:
 
 Needs TensorRT 10.3 or later and cuda-python (or pycuda), no torch. The engines lie in BUNDLE/engines/, work on this
 device only, and are checked here against the bundle's fp32 graph before they are kept.
-exit codes: 0 done, 2 usage, 5 bundle, 6 TensorRT or memory, 7 output, 10 the engine computes something else,
-11 missing package, 130 interrupted
+
+{exit_codes(5, 6, 7, 10, 11)}
 """
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from mma_edge.commands.recognition import add_clip_options, add_model_options, notes_to, open_recognizer, stream_options
 from mma_edge.commands.session import add_session_options, check_session_options, session_followers
 from mma_edge.commands.sources import SOURCE_EXAMPLES, add_source_options, capture_options
-from mma_edge.errors import UsageError
+from mma_edge.errors import UsageError, exit_codes
 
 if TYPE_CHECKING:
     from mma_edge.pipeline import StreamOptions
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 RUN_EXAMPLES = f"""\
 examples:
+  mma-edge run sample                          the clip that comes with the package
+  mma-edge run camera                          first camera and microphone, until Ctrl-C
+  mma-edge run talk.mp4 --output talk.jsonl    a file, with its records
 {SOURCE_EXAMPLES}  mma-edge run camera:1 --window 3 --hop 0.25
   mma-edge run talk.mp4 --bundle bundles/dfew --backend cpu --output talk.csv
   mma-edge run camera --quiet --output out.jsonl --health 8080    as a service: docs/service.md
@@ -37,8 +40,7 @@ frame or sound that was used, and the name of the source. Sound without speech i
 alone, and without a face too there is no record. With several faces it also holds how well the face's mouth moves with
 the voice (speaking, 0 to 1): one that clearly speaks has the sound alone. With --smooth it holds the S.
 
-exit codes: 0 done, 2 usage, 3 file or stream, 4 camera or microphone, 5 bundle, 6 backend, 7 output,
-11 missing package, 130 interrupted; of several sources that of the first that failed
+{exit_codes(3, 4, 5, 6, 7, 11)}; of several sources that of the first that failed
 """
 
 
@@ -46,18 +48,19 @@ def add_run_command(commands: argparse._SubParsersAction) -> None:
     """Declare the command."""
     run = commands.add_parser("run", help="recognise emotions", description="Emotions of SOURCE.", epilog=RUN_EXAMPLES)
     run.set_defaults(command=run_command)
-    add = run.add_argument
-    add_source_options(add)
-    add_model_options(add)
+    add_source_options(run.add_argument_group("source").add_argument)
+    add_model_options(run.add_argument_group("model").add_argument)
+    add_clip_options(run.add_argument_group("clips").add_argument)
+    add = run.add_argument_group("output").add_argument
     add("--output", type=Path, metavar="FILE", help="write records to FILE.jsonl or FILE.csv")
+    add("--overwrite", action="store_true", help="replace FILE if it exists")
+    add("--quiet", action="store_true", help="print notices and errors only")
+    add_session_options(run.add_argument_group("session").add_argument)
+    add = run.add_argument_group("watching a live run").add_argument
     stats = "write every second what a live run does and how old its answers are to FILE (JSON Lines)"
     add("--stats", type=Path, metavar="FILE", help=stats)
     health = "answer GET /healthz there: 200 while a source delivers, else 503 (default address: 127.0.0.1)"
     add("--health", metavar="[ADDRESS:]PORT", help=health)
-    add("--overwrite", action="store_true", help="replace FILE if it exists")
-    add_session_options(add)
-    add_clip_options(add)
-    add("--quiet", action="store_true", help="print notices and errors only")
 
 
 def run_command(args: argparse.Namespace, console: Console) -> int:

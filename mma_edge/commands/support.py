@@ -7,31 +7,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
-from mma_edge.errors import DependencyError, MMAEdgeError, without_passwords
+from mma_edge.errors import EXIT_INTERRUPTED, DependencyError, MMAEdgeError
+from mma_edge.manual.parser import HelpFormatter, Parser
 
-EXIT_INTERRUPTED = 130
-"""Shell convention for a program ended by Ctrl-C."""
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of the examples; shows defaults other than None and False."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False):
-            return action.help
-        return super()._get_help_string(action)
-
-
-class Parser(argparse.ArgumentParser):
-    """Hides passwords of addresses in its own messages, too."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(without_passwords(message))
+__all__ = ["EXIT_INTERRUPTED", "HelpFormatter", "Parser", "end_process", "missing_package", "report", "run_cli", "say"]
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:

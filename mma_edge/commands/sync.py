@@ -16,10 +16,10 @@ from mma_edge.errors import SourceError, UsageError
 if TYPE_CHECKING:
     from mma_edge.sources.sync.measure import Offset, Onsets
 
-DOCTOR = """\
-Checks what this machine can run. With --sync, measures how far sound and picture of a source are apart instead: play
-the film that --sync-film writes on a telephone before camera and microphone (full screen, loud), or clap about once a
-second where the camera sees your hands."""
+SYNC = """\
+With --sync, measures how far sound and picture of a source are apart instead: play the film that --sync-film writes on
+a telephone before camera and microphone (full screen, loud), or clap about once a second where the camera sees your
+hands."""
 _TRUSTED_MS = 60
 """Offsets that differ by more were paired by chance: in talk without a clap, by 109 to 821 ms."""
 _NAMES = {"flash": ("flashes", "beep"), "clap": ("claps", "sound")}

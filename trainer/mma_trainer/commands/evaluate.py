@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import TimeRemainingColumn
 
-from mma_edge.commands.support import HelpFormatter, progress, run_cli, say
+from mma_edge.commands.support import Parser, progress, run_cli, say
 from mma_edge.errors import UsageError
 from mma_edge.files import make_folder
 from mma_trainer.data.public.background import load_noise
@@ -54,7 +54,7 @@ examples:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("mma-eval", description=__doc__, epilog=EXAMPLES, formatter_class=HelpFormatter)
+    parser = Parser("mma-eval", description=__doc__, epilog=EXAMPLES)
     model_help = "checkpoint or bundle (default: the embedded one)"
     parser.add_argument("model", nargs="?", type=Path, metavar="MODEL", help=model_help)
     sets = parser.add_argument_group("clips")

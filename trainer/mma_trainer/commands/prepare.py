@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import TextColumn, TimeRemainingColumn
 
-from mma_edge.commands.support import HelpFormatter, progress, run_cli, say
+from mma_edge.commands.support import Parser, progress, run_cli, say
 from mma_edge.errors import DataError, OutputError, UsageError
 from mma_edge.files import replaced, to_json
 from mma_edge.sources.file import videos_in
@@ -55,7 +55,7 @@ examples:
 
 def build_parser() -> argparse.ArgumentParser:
     texts = {"description": __doc__, "epilog": EXAMPLES}
-    parser = argparse.ArgumentParser("mma-train prepare", formatter_class=HelpFormatter, **texts)
+    parser = Parser("mma-train prepare", **texts)
     source = parser.add_argument_group("videos (one of --classes, --csv and --dataset)")
     source.add_argument("--classes", type=Path, metavar="DIR", help="one folder of videos per class")
     source.add_argument("--csv", type=Path, metavar="FILE", help="columns path,label[,person][,fold]")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from rich.console import Console
 
-from mma_edge.commands.support import HelpFormatter, run_cli, say
+from mma_edge.commands.support import Parser, run_cli, say
 from mma_trainer.commands.data_options import (
     ALL_FOLDS,
     RECIPES,
@@ -63,7 +63,7 @@ examples:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("mma-train", description=__doc__, epilog=EXAMPLES, formatter_class=HelpFormatter)
+    parser = Parser("mma-train", description=__doc__, epilog=EXAMPLES)
     add_data_options(parser)
     add_model_options(parser)
     add_run_options(parser)

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import TimeRemainingColumn
 
 from mma_edge.bundle import check_output
-from mma_edge.commands.support import HelpFormatter, missing_package, progress, run_cli, say
+from mma_edge.commands.support import Parser, missing_package, progress, run_cli, say
 from mma_edge.errors import CheckpointError, DataError, UsageError
 from mma_edge.files import make_folder
 from mma_trainer.commands import prepare
@@ -70,7 +70,7 @@ examples:
 
 def build_parser() -> argparse.ArgumentParser:
     texts = {"description": __doc__, "epilog": EXAMPLES}
-    parser = argparse.ArgumentParser("mma-train tune", formatter_class=HelpFormatter, **texts)
+    parser = Parser("mma-train tune", **texts)
     text = "folder with one folder of videos per class, or a CSV with columns path,label[,person][,fold]"
     parser.add_argument("source", type=Path, metavar="VIDEOS", help=text)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the bundle")

@@ -1,0 +1,1 @@
+"""What `mma-edge doctor` looks at: this machine, the packages, the engines, the devices, each feature."""

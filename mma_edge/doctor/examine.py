@@ -1,0 +1,79 @@
+"""All checks of `mma-edge doctor`, in groups, and their report as data."""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mma_edge import __version__
+from mma_edge.doctor.devices import camera_checks, microphone_check
+from mma_edge.doctor.engines import ENGINES
+from mma_edge.doctor.features import FEATURES, PACKAGES, look
+from mma_edge.doctor.finding import BROKEN, Check, Finding, result, version_of
+from mma_edge.doctor.machine import MACHINE, NEEDED
+from mma_edge.errors import without_passwords
+
+
+@dataclass(frozen=True)
+class Row:
+    """A check and what it found."""
+
+    group: str
+    part: str
+    finding: Finding
+
+
+def examine(devices: bool = True) -> Iterator[Row]:
+    """Every check, one after the other; without `devices` no camera or microphone is opened.
+
+    What is found may be published: no passwords, and ~ for the user's folder.
+    """
+    # The trials of devices take seconds: they go on while the rest is looked at.
+    try:
+        seen: dict[str, Check] = {**camera_checks(devices), "microphone": microphone_check(devices)}
+    except ImportError as error:
+        missing = Finding(BROKEN, f"{error.name} is not installed", "install mma-edge again")
+        seen = {"camera": lambda: missing}
+    groups: dict[str, dict[str, Check]] = {
+        "this machine": MACHINE,
+        "every run needs": NEEDED,
+        "engines": ENGINES,
+        "devices": seen,
+        "features": {name: partial(look, feature) for name, feature in FEATURES.items()},
+    }
+    for group, checks in groups.items():
+        for part, check in checks.items():
+            finding = result(check)
+            yield Row(group, part, Finding(finding.state, private(finding.found), private(finding.todo)))
+
+
+def as_data(rows: list[Row]) -> dict[str, Any]:
+    """For bug reports."""
+    return {
+        "mma_edge": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "prefix": private(sys.prefix),
+        "packages": {name: version for name in PACKAGES if (version := version_of(name))},
+        "findings": [
+            {
+                "group": row.group,
+                "part": row.part,
+                "state": row.finding.state,
+                "found": row.finding.found,
+                "todo": row.finding.todo,
+            }
+            for row in rows
+        ],
+    }
+
+
+def private(text: str) -> str:
+    """The text as it may be published."""
+    return without_passwords(re.sub(rf"{re.escape(str(Path.home()))}(?![\w.-])", "~", text))

@@ -1,0 +1,1 @@
+"""What users read about the commands, made from the parsers: help, man pages, docs/commands.md, shell completion."""

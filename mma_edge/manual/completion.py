@@ -1,0 +1,76 @@
+"""Completion scripts for shells, made from a parser by shtab.
+
+shtab writes them for bash, zsh and fish, and nothing runs at a Tab: argcomplete starts the program each time, which is
+0.3 s on a desktop. It must be told what an argument takes; that is read off its metavar, so that new options are
+completed as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from mma_edge.errors import DependencyError
+from mma_edge.manual.pages import actions_of, commands_of
+from mma_edge.precisions import BACKEND_CHOICES, PRECISIONS
+
+SHELLS = ("bash", "zsh", "fish")
+SOURCES = ("sample", "camera", "microphone", "browser")
+"""What a SOURCE may be, beside files."""
+_WORDS = {"--backend": BACKEND_CHOICES, "--precision": PRECISIONS}
+_FOLDER = re.compile(r"\b(DIR|FOLDER|VIDEOS|DATA|SESSION|BUNDLE)\b")
+_FILE = re.compile(r"\b(FILE|PATH|LIST|MODEL|VIDEO)\b")
+
+_SOURCE = {
+    "bash": "_mma_edge_sources",
+    "zsh": "_mma_edge_sources",
+    "fish": f"{' '.join(SOURCES)} (__fish_complete_path (commandline -ct))",
+}
+_PREAMBLES = {
+    "bash": f"""\
+_mma_edge_sources() {{
+  compgen -W "{" ".join(SOURCES)}" -- "$1"
+  compgen -f -- "$1"
+}}
+""",
+    "zsh": f"""\
+_mma_edge_sources() {{
+  _alternative 'words:source:({" ".join(SOURCES)})' 'files:file:_files'
+}}
+""",
+}
+# bash writes a folder with its slash, and goes on in it.
+_ENDING = "complete -o bashdefault -o filenames -F {function} {prog}"
+
+
+def script(parser: argparse.ArgumentParser, shell: str) -> str:
+    """The script for one of SHELLS; the parser is of no other use afterwards. DependencyError without shtab."""
+    try:
+        import shtab
+    except ModuleNotFoundError as error:
+        raise DependencyError("shtab is not installed", hint='pip install "mma-edge[completion]"') from error
+    for action in actions_of(parser):
+        if action.choices or action.nargs == 0:
+            continue
+        metavar = " ".join(action.metavar) if isinstance(action.metavar, tuple) else action.metavar or ""
+        if "SOURCE" in metavar:
+            action.complete = _SOURCE
+        elif metavar == "COMMAND":
+            action.choices = list(commands_of(parser))
+        elif words := words_of(action, metavar):
+            action.choices = words
+        elif _FOLDER.search(metavar):
+            action.complete = shtab.DIRECTORY
+        elif action.type is Path or _FILE.search(metavar):
+            action.complete = shtab.FILE
+    text = shtab.complete(parser, shell, preamble=_PREAMBLES)
+    if shell == "bash":
+        text += "\n" + _ENDING.format(function=f"_shtab_{re.sub(r'[^a-z]', '_', parser.prog)}", prog=parser.prog)
+    return text
+
+
+def words_of(action: argparse.Action, metavar: str) -> list[str]:
+    """What it can be: of a metavar such as SHARE|off the words in small letters."""
+    known = next((_WORDS[option] for option in action.option_strings if option in _WORDS), ())
+    return list(known) or [word for word in metavar.split("|") if "|" in metavar and re.fullmatch("[a-z0-9-]+", word)]
