@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,12 @@ from rich.console import Console
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.commands.support import EXIT_INTERRUPTED, say
 from mma_edge.live import FilesPipeline, LivePipeline, open_pipeline
+from mma_edge.live.pipeline import REST_S
 from mma_edge.live.report import StatsFile, stages_line
 from mma_edge.pipeline import Pipeline, StreamOptions
 from mma_edge.recognizer import Recognizer
 from mma_edge.service import HealthServer, Notifier, Watch
-from mma_edge.sinks import Follower, Followers, LineSink, LiveSink, record_sink_of
+from mma_edge.sinks import STDOUT, Follower, Followers, LineSink, LiveSink, StdoutSink, open_records
 from mma_edge.sources.names import Spec
 
 Running = LivePipeline | FilesPipeline
@@ -34,6 +35,7 @@ class Outputs:
     overwrite: bool
     quiet: bool  # nothing on the screen but notices
     followers: Followers
+    metrics: Callable[[], str] | None = None  # what /metrics says beside /healthz
 
 
 def followed(options: StreamOptions, followers: Sequence[Follower]) -> tuple[StreamOptions, Followers]:
@@ -63,12 +65,12 @@ def run_sources(
         running = stack.enter_context(open_pipeline(recognizer, sources, options))
         sinks = []
         if outputs.records:
-            sink = record_sink_of(outputs.records)(outputs.records, recognizer.labels, outputs.overwrite)
-            sinks.append(stack.enter_context(sink))
+            records = open_records(outputs.records, recognizer.labels, outputs.overwrite, options.notify)
+            sinks.append(stack.enter_context(records))
         if outputs.stats and isinstance(running, LivePipeline):
             stack.enter_context(StatsFile(outputs.stats, running, outputs.overwrite))
         if isinstance(running, LivePipeline):
-            stack.enter_context(_watched(running, outputs.health))
+            stack.enter_context(_watched(running, outputs.health, outputs.metrics))
         sinks.append(outputs.followers)
         outputs.followers.begin(running)
         # SIGTERM (the stop of a service) ends the run as cleanly as Ctrl-C.
@@ -88,6 +90,9 @@ def run_sources(
             interrupted = True
             if isinstance(running, LivePipeline):
                 running.stop()
+                for sink in sinks:
+                    if isinstance(sink, StdoutSink):
+                        sink.hurry(REST_S)
                 _write(running, sinks)  # the answers that nobody had taken yet
     if not outputs.quiet:
         say(console, _summary(running, outputs.records))
@@ -102,14 +107,14 @@ def _write(running: Running, sinks: list) -> None:
 
 
 @contextlib.contextmanager
-def _watched(live: LivePipeline, health: tuple[str, int] | None) -> Iterator[None]:
+def _watched(live: LivePipeline, health: tuple[str, int] | None, metrics: Callable[[], str] | None) -> Iterator[None]:
     """Tell systemd, and whoever asks at `health`, how a live run fares."""
     threads = [live.engine, live.delivery, *(source.thread for source in live.sources)]
     notify = live.options.notify
     with contextlib.ExitStack() as stack:
         watch = Watch(threads, live.sources, notify, live.resume, Notifier.of())
         if health:
-            server = stack.enter_context(HealthServer(health, watch.health))
+            server = stack.enter_context(HealthServer(health, watch.health, metrics))
             notify(f"http://{server.place}/healthz says how this run fares")
         stack.enter_context(watch)
         yield
@@ -155,5 +160,5 @@ def _summary(running: Running, records: Path | None) -> str:
         whole = NUM_FRAMES * sum(each.updates for each in work)
         parts.append(f"{sum(each.stem_frames for each in work)} of {whole} frames computed, the rest reused")
     if records:
-        parts.append(f"records in {records}")
+        parts.append("records on stdout" if records == Path(STDOUT) else f"records in {records}")
     return ", ".join(parts)

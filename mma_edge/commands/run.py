@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from mma_edge.commands.publish import add_publish_options, followers_of
 from mma_edge.commands.recognition import add_clip_options, add_model_options, notes_to, open_recognizer, stream_options
 from mma_edge.commands.session import add_session_options, check_session_options, session_followers
 from mma_edge.commands.sources import SOURCE_EXAMPLES, add_source_options, capture_options
@@ -52,42 +53,50 @@ def add_run_command(commands: argparse._SubParsersAction) -> None:
     add_model_options(run.add_argument_group("model").add_argument)
     add_clip_options(run.add_argument_group("clips").add_argument)
     add = run.add_argument_group("output").add_argument
-    add("--output", type=Path, metavar="FILE", help="write records to FILE.jsonl or FILE.csv")
+    add("--output", type=Path, metavar="FILE", help="write records to FILE.jsonl or FILE.csv, or with - to stdout")
     add("--overwrite", action="store_true", help="replace FILE if it exists")
     add("--quiet", action="store_true", help="print notices and errors only")
     add_session_options(run.add_argument_group("session").add_argument)
+    add_publish_options(run.add_argument_group("for other programs").add_argument)
     add = run.add_argument_group("watching a live run").add_argument
     stats = "write every second what a live run does and how old its answers are to FILE (JSON Lines)"
     add("--stats", type=Path, metavar="FILE", help=stats)
-    health = "answer GET /healthz there: 200 while a source delivers, else 503 (default address: 127.0.0.1)"
-    add("--health", metavar="[ADDRESS:]PORT", help=health)
+    health = "answer GET /healthz there (200 while a source delivers, else 503), and GET /metrics for Prometheus"
+    add("--health", metavar="[ADDRESS:]PORT", help=f"{health} (default address: 127.0.0.1)")
 
 
 def run_command(args: argparse.Namespace, console: Console) -> int:
     from mma_edge.commands.outputs import Outputs, followed, run_sources
     from mma_edge.live import check_together
+    from mma_edge.outputs.prometheus import Metrics
     from mma_edge.service import allow_stack_dumps, health_address
-    from mma_edge.sinks import record_sink_of
+    from mma_edge.sinks import STDOUT, record_sink_of
     from mma_edge.sources import named_sources
 
     options = stream_options(args, capture_options(args), notes_to(Console(stderr=True)))
     # Check the names first: a wrong one should not have to wait for the model.
     if args.output:
         record_sink_of(args.output)
+    if args.output == Path(STDOUT):
+        # Nothing else may be on stdout, and no live view that paints over what its reader shows in the same terminal.
+        console = Console(stderr=True, force_terminal=False)
     sources = named_sources(args.sources)
     live = check_together(sources, options.capture)
     if args.stats and args.stats == args.output:
         raise UsageError(f"--stats and --output are both {args.stats}", "two files")
-    for option in ("stats", "health"):
+    for option in ("stats", "health", "lsl"):
         if getattr(args, option) and not live:
             what = f"--{option} with the file {next(iter(sources))}"
             raise UsageError(what, "a live source", "--realtime plays a file as one")
     check_session_options(args)
     health = health_address(args.health) if args.health else None
+    publishers = followers_of(args)
     allow_stack_dumps()
     recognizer, options = open_recognizer(args, options)
-    options, followers = followed(options, session_followers(args, recognizer, options))
-    outputs = Outputs(args.output, args.stats, health, args.overwrite, args.quiet, followers)
+    metrics = Metrics(publishers)
+    more = [*publishers, *session_followers(args, recognizer, options), *([metrics] if health else [])]
+    options, followers = followed(options, more)
+    outputs = Outputs(args.output, args.stats, health, args.overwrite, args.quiet, followers, metrics.text)
     return run_sources(recognizer, sources, options, outputs, title_of(sources, recognizer, options), console)
 
 

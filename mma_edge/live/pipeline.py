@@ -94,6 +94,7 @@ class LivePipeline(AbstractContextManager):
         self.engine, self.delivery = ThreadProgress("engine"), ThreadProgress("delivery")
         """What the engine has done, and whoever takes the answers."""
         self.failures: dict[str, MMAEdgeError] = {}
+        self.names, self.labels = tuple(sources), recognizer.labels
         self.started_s = time.monotonic()
         self._recognizer = recognizer
         # With streaming, all faces of a source go in together: what is kept of those that are missing is forgotten.

@@ -27,6 +27,7 @@ class FilesPipeline(AbstractContextManager):
         """One file is opened at once, several when it is their turn."""
         self.options = options
         self.failures: dict[str, MMAEdgeError] = {}
+        self.names, self.labels = tuple(sources), recognizer.labels
         self.pipelines: list[Pipeline] = []  # those that were opened so far
         self._recognizer, self._sources = recognizer, dict(sources)
         if len(sources) == 1:

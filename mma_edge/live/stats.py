@@ -74,15 +74,18 @@ class Spread:
 
 
 class LastMinute:
-    """Values by name, each for SPAN_S; every method may be called by any thread."""
+    """Values by name, each for SPAN_S, and their sums since the start; every method may be called by any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._values: dict[str, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=MOST_VALUES))
+        self._totals: dict[str, tuple[int, float]] = {}
 
     def add(self, name: str, value: float) -> None:
         with self._lock:
+            count, total = self._totals.get(name, (0, 0.0))
+            self._totals[name] = (count + 1, total + value)
             values = self._values[name]
             values.append((self._clock(), value))
             _forget(values, self._clock() - SPAN_S)
@@ -93,6 +96,11 @@ class LastMinute:
             values = self._values.get(name, deque())
             _forget(values, self._clock() - SPAN_S)
             return [value for _, value in values]
+
+    def total(self, name: str) -> tuple[int, float]:
+        """How many values there were since the start, and their sum."""
+        with self._lock:
+            return self._totals.get(name, (0, 0.0))
 
     def spread(self, name: str) -> Spread | None:
         """None where there is no value."""

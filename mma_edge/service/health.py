@@ -1,4 +1,4 @@
-"""GET /healthz over HTTP: 200 while a run is healthy, 503 where it is not."""
+"""Over HTTP: GET /healthz is 200 while a run is healthy, 503 where it is not; GET /metrics is for Prometheus."""
 
 from __future__ import annotations
 
@@ -34,10 +34,13 @@ def health_address(text: str) -> tuple[str, int]:
 class HealthServer(AbstractContextManager):
     """Answers until its `with` block ends. It tells names of sources and counts, never an address's password."""
 
-    def __init__(self, address: tuple[str, int], health: Callable[[], Health]) -> None:
-        """Listen at (address, port), port 0 for any. OutputError where that is not possible."""
+    def __init__(
+        self, address: tuple[str, int], health: Callable[[], Health], metrics: Callable[[], str] | None = None
+    ) -> None:
+        """Listen at (address, port), port 0 for any; `metrics` gives the text of /metrics. OutputError where that is
+        not possible."""
         try:
-            self._server = _Server(address, health)
+            self._server = _Server(address, health, metrics)
         except (OSError, UnicodeError) as error:
             place = "{}:{}".format(*address)
             reason = getattr(error, "strerror", None) or str(error)
@@ -60,8 +63,10 @@ class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, address: tuple[str, int], health: Callable[[], Health]) -> None:
-        self.health = health
+    def __init__(
+        self, address: tuple[str, int], health: Callable[[], Health], metrics: Callable[[], str] | None
+    ) -> None:
+        self.health, self.metrics = health, metrics
         self.free = threading.BoundedSemaphore(MOST_CLIENTS)
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
@@ -100,8 +105,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not _HOST.fullmatch(self.headers.get("Host", "localhost")):
             self._answer(HTTPStatus.MISDIRECTED_REQUEST, {"expected": "localhost, or an IP address"})
             return
-        if self.path.partition("?")[0] != "/healthz":
-            self._answer(HTTPStatus.NOT_FOUND, {"expected": "/healthz"})
+        path, metrics = self.path.partition("?")[0], self.server.metrics
+        if path == "/metrics" and metrics:
+            self._send(HTTPStatus.OK, metrics().encode(), "text/plain; version=0.0.4; charset=utf-8")
+            return
+        if path != "/healthz":
+            self._answer(HTTPStatus.NOT_FOUND, {"expected": "/healthz or /metrics" if metrics else "/healthz"})
             return
         health = self.server.health()
         self._answer(HTTPStatus.OK if health.healthy else HTTPStatus.SERVICE_UNAVAILABLE, health.to_dict())
@@ -109,9 +118,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def _answer(self, status: HTTPStatus, body: dict) -> None:
-        data = json.dumps(body).encode() + b"\n"
+        self._send(status, json.dumps(body).encode() + b"\n", "application/json")
+
+    def _send(self, status: HTTPStatus, data: bytes, kind: str) -> None:
         self.send_response(status)
-        for name, value in (("Content-Type", "application/json"), ("Content-Length", str(len(data)))):
+        for name, value in (("Content-Type", kind), ("Content-Length", str(len(data)))):
             self.send_header(name, value)
         self.send_header("Cache-Control", "no-store")
         self.end_headers()

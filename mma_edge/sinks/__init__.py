@@ -2,6 +2,18 @@
 
 from mma_edge.sinks.console import LineSink, LiveSink
 from mma_edge.sinks.follower import Follower, Followers
-from mma_edge.sinks.records import CsvSink, JsonlSink, record_sink_of
+from mma_edge.sinks.records import CsvSink, JsonlSink, open_records, record_sink_of
+from mma_edge.sinks.stdout import STDOUT, StdoutSink
 
-__all__ = ["CsvSink", "Follower", "Followers", "JsonlSink", "LineSink", "LiveSink", "record_sink_of"]
+__all__ = [
+    "STDOUT",
+    "CsvSink",
+    "Follower",
+    "Followers",
+    "JsonlSink",
+    "LineSink",
+    "LiveSink",
+    "StdoutSink",
+    "open_records",
+    "record_sink_of",
+]

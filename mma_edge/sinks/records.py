@@ -19,7 +19,8 @@ from typing import Any
 
 from mma_edge.errors import UsageError
 from mma_edge.files import LineFile
-from mma_edge.types import Emotion
+from mma_edge.sinks.stdout import STDOUT, StdoutSink
+from mma_edge.types import Emotion, Notify
 
 
 class RecordSink(LineFile):
@@ -85,10 +86,20 @@ def _csv_row(values: Iterable) -> str:
     return buffer.getvalue()
 
 
-def record_sink_of(path: str | os.PathLike) -> type[RecordSink]:
-    """The kind of sink for a file name that ends in .jsonl or .csv; UsageError for others. Opens nothing."""
+def record_sink_of(path: str | os.PathLike) -> type[RecordSink | StdoutSink]:
+    """The kind of sink for - or a file name that ends in .jsonl or .csv; UsageError for others. Opens nothing."""
+    if os.fspath(path) == STDOUT:
+        return StdoutSink
     suffix = Path(path).suffix.lower()
     kinds = {".jsonl": JsonlSink, ".csv": CsvSink}
     if suffix not in kinds:
-        raise UsageError(f"--output {path}", "a name that ends in .jsonl or .csv")
+        raise UsageError(f"--output {path}", "a name that ends in .jsonl or .csv, or - for JSON Lines on stdout")
     return kinds[suffix]
+
+
+def open_records(
+    path: str | os.PathLike, labels: tuple[str, ...], overwrite: bool, notify: Notify
+) -> RecordSink | StdoutSink:
+    """The sink that `record_sink_of` names; OutputError where it cannot be opened."""
+    kind = record_sink_of(path)
+    return StdoutSink(notify) if kind is StdoutSink else kind(path, labels, overwrite)
