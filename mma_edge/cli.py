@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mma_edge import __version__
 from mma_edge.commands.build import add_build_command
-from mma_edge.commands.run import add_run_command, run_command
+from mma_edge.commands.run import add_run_command, add_serve_command, run_command
 from mma_edge.commands.support import HelpFormatter, Parser, end_process, run_cli
 from mma_edge.commands.sync import DOCTOR, add_sync_options, run_sync
 
@@ -19,6 +19,7 @@ EXAMPLES = """\
 examples:
   mma-edge run sample                          the clip that comes with the package
   mma-edge run camera                          first camera and the microphone, until Ctrl-C
+  mma-edge serve                               a page that takes the browser's camera and shows what is found
   mma-edge run talk.mp4 --output talk.jsonl    one record per face and half second
   mma-edge run clip.mp4 --whole                one answer for the whole clip, as the paper tests
   mma-edge doctor                              what this machine can run, and how to get the rest to run
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparser = partial(Parser, formatter_class=HelpFormatter)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=subparser)
     add_run_command(commands)
+    add_serve_command(commands)
     info = commands.add_parser("info", help="show what a bundle holds")
     info.set_defaults(command=info_command)
     info.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="its folder (default: the embedded one)")

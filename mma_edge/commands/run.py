@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from mma_edge.commands.recognition import add_clip_options, add_model_options, notes_to, open_recognizer, stream_options
-from mma_edge.commands.sources import SOURCE_EXAMPLES, add_source_options, capture_options
+from mma_edge.commands.serve import SERVE_EXAMPLES, add_page_options, check_page, open_page
+from mma_edge.commands.sources import SOURCE_EXAMPLES, SOURCE_HELP, add_source_options, capture_options
 from mma_edge.errors import UsageError
 
 if TYPE_CHECKING:
     from mma_edge.pipeline import StreamOptions
     from mma_edge.recognizer import Recognizer
+    from mma_edge.sinks import Follower
     from mma_edge.sources.names import Spec
 
 RUN_EXAMPLES = f"""\
@@ -45,6 +47,25 @@ def add_run_command(commands: argparse._SubParsersAction) -> None:
     run = commands.add_parser("run", help="recognise emotions", description="Emotions of SOURCE.", epilog=RUN_EXAMPLES)
     run.set_defaults(command=run_command)
     add = run.add_argument
+    add("sources", nargs="+", metavar="SOURCE", help=SOURCE_HELP)
+    add_page_options(add, served=False)
+    add_run_options(add)
+    add("--quiet", action="store_true", help="print notices and errors only")
+
+
+def add_serve_command(commands: argparse._SubParsersAction) -> None:
+    """Declare the command that is `run` with a page, and without the view in the terminal."""
+    description = "A page that shows the emotions of SOURCE, or of who opens it."
+    serve = commands.add_parser("serve", help="show them on a page", description=description, epilog=SERVE_EXAMPLES)
+    serve.set_defaults(command=run_command, quiet=True)
+    add = serve.add_argument
+    add("sources", nargs="*", default=["browser"], metavar="SOURCE", help=SOURCE_HELP)
+    add_page_options(add, served=True)
+    add_run_options(add)
+
+
+def add_run_options(add: Callable[..., object]) -> None:
+    """Declare what a run on live sources or files can be told; `add` is the parser's `add_argument`."""
     add_source_options(add)
     add_model_options(add)
     add("--output", type=Path, metavar="FILE", help="write records to FILE.jsonl or FILE.csv")
@@ -54,7 +75,6 @@ def add_run_command(commands: argparse._SubParsersAction) -> None:
     add("--health", metavar="[ADDRESS:]PORT", help=health)
     add("--overwrite", action="store_true", help="replace FILE if it exists")
     add_clip_options(add)
-    add("--quiet", action="store_true", help="print notices and errors only")
 
 
 def run_command(args: argparse.Namespace, console: Console) -> int:
@@ -65,6 +85,7 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     from mma_edge.sources import named_sources
 
     options = stream_options(args, capture_options(args), notes_to(Console(stderr=True)))
+    check_page(args)
     # Check the names first: a wrong one should not have to wait for the model.
     if args.output:
         record_sink_of(args.output)
@@ -79,7 +100,11 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     health = health_address(args.health) if args.health else None
     allow_stack_dumps()
     recognizer, options = open_recognizer(args, options)
-    options, followers = followed(options, [])
+    following: list[Follower] = []
+    if args.web is not None:
+        page, options = open_page(args, recognizer, options)
+        following.append(page)
+    options, followers = followed(options, following)
     outputs = Outputs(args.output, args.stats, health, args.overwrite, args.quiet, followers)
     return run_sources(recognizer, sources, options, outputs, title_of(sources, recognizer, options), console)
 
