@@ -11,13 +11,13 @@ from rich.console import Console
 
 from mma_edge.commands.recognition import add_clip_options, add_model_options, notes_to, open_recognizer, stream_options
 from mma_edge.commands.serve import SERVE_EXAMPLES, add_page_options, check_page, open_page
+from mma_edge.commands.session import add_session_options, check_session_options, session_followers
 from mma_edge.commands.sources import SOURCE_EXAMPLES, SOURCE_HELP, add_source_options, capture_options
 from mma_edge.errors import UsageError
 
 if TYPE_CHECKING:
     from mma_edge.pipeline import StreamOptions
     from mma_edge.recognizer import Recognizer
-    from mma_edge.sinks import Follower
     from mma_edge.sources.names import Spec
 
 RUN_EXAMPLES = f"""\
@@ -29,6 +29,7 @@ examples:
   mma-edge run camera --streaming auto --backend openvino
   mma-edge run camera --abstain-below 0.5      "uncertain" where no class is that probable
   mma-edge run camera --smooth 2               calmer answers, which come about 2 s later
+  mma-edge run camera --session monday --blur-faces   a folder of records, video, marks: docs/sessions.md
   mma-edge run clip.mp4 --whole --voice-gate off  all sound for a voice, as the paper has it
 
 A record holds: start and end in seconds of the source's own clock (PTS), number and box of the face, the modalities
@@ -74,6 +75,7 @@ def add_run_options(add: Callable[..., object]) -> None:
     health = "answer GET /healthz there: 200 while a source delivers, else 503 (default address: 127.0.0.1)"
     add("--health", metavar="[ADDRESS:]PORT", help=health)
     add("--overwrite", action="store_true", help="replace FILE if it exists")
+    add_session_options(add)
     add_clip_options(add)
 
 
@@ -97,14 +99,12 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
         if getattr(args, option) and not live:
             what = f"--{option} with the file {next(iter(sources))}"
             raise UsageError(what, "a live source", "--realtime plays a file as one")
+    check_session_options(args)
     health = health_address(args.health) if args.health else None
     allow_stack_dumps()
     recognizer, options = open_recognizer(args, options)
-    following: list[Follower] = []
-    if args.web is not None:
-        page, options = open_page(args, recognizer, options)
-        following.append(page)
-    options, followers = followed(options, following)
+    pages, options = open_page(args, recognizer, options)
+    options, followers = followed(options, [*pages, *session_followers(args, recognizer, options)])
     outputs = Outputs(args.output, args.stats, health, args.overwrite, args.quiet, followers)
     return run_sources(recognizer, sources, options, outputs, title_of(sources, recognizer, options), console)
 

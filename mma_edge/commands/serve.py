@@ -41,8 +41,10 @@ def add_page_options(add: Callable[..., object], served: bool) -> None:
 
 def open_page(
     args: argparse.Namespace, recognizer: Recognizer, options: StreamOptions
-) -> tuple[Dashboard, StreamOptions]:
-    """The page that a command line asks for, already served, and options by which browsers send on it."""
+) -> tuple[list[Dashboard], StreamOptions]:
+    """The page that a command line asks for, already served, or none; and options by which browsers send on it."""
+    if args.web is None:
+        return [], options
     try:
         from mma_edge.dashboard.dashboard import Dashboard
         from mma_edge.web.announced import Place
@@ -53,7 +55,7 @@ def open_page(
     place = Place(Binding.of(args.web), capture.tls_cert, capture.tls_key)
     dashboard = Dashboard(place, recognizer, options)
     capture = dataclasses.replace(capture, tls_cert=None, tls_key=None, server=dashboard.server)
-    return dashboard, dataclasses.replace(options, capture=capture)
+    return [dashboard], dataclasses.replace(options, capture=capture)
 
 
 def check_page(args: argparse.Namespace) -> None:
