@@ -14,7 +14,7 @@ from mma_edge.commands.convert import add_convert_command
 from mma_edge.commands.doctor import add_doctor_command
 from mma_edge.commands.help import add_help_commands, probably, welcome
 from mma_edge.commands.report import add_report_command
-from mma_edge.commands.run import add_run_command, run_command
+from mma_edge.commands.run import add_run_command, add_serve_command, run_command
 from mma_edge.commands.session import add_annotate_command
 from mma_edge.commands.support import Parser, end_process, run_cli
 
@@ -22,6 +22,7 @@ EXAMPLES = """\
 examples:
   mma-edge run sample                        the clip of the package
   mma-edge run camera                        camera and microphone
+  mma-edge serve                             a page, with your browser's camera
   mma-edge run talk.mp4 --output talk.jsonl  a record per half second
   mma-edge run clip.mp4 --whole              one answer, as the paper tests
   mma-edge annotate talk.mp4 -o out.mp4      boxes and labels in the film
@@ -40,6 +41,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     # As --help lists them: in the order in which a new user needs them.
     add_run_command(commands)
+    add_serve_command(commands)
     add_doctor_command(commands)
     add_annotate_command(commands)
     add_report_command(commands)

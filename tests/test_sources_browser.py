@@ -204,7 +204,7 @@ def test_too_many_pages_and_offers_are_refused(source: Source, monkeypatch: pyte
         assert caught.value.status == 503
         await asyncio.gather(*(each.__aexit__(None, None, None) for each in others))
 
-    monkeypatch.setattr(visits, "_MAX_BAD", 1000)
+    monkeypatch.setattr(visits, "MAX_BAD", 1000)
     asyncio.run(run())
 
 
@@ -226,13 +226,13 @@ def test_bad_messages_by_the_hundred_are_told_once_and_leave_nothing(
             await send(socket)
 
     with monkeypatch.context() as patch:
-        patch.setattr(visits, "_MAX_BAD", 1000)
+        patch.setattr(visits, "MAX_BAD", 1000)
         visit(source, send)
     visit(source, send_until_shown_out)
     source._watch()
     told = [line for line in notes if "a visitor sent" in line]
-    assert 5 < len(told) == len(set(told)) == len(source._visits.bad)
-    assert 400 < sum(source._visits.bad.values()) <= 15 * len(BAD + BAD_MEDIA) + visits._MAX_BAD + 1
+    assert 5 < len(told) == len(set(told)) == len(source._visits.complaints.counts)
+    assert 400 < sum(source._visits.complaints.counts.values()) <= 15 * len(BAD + BAD_MEDIA) + visits.MAX_BAD + 1
     asyncio.run(until(lambda: not source._visits.open and source._visits.seat is None))
     visit(source, seated)
     assert capfd.readouterr() == ("", "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,9 @@ from rich.console import Console
 
 from mma_edge.commands.publish import add_publish_options, followers_of
 from mma_edge.commands.recognition import add_clip_options, add_model_options, notes_to, open_recognizer, stream_options
+from mma_edge.commands.serve import SERVE_EXAMPLES, add_page_options, check_page, open_page
 from mma_edge.commands.session import add_session_options, check_session_options, session_followers
-from mma_edge.commands.sources import SOURCE_EXAMPLES, add_source_options, capture_options
+from mma_edge.commands.sources import SOURCE_EXAMPLES, SOURCE_HELP, add_source_options, capture_options
 from mma_edge.errors import UsageError, exit_codes
 
 if TYPE_CHECKING:
@@ -49,13 +50,32 @@ def add_run_command(commands: argparse._SubParsersAction) -> None:
     """Declare the command."""
     run = commands.add_parser("run", help="recognise emotions", description="Emotions of SOURCE.", epilog=RUN_EXAMPLES)
     run.set_defaults(command=run_command)
-    add_source_options(run.add_argument_group("source").add_argument)
+    source = run.add_argument_group("source").add_argument
+    source("sources", nargs="+", metavar="SOURCE", help=SOURCE_HELP)
+    _add_options(run, source)
+    run.add_argument("--quiet", action="store_true", help="print notices and errors only")
+    add_page_options(run.add_argument_group("page").add_argument, served=False)
+
+
+def add_serve_command(commands: argparse._SubParsersAction) -> None:
+    """Declare the command that is `run` with a page, and without the view in the terminal."""
+    description = "A page that shows the emotions of SOURCE, or of who opens it."
+    serve = commands.add_parser("serve", help="show them on a page", description=description, epilog=SERVE_EXAMPLES)
+    serve.set_defaults(command=run_command, quiet=True)
+    source = serve.add_argument_group("source").add_argument
+    source("sources", nargs="*", default=["browser"], metavar="SOURCE", help=SOURCE_HELP)
+    add_page_options(serve.add_argument_group("page").add_argument, served=True)
+    _add_options(serve, source)
+
+
+def _add_options(run: argparse.ArgumentParser, source: Callable[..., object]) -> None:
+    """What a run on live sources or files can be told; `source` adds to the group of its sources."""
+    add_source_options(source)
     add_model_options(run.add_argument_group("model").add_argument)
     add_clip_options(run.add_argument_group("clips").add_argument)
     add = run.add_argument_group("output").add_argument
     add("--output", type=Path, metavar="FILE", help="write records to FILE.jsonl or FILE.csv, or with - to stdout")
     add("--overwrite", action="store_true", help="replace FILE if it exists")
-    add("--quiet", action="store_true", help="print notices and errors only")
     add_session_options(run.add_argument_group("session").add_argument)
     add_publish_options(run.add_argument_group("for other programs").add_argument)
     add = run.add_argument_group("watching a live run").add_argument
@@ -74,6 +94,7 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     from mma_edge.sources import named_sources
 
     options = stream_options(args, capture_options(args), notes_to(Console(stderr=True)))
+    check_page(args)
     # Check the names first: a wrong one should not have to wait for the model.
     if args.output:
         record_sink_of(args.output)
@@ -94,7 +115,8 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     allow_stack_dumps()
     recognizer, options = open_recognizer(args, options)
     metrics = Metrics(publishers)
-    more = [*publishers, *session_followers(args, recognizer, options), *([metrics] if health else [])]
+    pages, options = open_page(args, recognizer, options)
+    more = [*publishers, *pages, *session_followers(args, recognizer, options), *([metrics] if health else [])]
     options, followers = followed(options, more)
     outputs = Outputs(args.output, args.stats, health, args.overwrite, args.quiet, followers, metrics.text)
     return run_sources(recognizer, sources, options, outputs, title_of(sources, recognizer, options), console)

@@ -47,7 +47,6 @@ class _ListDevices(argparse.Action):
 
 def add_source_options(add: Callable[..., object]) -> None:
     """Declare the options; `add` is the parser's `add_argument`."""
-    add("sources", nargs="+", metavar="SOURCE", help=SOURCE_HELP)
     add("--list-devices", action=_ListDevices, help="print cameras and microphones of this machine, and end")
     add("--size", metavar="WxH", help="size of a camera's pictures, such as 1280x720 (default: the camera's own)")
     add("--rate", metavar="FPS", help="frames per second of a camera (default: the camera's own)")
@@ -58,7 +57,7 @@ def add_source_options(add: Callable[..., object]) -> None:
     add("--realtime", action="store_true", help="play a file at its own pace, as a camera would deliver it")
     delay = "delay the sound against the picture, -2000 to 2000 (default: what doctor --sync has remembered, else 0)"
     add("--audio-delay-ms", type=float, metavar="MS", help=delay)
-    tls = "certificate (PEM) of the page of browser:ADDRESS:PORT (default beyond this machine: one is made)"
+    tls = "certificate (PEM) of a page, of --web or browser:ADDRESS:PORT (default beyond this machine: one is made)"
     add("--tls-cert", type=Path, metavar="FILE", help=tls)
     add("--tls-key", type=Path, metavar="FILE", help="its key (PEM); default: in the file of the certificate")
 

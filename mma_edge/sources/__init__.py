@@ -132,7 +132,7 @@ def _check(kind: str, text: str, capture: CaptureOptions, nvdec: bool) -> None:
     if nvdec and kind != "file":
         raise UsageError(f"--nvdec with {name_of(text)}", "a file", "only a file's pictures are decoded this way")
     for field in fields(capture):
-        if getattr(capture, field.name) != field.default and field.name not in _TAKEN[kind]:
+        if field.name != "server" and getattr(capture, field.name) != field.default and field.name not in _TAKEN[kind]:
             flag = "--" + _FLAGS.get(field.name, field.name).replace("_", "-")
             takers = " or ".join(other for other, taken in _TAKEN.items() if field.name in taken)
             raise UsageError(f"{flag} with {name_of(text)}", f"it with {takers} only", f"leave {flag} out")
@@ -152,13 +152,19 @@ def _camera(text: str, capture: CaptureOptions) -> Device:
 def _browser(name: str, notify: Notify, audio: bool, capture: CaptureOptions) -> Source:
     try:
         from mma_edge.sources.browser.source import BrowserSource
+        from mma_edge.web.announced import Place
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package.startswith("mma_"):
             raise
         raise DependencyError(f"{package} is not installed", hint='pip install "mma-edge[browser]"') from error
-    binding = Binding.of(name.partition(":")[2])
-    return BrowserSource(binding, notify, audio, cert=capture.tls_cert, key=capture.tls_key, name=name)
+    place = name.partition(":")[2]
+    if capture.server is None:
+        return BrowserSource(Place(Binding.of(place), capture.tls_cert, capture.tls_key), notify, audio, name)
+    if place:
+        what = f"{name} beside a page that shows the run"
+        raise UsageError(what, "browser, which is on that page", "--web ADDRESS:PORT says where it is")
+    return BrowserSource(capture.server, notify, audio, name)
 
 
 def _csi(text: str, capture: CaptureOptions) -> Device:

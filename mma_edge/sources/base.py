@@ -8,9 +8,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mma_edge.errors import UsageError
 from mma_edge.types import AudioChunk, Emotion, Frame
+
+if TYPE_CHECKING:
+    from mma_edge.web.server import WebServer
 
 Event = Frame | AudioChunk
 
@@ -50,6 +54,7 @@ class CaptureOptions:
     audio_delay_ms: float | None = None
     tls_cert: Path | None = None  # PEM: what a page proves itself with
     tls_key: Path | None = None  # PEM; None: it is in the same file
+    server: WebServer | None = None  # whose page browsers send by; None: one of their own
 
     def __post_init__(self) -> None:
         delay_ms, most_ms = self.audio_delay_ms, MOST_DELAY_MS

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from mma_edge.types import Picture
+
 _PARTS_OF = ("yuv420p", "nv12")
 """Pixel formats of which a part becomes the same RGB as in the whole: each pixel comes from its own bytes alone."""
 _LEAST_PIXELS = 500_000
@@ -101,6 +103,14 @@ class DecodedPicture:
             left, top = self._box[:2]
         return self._rgb[y0 - top : y1 - top, x0 - left : x1 - left]
 
+    def scaled(self, width: int, height: int) -> np.ndarray:
+        """The whole upright picture in this size: uint8 (height, width, 3) RGB. Unlike the rest, for any thread."""
+        if self._orientation.swapped:
+            width, height = height, width
+        # A reformatter of its own: the frame's is used by the thread that looks for faces.
+        small = VideoReformatter().reformat(self._frame, width, height, interpolation="BILINEAR", **_TO_RGB)
+        return self._orientation.upright(small.to_ndarray())
+
     def _convert(self, x0: int, y0: int, x1: int, y1: int) -> None:
         """Make RGB of at least this part."""
         height, width = self.shape[:2]
@@ -135,3 +145,14 @@ def _part(frame: av.VideoFrame, left: int, top: int, right: int, bottom: int) ->
 def _rgb(frame: av.VideoFrame) -> np.ndarray:
     """uint8 (H, W, 3). The converter is not the frame's own, which another thread may use at the same time."""
     return VideoReformatter().reformat(frame, **_TO_RGB).to_ndarray()
+
+
+def scaled(picture: Picture, longest: int) -> np.ndarray:
+    """A small copy, uint8 (h, w, 3) RGB, whose longer side has at most so many pixels. May be called by any thread."""
+    height, width = picture.shape[:2]
+    share = min(1.0, longest / max(width, height))
+    size = max(1, round(width * share)), max(1, round(height * share))
+    if isinstance(picture, DecodedPicture):
+        return picture.scaled(*size)
+    image = np.asarray(picture)
+    return image if share == 1.0 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)

@@ -35,6 +35,7 @@ _POLICY = (
     "default-src 'none'; img-src 'self' data: blob:; media-src 'self' blob:; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
+_LINKED = re.compile(r'<(script) src="([^"]+)"></script>|<link rel="(style)sheet" href="([^"]+)">')
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
@@ -115,10 +116,17 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
 
 
 class Page:
-    """A page in one file, whose own scripts and styles are the only ones that a browser will run."""
+    """A page that is served as one document, whose own scripts and styles are the only ones that a browser will run.
+
+    Scripts and style sheets that the file links to, by paths relative to it, are put in their places.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._text = path.read_text(encoding="utf-8")
+        def joined(link: re.Match[str]) -> str:
+            kind = link[1] or link[3]
+            return f"<{kind}>{(path.parent / (link[2] or link[4])).read_text(encoding='utf-8')}</{kind}>"
+
+        self._text = _LINKED.sub(joined, path.read_text(encoding="utf-8"))
         allowed: dict[str, list[str]] = {"script": [], "style": []}
         for kind, text in _INLINE.findall(self._text):
             digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -8,11 +8,11 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from mma_edge.errors import SourceError
+from mma_edge.errors import SourceError, UsageError
 from mma_edge.web.binding import bracketed
 from mma_edge.web.security import Access, Gate
 
@@ -21,6 +21,7 @@ STOP_S = 2.0
 _BODY_BYTES = 4096
 """Largest body of a request."""
 _CLEANUP_S = 1.0
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _LOG = logging.getLogger("mma_edge.web")
 # What a library says about a visitor's bad data is for who sets up logging, not for the terminal.
@@ -34,6 +35,7 @@ class WebServer:
     def __init__(self, access: Access, set_up: Callable[[web.Application], None]) -> None:
         """`set_up` adds routes; it runs in the server's thread. SourceError where it cannot listen there."""
         self._access, self._set_up = access, set_up
+        self._mounted: dict[str, Handler] = {}
         self._socket = self._listening()
         self.port: int = self._socket.getsockname()[1]
         self.loop = asyncio.new_event_loop()
@@ -50,6 +52,23 @@ class WebServer:
         """The address of the page, with what only the page itself gets to see behind a #."""
         place = f"{bracketed(self._access.binding.reachable)}:{self.port}"
         return f"{self._access.scheme}://{place}/" + (f"#{fragment}" if fragment else "")
+
+    def mount(self, path: str, handler: Handler) -> None:
+        """Answer GET of a further path, from any thread; UsageError where it is taken."""
+        if self._mounted.setdefault(path, handler) is not handler:
+            raise UsageError(f"two sources share the page's {path}", "one", "leave all browsers but one out")
+
+    def unmount(self, path: str) -> None:
+        self._mounted.pop(path, None)
+
+    def mounts(self, path: str) -> bool:
+        return path in self._mounted
+
+    async def _mounted_get(self, request: web.Request) -> web.StreamResponse:
+        handler = self._mounted.get(request.path)
+        if handler is None:
+            raise web.HTTPNotFound
+        return await handler(request)
 
     def call(self, function: Callable[..., object], *args: object) -> None:
         """Run a function in the server's thread, soon; after the end nothing happens."""
@@ -93,6 +112,7 @@ class WebServer:
         app = web.Application(client_max_size=_BODY_BYTES)
         Gate(self._access, self.port).install(app)
         self._set_up(app)
+        app.router.add_get("/{path:.+}", self._mounted_get)
         runner = web.AppRunner(app, access_log=None, logger=_LOG, shutdown_timeout=_CLEANUP_S)
         await runner.setup()
         try:

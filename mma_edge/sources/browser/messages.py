@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL.JpegImagePlugin import JpegImageFile
 
+from mma_edge.web.visitors import BadMessageError
+
 MAX_BYTES = 512 * 1024
 """Largest message: a JPEG of 1280x720 has about 100 KiB."""
 HEADER = struct.Struct("<BxxxIq")
@@ -36,10 +38,6 @@ MAX_RATE_HZ, MAX_SOUND_S = 192_000, 1.0
 _MAX_SDP = 64 * 1024
 _MAX_CANDIDATES = 64
 """Each is an address that this machine will send to."""
-
-
-class BadMessageError(ValueError):
-    """A visitor sent what no page of ours sends; the text says what, and holds nothing of it."""
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from aiortc.mediastreams import MediaStreamError
 from aiortc.rtp import RtcpSrPacket
 
 from mma_edge.sources.browser.intake import Intake, SenderClock
-from mma_edge.sources.browser.messages import BadMessageError
 from mma_edge.sources.network.clock import Track
 from mma_edge.sources.picture import DecodedPicture, Orientation
 from mma_edge.sources.tracks import to_float
+from mma_edge.web.visitors import BadMessageError
 
 _CLOSE_S = 0.5
 """Longest time for a peer's own farewell."""

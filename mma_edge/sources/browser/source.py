@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 import threading
 import time
 from pathlib import Path
 
 from aiohttp import web
 
-from mma_edge.errors import OutputError, UsageError
-from mma_edge.files import state_root
 from mma_edge.sources.base import SourceStats
 from mma_edge.sources.browser.intake import Intake
 from mma_edge.sources.browser.visit import Visits
 from mma_edge.sources.live import FRAMES_KEPT, BufferedSource, LiveBuffer
 from mma_edge.types import Emotion, Notify, ignore_notice
-from mma_edge.web.binding import Binding
-from mma_edge.web.certificate import given, made, write_secret
-from mma_edge.web.security import Access, Page, new_token
+from mma_edge.web.announced import AnnouncedServer, Place
+from mma_edge.web.security import Page
 from mma_edge.web.server import WebServer
 
 SOCKET = "/visit"
@@ -38,53 +33,33 @@ class BrowserSource(BufferedSource):
 
     def __init__(
         self,
-        binding: Binding,
+        place: Place | WebServer,
         notify: Notify = ignore_notice,  # takes the address of the page, and who comes and goes
         audio: bool = True,
-        *,
-        cert: Path | None = None,  # PEM; None beyond this machine: one is made
-        key: Path | None = None,  # PEM; None: it is in the file of the certificate
         name: str = "browser",  # for messages and records
     ) -> None:
-        """MMAEdgeError where nothing can listen there, or the certificate does not work."""
-        if key and not cert:
-            raise UsageError("--tls-key without --tls-cert", "both", "or one file with certificate and key: --tls-cert")
+        """At a place of its own, or on a server whose page sends by `SOCKET`; it stays open when the source is closed.
+
+        MMAEdgeError where nothing can listen there, or the certificate does not work.
+        """
         self.name, self.has_audio, self.stats = name, audio, SourceStats()
         self._notify = notify
         self._buffer = LiveBuffer(self.stats, FRAMES_KEPT)
         self._visits = Visits(Intake(self._buffer, self.stats), audio)
         self._faces: dict[int | None, Emotion] = {}
         self._lock = threading.Lock()
-        self._link_file: Path | None = None
         self._told_sync, self._in_step_s = False, time.monotonic()
-        certificate = given(cert, key) if cert else None if binding.loopback else made(binding)
-        token = None if binding.loopback else new_token()
-        self._server = WebServer(Access(binding, certificate, token), self._set_up)
-        try:
-            self._announce(binding, token, certificate.fingerprint if certificate and not cert else "")
-        except BaseException:
-            self.close()
-            raise
+        self._shares = isinstance(place, WebServer)
+        if isinstance(place, WebServer):
+            self._server = place
+            place.mount(SOCKET, self._visits.serve)
+        else:
+            self._server = AnnouncedServer(place, self._set_up, notify, name)
 
     def _set_up(self, app: web.Application) -> None:
         app.router.add_get("/", Page(_PAGE).serve)
         app.router.add_get(SOCKET, self._visits.serve)
         app.on_shutdown.append(self._visits.close)
-
-    def _announce(self, binding: Binding, token: str | None, fingerprint: str) -> None:
-        """Say where the page is. The token opens it, so it goes to a terminal or a file, but not into a log."""
-        link = self._server.link()
-        if token:
-            secret = self._server.link(f"token={token}")
-            self._link_file = path = state_root() / f"browser-{self._server.port}.link"
-            try:
-                write_secret(path, f"{secret}\n".encode())
-            except OSError as error:
-                raise OutputError(f"cannot write {path}: {error.strerror}", "a file for the page's link") from error
-            link = secret if sys.stderr.isatty() else f"{link} (the link with its token is in {path})"
-        self._notify(f"{self.name}: open {link}")
-        if fingerprint:
-            self._notify(f"{self.name}: this machine signed its own certificate; compare SHA-256 {fingerprint}")
 
     @property
     def link(self) -> str:
@@ -129,9 +104,10 @@ class BrowserSource(BufferedSource):
         }
 
     def close(self) -> None:
-        """Hang up and end the server, within 2 s."""
+        """Hang up, and end the server that is the source's own, within 2 s."""
         self._closed = True
-        self._server.close()
-        if self._link_file is not None:
-            with contextlib.suppress(OSError):
-                self._link_file.unlink()
+        if self._shares:
+            self._server.unmount(SOCKET)
+            self._server.call(self._visits.leave)
+        else:
+            self._server.close()

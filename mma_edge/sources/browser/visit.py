@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import json
 import time
-from collections import Counter, deque
+from collections import deque
 
 from aiohttp import WSMsgType, web
 
 from mma_edge.sources.browser.intake import Intake
-from mma_edge.sources.browser.messages import MAX_BYTES, BadMessageError, read_media, read_text
+from mma_edge.sources.browser.messages import MAX_BYTES, read_media, read_text
 from mma_edge.sources.browser.peer import Peer
 from mma_edge.web.security import RateLimit
+from mma_edge.web.visitors import MAX_BAD, BadMessageError, Complaints
 
 MAX_VISITS = 8
 OFFERS_PER_MINUTE = 30
@@ -21,8 +22,6 @@ _HEARTBEAT_S = 5.0
 """A browser that does not answer for one and a half of this is gone."""
 _SILENT_S, _BEGIN_S = 10.0, 60.0
 """Longest time without a picture or sound of who sends; the same before the first: a question is asked meanwhile."""
-_MAX_BAD = 20
-"""Bad messages of one visitor before it is shown out."""
 _TICK_S, _PICTURE_S = 0.5, 3.0
 _CLOSE_S = 0.5
 """Longest wait for a page's own farewell."""
@@ -37,7 +36,7 @@ class Visits:
         self.open: set[Visit] = set()
         self.seat: Visit | None = None  # who sends
         self.notices: deque[str] = deque(maxlen=16)  # for the source to say
-        self.bad: Counter[str] = Counter()
+        self.complaints = Complaints(self.notices.append)
         self.begun = 0  # visitors that sent something
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -60,14 +59,12 @@ class Visits:
         if self.seat is not None:
             self.seat.show(emotions)
 
-    def complain(self, what: str) -> None:
-        """Say once that a visitor sent something bad."""
-        self.bad[what] += 1
-        if self.bad[what] == 1:
-            self.notices.append(f"a visitor sent {what}; more of this is counted, not told")
-
     async def close(self, app: web.Application) -> None:
         """End all visits."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Ask all visits to end soon."""
         for visit in list(self.open):
             visit.leave()
 
@@ -125,9 +122,9 @@ class Visit:
                 elif message.type == WSMsgType.ERROR:  # it has hung up already
                     raise BadMessageError("what is no WebSocket message, or one that is too large")
             except BadMessageError as error:
-                self._visits.complain(str(error))
+                self._visits.complaints.add(str(error))
                 self._bad += 1
-                if self._bad > _MAX_BAD:
+                if self._bad > MAX_BAD:
                     return
                 await self._say(type="refused", text=str(error))
 

@@ -1,0 +1,149 @@
+"""The follower that serves the page."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from mma_edge.dashboard.board import Board
+from mma_edge.dashboard.messages import Command
+from mma_edge.dashboard.pictures import Pictures
+from mma_edge.dashboard.state import Levels, about, progress
+from mma_edge.dashboard.viewers import Viewers
+from mma_edge.errors import without_passwords
+from mma_edge.live.stats import LastMinute
+from mma_edge.pipeline import StreamOptions
+from mma_edge.recognizer import Recognizer
+from mma_edge.sinks.follower import Follower
+from mma_edge.types import AudioChunk, Emotion, Face, Frame
+from mma_edge.web.announced import AnnouncedServer, Place
+from mma_edge.web.security import Page
+from mma_edge.web.visitors import Complaints
+
+SOCKET = "/view"
+CAMERA = "/visit"
+"""Where a browser's camera is mounted, see `mma_edge.sources.browser.source`."""
+_PAGE = Path(__file__).resolve().parents[1] / "assets" / "dashboard" / "page.html"
+_LEVELS_S, _STATE_EVERY = 0.2, 5
+"""How often levels are renewed, and after how many of these times the numbers."""
+_MOST_NOTICES = 50
+_FAREWELL_S = 0.3
+Routes = Callable[[web.Application], None]
+
+
+class Dashboard(Follower):
+    """Shows a run to whoever opens its page, until the run ends."""
+
+    name = "--web"
+
+    def __init__(
+        self, place: Place, recognizer: Recognizer, options: StreamOptions, routes: Sequence[Routes] = ()
+    ) -> None:
+        """Listens at once. `options.notify` takes the link and what visitors do wrong; `routes` add further paths.
+
+        MMAEdgeError where nothing can listen there, or the certificate does not work.
+        """
+        self._recognizer, self._options, self._routes = recognizer, options, routes
+        self._running: Any = None
+        self._started_s = time.monotonic()
+        self._notices: deque[dict[str, str]] = deque(maxlen=_MOST_NOTICES)
+        self._shown_ms, self._levels = LastMinute(), Levels()
+        self.server: AnnouncedServer | None = None
+        self.board = Board(self._changed)
+        self._complaints = Complaints(self._say)
+        self._viewers = Viewers(self.board, self._heed, self._complaints, self._poke, self._was_shown)
+        self._pictures = Pictures(self._viewers.wanting, self.board.show)
+        try:
+            self.server = AnnouncedServer(place, self._set_up, options.notify, "the page")
+        except BaseException:
+            self._pictures.close()
+            raise
+
+    def _set_up(self, app: web.Application) -> None:
+        app.router.add_get("/", Page(_PAGE).serve)
+        app.router.add_get(SOCKET, self._viewers.serve)
+        app.on_shutdown.append(self._viewers.close)
+        app.cleanup_ctx.append(self._ticking)
+        for add in self._routes:
+            add(app)
+
+    def begin(self, running: Any) -> None:
+        self._running, self._started_s = running, time.monotonic()
+        self.board.put("about", about(self._recognizer, self._options, self.server.mounts(CAMERA)))
+
+    def frame(self, source: str, frame: Frame, faces: Sequence[Face]) -> None:
+        self._pictures.put(source, frame, faces)
+
+    def sound(self, source: str, chunk: AudioChunk) -> None:
+        self._levels.put(source, chunk)
+
+    def write(self, emotion: Emotion) -> None:
+        self.board.answer(emotion.to_dict())
+
+    def notice(self, line: str) -> None:
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._notices.append({"time": now, "text": without_passwords(line)})
+        self.board.put("notices", list(self._notices))
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._pictures.close()
+        self._state()
+        self.board.put("ended", True)
+        # Viewers learn that the run has ended, and not that a connection was lost.
+        end_s = time.monotonic() + _FAREWELL_S
+        while self._viewers.count and time.monotonic() < end_s and not self.server.closed:
+            time.sleep(0.02)
+        self.server.close()
+
+    def _say(self, line: str) -> None:
+        """To the user at the terminal, and on the page."""
+        self._options.notify(f"the page: {line}")
+        self.notice(line)
+
+    def _changed(self) -> None:
+        if self.server is not None:
+            self.server.call(self._viewers.wake)
+
+    def _poke(self) -> None:
+        self._pictures.poke()
+
+    def _was_shown(self, age_ms: float) -> None:
+        self._shown_ms.add("picture", age_ms)
+
+    async def _heed(self, command: Command) -> str | None:
+        return None
+
+    async def _ticking(self, app: web.Application) -> Any:
+        task = asyncio.ensure_future(self._tick())
+        yield
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    async def _tick(self) -> None:
+        """Numbers and levels, while somebody looks."""
+        ticks = 0
+        while True:
+            await asyncio.sleep(_LEVELS_S)
+            if not self._viewers.count:
+                ticks = 0
+                continue
+            self.board.put("levels", self._levels.take())
+            if ticks % _STATE_EVERY == 0:
+                self._state()
+            ticks += 1
+
+    def _state(self) -> None:
+        if self._running is None:
+            return
+        shown = self._shown_ms.spread("picture")
+        page = {"viewers": self._viewers.count, "picture_ms": shown.to_dict() if shown else None}
+        self.board.put("run", progress(self._running, self._started_s) | {"page": page})
