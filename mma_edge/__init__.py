@@ -6,12 +6,13 @@
     for emotion in recognizer.stream("clip.mp4"):
         print(f"{emotion.end_s:6.2f} s  face {emotion.track_id}  {emotion.label} {emotion.confidence:.0%}")
 
-No torch at run time. `load` is the entry; `mma_edge.errors.MMAEdgeError` is the base of every error.
+No torch at run time. `load` is the entry; `records` reads what runs wrote; every error is a
+`mma_edge.errors.MMAEdgeError`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mma_edge.errors import MMAEdgeError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mma_edge.recognizer import Recognizer
 
 __version__ = "0.1.0"
-__all__ = ["MMAEdgeError", "__version__", "load"]
+__all__ = ["MMAEdgeError", "__version__", "load", "records"]
 
 
 def load(bundle: str | PathLike | None = None, backend: str = "auto", precision: str | None = None) -> Recognizer:
@@ -40,3 +41,23 @@ def load(bundle: str | PathLike | None = None, backend: str = "auto", precision:
     from mma_edge.recognizer import Recognizer
 
     return Recognizer.open(bundle, backend, precision)
+
+
+def records(path: str | PathLike) -> list[dict[str, Any]]:
+    """The records of a run as flat rows: `pandas.DataFrame(mma_edge.records("talk.jsonl"))`, polars takes them too.
+
+    Args:
+        path: a session's folder, a .jsonl or .csv of `--output` (of any version), or a .parquet of `mma-edge convert`
+            or `batch`.
+
+    Returns:
+        One dict per record, all with the same keys, the columns of a CSV: start_s, end_s, track_id, x0, y0, x1, y1,
+        modalities ("video+audio"), label, p_LABEL for each class, age_ms, voice, source, speaking, smoothed_s. Seconds,
+        pixels and probabilities are numbers; what is not known is None. A last line that a crash has cut is left out.
+
+    Raises:
+        SourceError: there is no such file, or it holds no records. DependencyError: .parquet without pyarrow.
+    """
+    from mma_edge.convert.material import rows
+
+    return rows(path)

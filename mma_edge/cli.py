@@ -12,6 +12,7 @@ from rich.console import Console
 from mma_edge import __version__
 from mma_edge.commands.batch import add_batch_command
 from mma_edge.commands.build import add_build_command
+from mma_edge.commands.convert import add_convert_command
 from mma_edge.commands.run import add_run_command, run_command
 from mma_edge.commands.support import HelpFormatter, Parser, end_process, run_cli
 from mma_edge.commands.sync import DOCTOR, add_sync_options, run_sync
@@ -25,6 +26,7 @@ examples:
   mma-edge batch videos --output emotions      thousands of files, by every core; goes on where it ended
   mma-edge doctor                              what this machine can run, and how to get the rest to run
   mma-edge info                                what is in the default bundle
+  mma-edge convert talk.jsonl --to elan        for ELAN; Praat, BORIS, subtitles and tables as well
   mma-edge build bundles/dfew                  a TensorRT engine of a bundle, on the device that will run it
 """
 
@@ -40,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     info.set_defaults(command=info_command)
     info.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="its folder (default: the embedded one)")
     add_build_command(commands)
+    add_convert_command(commands)
     doctor = commands.add_parser("doctor", help="check what this machine can run", description=DOCTOR)
     doctor.set_defaults(command=doctor_command)
     add_sync_options(doctor.add_argument)

@@ -10,6 +10,7 @@ from test_readme import SCRIPTS
 
 PARAMETERS = {
     "mma_edge.load": ["bundle", "backend", "precision"],
+    "mma_edge.records": ["path"],
     "mma_edge.audio.log_mel": ["waveform", "sample_rate"],
     "mma_edge.clip.frame_indices": ["num_frames", "count"],
     "mma_edge.faces.resize": ["crop", "size"],

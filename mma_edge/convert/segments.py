@@ -6,12 +6,13 @@ known then, for the hop after its window's end. The window of a face begins no s
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mma_edge.convert.timeline import Segment
+from mma_edge.convert.timeline import Segment, plain
 from mma_edge.errors import UsageError
 
 _MISSED_HOPS = 2.05
@@ -39,18 +40,17 @@ class SegmentOptions:
 
 def check_order(records: Sequence[Mapping[str, Any]]) -> None:
     """UsageError where the times of a source's records jump back, as after two runs in one file."""
-    newest_ms = -_LONGEST_MS
+    newest_ms = 0
     ends: dict[int | None, int] = {}
     for number, record in enumerate(records, 1):
         end_ms, track = _ms(record["end_s"]), record["track_id"]
-        before_ms = max(newest_ms - _LONGEST_MS, ends.get(track, end_ms - 1))
-        if end_ms <= before_ms and number > 1:
-            what = f"record {number} of {record['source'] or 'the file'} ends at {end_ms / 1000:g} s, after one of "
+        what = f"record {number} of {record['source'] or 'the file'} ends at {end_ms / 1000:g} s"
+        last_ms = newest_ms if end_ms <= newest_ms - _LONGEST_MS else ends.get(track)
+        if last_ms is not None and end_ms <= last_ms:
             hint = "a time line cannot go back: split the file there, or take --to csv, which keeps every record"
-            raise UsageError(f"{what}{before_ms / 1000:g} s or later", "records of one run, in order of time", hint)
+            raise UsageError(f"{what}, after one at {last_ms / 1000:g} s", "records of one run, in order of time", hint)
         if end_ms <= _ms(record["start_s"]):
-            what = f"record {number} of {record['source'] or 'the file'} ends at {end_ms / 1000:g} s, before it begins"
-            raise UsageError(what, "end_s after start_s", "--to csv keeps every record")
+            raise UsageError(f"{what}, before it begins", "end_s after start_s", "--to csv keeps every record")
         newest_ms, ends[track] = max(newest_ms, end_ms), end_ms
 
 
@@ -101,7 +101,7 @@ def _spans(records: Sequence[Mapping[str, Any]], hop_ms: int | None, as_of: str)
     if hop_ms is None:
         return [(_ms(record["start_s"]), _ms(record["end_s"])) for record in records]
     middles, ends = [], [_ms(record["end_s"]) for record in records]
-    joined = [after - before <= _MISSED_HOPS * hop_ms for before, after in zip(ends, ends[1:], strict=False)]
+    joined = [after - before <= _MISSED_HOPS * hop_ms for before, after in itertools.pairwise(ends)]
     seen_ms = 0
     for number, (record, end_ms) in enumerate(zip(records, ends, strict=True)):
         if number == 0 or not joined[number - 1]:
@@ -134,12 +134,11 @@ def _steady_labels(
     for number, record in enumerate(records):
         label, probabilities = record["label"], record["probabilities"]
         touches = number > 0 and spans[number - 1][1] == spans[number][0]
-        if touches and label in probabilities and labels[-1] in probabilities:
-            # Probabilities have six decimals: a difference that is written as 0.1 is no less.
-            if probabilities[label] - probabilities[labels[-1]] < hysteresis - 1e-9:
-                label = labels[-1]
+        if touches and {label, labels[-1]} <= probabilities.keys():
+            ahead = probabilities[label] - probabilities[labels[-1]]
+            label = label if ahead >= hysteresis - 1e-9 else labels[-1]  # 0.5 - 0.4 is a little less than 0.1
         labels.append(label)
-    return labels
+    return [plain(label) for label in labels]
 
 
 def _ms(time_s: float) -> int:

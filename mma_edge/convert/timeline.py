@@ -24,6 +24,10 @@ class Segment:
     end_ms: int
     label: str
 
+    def moved(self, by_ms: int) -> Segment:
+        """The same later, or earlier; what would be before 0 is cut off."""
+        return Segment(max(0, self.start_ms + by_ms), self.end_ms + by_ms, self.label)
+
 
 @dataclass(frozen=True, slots=True)
 class Tier:

@@ -69,10 +69,12 @@ def columns(labels: Sequence[str]) -> list[str]:
 
 
 def flat_row(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record, as `Emotion.to_dict` gives it, as one row: a value, or None, for each of `columns` in their order."""
+    """A record, of `Emotion.to_dict` or of `mma_edge.session.reading`, as one row: a value, or None, for each of
+    `columns`, in their order."""
     row = {name: record[name] for name in ("start_s", "end_s", "track_id")}
     row.update(zip(("x0", "y0", "x1", "y1"), record["box"] or [None] * 4, strict=True))
-    row |= {"modalities": "+".join(record["modalities"]), "label": record["label"]}
+    modalities = record["modalities"]
+    row |= {"modalities": None if modalities is None else "+".join(modalities), "label": record["label"]}
     row.update((f"p_{label}", probability) for label, probability in record["probabilities"].items())
     return row | {name: record.get(name) for name in ("age_ms", "voice", "source", "speaking", "smoothed_s")}
 

@@ -1,0 +1,207 @@
+"""What is converted: the records of one file or session, checked and chosen, and the time lines made of them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from mma_edge.convert.media import media_of
+from mma_edge.convert.segments import SegmentOptions, check_order, hop_of, segments_of
+from mma_edge.convert.table import read_table
+from mma_edge.convert.timeline import Mark, Media, Tier, TimeLine, apart, plain, tier_name
+from mma_edge.errors import SourceError, UsageError
+from mma_edge.session.folder import Session, read_session
+from mma_edge.session.reading import read_records
+from mma_edge.sinks.records import flat_row
+from mma_edge.types import UNCERTAIN, Notify, ignore_notice
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of the records; None takes all."""
+
+    source: str | None = None
+    face: int | None = None
+
+
+@dataclass(frozen=True)
+class Material:
+    """Records of one or more sources, at least one."""
+
+    path: Path
+    records: list[Record]
+    session: Session | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The model's classes, in their order."""
+        return tuple(self.records[0]["probabilities"])
+
+    def by_source(self) -> dict[str, list[Record]]:
+        """The records of each source by its name, in the order in which they first appear."""
+        sources: dict[str, list[Record]] = {}
+        for record in self.records:
+            sources.setdefault(self._source_of(record), []).append(record)
+        return sources
+
+    def _source_of(self, record: Record) -> str:
+        """Old records have no source: it is the session's only one, or called as the file."""
+        known = self.session.sources if self.session else {}
+        return record["source"] or (next(iter(known)) if len(known) == 1 else self.path.stem)
+
+    def time_lines(self, options: SegmentOptions, media: Path | None, notify: Notify) -> list[TimeLine]:
+        """One for each source.
+
+        Raises:
+            UsageError: the times of a source jump back, or `media` cannot be that of all sources.
+            SourceError: `media` is none.
+        """
+        sources = self.by_source()
+        if media and len(sources) > 1:
+            what = f"--media {media} for {len(sources)} sources ({', '.join(sources)})"
+            raise UsageError(what, "records of one source", "choose one: --source NAME")
+        given = media_of(media) if media else None
+        return [self._time_line(name, records, options, given, notify) for name, records in sources.items()]
+
+    def _time_line(
+        self, name: str, records: Sequence[Record], options: SegmentOptions, given: Media | None, notify: Notify
+    ) -> TimeLine:
+        check_order(records)
+        media, zero_s = self._media(name, given)
+        tracks: dict[int | None, list[Record]] = {}
+        for record in records:
+            tracks.setdefault(record["track_id"], []).append(record)
+        hop_ms, zero_ms = hop_of(records), round(1000 * zero_s)
+        # Faces by number, the voice last.
+        tiers, left_out, before = [], 0, 0
+        for track, own in sorted(tracks.items(), key=lambda item: (item[0] is None, item[0] or 0)):
+            segments, short = segments_of(own, hop_ms, options)
+            moved = [segment.moved(-zero_ms) for segment in segments]
+            kept = tuple(segment for segment in moved if segment.end_ms > 0)
+            tiers.append(Tier(tier_name(track), kept))
+            left_out, before = left_out + short, before + len(moved) - len(kept)
+        marks, early = self._marks(name, zero_ms)
+        if left_out:
+            notify(f"{name}: {left_out} segment(s) shorter than {options.min_s:g} s that stand alone are left out")
+        if before + early:
+            notify(f"{name}: {before + early} segment(s) and marks before the video begins are left out")
+        ends = [mark.time_ms for mark in marks] + [segment.end_ms for tier in tiers for segment in tier.segments]
+        ends += [round(1000 * record["end_s"]) - zero_ms for record in records[-1:]]
+        if media and media.duration_ms:
+            ends.append(media.duration_ms)
+        labels = dict.fromkeys(map(plain, (*self.labels, UNCERTAIN, *(record["label"] for record in records))))
+        return TimeLine(plain(name), tuple(tiers), marks, tuple(labels), max(1, *ends), media)
+
+    def _media(self, name: str, given: Media | None) -> tuple[Media | None, float]:
+        """The video of a source where there is one, and the presentation time of its beginning."""
+        about = self.session.sources.get(name, {}) if self.session else {}
+        if given:
+            if about.get("live"):
+                what, hint = f"--media {given.path} for the live source {name}", "leave --media out"
+                raise UsageError(what, "a source that was a file, whose times are those of the records", hint)
+            return given, given.start_s
+        video = self.session.video(name) if self.session and about else None
+        return (media_of(video), about.get("video_start_s") or 0.0) if video else (None, 0.0)
+
+    def _marks(self, name: str, zero_ms: int) -> tuple[tuple[Mark, ...], int]:
+        """Marks with a time of this source, and how many came before its video began."""
+        marks = []
+        for mark in self.session.marks if self.session else ():
+            times = mark.get("times_s")
+            time_s = times.get(name) if isinstance(times, dict) else None
+            if _is_number(time_s):
+                text = plain(str(mark.get("text") or mark.get("key") or "")) or "mark"
+                marks.append(Mark(round(1000 * time_s) - zero_ms, text))
+        kept = [mark for mark in marks if mark.time_ms >= 0]
+        return apart(kept), len(marks) - len(kept)
+
+
+def read_material(path: str | os.PathLike[str], choice: Choice, notify: Notify) -> Material:
+    """The chosen records of a session's folder, of a file of `--output`, or of a table in Parquet.
+
+    Raises:
+        SourceError: no such file, no records in it, or one that is none.
+        UsageError: nothing is left of the choice.
+    """
+    path = Path(path)
+    session = read_session(path) if path.is_dir() else None
+    told = dict.fromkeys(session.problems if session else ())
+
+    def tell_once(line: str) -> None:
+        if line not in told:
+            told[line] = None
+            notify(line)
+
+    for line in told:
+        notify(line)
+    records = list(_checked(_read(path, tell_once), path))
+    if not records:
+        hint = (
+            "nothing was recognised: no face, and no voice" if session or path.stat().st_size else "the file is empty"
+        )
+        raise SourceError(f"{path} has no records", "at least one", hint)
+    material = Material(path, records, session)
+    if choice.source is not None:
+        known = material.by_source()
+        if choice.source not in known:
+            raise UsageError(f"--source {choice.source}", f"one of {', '.join(known)}")
+        material = Material(path, known[choice.source], session)
+    if choice.face is not None:
+        faces = sorted({record["track_id"] for record in material.records} - {None})
+        chosen = [record for record in material.records if record["track_id"] == choice.face]
+        if not chosen:
+            expected = f"one of {', '.join(map(str, faces))}" if faces else "records of faces; here is a voice alone"
+            raise UsageError(f"--face {choice.face}", expected)
+        material = Material(path, chosen, session)
+    return material
+
+
+def rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """See `mma_edge.records`."""
+    path = Path(path)
+    return [flat_row(record) for record in _checked(_read(path, ignore_notice), path)]
+
+
+def _read(path: Path, notify: Notify) -> Iterator[Record]:
+    return read_table(path) if path.suffix.lower() == ".parquet" else read_records(path, notify)
+
+
+def _checked(records: Iterable[Record], path: Path) -> Iterator[Record]:
+    """The same records; SourceError at one whose values are none that `--output` writes, or with other classes."""
+    labels: list[str] = []
+    for number, record in enumerate(records, 1):
+        if not _is_record(record):
+            raise SourceError(f"record {number} of {path} is damaged", "what mma-edge run --output writes")
+        probabilities = record["probabilities"]
+        labels = labels or list(probabilities)
+        if list(probabilities) != labels:
+            if set(probabilities) != set(labels):
+                what = f"record {number} of {path} has other classes than the first ({', '.join(probabilities)})"
+                raise SourceError(what, ", ".join(labels), "split the file: these are records of two models")
+            record["probabilities"] = {label: probabilities[label] for label in labels}
+        yield record
+
+
+def _is_record(record: Record) -> bool:
+    track, box, modalities = record["track_id"], record["box"], record["modalities"]
+    numbers = [record["start_s"], record["end_s"], *record["probabilities"].values()]
+    return (
+        all(map(_is_number, numbers))
+        and len(numbers) > 2
+        and isinstance(record["label"], str)
+        and isinstance(record["source"], str | None)
+        and (track is None or (type(track) is int and 0 <= track < 2**31))
+        and (box is None or (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))))
+        and (modalities is None or (isinstance(modalities, list) and all(isinstance(m, str) for m in modalities)))
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
