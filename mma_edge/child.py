@@ -112,11 +112,15 @@ class Child(contextlib.AbstractContextManager):
             raise getattr(errors, failure["kind"])(failure["what"], failure["expected"], failure["hint"])
         return message
 
-    def ask(self, order: Message, timeout_s: float | None = None) -> Message:
-        """The answer to an order; raises as `message` does."""
+    def send(self, order: Message) -> None:
+        """Give it an order, which it reads with `orders`; waits for nothing."""
         with contextlib.suppress(OSError):  # the child may have ended; `message` finds out why
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
+
+    def ask(self, order: Message, timeout_s: float | None = None) -> Message:
+        """The answer to an order; raises as `message` does."""
+        self.send(order)
         return self.message(timeout_s)
 
     def result(self, follow: Tell = lambda message: None, timeout_s: float | None = None) -> Any:
@@ -124,6 +128,10 @@ class Child(contextlib.AbstractContextManager):
         while DONE not in (message := self.message(timeout_s)):
             follow(message)
         return message[DONE]
+
+    def kill(self) -> None:
+        """End it at once, from any thread; whoever waits for a message gets ChildDiedError, and closes it."""
+        self._process.kill()
 
     def close(self, at_once: bool = False) -> None:
         """End the child and wait until its memory is free. Safe to call twice.

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mma_edge import __version__
+from mma_edge.commands.batch import add_batch_command
 from mma_edge.commands.build import add_build_command
 from mma_edge.commands.convert import add_convert_command
 from mma_edge.commands.doctor import add_doctor_command
@@ -26,6 +27,7 @@ examples:
   mma-edge run talk.mp4 --output talk.jsonl  a record per half second
   mma-edge run clip.mp4 --whole              one answer, as the paper tests
   mma-edge annotate talk.mp4 -o out.mp4      boxes and labels in the film
+  mma-edge batch videos --output emotions    thousands of files, every core
   mma-edge report session                    a page of what was recorded
   mma-edge convert talk.jsonl --to elan      for other programs
   mma-edge doctor                            what to install for the rest

@@ -97,24 +97,34 @@ class LineFile(contextlib.AbstractContextManager):
     written of it is cut off again, so the file always ends with a whole line.
 
     Raises:
-        OutputError: the file exists and `overwrite` is False, or it cannot be written.
+        OutputError: the file exists and neither `overwrite` nor `go_on` is asked for, or it cannot be written.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], overwrite: bool = False, what: str = "records", option: str = "--output"
+        self,
+        path: str | os.PathLike[str],
+        overwrite: bool = False,
+        what: str = "records",
+        option: str = "--output",
+        go_on: bool = False,
     ) -> None:
-        """`what` its lines are and which `option` names it, for the messages."""
+        """`what` its lines are and which `option` names it, for the messages. `go_on`: keep the lines that are there,
+        without what a killed process left of its last one."""
         self.path, self.count = Path(path), 0
         self._what, self._option = what, option
+        self._size = 0
         try:
+            if go_on and self.path.exists():
+                self._size = self.path.read_bytes().rfind(b"\n") + 1
+                os.truncate(self.path, self._size)
             # Binary and unbuffered: write() hands the bytes to the operating system.
-            self._file = open(self.path, "wb" if overwrite else "xb", buffering=0)  # noqa: SIM115
+            mode = "ab" if go_on else "wb" if overwrite else "xb"
+            self._file = open(self.path, mode, buffering=0)  # noqa: SIM115
         except FileExistsError as error:
             hint = f"add --overwrite, or choose another {option}"
             raise OutputError(f"{self.path} exists", "a new file", hint) from error
         except OSError as error:
             raise self._failure(error) from error
-        self._size = 0
 
     def append(self, line: str) -> None:
         """Add a line, which ends with its newline."""

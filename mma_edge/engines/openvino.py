@@ -10,7 +10,8 @@ Measured on a two-core Xeon with AVX-512 and VNNI but without bf16 (CPU time, on
   4 s, and its weights stay in the pages of a file, which the system may drop (0.84 GB of private memory instead of
   1.5 GB).
 - OpenVINO's own pinning of threads to cores stays on: without it the default model's median time tripled on a busy
-  machine.
+  machine. Where MMA_EDGE_THREADS says how many threads there are, several processes share the machine: pinning is off,
+  because each would pin its threads to the same first cores (two of one thread on two cores: 108 ms a clip, not 80).
 
 bf16, and int8 with the rest in bf16, were run on a two-core AMD EPYC with AVX-512 BF16; AMX has not been tried.
 """
@@ -251,7 +252,7 @@ def _config(hint: str) -> dict[str, Any]:
     """Settings of the compilation: one clip at a time as fast as possible, at exactly this precision."""
     threads = cpu_threads()
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
-    return config | {"INFERENCE_NUM_THREADS": threads} if threads else config
+    return config | {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False} if threads else config
 
 
 def _read(core: Any, graph: Path, shapes: dict[str, list[int]]) -> Any:

@@ -24,6 +24,8 @@ from mma_edge.types import AudioChunk, Frame, Notify, ignore_notice
 VIDEO_SUFFIXES = (
     ".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts", ".ts",
 )  # fmt: skip
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".wma")
+MEDIA_SUFFIXES = VIDEO_SUFFIXES + AUDIO_SUFFIXES
 
 _EXPECTED = "a video or audio file such as clip.mp4"
 _SAMPLE = Path(__file__).resolve().parents[1] / "assets" / "sample" / "sample.mp4"
