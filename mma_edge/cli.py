@@ -46,6 +46,7 @@ def build_parser() -> Parser:
     add_serve_command(commands)
     add_doctor_command(commands)
     add_annotate_command(commands)
+    add_batch_command(commands)
     add_report_command(commands)
     add_convert_command(commands)
     info = commands.add_parser("info", help="show what a bundle holds")
