@@ -99,7 +99,7 @@ def add_annotate_command(commands: argparse._SubParsersAction) -> None:
 
 
 def annotate_command(args: argparse.Namespace, console: Console) -> int:
-    from mma_edge.session.annotate import AnnotateOptions, draw, open_film, recognise, remember
+    from mma_edge.session.annotate import DRAWING, AnnotateOptions, draw, open_film, recognise, remember
 
     suffix = ".webm" if args.webm else ".mp4"
     output = args.output or args.file.with_suffix(f".annotated{suffix}")
@@ -112,23 +112,22 @@ def annotate_command(args: argparse.Namespace, console: Console) -> int:
     # SIGTERM leaves nothing half behind, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     start_s = time.monotonic()
-    passes = 1 if args.records else 2
+    timeline, labels, passes = None, (), 2
+    if args.records:
+        timeline, passes = remember(film, args.records, stream.notify), 1
+        labels = timeline.labels
+    else:
+        recognizer, stream = open_recognizer(args, stream)
+        labels = recognizer.labels
     with progress(Console(stderr=True), TimeRemainingColumn()) as bar:
-        task = bar.add_task("", total=film.duration_s and passes * round(film.duration_s))
+        task = bar.add_task("", total=film.duration_s and round(passes * film.duration_s))
 
-        def first(doing: str, done_s: float) -> None:
-            bar.update(task, description=doing, completed=round(done_s))
+        def told(doing: str, done_s: float) -> None:
+            before_s = (passes - 1) * (film.duration_s or 0) if doing == DRAWING else 0
+            bar.update(task, description=doing, completed=round(before_s + done_s))
 
-        def last(doing: str, done_s: float) -> None:
-            bar.update(task, description=doing, completed=round(done_s + (passes - 1) * (film.duration_s or 0)))
-
-        if args.records:
-            timeline = remember(film, args.records, stream.notify)
-            labels = timeline.labels
-        else:
-            recognizer, stream = open_recognizer(args, stream)
-            labels, timeline = recognizer.labels, recognise(film, recognizer, stream, first)
-        draw(film, timeline, labels, options, last)
+        timeline = timeline or recognise(film, recognizer, stream, told)
+        draw(film, timeline, labels, options, told)
     took_s = time.monotonic() - start_s
     pace = f", {film.duration_s / took_s:.1f} times as fast as it plays" if film.duration_s else ""
     say(console, f"{output}: {timeline.count} answers drawn in {took_s:.1f} s{pace}")

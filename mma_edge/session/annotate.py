@@ -36,8 +36,10 @@ FRAMES_AHEAD = 4
 """Drawn pictures that wait for the encoder at most."""
 KINDS = {".mp4": "mp4", ".m4v": "mp4", ".webm": "webm"}
 """Suffix -> kind of file."""
+RECOGNISING, DRAWING = "recognising", "drawing"
+"""The two passes, for `Progress`."""
 Progress = Callable[[str, float], None]
-"""Takes what is being done and how far in the film that is, in seconds."""
+"""Takes which pass it is and how far in the film that is, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class _Seen:
 
     def frame(self, source: str, frame: Frame, faces: Sequence[Face]) -> None:
         self.faces.append((frame.time_s, tuple(faces)))
-        self._progress("recognising", frame.time_s - self._film.start_s)
+        self._progress(RECOGNISING, frame.time_s - self._film.start_s)
 
     def sound(self, source: str, chunk: AudioChunk) -> None:
         """Is in the records."""
@@ -146,7 +148,7 @@ def draw(film: Film, timeline: Timeline, labels: Sequence[str], options: Annotat
                 movie.picture(item, time_s)
                 if copied:
                     copied.until(movie, time_s)
-                progress("drawing", time_s)
+                progress(DRAWING, time_s)
             if copied:
                 copied.until(movie, float("inf"))
     except (OSError, ValueError, av.FFmpegError) as error:
