@@ -14,8 +14,8 @@ from conftest import failure_line, one_line
 
 from mma_edge.cli import main
 from mma_edge.errors import OutputError, SourceError
-from mma_edge.session.annotate import AnnotateOptions, Film, draw, open_film, remember
-from mma_edge.session.timeline import Timeline
+from mma_edge.session.video.annotate import AnnotateOptions, Film, draw, open_film, remember
+from mma_edge.session.video.timeline import Timeline
 from mma_edge.sources.file import FileSource, sample_path
 from mma_edge.sources.sync.film import write_film
 from mma_edge.sources.sync.measure import Onsets
@@ -236,7 +236,7 @@ def test_what_ends_in_the_middle_leaves_no_half_file(
             raise fails(28, "No space left on device")
         return True
 
-    monkeypatch.setattr("mma_edge.session.movie.Movie.picture", picture)
+    monkeypatch.setattr("mma_edge.session.video.movie.Movie.picture", picture)
     with pytest.raises(errors) as caught:
         drawn(film, tmp_path / "out.mp4", overwrite=True)
     if errors is OutputError:

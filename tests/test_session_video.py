@@ -19,12 +19,12 @@ from conftest import PATIENCE_S, failure_line, run_python
 from mma_edge.cli import main
 from mma_edge.errors import DependencyError, UsageError
 from mma_edge.faces.detect import MTCNNDetector
-from mma_edge.session.blur import AFTER_S, AHEAD_S, FacesAround, blur
-from mma_edge.session.drawing import Drawing, colours_of, rests_on, speaker_of
 from mma_edge.session.folder import NOT_ENDED, read_session
-from mma_edge.session.movie import KEY_S, Movie, MovieOptions, check_codec
 from mma_edge.session.reading import RECORDS, read_records
-from mma_edge.session.video import BEHIND_S, SourceVideo
+from mma_edge.session.video.blur import AFTER_S, AHEAD_S, FacesAround, blur
+from mma_edge.session.video.drawing import Drawing, colours_of, rests_on, speaker_of
+from mma_edge.session.video.movie import KEY_S, Movie, MovieOptions, check_codec
+from mma_edge.session.video.source import BEHIND_S, SourceVideo
 from mma_edge.sources import sample_path
 from mma_edge.types import AudioChunk, Face, Frame
 

@@ -56,8 +56,8 @@ def check_session_options(args: argparse.Namespace) -> None:
         raise UsageError(f"{wrong} with --no-video", "one of them", "sound and faces are kept in the video only")
     if args.sound and args.no_audio:
         raise UsageError("--sound with --no-audio", "one of them")
-    from mma_edge.session.movie import check_codec
     from mma_edge.session.recorder import check_folder
+    from mma_edge.session.video.movie import check_codec
 
     check_folder(args.session)
     if not args.no_video:
@@ -99,7 +99,7 @@ def add_annotate_command(commands: argparse._SubParsersAction) -> None:
 
 
 def annotate_command(args: argparse.Namespace, console: Console) -> int:
-    from mma_edge.session.annotate import DRAWING, AnnotateOptions, draw, open_film, recognise, remember
+    from mma_edge.session.video.annotate import DRAWING, AnnotateOptions, draw, open_film, recognise, remember
 
     suffix = ".webm" if args.webm else ".mp4"
     output = args.output or args.file.with_suffix(f".annotated{suffix}")

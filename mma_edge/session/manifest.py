@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mma_edge import __version__
 from mma_edge.session.tally import SourceTally, rounded
-from mma_edge.session.video import SourceVideo
+from mma_edge.session.video.source import SourceVideo
 
 if TYPE_CHECKING:
     from mma_edge.pipeline import StreamOptions

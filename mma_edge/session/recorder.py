@@ -21,7 +21,7 @@ from mma_edge.session.folder import ENDED, EVENTS, KIND, MANIFEST, MARKS, RUNNIN
 from mma_edge.session.manifest import model_of, options_of, privacy_of, source_of, versions
 from mma_edge.session.reading import RECORDS
 from mma_edge.session.tally import SourceEvent, SourceTally, rounded
-from mma_edge.session.video import SourceVideo
+from mma_edge.session.video.source import SourceVideo
 from mma_edge.sinks.follower import Follower
 from mma_edge.sources import Source
 from mma_edge.types import AudioChunk, Emotion, Face, Frame

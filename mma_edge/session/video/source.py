@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from mma_edge.errors import first_line
-from mma_edge.session.blur import AHEAD_S, FacesAround, blur
-from mma_edge.session.drawing import Drawing
-from mma_edge.session.movie import Movie, MovieOptions
+from mma_edge.session.video.blur import AHEAD_S, FacesAround, blur
+from mma_edge.session.video.drawing import Drawing
+from mma_edge.session.video.movie import Movie, MovieOptions
 from mma_edge.types import AudioChunk, Face, Frame, Picture
 
 BEHIND_S, MOST_FRAMES = 0.5, 64
