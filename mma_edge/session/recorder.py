@@ -178,6 +178,9 @@ class SessionRecorder(Follower):
         """The counters of a source, which may come in mid-run."""
         if source not in self._tallies:
             pipeline = next(pipeline for pipeline in self._running.pipelines if pipeline.name == source)
+            if not pipeline.source.live:  # files come one after the other
+                for tally in self._tallies.values():
+                    self._end(tally, None)
             self._tallies[source] = SourceTally.of(source, pipeline.source)
             if self.options.video and pipeline.source.has_video:
                 self._videos[source] = self._video(pipeline.source)
@@ -259,20 +262,25 @@ class SessionRecorder(Follower):
         ends = {each.name: each.error for each in getattr(self._running, "sources", ()) if each.thread.ended}
         for tally in tuple(self._tallies.values()):
             self._event(tally.drops())
-            if tally.name in ends and not tally.ended:
+            if tally.name in ends:
                 self._end(tally, ends[tally.name])
 
     def _end_sources(self, error: MMAEdgeError | None) -> None:
         """At the end of the run, whose sources then have ended too."""
         with contextlib.suppress(MMAEdgeError):  # of a disk that is full: the follower ends anyway
             for tally in self._tallies.values():
-                self._event(tally.drops(last=True))
-                if not tally.ended:
-                    why = self._running.failures.get(tally.name, error)
-                    self._end(tally, why and str(why))
+                why = self._running.failures.get(tally.name, error)
+                self._end(tally, why and str(why))
 
     def _end(self, tally: SourceTally, error: str | None) -> None:
+        """Nothing more comes of a source."""
+        if tally.ended:
+            tally.error = tally.error or error
+            return
         tally.ended, tally.error = True, error
+        if tally.name in self._videos:
+            self._videos[tally.name].close(0)
+        self._event(tally.drops(last=True))
         self._event(SourceEvent("end", error or "it ended", tally.name, None, tally.last_s))
 
     def _write_manifest(self) -> None:

@@ -76,8 +76,8 @@ class SourceVideo:
         with self._changed:
             most = max(LEAST_FRAMES, MOST_BYTES // max(1, math.prod(picture.shape)))
             most = min(most, MOST_FRAMES if self._live else FILE_FRAMES)
-            if not self._live:
-                self._changed.wait_for(lambda: self._frames < most or self._closing, FILE_WAIT_S)
+            if not self._live and not self._changed.wait_for(lambda: self._frames < most or self._closing, FILE_WAIT_S):
+                self._live = True  # a disk that hangs is not waited for again and again
             if self._frames >= most:
                 self.dropped += 1
             elif not self._closing:
