@@ -323,7 +323,7 @@ def test_an_encoder_that_is_not_there_or_does_not_work_is_one_line() -> None:
     assert check_codec("webm", None) == "libvpx-vp9" and check_codec("mp4", "libx264") == "libx264"
     with pytest.raises(DependencyError, match="no encoder libnone"):
         check_codec("mp4", "libnone")
-    for kind, name in (("mp4", "aac"), ("webm", "libx264")):
+    for kind, name in (("mp4", "aac"), ("webm", "libx264"), ("mp4", "mpeg4")):
         with pytest.raises(UsageError, match=f"--video-codec {name}"):
             check_codec(kind, name)
 
