@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 from conftest import PATIENCE_S, failure_line, run_python
+from rtsp_server import RTSPServer
 
 from mma_edge.cli import main
 from mma_edge.errors import DependencyError, UsageError
@@ -25,7 +26,8 @@ from mma_edge.session.video.blur import AFTER_S, AHEAD_S, FacesAround, blur
 from mma_edge.session.video.drawing import Drawing, colours_of, rests_on, speaker_of
 from mma_edge.session.video.movie import KEY_S, Movie, MovieOptions, check_codec
 from mma_edge.session.video.source import BEHIND_S, SourceVideo
-from mma_edge.sources import sample_path
+from mma_edge.sources import FileSource, sample_path
+from mma_edge.sources.sync.measure import Onsets
 from mma_edge.types import AudioChunk, Face, Frame
 
 LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
@@ -380,3 +382,37 @@ def test_sigterm_ends_a_session_of_two_sources_cleanly(tmp_path: Path) -> None:
         assert source["live"] and len(shown) == source["frames"] - source["video_dropped"]
         assert shown[-1][0] == pytest.approx(source["last_s"] - source["video_start_s"], abs=0.6)
     assert {event["source"] for event in session.events if event["kind"] == "end"} == {"a", "b"}
+
+
+@pytest.mark.live
+def test_a_stream_that_breaks_leaves_a_gap_and_stays_in_step(tmp_path: Path) -> None:
+    """Flashes and beeps over RTSP, in a process that is then told to end; read back from the session's video."""
+    folder = tmp_path / "s"
+    with RTSPServer(seconds=2.0) as server:
+        command = [sys.executable, "-m", "mma_edge.cli", "run", f"door={server.url}", "--voice-gate", "off", "--quiet"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MMA_EDGE_THREADS": "1"}
+        process = subprocess.Popen([*command, "--backend", "cpu", "--session", str(folder), "--sound"], env=environment)
+        for records in (10, 24):
+            deadline_s = time.monotonic() + PATIENCE_S
+            while not (folder / RECORDS).exists() or (folder / RECORDS).read_bytes().count(b"\n") < records:
+                assert process.poll() is None and time.monotonic() < deadline_s
+                time.sleep(0.02)
+            if records == 10:
+                server.frozen.set()
+                time.sleep(1.5)
+                server.cut()
+                server.frozen.clear()
+        process.terminate()
+        assert process.wait(20) == 0
+    session = read_session(folder)
+    source = session.sources["door"]
+    assert source["live"] and source["reopened"] >= 1
+    gaps = [event for event in session.events if event["kind"] == "gap" and event["source"] == "door"]
+    assert {"no picture", "no sound"} == {gap["text"].partition(" for")[0] for gap in gaps}
+    onsets = Onsets()
+    with FileSource(session.video("door")) as film:
+        for event in film.events():
+            onsets.add(event)
+    offset = onsets.offset()
+    print(offset.each_ms, gaps)
+    assert len(offset.each_ms) >= 6 and abs(offset.median_ms) < 40 and np.abs(offset.each_ms).max() < 100

@@ -70,6 +70,7 @@ class Drawing:
             taken.append(_area(*tags[None]))
         for tag, x, y in tags.values():
             tag.put(image, x, y)
+        self._places = {track: place for track, place in self._places.items() if track in tags}
         for track in tags:
             if track in answers:
                 # Of several, the bars may stand away from their face.
@@ -154,7 +155,7 @@ def colours_of(labels: tuple[str, ...]) -> dict[str, Colour]:
     return colours | {label: free[number % len(free)] for number, label in enumerate(others)}
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _tag(text: str, small: str, colour: Colour, letters: int) -> Patch:
     """The label on its colour, and below it what it rests on."""
     pad, little = max(2, letters // 4), max(_LEAST_LETTERS, round(0.8 * letters))
@@ -171,7 +172,7 @@ def _tag(text: str, small: str, colour: Colour, letters: int) -> Patch:
     return Patch.of(image)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=12)
 def _bars(title: str, rows: tuple[tuple[str, int], ...], colours: tuple[Colour, ...], best: str, letters: int) -> Patch:
     """Below the title, if there is one, name, bar and percent of each class."""
     size = max(_LEAST_LETTERS, round(0.85 * letters))

@@ -78,9 +78,11 @@ class SourceVideo:
             most = min(most, MOST_FRAMES if self._live else FILE_FRAMES)
             if not self._live and not self._changed.wait_for(lambda: self._frames < most or self._closing, FILE_WAIT_S):
                 self._live = True  # a disk that hangs is not waited for again and again
+            if self._closing:
+                return
             if self._frames >= most:
                 self.dropped += 1
-            elif not self._closing:
+            else:
                 self._frames += 1
                 self._waiting.append((frame, picture, tuple(faces), time.monotonic()))
                 self._changed.notify_all()
