@@ -23,6 +23,8 @@ BEHIND_S, MOST_FRAMES = 0.5, 64
 """A live frame that waited longer for the encoder is left out, as is one that finds so many waiting."""
 MOST_BYTES, LEAST_FRAMES = 192 << 20, 4
 """No more frames wait than have room in so many bytes as RGB, but always so few."""
+MOST_WAITING = 2000
+"""Blocks of sound and answers, where the disk hangs."""
 FILE_FRAMES, FILE_WAIT_S = 16, 10.0
 """The reader of a file waits while so many frames wait for the encoder, but no longer than this."""
 STALE_S = 2.0
@@ -46,7 +48,6 @@ class SourceVideo:
         sound: bool,
         blur_faces: bool,
         stopped: Stopped,
-        movie: MovieOptions | None = None,
     ) -> None:
         """`live`: frames are left out where the encoder is late; else whoever brings them waits."""
         self.path, self.sound_wanted = path, sound
@@ -54,7 +55,6 @@ class SourceVideo:
         self.dropped = 0  # frames that the encoder had no time for
         self.stopped_by: str | None = None
         self._live, self._blur, self._stopped = live, blur_faces, stopped
-        self._options = movie or MovieOptions(crash_safe=True)
         self._drawing = Drawing(labels)
         self._answers: dict[int | None, dict[str, Any]] = {}  # the newest ones
         self._movie: Movie | None = None
@@ -108,7 +108,7 @@ class SourceVideo:
 
     def _put(self, item: AudioChunk | dict) -> None:
         with self._changed:
-            if not self._closing:
+            if not self._closing and len(self._waiting) < MOST_WAITING:
                 self._waiting.append(item)
                 self._changed.notify_all()
 
@@ -131,7 +131,8 @@ class SourceVideo:
             while self._held:
                 self._draw(*self._held.popleft())
         except Exception as error:  # whatever it is, the run goes on
-            self.stopped_by = first_line(error) if not isinstance(error, OSError) else error.strerror or str(error)
+            known = isinstance(error, OSError) and error.strerror
+            self.stopped_by = known or f"{type(error).__name__}: {first_line(error)}"
         finally:
             with self._changed:
                 self._closing = True
@@ -168,7 +169,7 @@ class SourceVideo:
     def _draw(self, picture: Picture, frame: Frame, faces: Sequence[Face], answers: dict) -> None:
         image = np.array(picture)  # one of its own, to be drawn on
         if self._movie is None:
-            self._movie = Movie(self.path, image.shape[1::-1], self._options, self.sound_wanted)
+            self._movie = Movie(self.path, image.shape[1::-1], MovieOptions(crash_safe=True), self.sound_wanted)
             self.start_s = frame.time_s
             for chunk in self._early:
                 self._hear(chunk)
