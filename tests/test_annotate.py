@@ -199,6 +199,7 @@ def test_blurred_faces_are_blurred_from_the_first_frame_to_the_last(tmp_path: Pa
         (["in.mp4", "-o", "out.mp4", "--video-codec", "libnone"], "no encoder libnone"),
         (["in.mp4", "-o", "out.mp4", "--records", "none.jsonl"], "none.jsonl does not exist"),
         (["in.mp4", "-o", "out.mp4", "--records", "two.jsonl"], "two.jsonl has no records of in.mp4"),
+        (["in.mp4", "-o", "out.mp4", "--records", "two.jsonl", "--voice-gate", "off"], "--voice-gate with --records"),
         (["sound.wav", "-o", "out.mp4"], "sound.wav has no picture to draw on"),
     ],
 )

@@ -108,6 +108,8 @@ def annotate_command(args: argparse.Namespace, console: Console) -> int:
     output = args.output or args.file.with_suffix(f".annotated{suffix}")
     if args.webm and output.suffix.lower() != ".webm":
         raise UsageError(f"--webm with -o {output}", "a name that ends in .webm")
+    if args.records and (wrong := _given_of_model(args)):
+        raise UsageError(f"--{wrong.replace('_', '-')} with --records", "one of them", "with records no model runs")
     options = AnnotateOptions(output, args.video_codec, args.blur_faces, args.overwrite)
     stream = stream_options(args, None, notes_to(Console(stderr=True)))
     film = open_film(path)
@@ -135,3 +137,12 @@ def annotate_command(args: argparse.Namespace, console: Console) -> int:
     pace = f", {film.duration_s / took_s:.1f} times as fast as it plays" if film.duration_s else ""
     say(console, f"{output}: {timeline.count} answers drawn in {took_s:.1f} s{pace}")
     return 0
+
+
+def _given_of_model(args: argparse.Namespace) -> str | None:
+    """The first option of the model and its clips that is not as it is by default."""
+    parser = argparse.ArgumentParser()
+    add_model_options(parser.add_argument)
+    add_clip_options(parser.add_argument)
+    defaults = vars(parser.parse_args([]))
+    return next((name for name, value in defaults.items() if getattr(args, name) != value), None)
