@@ -14,6 +14,7 @@ from mma_edge.commands.recognition import add_clip_options, add_model_options, n
 from mma_edge.commands.serve import SERVE_EXAMPLES, add_page_options, check_page, open_page
 from mma_edge.commands.session import add_session_options, check_session_options, session_followers
 from mma_edge.commands.sources import SOURCE_EXAMPLES, SOURCE_HELP, add_source_options, capture_options
+from mma_edge.commands.support import say
 from mma_edge.errors import UsageError, exit_codes
 
 if TYPE_CHECKING:
@@ -116,10 +117,13 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     recognizer, options = open_recognizer(args, options)
     metrics = Metrics(publishers)
     pages, options = open_page(args, recognizer, options)
-    more = [*publishers, *pages, *session_followers(args, recognizer, options), *([metrics] if health else [])]
-    options, followers = followed(options, more)
+    recorders = session_followers(args, recognizer, options)
+    options, followers = followed(options, [*publishers, *pages, *recorders, *([metrics] if health else [])])
     outputs = Outputs(args.output, args.stats, health, args.overwrite, args.quiet, followers, metrics.text)
-    return run_sources(recognizer, sources, options, outputs, title_of(sources, recognizer, options), console)
+    code = run_sources(recognizer, sources, options, outputs, title_of(sources, recognizer, options), console)
+    for recorder in recorders if not args.quiet else ():
+        say(console, recorder.summary())
+    return code
 
 
 def title_of(sources: Mapping[str, Spec], recognizer: Recognizer, options: StreamOptions) -> str:
