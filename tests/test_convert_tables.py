@@ -116,6 +116,9 @@ def test_half_a_line_at_the_end_is_said_and_the_rest_is_converted(
         table = (path / "records.csv") if path.is_dir() else path.with_suffix(".csv")
         assert len(mma_edge.records(table)) == len(RECORDS) - 1
     assert "note: the session was not ended" in said
+    with pytest.warns(UserWarning, match="is cut off and left out") as caught:
+        mma_edge.records(talk)
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize(
@@ -155,6 +158,7 @@ def test_what_cannot_be_converted_is_one_line(
         ([record(1.0), record(2.0, probabilities={"happy": "much"})], "record 2 of .* is damaged"),
         ([record(1.0), record(2.0, box=[1, 2])], "record 2 of .* is damaged"),
         ([record(1.0), record(2.0, track="1")], "record 2 of .* is damaged"),
+        ([record(1.0), record(2.0, voice="some")], "record 2 of .* is damaged"),
         ([record(float("inf"))], "record 1 of .* is damaged"),
         ([record(1.0), record(2.0, probabilities={"calm": 1.0})], "has other classes than the first"),
     ],

@@ -14,9 +14,10 @@ from mma_edge.convert.boris import write_boris
 from mma_edge.convert.elan import write_elan
 from mma_edge.convert.material import Choice, Material, read_material
 from mma_edge.convert.praat import write_textgrid
+from mma_edge.convert.rows import require_pyarrow
 from mma_edge.convert.segments import SegmentOptions
 from mma_edge.convert.subtitles import write_srt, write_vtt
-from mma_edge.convert.table import TableWriter, require_pyarrow
+from mma_edge.convert.table import TableWriter
 from mma_edge.convert.timeline import TimeLine
 from mma_edge.errors import OutputError, UsageError
 from mma_edge.files import write_text
