@@ -44,7 +44,7 @@ def load(bundle: str | PathLike | None = None, backend: str = "auto", precision:
 
 
 def records(path: str | PathLike) -> list[dict[str, Any]]:
-    """The records of a run as flat rows: `pandas.DataFrame(mma_edge.records("talk.jsonl"))`, polars takes them too.
+    """The records of a run as flat rows: `pandas.DataFrame(mma_edge.records("talk.jsonl"))`.
 
     Args:
         path: a session's folder, a .jsonl or .csv of `--output` (of any version), or a .parquet of `mma-edge convert`

@@ -53,8 +53,9 @@ class Recognizer(Predictor):
 
         Args:
             source: see `mma_edge.sources.open_source`. Several of them, as a list or by name, are live ones at the same
-                time, files one after the other; `Emotion.source` tells which. The others: see
-                `mma_edge.pipeline.StreamOptions`.
+                time, files one after the other; `Emotion.source` tells which.
+            watchers: who else sees the frames and the sound, such as a `mma_edge.sinks.notebook.NotebookView`. The
+                others: see `mma_edge.pipeline.StreamOptions`.
 
         Raises:
             UsageError, SourceError, DeviceError: the options do not fit together, or a source cannot be read. One of

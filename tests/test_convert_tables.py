@@ -48,7 +48,9 @@ def test_a_data_frame_has_the_columns_of_the_csv_and_the_values_of_the_records(t
     assert list(frame["x1"])[:4] == [110.5] * 4 and pandas.isna(frame["x1"][4]) and pandas.isna(frame["track_id"][4])
     assert list(frame["modalities"]) == ["video+audio"] * 4 + ["audio", "video+audio"]
     assert list(frame["speaking"].dropna()) == [0.25]
-    assert polars.DataFrame(mma_edge.records(talk))["p_sad"].to_list() == list(frame["p_sad"])
+    many = [*run_of("h" * 150), record(75.5, speaking=0.25)]
+    rows = mma_edge.records(write_jsonl(talk.with_name("many.jsonl"), many))
+    assert polars.from_dicts(rows, infer_schema_length=None)["speaking"].drop_nulls().to_list() == [0.25]
 
 
 def test_pandas_and_polars_read_the_same_from_csv_and_parquet(talk: Path) -> None:
@@ -179,6 +181,8 @@ def test_a_file_is_replaced_only_if_asked_and_the_records_never(talk: Path) -> N
         convert(talk, "csv")
     assert "--overwrite" in one_line(caught.value)
     assert convert(talk, "csv", ConvertOptions(overwrite=True)) == [path]
+    (there,) = convert(talk, "parquet", ConvertOptions(output=talk.parent / "new" / "folder" / "all.parquet"))
+    assert mma_edge.records(there) == mma_edge.records(talk)
     with pytest.raises(UsageError, match="would replace the records"):
         convert(path, "csv", ConvertOptions(overwrite=True))
     assert path.read_bytes() == before

@@ -67,7 +67,7 @@ class Material:
         self, name: str, records: Sequence[Record], options: SegmentOptions, given: Media | None, notify: Notify
     ) -> TimeLine:
         check_order(records)
-        media, zero_s = self._media(name, given)
+        media, zero_s = self._media(name, given, notify)
         tracks: dict[int | None, list[Record]] = {}
         for record in records:
             tracks.setdefault(record["track_id"], []).append(record)
@@ -92,7 +92,7 @@ class Material:
         labels = dict.fromkeys(map(plain, (*self.labels, UNCERTAIN, *(record["label"] for record in records))))
         return TimeLine(plain(name), tuple(tiers), marks, tuple(labels), max(1, *ends), media)
 
-    def _media(self, name: str, given: Media | None) -> tuple[Media | None, float]:
+    def _media(self, name: str, given: Media | None, notify: Notify) -> tuple[Media | None, float]:
         """The video of a source where there is one, and the presentation time of its beginning."""
         about = self.session.sources.get(name, {}) if self.session else {}
         if given:
@@ -100,8 +100,14 @@ class Material:
                 what, hint = f"--media {given.path} for the live source {name}", "leave --media out"
                 raise UsageError(what, "a source that was a file, whose times are those of the records", hint)
             return given, given.start_s
-        video = self.session.video(name) if self.session and about else None
-        return (media_of(video), about.get("video_start_s") or 0.0) if video else (None, 0.0)
+        if not about.get("video"):
+            return None, 0.0
+        zero_s, video = about.get("video_start_s") or 0.0, self.session.video(name)
+        try:
+            return media_of(video) if video else None, zero_s
+        except SourceError as error:  # what a crash left of it
+            notify(f"{name} is converted without its video: {error.what}")
+            return None, zero_s
 
     def _marks(self, name: str, zero_ms: int) -> tuple[tuple[Mark, ...], int]:
         """Marks with a time of this source, and how many came before its video began."""
@@ -110,7 +116,7 @@ class Material:
             times = mark.get("times_s")
             time_s = times.get(name) if isinstance(times, dict) else None
             if is_number(time_s):
-                text = plain(str(mark.get("text") or mark.get("key") or "")) or "mark"
+                text = plain(str(mark.get("text") or mark.get("key") or "mark"))
                 marks.append(Mark(round(1000 * time_s) - zero_ms, text))
         kept = [mark for mark in marks if mark.time_ms >= 0]
         return apart(kept), len(marks) - len(kept)

@@ -45,6 +45,7 @@ class TableWriter(AbstractContextManager):
 
         with ExitStack() as stack:
             try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 aside = stack.enter_context(replaced(self.path))
                 self._writer = stack.enter_context(ParquetWriter(aside, self._schema, compression="zstd"))
             except OSError as error:
