@@ -102,7 +102,8 @@ class Material:
             return given, given.start_s
         if not about.get("video"):
             return None, 0.0
-        zero_s, video = about.get("video_start_s") or 0.0, self.session.video(name)
+        start_s, video = about.get("video_start_s"), self.session.video(name)
+        zero_s = start_s if is_number(start_s) else 0.0
         try:
             return media_of(video) if video else None, zero_s
         except SourceError as error:  # what a crash left of it
