@@ -44,7 +44,7 @@ def load(bundle: str | PathLike | None = None, backend: str = "auto", precision:
 
 
 def records(path: str | PathLike) -> list[dict[str, Any]]:
-    """The records of a run as flat rows: `pandas.DataFrame(mma_edge.records("talk.jsonl"))`, polars takes them too.
+    """The records of a run as flat rows: `pandas.DataFrame(mma_edge.records("talk.jsonl"))`.
 
     Args:
         path: a session's folder, a .jsonl or .csv of `--output` (of any version), or a .parquet of `mma-edge convert`
@@ -53,11 +53,12 @@ def records(path: str | PathLike) -> list[dict[str, Any]]:
     Returns:
         One dict per record, all with the same keys, the columns of a CSV: start_s, end_s, track_id, x0, y0, x1, y1,
         modalities ("video+audio"), label, p_LABEL for each class, age_ms, voice, source, speaking, smoothed_s. Seconds,
-        pixels and probabilities are numbers; what is not known is None. A last line that a crash has cut is left out.
+        pixels and probabilities are numbers; what is not known is None. A last line that a crash has cut is left out,
+        with a warning.
 
     Raises:
         SourceError: there is no such file, or it holds no records. DependencyError: .parquet without pyarrow.
     """
-    from mma_edge.convert.material import rows
+    from mma_edge.convert.rows import rows
 
     return rows(path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mma_edge.bundle import read_bundle
 from mma_edge.engines import open_engine
 from mma_edge.predictor import Predictor
-from mma_edge.types import Emotion, Notify, ignore_notice
+from mma_edge.types import Emotion, Notify, Watcher, ignore_notice
 
 if TYPE_CHECKING:
     from mma_edge.sources import CaptureOptions
@@ -47,13 +47,15 @@ class Recognizer(Predictor):
         nvdec: bool = False,
         notify: Notify = ignore_notice,
         capture: CaptureOptions | None = None,
+        watchers: Sequence[Watcher] = (),
     ) -> Iterator[Emotion]:
         """Emotions of a file, "camera:1", an address: one per face track and hop, as soon as it is known.
 
         Args:
             source: see `mma_edge.sources.open_source`. Several of them, as a list or by name, are live ones at the same
-                time, files one after the other; `Emotion.source` tells which. The others: see
-                `mma_edge.pipeline.StreamOptions`.
+                time, files one after the other; `Emotion.source` tells which.
+            watchers: who else sees the frames and the sound, such as a `mma_edge.sinks.notebook.NotebookView`. The
+                others: see `mma_edge.pipeline.StreamOptions`.
 
         Raises:
             UsageError, SourceError, DeviceError: the options do not fit together, or a source cannot be read. One of
@@ -68,8 +70,21 @@ class Recognizer(Predictor):
         if streaming is not None:
             check_mode(streaming, auto=True)
             streaming = choose_mode(self, streaming, notify)
-        own = (window_s, hop_s, whole, centre_fallback, audio, streaming, voice_gate, abstain_below, smooth_s)
-        options = StreamOptions(*own, nvdec, notify, capture)
+        options = StreamOptions(
+            window_s=window_s,
+            hop_s=hop_s,
+            whole=whole,
+            centre_fallback=centre_fallback,
+            audio=audio,
+            streaming=streaming,
+            voice_gate=voice_gate,
+            abstain_below=abstain_below,
+            smooth_s=smooth_s,
+            nvdec=nvdec,
+            notify=notify,
+            capture=capture,
+            watchers=tuple(watchers),
+        )
         sources = named_sources([source] if isinstance(source, (str, os.PathLike)) else source)
         with open_pipeline(self, sources, options) as pipeline:
             yield from pipeline

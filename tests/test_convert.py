@@ -107,6 +107,20 @@ def test_a_session_gives_elan_its_video_and_marks_on_the_videos_clock(
     assert pympi.Elan.Eaf(str(desk)).media_descriptors == []
 
 
+@pytest.mark.parametrize("left", [b"", None])
+def test_of_a_video_that_a_crash_spoilt_the_times_stay(
+    session: Path, left: bytes | None, capsys: pytest.CaptureFixture
+) -> None:
+    video = session / "video-1.mp4"
+    video.unlink()
+    if left is not None:
+        video.write_bytes(left)
+    assert main(["convert", str(session), "--to", "elan", "--source", "door"]) == 0
+    assert "video-1.mp4" in capsys.readouterr().out
+    assert elan_tiers(session / "records.eaf")["door face 1"][0] == (0, 2250, "happy")
+    assert pympi.Elan.Eaf(str(session / "records.eaf")).media_descriptors == []
+
+
 def test_praatio_reads_the_intervals_and_points_of_a_textgrid(talk: Path, session: Path) -> None:
     (path,) = convert(talk, "textgrid")
     grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=False)
@@ -228,7 +242,7 @@ def test_of_one_face_alone_subtitles_have_the_label_only(tmp_path: Path) -> None
 
 
 def test_names_that_a_format_has_signs_for_stay_what_they_are(tmp_path: Path) -> None:
-    strange = ['"happy" & <b>', "sad\x00\n\ud800ly", "日本語 😀"]
+    strange = ['"happy" & <b>', "sad\x00\n\ud800ly", "日本語 😀", " \n "]
     records = []
     for number, label in enumerate(strange):
         probabilities = {name: 0.8 if name == label else 0.1 for name in strange}
@@ -236,7 +250,7 @@ def test_names_that_a_format_has_signs_for_stay_what_they_are(tmp_path: Path) ->
             more = {"label": label, "probabilities": probabilities, "source": '<"a" & b>'}
             records.append(record(2.0 * number + 0.5 * hop + 0.5, window_s=0.5) | more)
     talk = write_jsonl(tmp_path / "talk.jsonl", records)
-    expected = ['"happy" & <b>', "sad ly", "日本語 😀"]
+    expected = ['"happy" & <b>', "sad ly", "日本語 😀", "-"]
     (eaf,), (grid,), (table,) = (convert(talk, to) for to in ("elan", "textgrid", "boris"))
     ((name, spans),) = elan_tiers(eaf).items()
     assert name == '<"a" & b> face 1' and [label for *_, label in spans] == expected

@@ -48,7 +48,9 @@ def test_a_data_frame_has_the_columns_of_the_csv_and_the_values_of_the_records(t
     assert list(frame["x1"])[:4] == [110.5] * 4 and pandas.isna(frame["x1"][4]) and pandas.isna(frame["track_id"][4])
     assert list(frame["modalities"]) == ["video+audio"] * 4 + ["audio", "video+audio"]
     assert list(frame["speaking"].dropna()) == [0.25]
-    assert polars.DataFrame(mma_edge.records(talk))["p_sad"].to_list() == list(frame["p_sad"])
+    many = [*run_of("h" * 150), record(75.5, speaking=0.25)]
+    rows = mma_edge.records(write_jsonl(talk.with_name("many.jsonl"), many))
+    assert polars.from_dicts(rows, infer_schema_length=None)["speaking"].drop_nulls().to_list() == [0.25]
 
 
 def test_pandas_and_polars_read_the_same_from_csv_and_parquet(talk: Path) -> None:
@@ -116,6 +118,9 @@ def test_half_a_line_at_the_end_is_said_and_the_rest_is_converted(
         table = (path / "records.csv") if path.is_dir() else path.with_suffix(".csv")
         assert len(mma_edge.records(table)) == len(RECORDS) - 1
     assert "note: the session was not ended" in said
+    with pytest.warns(UserWarning, match="is cut off and left out") as caught:
+        mma_edge.records(talk)
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize(
@@ -155,6 +160,7 @@ def test_what_cannot_be_converted_is_one_line(
         ([record(1.0), record(2.0, probabilities={"happy": "much"})], "record 2 of .* is damaged"),
         ([record(1.0), record(2.0, box=[1, 2])], "record 2 of .* is damaged"),
         ([record(1.0), record(2.0, track="1")], "record 2 of .* is damaged"),
+        ([record(1.0), record(2.0, voice="some")], "record 2 of .* is damaged"),
         ([record(float("inf"))], "record 1 of .* is damaged"),
         ([record(1.0), record(2.0, probabilities={"calm": 1.0})], "has other classes than the first"),
     ],
@@ -175,6 +181,8 @@ def test_a_file_is_replaced_only_if_asked_and_the_records_never(talk: Path) -> N
         convert(talk, "csv")
     assert "--overwrite" in one_line(caught.value)
     assert convert(talk, "csv", ConvertOptions(overwrite=True)) == [path]
+    (there,) = convert(talk, "parquet", ConvertOptions(output=talk.parent / "new" / "folder" / "all.parquet"))
+    assert mma_edge.records(there) == mma_edge.records(talk)
     with pytest.raises(UsageError, match="would replace the records"):
         convert(path, "csv", ConvertOptions(overwrite=True))
     assert path.read_bytes() == before

@@ -23,9 +23,9 @@ examples:
 With several sources each gets a file of its own, named as the source; boris, csv and parquet have room for all of them.
 exit codes: 0 done, 2 usage, 3 no records, 7 output, 11 missing package, 130 interrupted
 """
-DESCRIPTION = (
-    "Write RECORDS for another program. An answer is about a window of some seconds; it stands for its middle."
-)
+DESCRIPTION = """\
+Write RECORDS as another program reads them. Each answer is about a window of several seconds; for annotations and
+subtitles it becomes the label of the window's middle."""
 
 
 def add_convert_command(commands: argparse._SubParsersAction) -> None:

@@ -76,14 +76,14 @@ def capture_options(args: argparse.Namespace) -> object:
     if pixel_format and not re.fullmatch(r"[A-Z0-9]{3,4}", pixel_format):
         raise UsageError(f"--pixel-format {args.pixel_format}", "mjpeg, or a code of V4L2 such as yuyv")
     return CaptureOptions(
-        size and (int(size[1]), int(size[2])),
-        rate and float(args.rate),
-        pixel_format,
-        args.microphone,
-        args.realtime,
-        args.audio_delay_ms,
-        args.tls_cert,
-        args.tls_key,
+        size=size and (int(size[1]), int(size[2])),
+        rate_fps=rate and float(args.rate),
+        pixel_format=pixel_format,
+        microphone=args.microphone,
+        realtime=args.realtime,
+        audio_delay_ms=args.audio_delay_ms,
+        tls_cert=args.tls_cert,
+        tls_key=args.tls_key,
     )
 
 

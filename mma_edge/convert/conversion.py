@@ -14,9 +14,10 @@ from mma_edge.convert.boris import write_boris
 from mma_edge.convert.elan import write_elan
 from mma_edge.convert.material import Choice, Material, read_material
 from mma_edge.convert.praat import write_textgrid
+from mma_edge.convert.rows import require_pyarrow
 from mma_edge.convert.segments import SegmentOptions
 from mma_edge.convert.subtitles import write_srt, write_vtt
-from mma_edge.convert.table import TableWriter, require_pyarrow
+from mma_edge.convert.table import TableWriter
 from mma_edge.convert.timeline import TimeLine
 from mma_edge.errors import OutputError, UsageError
 from mma_edge.files import write_text
@@ -88,39 +89,39 @@ def convert(path: str | os.PathLike[str], to: str, options: ConvertOptions | Non
     path, options = Path(path), options or ConvertOptions()
     if to not in FORMATS:
         raise UsageError(f"--to {to}", f"one of {', '.join(FORMATS)}")
-    format = FORMATS[to]
-    _check(to, format, options)
+    kind = FORMATS[to]
+    _check(to, kind, options)
     material = read_material(path, options.choice, options.notify)
-    target = options.output or (path / RECORDS if path.is_dir() else path).with_suffix(format.suffixes[0])
-    if format.write_rows:
+    target = options.output or (path / RECORDS if path.is_dir() else path).with_suffix(kind.suffixes[0])
+    if kind.write_rows:
         _check_targets([target], path, options)
-        format.write_rows(material, target)
+        kind.write_rows(material, target)
         if material.session and material.session.marks:
             options.notify(f"{len(material.session.marks)} mark(s) are left out: a table has one row per answer")
         return [target]
     time_lines = material.time_lines(options.segments or SegmentOptions(), options.media, options.notify)
-    if format.write_all:
+    if kind.write_all:
         _check_targets([target], path, options)
-        format.write_all(time_lines, target)
+        kind.write_all(time_lines, target)
         return [target]
     targets = [target] if len(time_lines) == 1 else _targets_of(target, [line.source for line in time_lines])
     _check_targets(targets, path, options)
     for time_line, place in zip(time_lines, targets, strict=True):
-        format.write_one(time_line, place)
+        kind.write_one(time_line, place)
     return targets
 
 
-def _check(to: str, format: Format, options: ConvertOptions) -> None:
+def _check(to: str, kind: Format, options: ConvertOptions) -> None:
     """All that can be said before anything is read."""
-    if format.check:
-        format.check()
-    if format.write_rows and (options.segments or options.media):
+    if kind.check:
+        kind.check()
+    if kind.write_rows and (options.segments or options.media):
         given = "--media" if options.media else "--min-s, --hysteresis or --as-of"
         hint = "a table has every answer as it is; leave the option out"
         raise UsageError(f"{given} with --to {to}", "a format with segments", hint)
-    suffixes = tuple(suffix.lower() for suffix in format.suffixes)
+    suffixes = tuple(suffix.lower() for suffix in kind.suffixes)
     if options.output and options.output.suffix.lower() not in suffixes:
-        raise UsageError(f"--output {options.output}", f"a name that ends in {' or '.join(format.suffixes)}")
+        raise UsageError(f"--output {options.output}", f"a name that ends in {' or '.join(kind.suffixes)}")
 
 
 def _targets_of(target: Path, sources: Sequence[str]) -> list[Path]:

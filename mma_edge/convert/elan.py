@@ -90,7 +90,8 @@ class _Tiers:
 
 
 def _media_attributes(media: Media, path: Path) -> dict[str, str]:
-    """Where ELAN finds the video: by its path, or, after both files moved, beside this one."""
+    """Where ELAN finds the video: by its path, or, after both files moved, beside this one. ELAN cuts "file:" off and
+    decodes nothing, so a blank stays a blank."""
     absolute = media.path.resolve()
     found = {"MEDIA_URL": f"file:///{absolute.as_posix().lstrip('/')}", "MIME_TYPE": media.mime_type}
     try:

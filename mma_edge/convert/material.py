@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
-from typing import Any
 
 from mma_edge.convert.media import media_of
+from mma_edge.convert.rows import Record, checked_records, is_number
 from mma_edge.convert.segments import SegmentOptions, check_order, hop_of, segments_of
-from mma_edge.convert.table import read_table
 from mma_edge.convert.timeline import Mark, Media, Tier, TimeLine, apart, plain, tier_name
 from mma_edge.errors import SourceError, UsageError
 from mma_edge.session.folder import Session, read_session
-from mma_edge.session.reading import read_records
-from mma_edge.sinks.records import flat_row
-from mma_edge.types import UNCERTAIN, Notify, ignore_notice
-
-Record = dict[str, Any]
+from mma_edge.types import UNCERTAIN, Notify
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,7 @@ class Material:
         self, name: str, records: Sequence[Record], options: SegmentOptions, given: Media | None, notify: Notify
     ) -> TimeLine:
         check_order(records)
-        media, zero_s = self._media(name, given)
+        media, zero_s = self._media(name, given, notify)
         tracks: dict[int | None, list[Record]] = {}
         for record in records:
             tracks.setdefault(record["track_id"], []).append(record)
@@ -99,7 +92,7 @@ class Material:
         labels = dict.fromkeys(map(plain, (*self.labels, UNCERTAIN, *(record["label"] for record in records))))
         return TimeLine(plain(name), tuple(tiers), marks, tuple(labels), max(1, *ends), media)
 
-    def _media(self, name: str, given: Media | None) -> tuple[Media | None, float]:
+    def _media(self, name: str, given: Media | None, notify: Notify) -> tuple[Media | None, float]:
         """The video of a source where there is one, and the presentation time of its beginning."""
         about = self.session.sources.get(name, {}) if self.session else {}
         if given:
@@ -107,8 +100,15 @@ class Material:
                 what, hint = f"--media {given.path} for the live source {name}", "leave --media out"
                 raise UsageError(what, "a source that was a file, whose times are those of the records", hint)
             return given, given.start_s
-        video = self.session.video(name) if self.session and about else None
-        return (media_of(video), about.get("video_start_s") or 0.0) if video else (None, 0.0)
+        if not about.get("video"):
+            return None, 0.0
+        start_s, video = about.get("video_start_s"), self.session.video(name)
+        zero_s = start_s if is_number(start_s) else 0.0
+        try:
+            return media_of(video) if video else None, zero_s
+        except SourceError as error:  # what a crash left of it
+            notify(f"{name} is converted without its video: {error.what}")
+            return None, zero_s
 
     def _marks(self, name: str, zero_ms: int) -> tuple[tuple[Mark, ...], int]:
         """Marks with a time of this source, and how many came before its video began."""
@@ -116,8 +116,8 @@ class Material:
         for mark in self.session.marks if self.session else ():
             times = mark.get("times_s")
             time_s = times.get(name) if isinstance(times, dict) else None
-            if _is_number(time_s):
-                text = plain(str(mark.get("text") or mark.get("key") or "")) or "mark"
+            if is_number(time_s):
+                text = plain(str(mark.get("text") or mark.get("key") or "mark"))
                 marks.append(Mark(round(1000 * time_s) - zero_ms, text))
         kept = [mark for mark in marks if mark.time_ms >= 0]
         return apart(kept), len(marks) - len(kept)
@@ -141,7 +141,7 @@ def read_material(path: str | os.PathLike[str], choice: Choice, notify: Notify) 
 
     for line in told:
         notify(line)
-    records = list(_checked(_read(path, tell_once), path))
+    records = list(checked_records(path, tell_once))
     if not records:
         hint = (
             "nothing was recognised: no face, and no voice" if session or path.stat().st_size else "the file is empty"
@@ -161,47 +161,3 @@ def read_material(path: str | os.PathLike[str], choice: Choice, notify: Notify) 
             raise UsageError(f"--face {choice.face}", expected)
         material = Material(path, chosen, session)
     return material
-
-
-def rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """See `mma_edge.records`."""
-    path = Path(path)
-    return [flat_row(record) for record in _checked(_read(path, ignore_notice), path)]
-
-
-def _read(path: Path, notify: Notify) -> Iterator[Record]:
-    return read_table(path) if path.suffix.lower() == ".parquet" else read_records(path, notify)
-
-
-def _checked(records: Iterable[Record], path: Path) -> Iterator[Record]:
-    """The same records; SourceError at one whose values are none that `--output` writes, or with other classes."""
-    labels: list[str] = []
-    for number, record in enumerate(records, 1):
-        if not _is_record(record):
-            raise SourceError(f"record {number} of {path} is damaged", "what mma-edge run --output writes")
-        probabilities = record["probabilities"]
-        labels = labels or list(probabilities)
-        if list(probabilities) != labels:
-            if set(probabilities) != set(labels):
-                what = f"record {number} of {path} has other classes than the first ({', '.join(probabilities)})"
-                raise SourceError(what, ", ".join(labels), "split the file: these are records of two models")
-            record["probabilities"] = {label: probabilities[label] for label in labels}
-        yield record
-
-
-def _is_record(record: Record) -> bool:
-    track, box, modalities = record["track_id"], record["box"], record["modalities"]
-    numbers = [record["start_s"], record["end_s"], *record["probabilities"].values()]
-    return (
-        all(map(_is_number, numbers))
-        and len(numbers) > 2
-        and isinstance(record["label"], str)
-        and isinstance(record["source"], str | None)
-        and (track is None or (type(track) is int and 0 <= track < 2**31))
-        and (box is None or (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))))
-        and (modalities is None or (isinstance(modalities, list) and all(isinstance(m, str) for m in modalities)))
-    )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 from mma_edge import __version__
-from mma_edge.errors import DependencyError, OutputError, SourceError, first_line
+from mma_edge.convert.rows import require_pyarrow
+from mma_edge.errors import OutputError, first_line
 from mma_edge.files import replaced
 from mma_edge.sinks.records import columns
 
 SCHEMA = 1
 """Version of the columns, in the file's metadata as mma_edge.schema; beside it mma_edge.version and mma_edge.labels."""
 _TEXTS = ("modalities", "label", "source")
-
-
-def require_pyarrow() -> None:
-    """DependencyError where Parquet cannot be read and written."""
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise DependencyError("pyarrow is not installed", hint='pip install "mma-edge[table]"') from error
 
 
 class TableWriter(AbstractContextManager):
@@ -52,6 +45,7 @@ class TableWriter(AbstractContextManager):
 
         with ExitStack() as stack:
             try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 aside = stack.enter_context(replaced(self.path))
                 self._writer = stack.enter_context(ParquetWriter(aside, self._schema, compression="zstd"))
             except OSError as error:
@@ -86,36 +80,3 @@ class TableWriter(AbstractContextManager):
     def _failure(self, error: OSError) -> OutputError:
         what = f"cannot write {self.path}: {error.strerror or first_line(error)}"
         return OutputError(what, hint="free disk space or choose another place")
-
-
-def read_table(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file of `TableWriter`, each as `mma_edge.session.reading.read_records` gives it.
-
-    Raises:
-        SourceError: there is no such file, or it is another table. DependencyError without pyarrow.
-    """
-    require_pyarrow()
-    import pyarrow
-    from pyarrow.parquet import ParquetFile
-
-    expected = "a table of mma-edge batch, or of mma-edge convert --to parquet"
-    if not path.is_file():
-        raise SourceError(f"{path} does not exist", expected)
-    try:
-        with ParquetFile(path) as file:
-            labels = [name[2:] for name in file.schema_arrow.names if name.startswith("p_")]
-            if missing := [name for name in columns(labels) if name not in file.schema_arrow.names]:
-                raise SourceError(f"{path} has no column {missing[0]}", expected)
-            for batch in file.iter_batches(columns=columns(labels)):
-                for row in batch.to_pylist():
-                    yield _record(row, labels)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise SourceError(f"{path} cannot be read: {first_line(error)}", expected) from error
-
-
-def _record(row: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """The inverse of `mma_edge.sinks.records.flat_row`."""
-    box = [row.pop(name) for name in ("x0", "y0", "x1", "y1")]
-    probabilities = {label: row.pop(f"p_{label}") for label in labels}
-    modalities = row["modalities"] and row["modalities"].split("+")
-    return row | {"box": box if None not in box else None, "modalities": modalities, "probabilities": probabilities}

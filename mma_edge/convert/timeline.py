@@ -74,9 +74,10 @@ def tier_name(track_id: int | None) -> str:
 
 
 def plain(text: str) -> str:
-    """The text on one line, without what XML and text formats cannot hold: control characters and half pairs."""
+    """The text on one line, never empty, without what XML and text formats cannot hold: control characters and half
+    pairs."""
     kept = (" " if unicodedata.category(sign) in ("Cc", "Cs", "Cn", "Zl", "Zp") else sign for sign in text)
-    return " ".join("".join(kept).split())
+    return " ".join("".join(kept).split()) or "-"
 
 
 def apart(marks: Iterable[Mark]) -> tuple[Mark, ...]:
