@@ -245,7 +245,7 @@ def _notices(recording: Recording, few: bool) -> str:
     lines = [escape(line) for line in recording.notices]
     if few:
         lines.append(
-            "So many answers are drawn in part: of neighbours those furthest apart. All tables are of all answers."
+            "There are too many answers to draw them all; every short burst is drawn. All tables are of all answers."
         )
     items = "".join(f"<li>{line}</li>" for line in lines)
     return f"<h2>Notices</h2><ul>{items}</ul>" if lines else ""

@@ -174,7 +174,7 @@ def _usable(records: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], in
 
 def _labels(session: Session | None, records: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     """The model's classes in its order; records of another one add theirs."""
-    known = dict.fromkeys(str(label) for label in (session.model.get("labels") or ()) if session)
+    known = dict.fromkeys(map(str, session.model.get("labels") or ())) if session else {}
     for record in records:
         if record["probabilities"].keys() - known.keys():
             known |= dict.fromkeys(record["probabilities"])

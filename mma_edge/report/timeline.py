@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from mma_edge.report.columns import Drawn, drawn, furthest_two
+from mma_edge.report.columns import Drawn, drawn, for_screen
 from mma_edge.report.figures import alone_with_sound, dwells, stretches
 from mma_edge.report.palette import colours, stacked
 from mma_edge.report.pictures import Strip
@@ -18,7 +18,7 @@ from mma_edge.report.tables import clock, share, swatch
 MOST_RIBBONS = 8
 """Faces of a source with a ribbon of their own: those with answers for the longest time. The others share one."""
 MOST_ANSWERS = 150_000
-"""Of all ribbons together that the page holds; of more, those furthest apart are kept, as for the screen."""
+"""Of all ribbons together that the page holds; of more, those are kept that `for_screen` keeps."""
 MOST_BANDS, MOST_MARKS, MARK_ROWS = 400, 300, 3
 STATIC_PICTURES = 12
 """Pictures side by side before the page's script has seen how wide it is."""
@@ -65,7 +65,7 @@ def timelines(
 
 
 def _fitting(data: Drawn, span_ms: int, most: int) -> Drawn:
-    return data if len(data.end_ms) <= most else data[furthest_two(data, 0, span_ms, most // 2)]
+    return data if len(data.end_ms) <= most else data[for_screen(data, 0, span_ms, most // 2)]
 
 
 def _toolbar(number: int, source: SourceRecording) -> str:

@@ -38,8 +38,9 @@ function firstAfter(series, ms) {
 
 const begins = (series, i) => i === 0 || series.start[i] > series.end[i - 1];
 
-// As mma_edge.report.columns.furthest_two: of each column the two answers that are furthest apart.
-function furthestTwo(series, from, span, columns) {
+// As mma_edge.report.columns.for_screen: of each column the two answers that are furthest apart, and the surest of each
+// label.
+function forScreen(series, from, span, columns) {
   const first = Math.max(0, firstAfter(series, from) - 1);
   const last = Math.min(series.end.length, firstAfter(series, from + span) + 2);
   const kept = [];
@@ -47,11 +48,11 @@ function furthestTwo(series, from, span, columns) {
     const column = Math.floor(((series.end[start] - from) * columns) / span);
     let stop = start + 1;
     while (stop < last && Math.floor(((series.end[stop] - from) * columns) / span) === column) stop++;
-    let one = start, other = stop - 1;
-    if (stop - start > 2) [one, other] = apart(series, start, stop);
+    const few = stop - start <= 2;
+    const telling = new Set(few ? [] : [...apart(series, start, stop), ...surest(series, start, stop)]);
     for (let i = start; i < stop; i++) {
       const beside = begins(series, i) || i + 1 === series.end.length || begins(series, i + 1);
-      if (i === one || i === other || beside) kept.push(i);
+      if (few || beside || telling.has(i)) kept.push(i);
     }
     start = stop;
   }
@@ -72,6 +73,16 @@ function apart(series, start, stop) {
   };
   const one = furthest((level, k) => count * level - sums[k]);
   return [one, furthest((level, k) => level - series.levels[one * classes + k])];
+}
+
+function surest(series, start, stop) {
+  const best = new Map();
+  for (let i = start; i < stop; i++) {
+    const level = Math.max(...series.levels.subarray(i * classes, (i + 1) * classes));
+    const found = best.get(series.chosen[i]);
+    if (!found || level > found[0]) best.set(series.chosen[i], [level, i]);
+  }
+  return [...best.values()].map(([, i]) => i);
 }
 
 // As mma_edge.report.ribbon.area_paths; times are from the left edge.
@@ -112,7 +123,7 @@ function strip(series, kept, from, of, top, bottom) {
 }
 
 function draw(plot, series, from, span) {
-  const kept = furthestTwo(series, from, span, Math.max(50, Math.min(1000, Math.round(plot.clientWidth / 2))));
+  const kept = forScreen(series, from, span, Math.max(50, Math.min(1000, Math.round(plot.clientWidth / 2))));
   const fill = (kind, paths) => {
     const svg = plot.querySelector(`.${kind}`);
     if (!svg) return;

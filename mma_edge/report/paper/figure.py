@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mma_edge.report.columns import drawn, furthest_two
+from mma_edge.report.columns import drawn, for_screen
 from mma_edge.report.figures import alone_with_sound
 from mma_edge.report.palette import BASIS_COLOURS, LOSS_COLOUR, MARK_COLOUR, UNCERTAIN_COLOUR, colours, stacked
 from mma_edge.report.paper.drawing import INK, SOFT, Area, Drawing, Line, Picture, Words
@@ -118,7 +118,7 @@ def _panel(
     fills = [colours(series.labels)[label] for label in labels]
     whole = drawn(series, order, source.from_s, alone)
     span_ms = max(round(1000 * source.length_s), 1)
-    kept = whole[furthest_two(whole, 0, span_ms, round(scale.width * COLUMNS_PER_MM))]
+    kept = whole[for_screen(whole, 0, span_ms, round(scale.width * COLUMNS_PER_MM))]
     for areas, colour in zip(stacked_areas(kept), reversed(fills), strict=True):
         polygons = []
         for times_ms, tops in areas:
