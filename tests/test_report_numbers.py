@@ -159,7 +159,12 @@ def test_a_part_that_is_not_there_is_one_clear_line(
         part_of(read_recording(tmp_path / "session"), *options)
 
 
-def hour() -> Drawn:
+def no_facts(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Basis, speaking and gaps of answers that have none."""
+    return np.zeros(count), np.zeros(count, bool), np.arange(count) == 0
+
+
+def two_hours() -> Drawn:
     """Two hours of neutral answers with one burst of half a second, and one of two bursts in a row."""
     count = 14_400
     levels = np.zeros((count, 7), np.uint8)
@@ -168,17 +173,16 @@ def hour() -> Drawn:
         levels[burst] = 0
         levels[burst, state] = 255
     end_ms = 500 * np.arange(1, count + 1)
-    return Drawn(
-        end_ms - 500, end_ms, levels, levels.argmax(1).astype(np.uint8), np.zeros(count), np.zeros(count, bool)
-    )
+    return Drawn(end_ms - 500, end_ms, levels, levels.argmax(1).astype(np.uint8), *no_facts(count))
 
 
 def test_a_burst_of_half_a_second_in_two_hours_is_drawn() -> None:
-    data = hour()
+    data = two_hours()
     for columns in (40, 180, 500):
         kept = for_screen(data, 0, int(data.end_ms[-1]), columns)
         assert {5001, 9001, 9002} <= set(kept.tolist())
         assert len(kept) <= 2 * columns + 3
+        assert len(stacked_areas(data[kept])[0]) == 1  # what is left out is no gap
 
 
 def test_of_one_dimension_the_minimum_and_the_maximum_are_kept() -> None:
@@ -186,7 +190,7 @@ def test_of_one_dimension_the_minimum_and_the_maximum_are_kept() -> None:
     one = rng.integers(0, 255, 1000)
     levels = np.stack([one, 255 - one], axis=1).astype(np.uint8)
     end_ms = 100 * np.arange(1, 1001)
-    data = Drawn(end_ms - 100, end_ms, levels, np.zeros(1000), np.zeros(1000), np.zeros(1000, bool))
+    data = Drawn(end_ms - 100, end_ms, levels, np.zeros(1000), *no_facts(1000))
     kept = for_screen(data, 0, 100_001, 10)
     for column in range(10):
         inside = np.flatnonzero(data.end_ms * 10 // 100_001 == column)
@@ -234,12 +238,15 @@ EYES = {
 @pytest.mark.parametrize("eyes", EYES)
 def test_the_seven_classes_differ_for_all_eyes(eyes: str) -> None:
     seen = [lab(CLASS_COLOURS[label], EYES[eyes]) for label in DFEW]
-    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 20
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 24
 
 
 def test_the_seven_classes_differ_in_grey() -> None:
+    """By lightness, and by the weights with which programs and printers make grey (ITU-R BT.601)."""
     lightness = sorted(lab(CLASS_COLOURS[label], EYES["normal"])[0] for label in DFEW)
-    assert np.diff(lightness).min() > 7.5
+    assert np.diff(lightness).min() > 9
+    greys = [np.dot([0.299, 0.587, 0.114], list(bytes.fromhex(CLASS_COLOURS[label][1:]))) for label in DFEW]
+    assert np.diff(sorted(greys)).min() > 0.09 * 255
 
 
 def test_classes_of_your_own_have_colours_too() -> None:

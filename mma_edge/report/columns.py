@@ -7,7 +7,7 @@ second, a random choice might. No answer is changed. assets/report/page.js does 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -27,15 +27,10 @@ class Drawn:
     chosen: np.ndarray  # uint8 (N,) index into the stacked classes; C for "uncertain"
     basis: np.ndarray  # uint8 (N,)
     alone: np.ndarray  # bool (N,) this face alone of several had the sound
+    begins: np.ndarray  # bool (N,) there is a gap, or nothing, before it
 
     def __getitem__(self, which: np.ndarray) -> Drawn:
-        columns = (self.start_ms, self.end_ms, self.levels, self.chosen, self.basis, self.alone)
-        return Drawn(*(column[which] for column in columns))
-
-    @property
-    def begins(self) -> np.ndarray:
-        """bool (N,) whether there is a gap, or nothing, before an answer."""
-        return np.concatenate([[True], self.start_ms[1:] > self.end_ms[:-1]])
+        return Drawn(*(getattr(self, each.name)[which] for each in fields(self)))
 
 
 def drawn(series: Series, order: list[int], from_s: float, alone: np.ndarray | None) -> Drawn:
@@ -49,6 +44,7 @@ def drawn(series: Series, order: list[int], from_s: float, alone: np.ndarray | N
         chosen=places[series.chosen].astype(np.uint8),
         basis=series.basis.astype(np.uint8),
         alone=np.zeros(count, bool) if alone is None else alone,
+        begins=series.begins,
     )
 
 

@@ -194,7 +194,7 @@ def _source(
         parts.append(_numbers(source.series, chosen, order))
         if len(source.series) > 1:
             own = split(source)[0]
-            parts += [_folded(True, f"{series.name} alone", _numbers([series], chosen, order)) for series in own]
+            parts += [_folded(True, f"{series.name} by itself", _numbers([series], chosen, order)) for series in own]
     else:
         parts.append("<p>No answer: no face was found in it and no voice was heard.</p>")
     if source.marks or source.events:
@@ -207,7 +207,7 @@ def _source(
 
 def _mostly(series: Series, chosen: Mapping[str, str]) -> str:
     label, part = mostly(series)
-    return f"{swatch(chosen[label], label)}{100 * part:.0f}&nbsp;%"
+    return f'<span class="whole">{swatch(chosen[label], label)} {100 * part:.0f} %</span>'
 
 
 def _numbers(many: Sequence[Series], chosen: dict[str, str], order: Sequence[str]) -> str:

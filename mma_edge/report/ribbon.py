@@ -105,5 +105,6 @@ def packed(data: Drawn) -> dict[str, object]:
         "chosen": data.chosen,
         "basis": data.basis,
         "alone": data.alone.astype(np.uint8),
+        "begins": data.begins.astype(np.uint8),
     }
     return {name: base64.b64encode(np.ascontiguousarray(array).tobytes()).decode() for name, array in arrays.items()}

@@ -12,7 +12,7 @@ for (const source of values.sources) {
   for (const series of source.series) {
     series.start = numbers(series.start);
     series.end = numbers(series.end);
-    for (const name of ["levels", "chosen", "basis", "alone"]) series[name] = bytes(series[name]);
+    for (const name of ["levels", "chosen", "basis", "alone", "begins"]) series[name] = bytes(series[name]);
   }
 }
 const classes = values.labels.length;
@@ -36,7 +36,7 @@ function firstAfter(series, ms) {
   return low;
 }
 
-const begins = (series, i) => i === 0 || series.start[i] > series.end[i - 1];
+const begins = (series, i) => series.begins[i] === 1;
 
 // As mma_edge.report.columns.for_screen: of each column the two answers that are furthest apart, and the surest of each
 // label.
