@@ -14,7 +14,7 @@ SIZE = (640, 360)
 FPS = 5
 
 
-def record(end_s: float, label: str, **changes: object) -> dict:
+def record(end_s: float, label: str, /, **changes: object) -> dict:
     """One record of face 1 whose model is sure of `label`: 0.7, the others share the rest."""
     probabilities = dict.fromkeys(DFEW, 0.3 / 6) | {label: 0.7} if label in DFEW else dict.fromkeys(DFEW, 1 / 7)
     return {
