@@ -13,6 +13,7 @@ from mma_edge import __version__
 from mma_edge.commands.build import add_build_command
 from mma_edge.commands.report import add_report_command
 from mma_edge.commands.run import add_run_command, run_command
+from mma_edge.commands.session import add_annotate_command
 from mma_edge.commands.support import HelpFormatter, Parser, end_process, run_cli
 from mma_edge.commands.sync import DOCTOR, add_sync_options, run_sync
 
@@ -22,6 +23,7 @@ examples:
   mma-edge run camera                          first camera and the microphone, until Ctrl-C
   mma-edge run talk.mp4 --output talk.jsonl    one record per face and half second
   mma-edge run clip.mp4 --whole                one answer for the whole clip, as the paper tests
+  mma-edge annotate talk.mp4 -o out.mp4        the film with boxes, labels and bars drawn on it
   mma-edge doctor                              what this machine can run, and how to get the rest to run
   mma-edge info                                what is in the default bundle
   mma-edge build bundles/dfew                  a TensorRT engine of a bundle, on the device that will run it
@@ -34,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparser = partial(Parser, formatter_class=HelpFormatter)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=subparser)
     add_run_command(commands)
+    add_annotate_command(commands)
     info = commands.add_parser("info", help="show what a bundle holds")
     info.set_defaults(command=info_command)
     info.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="its folder (default: the embedded one)")

@@ -75,7 +75,7 @@ def test_a_session_has_the_records_of_output_and_what_made_them(kept: Path) -> N
     assert source["size"] == [480, 480] and source["frames"] == 195 and not source["live"] and source["error"] is None
     assert source["last_s"] == pytest.approx(7.8, abs=0.1) and source["sound_s"] == pytest.approx(7.8, abs=0.1)
     assert source["video"] is None and session.video("sample.mp4") is None
-    assert session.privacy["video"] is False and "no picture" in session.privacy["statement"]
+    assert session.privacy["video"] is False and "No picture" in session.privacy["statement"]
     assert [event["kind"] for event in session.events] == ["end"]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mma_edge.commands.recognition import add_clip_options, add_model_options, notes_to, open_recognizer, stream_options
+from mma_edge.commands.session import add_session_options, check_session_options, session_followers
 from mma_edge.commands.sources import SOURCE_EXAMPLES, add_source_options, capture_options
 from mma_edge.errors import UsageError
 
@@ -27,6 +28,7 @@ examples:
   mma-edge run camera --streaming auto --backend openvino
   mma-edge run camera --abstain-below 0.5      "uncertain" where no class is that probable
   mma-edge run camera --smooth 2               calmer answers, which come about 2 s later
+  mma-edge run camera --session monday --blur-faces   a folder of records, video, marks: docs/sessions.md
   mma-edge run clip.mp4 --whole --voice-gate off  all sound for a voice, as the paper has it
 
 A record holds: start and end in seconds of the source's own clock (PTS), number and box of the face, the modalities
@@ -53,6 +55,7 @@ def add_run_command(commands: argparse._SubParsersAction) -> None:
     health = "answer GET /healthz there: 200 while a source delivers, else 503 (default address: 127.0.0.1)"
     add("--health", metavar="[ADDRESS:]PORT", help=health)
     add("--overwrite", action="store_true", help="replace FILE if it exists")
+    add_session_options(add)
     add_clip_options(add)
     add("--quiet", action="store_true", help="print notices and errors only")
 
@@ -76,10 +79,11 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
         if getattr(args, option) and not live:
             what = f"--{option} with the file {next(iter(sources))}"
             raise UsageError(what, "a live source", "--realtime plays a file as one")
+    check_session_options(args)
     health = health_address(args.health) if args.health else None
     allow_stack_dumps()
     recognizer, options = open_recognizer(args, options)
-    options, followers = followed(options, [])
+    options, followers = followed(options, session_followers(args, recognizer, options))
     outputs = Outputs(args.output, args.stats, health, args.overwrite, args.quiet, followers)
     return run_sources(recognizer, sources, options, outputs, title_of(sources, recognizer, options), console)
 

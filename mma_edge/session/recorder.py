@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import queue
+import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -21,7 +22,9 @@ from mma_edge.files import LineFile, replaced, to_json
 from mma_edge.session.folder import ENDED, EVENTS, KIND, MANIFEST, MARKS, RUNNING, SCHEMA
 from mma_edge.session.reading import RECORDS
 from mma_edge.session.tally import SourceEvent, SourceTally, rounded
+from mma_edge.session.video import SourceVideo
 from mma_edge.sinks.follower import Follower
+from mma_edge.sources import Source
 from mma_edge.types import AudioChunk, Emotion, Face, Frame
 
 if TYPE_CHECKING:
@@ -30,8 +33,10 @@ if TYPE_CHECKING:
 
 MANIFEST_S = 2.0
 """The manifest of a crashed session is at most so old."""
-CLOSE_S = 2.0
-"""Longest wait at the end for a disk that hangs."""
+CLOSE_S, VIDEO_CLOSE_S = 1.5, 5.0
+"""Longest wait at the end for a disk that hangs, and for what encoders still have to do."""
+RESERVE_BYTES = 32 << 20
+"""A video stops where the disk has no more room than this: a day's records of a face need it."""
 MOST_LINES = 10_000
 """So many lines may wait for the disk: an hour of one face."""
 _OPTION = "--session"
@@ -75,6 +80,7 @@ class SessionRecorder(Follower):
         self._model, self._stream = _model(recognizer), stream
         self._running: Any = None
         self._tallies: dict[str, SourceTally] = {}
+        self._videos: dict[str, SourceVideo] = {}
         self._lines: queue.Queue[tuple[str, str] | None] = queue.Queue(MOST_LINES)
         self._error: MMAEdgeError | None = None
         self._closing, self._closed = threading.Lock(), False
@@ -104,13 +110,24 @@ class SessionRecorder(Follower):
         self._thread.start()
 
     def frame(self, source: str, frame: Frame, faces: Sequence[Face]) -> None:
+        if self._ended is not None:
+            return  # of a thread that did not hear of the end
         self._event(self._tally(source).frame(frame))
+        if source in self._videos:
+            self._videos[source].frame(frame, faces)
 
     def sound(self, source: str, chunk: AudioChunk) -> None:
+        if self._ended is not None:
+            return
         self._event(self._tally(source).sound(chunk))
+        if source in self._videos:
+            self._videos[source].sound(chunk)
 
     def write(self, emotion: Emotion) -> None:
-        self._put(RECORDS, emotion.to_dict())
+        record = emotion.to_dict()
+        self._put(RECORDS, record)
+        if emotion.source in self._videos:
+            self._videos[emotion.source].answer(record)
 
     def notice(self, line: str) -> None:
         source = next((name for name in self._tallies if line.startswith(name)), None)
@@ -147,6 +164,7 @@ class SessionRecorder(Follower):
             if self._running is None:
                 self._remove()
                 return
+            self._close_videos()
             self._end_sources(error if isinstance(error, MMAEdgeError) else None)
             self._ended = _now()
             with contextlib.suppress(queue.Full):
@@ -158,7 +176,28 @@ class SessionRecorder(Follower):
         if source not in self._tallies:
             pipeline = next(pipeline for pipeline in self._running.pipelines if pipeline.name == source)
             self._tallies[source] = SourceTally.of(source, pipeline.source)
+            if self.options.video and pipeline.source.has_video:
+                self._videos[source] = self._video(pipeline.source)
         return self._tallies[source]
+
+    def _video(self, source: Source) -> SourceVideo:
+        path = self.folder / f"video-{len(self._videos) + 1}.mp4"
+        sound = self.options.sound and source.has_audio
+        labels = self._model["labels"]
+        return SourceVideo(path, labels, source.live, sound, self.options.blur_faces, self._say)
+
+    def _say(self, line: str) -> None:
+        """Tell the user, and keep it."""
+        self._stream.notify(line)
+        with contextlib.suppress(MMAEdgeError):
+            self.notice(line)
+
+    def _close_videos(self) -> None:
+        until_s = time.monotonic() + VIDEO_CLOSE_S
+        for video in self._videos.values():
+            video.close(0)  # all at the same time
+        for video in self._videos.values():
+            video.close(max(0.0, until_s - time.monotonic()))
 
     def _event(self, event: SourceEvent | None) -> None:
         if event is not None:
@@ -209,7 +248,11 @@ class SessionRecorder(Follower):
                 self._error = error
 
     def _look(self) -> None:
-        """Drops, and sources that ended."""
+        """Drops, sources that ended, and a disk that is nearly full."""
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(self.folder).free
+            for video in self._videos.values() if free < RESERVE_BYTES else ():
+                video.close(0, f"only {free >> 20} MiB are left on its disk")
         ends = {each.name: each.error for each in getattr(self._running, "sources", ()) if each.thread.ended}
         for tally in tuple(self._tallies.values()):
             self._event(tally.drops())
@@ -258,12 +301,30 @@ class SessionRecorder(Follower):
         }
 
     def _source(self, tally: SourceTally) -> dict[str, Any]:
-        no_video = {"video": None, "video_start_s": None, "sound_in_video": False, "video_dropped": 0}
-        return tally.to_dict() | no_video
+        video = self._videos.get(tally.name)
+        begun = video is not None and video.start_s is not None
+        return tally.to_dict() | {
+            "video": video.path.name if begun else None,
+            "video_start_s": rounded(video.start_s) if begun else None,
+            "sound_in_video": begun and video.sound_wanted,
+            "video_dropped": video.dropped if video else 0,
+        }
 
     def _privacy(self) -> dict[str, Any]:
-        statement = "Kept: numbers about faces and voices; no picture and no sound."
-        return {"video": False, "faces": "as they are", "sound": False, "statement": statement}
+        videos = [video for video in self._videos.values() if video.start_s is not None]
+        blurred, heard = self.options.blur_faces, any(video.sound_wanted for video in videos)
+        kept = "numbers about faces and voices (emotions, places of faces in the picture, times), and marks"
+        lacking = "No picture and no sound were kept."
+        if videos:
+            faces = "with the faces that were found made unrecognisable" if blurred else "with faces as they are"
+            kept += f", and video {faces}" + (", with sound" if heard else "")
+            lacking = "" if heard else "No sound was kept."
+        return {
+            "video": bool(videos),
+            "faces": "blurred" if blurred else "as they are",
+            "sound": heard,
+            "statement": f"Kept: {kept}. {lacking}".rstrip(),
+        }
 
     def _remove(self) -> None:
         """Leave nothing of what was made."""

@@ -87,10 +87,14 @@ class FileSource(Source):
 
         first_frame, first_chunk = next(video_events, None), next(audio_events, None)
         self.has_video, self.has_audio = first_frame is not None, first_chunk is not None
+        # Width and height of the first picture, upright; pictures per second on average; PTS of the first datum.
+        self.size = first_frame and (first_frame.picture.shape[1], first_frame.picture.shape[0])
+        self.rate_fps = float(self._video.stream.average_rate or 0) if first_frame else None
         if not self.has_video and not self.has_audio:
             if pictures or audio:
                 raise SourceError(f"nothing in {self.name} can be decoded", _EXPECTED, "try to play it elsewhere")
             raise SourceError(f"{self.name} has no video track and its sound was not asked for", _EXPECTED)
+        self.start_s = min(event.time_s for event in (first_frame, first_chunk) if event)
         if not self.has_video:
             why = "its video track cannot be decoded" if pictures else "it has no video track"
             self._notify(f"{self.name}: voice only, because {why}")

@@ -1,0 +1,189 @@
+"""The annotated video of one source, written beside a run by a thread that never holds it up."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mma_edge.errors import first_line
+from mma_edge.session.blur import AHEAD_S, FacesAround, blur
+from mma_edge.session.drawing import Drawing
+from mma_edge.session.movie import Movie, MovieOptions
+from mma_edge.types import AudioChunk, Face, Frame
+
+BEHIND_S, MOST_FRAMES = 0.5, 64
+"""A live frame that waited longer for the encoder is left out, as is one that finds so many waiting."""
+FILE_FRAMES, FILE_WAIT_S = 16, 10.0
+"""The reader of a file waits while so many frames wait for the encoder, but no longer than this."""
+STALE_S = 2.0
+"""An answer is shown for so long after the end of its window, in presentation time."""
+SOUND_LATE_S = 1.0
+"""Sound that is not there so long after its picture is taken for missing."""
+_SOUND_KEPT_S = 10.0
+
+Stopped = Callable[[str], None]
+"""Takes in one line why a video goes on no more."""
+
+
+class SourceVideo:
+    """Takes what a run shows of one source, and writes it as it comes: boxes of each frame with the newest answers."""
+
+    def __init__(
+        self,
+        path: Path,
+        labels: Sequence[str],
+        live: bool,
+        sound: bool,
+        blur_faces: bool,
+        stopped: Stopped,
+        movie: MovieOptions | None = None,
+    ) -> None:
+        """`live`: frames are left out where the encoder is late; else whoever brings them waits."""
+        self.path, self.sound_wanted = path, sound
+        self.start_s: float | None = None  # PTS of the first picture: the file's time 0
+        self.dropped = 0  # frames that the encoder had no time for
+        self.stopped_by: str | None = None
+        self._live, self._blur, self._stopped = live, blur_faces, stopped
+        self._options = movie or MovieOptions(crash_safe=True)
+        self._drawing = Drawing(labels)
+        self._answers: dict[int | None, dict[str, Any]] = {}  # the newest ones
+        self._movie: Movie | None = None
+        self._waiting: deque[Any] = deque()
+        self._frames = 0  # of what waits
+        self._changed = threading.Condition()
+        self._closing = False
+        self._held: deque[tuple[np.ndarray, Frame, Sequence[Face], dict]] = deque()  # until later faces are known
+        self._around = FacesAround()
+        self._early: deque[AudioChunk] = deque()  # sound before the first picture
+        # A daemon: an encoder or disk that hangs must not keep the program alive.
+        self._thread = threading.Thread(target=self._run, name=f"mma-edge-{path.stem}", daemon=True)
+        self._thread.start()
+
+    def frame(self, frame: Frame, faces: Sequence[Face]) -> None:
+        """The next frame, by the source's thread."""
+        # The source's thread goes on with its picture at the same time.
+        picture = frame.picture.twin() if hasattr(frame.picture, "twin") else frame.picture
+        with self._changed:
+            if not self._live:
+                self._changed.wait_for(lambda: self._frames < FILE_FRAMES or self._closing, FILE_WAIT_S)
+            if self._frames >= (MOST_FRAMES if self._live else FILE_FRAMES):
+                self.dropped += 1
+            elif not self._closing:
+                self._frames += 1
+                self._waiting.append((frame, picture, tuple(faces), time.monotonic()))
+                self._changed.notify_all()
+
+    def sound(self, chunk: AudioChunk) -> None:
+        """The next sound, by the same thread."""
+        if self.sound_wanted:
+            self._put(chunk)
+
+    def answer(self, record: dict[str, Any]) -> None:
+        """The newest answer about a face or the voice, as `Emotion.to_dict` gives it."""
+        self._put(record)
+
+    def close(self, limit_s: float, why: str = "") -> None:
+        """Write what waits and end the file; waits for it for `limit_s` at most. `why` it ends before its time."""
+        with self._changed:
+            if why and not self._closing:
+                self._waiting.clear()
+                self.stopped_by = why
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(limit_s)
+
+    def _put(self, item: AudioChunk | dict) -> None:
+        with self._changed:
+            if not self._closing:
+                self._waiting.append(item)
+                self._changed.notify_all()
+
+    def _take(self) -> Any:
+        """What came next; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            if not self._waiting:
+                return None
+            item = self._waiting.popleft()
+            if isinstance(item, tuple):
+                self._frames -= 1
+                self._changed.notify_all()
+            return item
+
+    def _run(self) -> None:
+        try:
+            while (item := self._take()) is not None:
+                self._write(item)
+            while self._held:
+                self._draw(*self._held.popleft())
+        except Exception as error:  # whatever it is, the run goes on
+            self.stopped_by = first_line(error) if not isinstance(error, OSError) else error.strerror or str(error)
+        finally:
+            with self._changed:
+                self._closing = True
+                self._waiting.clear()
+                self._changed.notify_all()
+            with contextlib.suppress(OSError, ValueError):  # of a full disk: what was written can be played
+                if self._movie is not None:
+                    self._movie.close()
+            if self.stopped_by:
+                self._stopped(f"no more {self.path.name}: {self.stopped_by}; records go on")
+
+    def _write(self, item: Any) -> None:
+        if isinstance(item, dict):
+            self._answers[item["track_id"]] = item
+        elif isinstance(item, AudioChunk):
+            self._hear(item)
+        else:
+            frame, picture, faces, put_s = item
+            if self._live and time.monotonic() - put_s > BEHIND_S:
+                self.dropped += 1
+                return
+            self._see(np.array(picture), frame, faces)
+
+    def _see(self, image: np.ndarray, frame: Frame, faces: Sequence[Face]) -> None:
+        """A picture of its own, which may be drawn on."""
+        answers = self._current(frame.time_s)
+        if not self._blur:
+            self._draw(image, frame, faces, answers)
+            return
+        self._around.add(frame.time_s, faces)
+        self._held.append((image, frame, faces, answers))
+        while self._held[0][1].time_s < frame.time_s - AHEAD_S:
+            self._draw(*self._held.popleft())
+
+    def _draw(self, image: np.ndarray, frame: Frame, faces: Sequence[Face], answers: dict) -> None:
+        if self._movie is None:
+            self._movie = Movie(self.path, image.shape[1::-1], self._options, self.sound_wanted)
+            self.start_s = frame.time_s
+            for chunk in self._early:
+                self._hear(chunk)
+            self._early.clear()
+        if self._blur:
+            blur(image, self._around.at(frame.time_s))
+        self._drawing(image, faces, answers)
+        time_s = frame.time_s - self.start_s
+        self._movie.picture(image, time_s)
+        if self.sound_wanted:
+            self._movie.silence(time_s - SOUND_LATE_S)
+
+    def _current(self, time_s: float) -> dict[int | None, dict]:
+        """The newest answers, of faces that are still looked at; the voice alone is shown only without a face."""
+        self._answers = {track: answer for track, answer in self._answers.items() if time_s - answer["end_s"] < STALE_S}
+        several = len(self._answers) > 1
+        return {track: answer for track, answer in self._answers.items() if track is not None or not several}
+
+    def _hear(self, chunk: AudioChunk) -> None:
+        if self._movie is None:
+            self._early.append(chunk)
+            while self._early[-1].time_s - self._early[0].time_s > _SOUND_KEPT_S:
+                self._early.popleft()
+        elif chunk.end_s > self.start_s:
+            self._movie.sound(chunk, chunk.time_s - self.start_s)
