@@ -132,8 +132,9 @@ def _tiles(recording: Recording) -> str:
     length_s = sum(source.length_s for source in recording.sources)
     covered = sum(coverage(source.series, source.length_s).answered_s for source in recording.sources)
     faces = sum(series.track_id is not None for series in many)
-    tiles = [("Length", clock(length_s), f"{len(recording.sources)} source(s)")]
-    tiles.append(("With an answer", share(covered, length_s), clock(covered)))
+    short, count = length_s < 60, len(recording.sources)
+    tiles = [("Length", clock(length_s, short), f"{count} sources" if count > 1 else "")]
+    tiles.append(("With an answer", share(covered, length_s), clock(covered, short)))
     tiles.append(("Faces", str(faces), f"{sum(len(series.end_s) for series in many):,} answers"))
     if many:
         most = max(dwells(many), key=lambda dwell: dwell.total_s)

@@ -212,8 +212,9 @@ class Timeline {
     let free = 0;
     const width = strip.clientHeight * parseFloat(strip.style.getPropertyValue("--wide"));
     for (const image of strip.children) {
-      const x = ((this.time(image) - this.from) / this.span) * strip.clientWidth - width / 2;
-      image.hidden = x < free || x + width > strip.clientWidth;
+      const middle = ((this.time(image) - this.from) / this.span) * strip.clientWidth;
+      const x = Math.min(Math.max(middle - width / 2, 0), strip.clientWidth - width);
+      image.hidden = middle < 0 || middle > strip.clientWidth || x < free;
       if (!image.hidden) free = x + width + PICTURE_GAP;
     }
   }

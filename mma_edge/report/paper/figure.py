@@ -163,8 +163,8 @@ def _pictures(drawing: Drawing, y: float, scale: _Scale, strip: Strip, picture_m
         return y
     width, free = picture_mm * strip.aspect, scale.left
     for picture in strip.pictures:
-        x = scale.x(picture.time_s) - width / 2
-        if x >= free and x + width <= scale.left + scale.width:
+        x = min(max(scale.x(picture.time_s) - width / 2, scale.left), scale.left + scale.width - width)
+        if x >= free:
             drawing.add(Picture(x, y + 0.6, width, picture_mm, picture.jpeg))
             free = x + width + 0.6
     return y + 0.6 + picture_mm
