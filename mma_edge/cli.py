@@ -24,6 +24,7 @@ examples:
   mma-edge run talk.mp4 --output talk.jsonl    one record per face and half second
   mma-edge run clip.mp4 --whole                one answer for the whole clip, as the paper tests
   mma-edge annotate talk.mp4 -o out.mp4        the film with boxes, labels and bars drawn on it
+  mma-edge report talk                         one page of a session that run --session has kept
   mma-edge doctor                              what this machine can run, and how to get the rest to run
   mma-edge info                                what is in the default bundle
   mma-edge build bundles/dfew                  a TensorRT engine of a bundle, on the device that will run it

@@ -66,7 +66,16 @@ def test_letters_that_no_font_has_are_counted() -> None:
     assert to_png(drawing)[1] > 0
 
 
-def test_many_faces_stay_on_one_page(tmp_path: Path) -> None:
-    records = [record(4 + n / 2, "fear", track_id=face) for n in range(10) for face in range(1, 12)]
+@pytest.mark.parametrize("sources", [1, 2, 7])
+def test_many_faces_stay_on_one_page(tmp_path: Path, sources: int, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"camera:{number}" for number in range(sources)]
+    records = [
+        record(4 + n / 2, "fear", track_id=face, source=name)
+        for n in range(10)
+        for name in names
+        for face in range(1, 12)
+    ]
     svg, _ = figure(write_lines(tmp_path / "a.jsonl", records), tmp_path, "--columns", "1")
     assert float(svg.get("height").removesuffix("mm")) < 240
+    left_out = 11 * sources - {1: 8, 2: 8, 7: 8}[sources]
+    assert f"no room for {left_out} of the faces" in capsys.readouterr().out

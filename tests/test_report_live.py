@@ -75,6 +75,7 @@ def test_the_values_are_read_out_to_a_keyboard(browser: Chromium) -> None:
     )
     text, now, readout = told
     assert now == "599.5"
+    assert browser.run(f"{PLOT}[0].querySelector('.cursor').getBoundingClientRect().height") > 100
     assert re.fullmatch(r"9:59\.5, \w+: (\w+ \d+ percent(, )?){3}", text)
     assert readout.startswith("Face 1, 9:59.5")
     shares = [int(value) for value in re.findall(r"(\d+) %", readout)]

@@ -61,7 +61,9 @@ def report_command(args: argparse.Namespace, console: Console) -> int:
         strips = {} if args.no_pictures else strips_of(recording, wanted_strips(recording), problems.append)
     write_text(page, page_of(recording, strips, problems))
     if args.svg or args.png:
-        figure = figure_of(recording, strips, args.columns)
+        figure, without = figure_of(recording, strips, args.columns)
+        if without:
+            problems.append(f"the figure has no room for {without} of the faces, those seen for the shortest time")
         if args.svg:
             write_text(args.svg, to_svg(figure, f"Emotions over time of {recording.title}"))
         if args.png:

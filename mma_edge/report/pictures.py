@@ -125,7 +125,7 @@ def _key_frames(source: SourceRecording, count: int, notify: Notify) -> Iterator
     except (OSError, ValueError, IndexError) as error:  # PyAV's errors are these, too
         name = Path(source.video).name
         seen = "cannot be read" if end_s is None else f"cannot be read after {end_s:.0f} s"
-        notify(f"{name}, the video of {source.name}, {seen}: {first_line(error)}")
+        notify(f"{name}, the video of {source.name}, {seen}: {getattr(error, 'strerror', None) or first_line(error)}")
 
 
 def _box(series: Series, time_s: float) -> np.ndarray | None:

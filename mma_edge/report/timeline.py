@@ -15,8 +15,9 @@ from mma_edge.report.ribbon import packed, ribbon_svg
 from mma_edge.report.series import Series
 from mma_edge.report.tables import clock, share, swatch
 
-MOST_RIBBONS = 8
-"""Faces of a source with a ribbon of their own: those with answers for the longest time. The others share one."""
+MOST_RIBBONS, FEW_FACES, SHORT_SHARE = 8, 3, 0.03
+"""Faces of a source with a ribbon of their own: FEW_FACES, and up to MOST_RIBBONS of those that were there for longer
+than SHORT_SHARE of the time. The others share one."""
 MOST_ANSWERS = 150_000
 """Of all ribbons together that the page holds; of more, those are kept that `for_screen` keeps."""
 MOST_BANDS, MOST_MARKS, MARK_ROWS = 400, 300, 3
@@ -28,8 +29,9 @@ _TICKS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 36
 def split(source: SourceRecording) -> tuple[list[Series], list[Series]]:
     """Those with a ribbon of their own, by their number, and those that share one."""
     faces = sorted((s for s in source.series if s.track_id is not None), key=lambda s: -s.answered_s)
-    own = faces[:MOST_RIBBONS]
-    return [s for s in source.series if s.track_id is None or s in own], faces[MOST_RIBBONS:]
+    long = sum(s.answered_s >= SHORT_SHARE * source.length_s for s in faces)
+    count = min(max(long, FEW_FACES), MOST_RIBBONS)
+    return [s for s in source.series if s.track_id is None or s in faces[:count]], faces[count:]
 
 
 def mostly(series: Series) -> tuple[str, float]:
@@ -132,7 +134,7 @@ def _marks(source: SourceRecording) -> str:
     for number, mark in enumerate(marks):
         after = marks[number + rows].time_s if number + rows < len(marks) else source.to_s + source.length_s
         room = f"--n:{round(1000 * (after - source.from_s))};--row:{number % rows}"
-        text = " ".join(filter(None, (mark.key and f"[{mark.key}]", mark.text)))
+        text = mark.text or mark.key or ""
         title = escape(f"{number + 1}. {clock(mark.time_s, True)} {text}".strip())
         flags.append(
             f'<span style="{_at(mark.time_s, source)};{room}" title="{title}"><b>{number + 1}</b> {escape(text)}</span>'

@@ -4,7 +4,7 @@ const values = JSON.parse(document.getElementById("values").textContent);
 const readout = document.getElementById("readout");
 const HEIGHT = 1000, FULL = 255, NEAREST = 2000;
 const BASES = ["face and voice", "face alone", "voice alone", ""];
-const PICTURE_GAP = 4;
+const PICTURE_GAP = 4, PAPER = 640;
 
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 const numbers = (text) => new Uint32Array(bytes(text).buffer);
@@ -208,13 +208,13 @@ class Timeline {
   }
 
   // As many pictures as have room, none over another.
-  choose(strip) {
+  choose(strip, room = strip.clientWidth) {
     let free = 0;
     const width = strip.clientHeight * parseFloat(strip.style.getPropertyValue("--wide"));
     for (const image of strip.children) {
-      const middle = ((this.time(image) - this.from) / this.span) * strip.clientWidth;
-      const x = Math.min(Math.max(middle - width / 2, 0), strip.clientWidth - width);
-      image.hidden = middle < 0 || middle > strip.clientWidth || x < free;
+      const middle = ((this.time(image) - this.from) / this.span) * room;
+      const x = Math.min(Math.max(middle - width / 2, 0), room - width);
+      image.hidden = middle < 0 || middle > room || x < free;
       if (!image.hidden) free = x + width + PICTURE_GAP;
     }
   }
@@ -248,7 +248,6 @@ class Reader {
   add(name) {
     const line = document.createElement("i");
     line.className = name;
-    line.hidden = true;
     line.style.display = "none";
     return this.plot.appendChild(line);
   }
@@ -405,4 +404,11 @@ window.addEventListener("resize", () => {
   cancelAnimationFrame(waiting);
   waiting = requestAnimationFrame(() => timelines.forEach((timeline) => timeline.show()));
 });
-window.addEventListener("beforeprint", () => readout.hidden = true);
+// Paper is narrower than most screens.
+window.addEventListener("beforeprint", () => {
+  readout.hidden = true;
+  for (const timeline of timelines) {
+    timeline.root.querySelectorAll(".pictures").forEach((strip) => timeline.choose(strip, Math.min(strip.clientWidth, PAPER)));
+  }
+});
+window.addEventListener("afterprint", () => timelines.forEach((timeline) => timeline.show()));
