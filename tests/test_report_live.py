@@ -82,6 +82,15 @@ def test_the_values_are_read_out_to_a_keyboard(browser: Chromium) -> None:
     assert len(shares) == 7 and 97 <= sum(shares) <= 103
 
 
+def test_what_happened_is_said_where_it_happened(browser: Chromium) -> None:
+    left, top, width = browser.run(
+        f"(() => {{ const r = {PLOT}[0].getBoundingClientRect(); return [r.left, r.top, r.width]; }})()"
+    )
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=left + 0.565 * width, y=top + 40)
+    told = browser.run("document.getElementById('readout').innerText")
+    assert "no answer" in told and "no picture: cable pulled" in told
+
+
 def test_the_mouse_zooms_by_dragging(browser: Chromium) -> None:
     browser.run("document.querySelector('[data-zoom=all]').click()")
     browser.run(f"{PLOT}[0].scrollIntoView({{ block: 'center' }})")

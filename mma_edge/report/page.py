@@ -86,7 +86,8 @@ def page_of(recording: Recording, strips: Strips, problems: Sequence[str]) -> st
         *parts,
         _notices(recording, few),
         _about(recording.session),
-        f'<h2 id="limits">Before you read anything into it</h2><p class="note">{LIMITS}</p>',
+        "<h2>Before you read anything into it</h2>",
+        f'<p class="note">{LIMITS}{_licence(recording.session)}</p>',
         f"<footer>Made by mma-edge {__version__} on {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC.</footer>",
     ]
     return (
@@ -100,6 +101,11 @@ def page_of(recording: Recording, strips: Strips, problems: Sequence[str]) -> st
         + f'<script type="application/json" id="values">{values}</script>\n<script>{script}</script>\n'
         + "</body>\n</html>\n"
     )
+
+
+def _licence(session: Session | None) -> str:
+    licence = session.model.get("licence") if session else None
+    return escape(f"The weights used here, {session.model.get('name')}: {_plain(licence)}.") if licence else ""
 
 
 def _first_lines(recording: Recording) -> str:
@@ -178,7 +184,7 @@ def _source(
     """Everything about one source, and the script's data."""
     chosen, order = colours(recording.labels), stacked(recording.labels)
     parts = [f"<section><h2>{escape(source.name)}</h2>{_source_facts(source)}"]
-    data: dict[str, Any] = {"from": source.from_s, "span": 1, "series": []}
+    data: dict[str, Any] = {"from": source.from_s, "span": 1, "series": [], "told": []}
     if source.series:
         html, data = timelines(number, source, recording.labels, strips, most_answers)
         parts.append(html)

@@ -63,7 +63,15 @@ def timelines(
     lanes = _marks(source) + "".join(parts)
     style = f"--from:0;--span:{span_ms}"
     html = f'{_toolbar(number, source)}<div class="timeline" data-source="{number}" style="{style}">{lanes}</div>'
-    return html, {"from": source.from_s, "span": span_ms, "series": data}
+    return html, {"from": source.from_s, "span": span_ms, "series": data, "told": _told(source)}
+
+
+def _told(source: SourceRecording) -> list[tuple[int, int, str]]:
+    """From, to and text of what is said where the reader points at it."""
+    bands = [event for event in source.events if event.start_s is not None][:MOST_BANDS]
+    told = [(event.start_s, event.start_s if event.end_s is None else event.end_s, event.text) for event in bands]
+    told += [(mark.time_s, mark.time_s, mark.text or mark.key or "mark") for mark in source.marks[:MOST_MARKS]]
+    return [(*(round(1000 * (value - source.from_s)) for value in times), text) for *times, text in told]
 
 
 def _fitting(data: Drawn, span_ms: int, most: int) -> Drawn:
@@ -121,7 +129,7 @@ def _band(event: Event, source: SourceRecording) -> str:
     end_s = min(max(event.start_s if event.end_s is None else event.end_s, start_s), max(source.to_s, start_s))
     place = f"{_at(start_s, source)};--d:{round(1000 * (end_s - start_s))}"
     kind = "drop" if event.kind == "drop" else "gap"
-    return f'<i class="band {kind}" style="{place}" title="{escape(event.text)}"></i>'
+    return f'<i class="band {kind}" style="{place}"></i>'
 
 
 def _marks(source: SourceRecording) -> str:

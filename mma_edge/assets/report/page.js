@@ -360,6 +360,8 @@ class Reader {
       line(BASES[series.basis[i]] + (series.alone[i] ? ", speaks" : ""));
       lines.push(this.bars(i));
     }
+    const near = timeline.span / 200;
+    for (const [from, to, text] of timeline.source.told) if (ms >= from - near && ms <= to + near) line(text);
     readout.replaceChildren(...lines);
     readout.hidden = false;
     const edges = plot.getBoundingClientRect();

@@ -215,6 +215,8 @@ def _axis(drawing: Drawing, y: float, scale: _Scale) -> float:
     source = scale.source
     step_s = tick_step_s(source.length_s, 5 if scale.width < 100 else 10)
     drawing.add(Line(scale.left, y + 0.6, scale.left + scale.width, y + 0.6))
+    unit = "h:min:s" if source.to_s >= 3600 else "min:s"
+    drawing.add(Words(scale.left - 2.4, y + 4.0, unit, SMALL, "end", SOFT))
     for number in range(int(-(-source.from_s // step_s)), int(source.to_s // step_s) + 1):
         x = scale.x(number * step_s)
         drawing.add(Line(x, y + 0.6, x, y + 1.4))
