@@ -104,6 +104,17 @@ def test_a_single_answer_holds_for_its_window(tmp_path: Path) -> None:
     assert series.answered_s == pytest.approx(7.8)
 
 
+def test_a_face_with_few_answers_holds_them_as_long_as_others_do(tmp_path: Path) -> None:
+    """Not for its window of 4 s, nor for the minute between its two answers."""
+    records = [record(end_s, "happy", track_id=2) for end_s in (10.0, 70.0)]
+    for others in ([], [record(4 + n, "sad") for n in range(10)]):
+        source = source_of(tmp_path / str(len(others)), [*others, *records])
+        hop_s = 1.0 if others else 0.5  # of the others, or of the session's options
+        assert source.series[-1].holds_s.tolist() == [hop_s, hop_s]
+    (alone,) = read_recording(write_lines(tmp_path / "one.jsonl", records[:1])).sources
+    assert alone.series[0].answered_s == 4.0
+
+
 def test_a_live_clock_begins_at_nought_and_a_files_is_kept(tmp_path: Path) -> None:
     records = [record(1004.0 + n, "happy") for n in range(3)]
     live = source_of(tmp_path / "live", records, live=True, first_s=1000.0, last_s=1006.0)
@@ -135,6 +146,8 @@ def test_answers_a_little_out_of_order_are_no_jump() -> None:
 
 
 def test_a_part_of_the_time_is_cut_at_both_ends(source: SourceRecording, tmp_path: Path) -> None:
+    (late,) = part_of(read_recording(tmp_path / "session"), None, 7.0, 9.2).sources
+    assert late.series[0].answered_s == 0.5  # one answer is left, and holds no longer than before
     recording = part_of(read_recording(tmp_path / "session"), None, 4.6, 9.2)
     (part,) = recording.sources
     assert part.length_s == pytest.approx(4.6)

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mma_edge.errors import SourceError, UsageError
 from mma_edge.report.clock import DAY_S, Clock
-from mma_edge.report.series import Series, series_of
+from mma_edge.report.series import ENOUGH_STEPS, Series, series_of, steps_of
 from mma_edge.session.folder import Session, read_session
 from mma_edge.session.reading import read_records
 
@@ -209,8 +211,9 @@ def _source(
     faces: dict[int | None, list[int]] = {}
     for number, record in enumerate(records):
         faces.setdefault(record.get("track_id"), []).append(number)
+    usual_s = _usual_hop_s(session, [[times[n] for n in numbers] for numbers in faces.values()])
     series = [
-        series_of(track, labels, [records[n] for n in numbers], [times[n] for n in numbers])
+        series_of(track, labels, [records[n] for n in numbers], [times[n] for n in numbers], usual_s)
         for track, numbers in sorted(faces.items(), key=lambda item: math.inf if item[0] is None else item[0])
     ]
     bounds = [min(times)[0], max(end for _, end in times)] if times else []
@@ -233,6 +236,18 @@ def _source(
         video=session.video(name) if session and name in session.sources else None,
         video_start_s=clock.of_time(begin_s if video_start_s is None else video_start_s),
     )
+
+
+def _usual_hop_s(session: Session | None, times_s: Sequence[Sequence[tuple[float, float]]]) -> float | None:
+    """Of the answers about each face; where there are few, the run's option; None where each has its window alone."""
+    steps = np.concatenate([np.zeros(0), *(steps_of([end_s for _, end_s in each]) for each in times_s)])
+    options = session.options if session else {}
+    hop_s, window_s = options.get("hop_s"), options.get("window_s")
+    if len(steps) < ENOUGH_STEPS and _is_time(hop_s) and _is_time(window_s):
+        longest_s = max((end_s - start_s for each in times_s for start_s, end_s in each), default=0.0)
+        # Longer windows than asked for are whole files: one answer for all of it.
+        return hop_s if longest_s < 1.01 * window_s else None
+    return float(np.median(steps)) if len(steps) else None
 
 
 def _happened(name: str, session: Session | None, clock: Clock) -> tuple[list[Mark], list[Event]]:
