@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chromium import EXECUTABLE, Chromium
-from made_sessions import make
+from made_sessions import SIZE, make
 
 from mma_edge.cli import main
 
@@ -22,7 +22,7 @@ PLOT = "document.querySelectorAll('.plot[role=slider]')"
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    session = make(folder / "session", minutes=10, video=True)
+    session = make(folder / "session", minutes=10, video=SIZE)
     assert main(["report", str(session), "--output", str(folder / "page.html")]) == 0
     return folder / "page.html"
 
@@ -117,7 +117,7 @@ def test_it_fits_a_telephone_and_says_nothing_wrong(browser: Chromium) -> None:
 
 
 def test_an_hour_of_two_faces_takes_seconds_and_megabytes(tmp_path: Path) -> None:
-    session = make(tmp_path / "session", minutes=60, video=True)
+    session = make(tmp_path / "session", minutes=60, video=SIZE)
     start_s = time.monotonic()
     assert main(["report", str(session), "--output", str(tmp_path / "page.html")]) == 0
     assert time.monotonic() - start_s < 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -10,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from made_sessions import DFEW, face_place, made_records, make, record, write_lines, write_session, write_video
+from made_sessions import DFEW, SIZE, face_place, made_records, make, record, write_lines, write_session, write_video
 from PIL import Image
 
 from mma_edge.cli import main
@@ -77,7 +78,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("made") / "session", minutes=1, video=True)
+    return make(tmp_path_factory.mktemp("made") / "session", minutes=1, video=SIZE)
 
 
 def test_the_page_has_all_of_a_session_and_needs_nothing_else(session: Path) -> None:
@@ -166,8 +167,6 @@ def test_records_of_the_first_version_have_fewer_fields_and_are_read(tmp_path: P
 
 
 def test_a_csv_makes_the_same_page(tmp_path: Path) -> None:
-    source = Path(__file__).parent / "made_sessions.py"
-    assert source.is_file()
     header = ["start_s", "end_s", "track_id", "x0", "y0", "x1", "y1", "modalities", "label", *(f"p_{c}" for c in DFEW)]
     rows = [",".join(header)]
     records = [record(4 + n / 2, "sad", source=None) for n in range(5)]
@@ -229,7 +228,7 @@ def test_pictures_are_of_the_face_at_that_time(session: Path) -> None:
         pictures = strips[face].pictures
         assert len(pictures) > 10
         for picture in pictures[:: len(pictures) // 5]:
-            image = np.asarray(Image.open(__import__("io").BytesIO(picture.jpeg)).convert("RGB")).astype(int)
+            image = np.asarray(Image.open(io.BytesIO(picture.jpeg)).convert("RGB")).astype(int)
             middle = image[30:42, 30:42].mean(axis=(0, 1))
             assert np.abs(middle - (224, 172 + 20 * face, 130)).max() < 40, (face, picture.time_s, face_place(face, 0))
     assert strips[None].aspect > 1.5  # the voice alone has the whole picture
