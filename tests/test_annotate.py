@@ -14,8 +14,8 @@ from conftest import failure_line, one_line
 
 from mma_edge.cli import main
 from mma_edge.errors import OutputError, SourceError
-from mma_edge.session.annotate import AnnotateOptions, Film, draw, open_film, remember
-from mma_edge.session.timeline import Timeline
+from mma_edge.session.video.annotate import AnnotateOptions, Film, draw, open_film, remember
+from mma_edge.session.video.timeline import Timeline
 from mma_edge.sources.file import FileSource, sample_path
 from mma_edge.sources.sync.film import write_film
 from mma_edge.sources.sync.measure import Onsets
@@ -222,22 +222,24 @@ def test_what_cannot_be_annotated_is_one_line_before_the_model_loads(
     assert {path.name for path in tmp_path.iterdir()} == before and (tmp_path / "there.mp4").read_text() == "mine"
 
 
-@pytest.mark.parametrize("fails", [KeyboardInterrupt, OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    ("fails", "errors"), [(KeyboardInterrupt, KeyboardInterrupt), (OSError, OutputError)], ids=["Ctrl-C", "full"]
+)
 def test_what_ends_in_the_middle_leaves_no_half_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: type | OSError
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: type, errors: type
 ) -> None:
     film = film_of(tmp_path / "in.mp4", [n / 25 for n in range(50)])
     (tmp_path / "out.mp4").write_text("the old one")
 
     def picture(self: object, image: np.ndarray, time_s: float) -> bool:
         if time_s > 1.0:
-            raise fails
+            raise fails(28, "No space left on device")
         return True
 
-    monkeypatch.setattr("mma_edge.session.movie.Movie.picture", picture)
-    with pytest.raises(KeyboardInterrupt if fails is KeyboardInterrupt else OutputError) as caught:
+    monkeypatch.setattr("mma_edge.session.video.movie.Movie.picture", picture)
+    with pytest.raises(errors) as caught:
         drawn(film, tmp_path / "out.mp4", overwrite=True)
-    if isinstance(fails, OSError):
+    if errors is OutputError:
         assert "No space left on device" in one_line(caught.value)
     assert (tmp_path / "out.mp4").read_text() == "the old one"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]

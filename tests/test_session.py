@@ -278,3 +278,15 @@ def test_a_manifest_opens_nothing_outside_its_folder(copy: Path) -> None:
     manifest["sources"]["sample.mp4"]["video"] = "../secret.mp4"
     (copy / MANIFEST).write_text(json.dumps(manifest))
     assert read_session(copy).video("sample.mp4") is None
+
+
+def test_files_are_sources_that_end_one_after_the_other(tmp_path: Path, recognizer: Recognizer) -> None:
+    stream = StreamOptions()
+    recorder = SessionRecorder(tmp_path / "s", SessionOptions(), recognizer, stream)
+    stream, followers = followed(stream, [recorder])
+    outputs = Outputs(None, None, None, False, True, followers)
+    assert run_sources(recognizer, {"a": "sample", "b": "sample"}, stream, outputs, "", Console(quiet=True)) == 0
+    session = read_session(tmp_path / "s")
+    ends = [(event["source"], event["end_s"]) for event in session.events if event["kind"] == "end"]
+    assert ends == [("a", 7.802), ("b", 7.802)] and session.events[1]["run_s"] - session.events[0]["run_s"] > 0.3
+    assert [source["video"] for source in session.sources.values()] == ["video-1.mp4", "video-2.mp4"]

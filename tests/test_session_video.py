@@ -19,12 +19,12 @@ from conftest import PATIENCE_S, failure_line, run_python
 from mma_edge.cli import main
 from mma_edge.errors import DependencyError, UsageError
 from mma_edge.faces.detect import MTCNNDetector
-from mma_edge.session.blur import AFTER_S, AHEAD_S, FacesAround, blur
-from mma_edge.session.drawing import Drawing, colours_of, rests_on, speaker_of
 from mma_edge.session.folder import NOT_ENDED, read_session
-from mma_edge.session.movie import KEY_S, Movie, MovieOptions, check_codec
 from mma_edge.session.reading import RECORDS, read_records
-from mma_edge.session.video import BEHIND_S, SourceVideo
+from mma_edge.session.video.blur import AFTER_S, AHEAD_S, FacesAround, blur
+from mma_edge.session.video.drawing import Drawing, colours_of, rests_on, speaker_of
+from mma_edge.session.video.movie import KEY_S, Movie, MovieOptions, check_codec
+from mma_edge.session.video.source import BEHIND_S, SourceVideo
 from mma_edge.sources import sample_path
 from mma_edge.types import AudioChunk, Face, Frame
 
@@ -339,3 +339,44 @@ def test_the_manifest_is_json_at_any_moment(tmp_path: Path, monkeypatch: pytest.
     assert main(["run", "sample", "--backend", "cpu", "--quiet", "--no-video", "--session", str(tmp_path / "s")]) == 0
     assert len(seen) == 16 and {manifest["state"] for manifest in seen} == {"running"}
     assert seen[-1]["sources"]["sample.mp4"]["frames"] > seen[0]["sources"]["sample.mp4"]["frames"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a limit that acts as a full disk does")
+def test_a_disk_without_room_for_records_is_said_once_and_the_run_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    program = f"""
+import resource, sys
+from mma_edge.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (2500, resource.RLIM_INFINITY))
+sys.exit(main(["run", "sample", "--backend", "cpu", "--quiet", "--no-video", "--session", {str(folder)!r}]))
+"""
+    done = run_python("-c", program)
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    session = read_session(folder)
+    assert session.problems == () and len(session.records) >= 3
+    assert line.startswith("note: no more --session: cannot write")
+    assert f"after {len(session.records)} records, which are kept" in line
+
+
+@pytest.mark.live
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals as Linux has them")
+def test_sigterm_ends_a_session_of_two_sources_cleanly(tmp_path: Path) -> None:
+    folder, sample = tmp_path / "s", str(sample_path())
+    command = [sys.executable, "-m", "mma_edge.cli", "run", f"a={sample}", f"b={sample}", "--realtime", "--quiet"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MMA_EDGE_THREADS": "1"}
+    process = subprocess.Popen([*command, "--backend", "cpu", "--session", str(folder), "--sound"], env=environment)
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not (folder / RECORDS).exists() or (folder / RECORDS).read_bytes().count(b"\n") < 6:
+        assert process.poll() is None and time.monotonic() < deadline_s
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(20) == 0
+    session = read_session(folder)
+    assert session.problems == () and session.state == "ended"
+    assert [session.video(name).name for name in ("a", "b")] == ["video-1.mp4", "video-2.mp4"]
+    for name, source in session.sources.items():
+        shown = pictures(session.video(name))
+        assert source["live"] and len(shown) == source["frames"] - source["video_dropped"]
+        assert shown[-1][0] == pytest.approx(source["last_s"] - source["video_start_s"], abs=0.6)
+    assert {event["source"] for event in session.events if event["kind"] == "end"} == {"a", "b"}

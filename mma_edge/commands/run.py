@@ -12,6 +12,7 @@ from rich.console import Console
 from mma_edge.commands.recognition import add_clip_options, add_model_options, notes_to, open_recognizer, stream_options
 from mma_edge.commands.session import add_session_options, check_session_options, session_followers
 from mma_edge.commands.sources import SOURCE_EXAMPLES, add_source_options, capture_options
+from mma_edge.commands.support import say
 from mma_edge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,9 +84,13 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     health = health_address(args.health) if args.health else None
     allow_stack_dumps()
     recognizer, options = open_recognizer(args, options)
-    options, followers = followed(options, session_followers(args, recognizer, options))
+    recorders = session_followers(args, recognizer, options)
+    options, followers = followed(options, recorders)
     outputs = Outputs(args.output, args.stats, health, args.overwrite, args.quiet, followers)
-    return run_sources(recognizer, sources, options, outputs, title_of(sources, recognizer, options), console)
+    code = run_sources(recognizer, sources, options, outputs, title_of(sources, recognizer, options), console)
+    for recorder in recorders if not args.quiet else ():
+        say(console, recorder.summary())
+    return code
 
 
 def title_of(sources: Mapping[str, Spec], recognizer: Recognizer, options: StreamOptions) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ANNOTATE_EXAMPLES = """\
 examples:
+  mma-edge annotate sample                         the clip that comes with the package
   mma-edge annotate talk.mp4                       talk.annotated.mp4, with the sound as it was
   mma-edge annotate talk.mp4 -o out.webm           VP9 and Opus
   mma-edge annotate talk.mp4 --records talk.jsonl  draw what mma-edge run --output talk.jsonl has found
@@ -56,8 +57,8 @@ def check_session_options(args: argparse.Namespace) -> None:
         raise UsageError(f"{wrong} with --no-video", "one of them", "sound and faces are kept in the video only")
     if args.sound and args.no_audio:
         raise UsageError("--sound with --no-audio", "one of them")
-    from mma_edge.session.movie import check_codec
     from mma_edge.session.recorder import check_folder
+    from mma_edge.session.video.movie import check_codec
 
     check_folder(args.session)
     if not args.no_video:
@@ -84,8 +85,8 @@ def add_annotate_command(commands: argparse._SubParsersAction) -> None:
     )
     annotate.set_defaults(command=annotate_command)
     add = annotate.add_argument
-    add("file", type=Path, metavar="FILE", help="a video")
-    output = "what to write, .mp4 or .webm (default: FILE.annotated.mp4)"
+    add("file", type=Path, metavar="FILE", help="a video; sample: the clip that comes with the package")
+    output = "what to write, .mp4 or .webm (default: FILE's name, .annotated.mp4)"
     add("-o", "--output", type=Path, metavar="OUT", help=output)
     add("--webm", action="store_true", help="write VP9 and Opus (default: H.264 and the file's own sound, or AAC)")
     codec = "another encoder of the picture, by FFmpeg's name: h264_nvenc, libsvtav1"
@@ -99,15 +100,17 @@ def add_annotate_command(commands: argparse._SubParsersAction) -> None:
 
 
 def annotate_command(args: argparse.Namespace, console: Console) -> int:
-    from mma_edge.session.annotate import DRAWING, AnnotateOptions, draw, open_film, recognise, remember
+    from mma_edge.session.video.annotate import DRAWING, AnnotateOptions, draw, open_film, recognise, remember
+    from mma_edge.sources.file import sample_path
 
     suffix = ".webm" if args.webm else ".mp4"
+    path = sample_path() if str(args.file) == "sample" else args.file
     output = args.output or args.file.with_suffix(f".annotated{suffix}")
     if args.webm and output.suffix.lower() != ".webm":
         raise UsageError(f"--webm with -o {output}", "a name that ends in .webm")
     options = AnnotateOptions(output, args.video_codec, args.blur_faces, args.overwrite)
     stream = stream_options(args, None, notes_to(Console(stderr=True)))
-    film = open_film(args.file)
+    film = open_film(path)
     options.check(film.path)
     # SIGTERM leaves nothing half behind, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

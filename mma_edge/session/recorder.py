@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import queue
 import shutil
 import threading
@@ -16,13 +15,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mma_edge import __version__
 from mma_edge.errors import MMAEdgeError, OutputError
 from mma_edge.files import LineFile, replaced, to_json
 from mma_edge.session.folder import ENDED, EVENTS, KIND, MANIFEST, MARKS, RUNNING, SCHEMA
+from mma_edge.session.manifest import model_of, options_of, privacy_of, source_of, versions
 from mma_edge.session.reading import RECORDS
 from mma_edge.session.tally import SourceEvent, SourceTally, rounded
-from mma_edge.session.video import SourceVideo
+from mma_edge.session.video.source import SourceVideo
 from mma_edge.sinks.follower import Follower
 from mma_edge.sources import Source
 from mma_edge.types import AudioChunk, Emotion, Face, Frame
@@ -77,7 +76,7 @@ class SessionRecorder(Follower):
         """Makes the folder and its files; OutputError where it exists and is not empty, or cannot be written."""
         self.folder, self.options = Path(folder), options
         check_folder(self.folder)
-        self._model, self._stream = _model(recognizer), stream
+        self._model, self._stream = model_of(recognizer), stream
         self._running: Any = None
         self._tallies: dict[str, SourceTally] = {}
         self._videos: dict[str, SourceVideo] = {}
@@ -152,6 +151,10 @@ class SessionRecorder(Follower):
             "bytes": sum(sizes),
         }
 
+    def summary(self) -> str:
+        """What was kept, in one line."""
+        return f"session in {self.folder}. {self._privacy()['statement']}"
+
     def __exit__(self, *exc_info: object) -> None:
         self.close(exc_info[1] if len(exc_info) > 1 else None)
 
@@ -175,6 +178,9 @@ class SessionRecorder(Follower):
         """The counters of a source, which may come in mid-run."""
         if source not in self._tallies:
             pipeline = next(pipeline for pipeline in self._running.pipelines if pipeline.name == source)
+            if not pipeline.source.live:  # files come one after the other
+                for tally in self._tallies.values():
+                    self._end(tally, None)
             self._tallies[source] = SourceTally.of(source, pipeline.source)
             if self.options.video and pipeline.source.has_video:
                 self._videos[source] = self._video(pipeline.source)
@@ -256,20 +262,25 @@ class SessionRecorder(Follower):
         ends = {each.name: each.error for each in getattr(self._running, "sources", ()) if each.thread.ended}
         for tally in tuple(self._tallies.values()):
             self._event(tally.drops())
-            if tally.name in ends and not tally.ended:
+            if tally.name in ends:
                 self._end(tally, ends[tally.name])
 
     def _end_sources(self, error: MMAEdgeError | None) -> None:
         """At the end of the run, whose sources then have ended too."""
         with contextlib.suppress(MMAEdgeError):  # of a disk that is full: the follower ends anyway
             for tally in self._tallies.values():
-                self._event(tally.drops(last=True))
-                if not tally.ended:
-                    why = self._running.failures.get(tally.name, error)
-                    self._end(tally, why and str(why))
+                why = self._running.failures.get(tally.name, error)
+                self._end(tally, why and str(why))
 
     def _end(self, tally: SourceTally, error: str | None) -> None:
+        """Nothing more comes of a source."""
+        if tally.ended:
+            tally.error = tally.error or error
+            return
         tally.ended, tally.error = True, error
+        if tally.name in self._videos:
+            self._videos[tally.name].close(0)
+        self._event(tally.drops(last=True))
         self._event(SourceEvent("end", error or "it ended", tally.name, None, tally.last_s))
 
     def _write_manifest(self) -> None:
@@ -277,7 +288,6 @@ class SessionRecorder(Follower):
             aside.write_text(to_json(self._manifest()), encoding="utf-8")
 
     def _manifest(self) -> dict[str, Any]:
-        stream = self._stream
         return {
             "kind": KIND,
             "schema": SCHEMA,
@@ -286,45 +296,16 @@ class SessionRecorder(Follower):
             "started": self._started,
             "ended": self._ended,
             "run_s": rounded(time.monotonic() - self._start_s),
-            "versions": {
-                "mma_edge": __version__,
-                "python": platform.python_version(),
-                "platform": platform.platform(terse=True),
-            },
+            "versions": versions(),
             "model": self._model,
-            "options": {
-                name: getattr(stream, name)
-                for name in ("window_s", "hop_s", "voice_gate", "abstain_below", "smooth_s", "streaming")
-            },
-            "sources": {name: self._source(tally) for name, tally in tuple(self._tallies.items())},
+            "options": options_of(self._stream),
+            "sources": {name: source_of(tally, self._videos.get(name)) for name, tally in tuple(self._tallies.items())},
             "privacy": self._privacy(),
         }
 
-    def _source(self, tally: SourceTally) -> dict[str, Any]:
-        video = self._videos.get(tally.name)
-        begun = video is not None and video.start_s is not None
-        return tally.to_dict() | {
-            "video": video.path.name if begun else None,
-            "video_start_s": rounded(video.start_s) if begun else None,
-            "sound_in_video": begun and video.sound_wanted,
-            "video_dropped": video.dropped if video else 0,
-        }
-
     def _privacy(self) -> dict[str, Any]:
-        videos = [video for video in self._videos.values() if video.start_s is not None]
-        blurred, heard = self.options.blur_faces, any(video.sound_wanted for video in videos)
-        kept = "numbers about faces and voices (emotions, places of faces in the picture, times), and marks"
-        lacking = "No picture and no sound were kept."
-        if videos:
-            faces = "with the faces that were found made unrecognisable" if blurred else "with faces as they are"
-            kept += f", and video {faces}" + (", with sound" if heard else "")
-            lacking = "" if heard else "No sound was kept."
-        return {
-            "video": bool(videos),
-            "faces": "blurred" if blurred else "as they are",
-            "sound": heard,
-            "statement": f"Kept: {kept}. {lacking}".rstrip(),
-        }
+        begun = [video for video in tuple(self._videos.values()) if video.start_s is not None]
+        return privacy_of(begun, self.options.blur_faces)
 
     def _remove(self) -> None:
         """Leave nothing of what was made."""
@@ -340,16 +321,3 @@ class SessionRecorder(Follower):
 def _now() -> str:
     """The time of day, ISO 8601 in UTC."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-
-
-def _model(recognizer: Recognizer) -> dict[str, Any]:
-    bundle = recognizer.bundle
-    return {
-        "name": bundle.name,
-        "labels": list(recognizer.labels),
-        "precision": recognizer.precision,
-        "backend": recognizer.backend,
-        "details": recognizer.engine.details,
-        "temperature": bundle.manifest["temperature"],
-        "licence": bundle.manifest["license"]["name"],
-    }

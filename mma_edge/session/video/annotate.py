@@ -22,11 +22,11 @@ from mma_edge.files import replaced
 from mma_edge.pipeline import CENTRE_TRACK, Pipeline, StreamOptions
 from mma_edge.pipeline.ahead import ahead
 from mma_edge.recognizer import Recognizer
-from mma_edge.session.blur import AFTER_S, AHEAD_S, blur, places
-from mma_edge.session.drawing import Drawing
-from mma_edge.session.movie import Movie, MovieOptions, can_copy, check_codec
 from mma_edge.session.reading import read_records
-from mma_edge.session.timeline import Timeline
+from mma_edge.session.video.blur import AFTER_S, AHEAD_S, blur, places
+from mma_edge.session.video.drawing import Drawing
+from mma_edge.session.video.movie import Movie, MovieOptions, can_copy, check_codec
+from mma_edge.session.video.timeline import Timeline
 from mma_edge.sources.file import FileSource
 from mma_edge.sources.tracks import decodable
 from mma_edge.types import AudioChunk, Face, Frame, Notify
