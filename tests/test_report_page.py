@@ -15,6 +15,10 @@ from made_sessions import DFEW, SIZE, face_place, made_records, make, record, wr
 from PIL import Image
 
 from mma_edge.cli import main
+from mma_edge.errors import MMAEdgeError
+from mma_edge.report.page import page_of
+from mma_edge.report.paper.drawing import to_svg
+from mma_edge.report.paper.figure import figure_of
 from mma_edge.report.pictures import strips_of
 from mma_edge.report.recording import read_recording
 
@@ -288,6 +292,44 @@ def test_a_wrong_name_or_a_file_that_exists_is_said_before_anything_is_read(
     assert (tmp_path / "one.html").read_text() == "mine"
     assert "one of the faces in it: 1" in refused(capsys, file, "--face", 3, "--output", tmp_path / "b.html")
     assert not (tmp_path / "b.html").exists()
+
+
+JUNK = [None, True, -1, 1e308, float("nan"), "x", "", [], {}, [None, 3], {"a": [1]}, "9" * 50]
+
+
+def test_nonsense_in_any_field_is_a_page_or_one_clear_line(tmp_path: Path) -> None:
+    """Files come from anywhere: never a traceback."""
+    rng = np.random.default_rng(0)
+    mark = {"time": "", "run_s": 1.0, "times_s": {"camera:0": 4.2}, "key": "1", "text": "laughs"}
+    event = {"time": "", "run_s": 1.0, "kind": "gap", "source": "camera:0", "start_s": 4.0, "end_s": 5.0, "text": "x"}
+    folder = write_session(tmp_path / "session", [record(4 + n / 2, "happy") for n in range(8)], [mark], [event])
+    good = {path: path.read_text() for path in folder.iterdir()}
+    pages = 0
+    for turn in range(300):
+        for path, text in good.items():
+            path.write_text(text)
+        path = list(good)[turn % len(good)]
+        lines = [json.loads(line) for line in [good[path]] if path.suffix == ".json"]
+        lines = lines or [json.loads(line) for line in good[path].splitlines()]
+        _spoil(lines[rng.integers(len(lines))], rng)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        try:
+            recording = read_recording(folder)
+            Balanced(page_of(recording, {}, recording.problems))
+            to_svg(figure_of(recording, {}, 2)[0], recording.title)
+            pages += 1
+        except MMAEdgeError:
+            pass
+    assert pages > 150
+
+
+def _spoil(value: dict, rng: np.random.Generator) -> None:
+    """Put nonsense into one field, at any depth."""
+    key = list(value)[rng.integers(len(value))]
+    if isinstance(value[key], dict) and value[key] and rng.random() < 0.7:
+        _spoil(value[key], rng)
+    else:
+        value[key] = JUNK[rng.integers(len(JUNK))]
 
 
 def test_damaged_records_are_left_out_and_counted(tmp_path: Path) -> None:

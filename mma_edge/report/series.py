@@ -123,7 +123,7 @@ def series_of(
     return Series(track_id, labels, *(column[order] for column in columns), hop_s)
 
 
-def _basis(modalities: Sequence[str] | None) -> int:
-    given = set(modalities or ())
-    names = {frozenset(("video", "audio")): "both", frozenset(("video",)): "face", frozenset(("audio",)): "voice"}
-    return BASES.index(names.get(frozenset(given), "unknown"))
+def _basis(modalities: object) -> int:
+    names = {("audio", "video"): "both", ("video",): "face", ("audio",): "voice"}
+    given = tuple(sorted(map(str, modalities))) if isinstance(modalities, list) else ()
+    return BASES.index(names.get(given, "unknown"))

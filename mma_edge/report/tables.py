@@ -21,7 +21,9 @@ MOST_ROWS = 500
 
 
 def clock(time_s: float, tenths: bool = False) -> str:
-    """Seconds as people say them: 4:05, 1:04:05."""
+    """Seconds as people say them: 4:05, 1:04:05; "-" for what is no time."""
+    if not abs(time_s) < 1e12:  # NaN neither
+        return "-"
     sign, time_s = ("-" if time_s < 0 else ""), abs(time_s)
     tens = round(10 * time_s) if tenths else 10 * round(time_s)
     minutes, rest = divmod(tens, 600)
