@@ -14,7 +14,7 @@ SIZE = (640, 360)
 FPS = 5
 
 
-def record(end_s: float, label: str, **changes: object) -> dict:
+def record(end_s: float, label: str, /, **changes: object) -> dict:
     """One record of face 1 whose model is sure of `label`: 0.7, the others share the rest."""
     probabilities = dict.fromkeys(DFEW, 0.3 / 6) | {label: 0.7} if label in DFEW else dict.fromkeys(DFEW, 1 / 7)
     return {
@@ -157,8 +157,8 @@ def made_records(seconds: float, faces: int = 2, seed: int = 0) -> list[dict]:
     return found
 
 
-def make(folder: Path, minutes: float, faces: int = 2, video: bool = False) -> Path:
-    """A session with marks, events and, if wanted, a video."""
+def make(folder: Path, minutes: float, faces: int = 2, video: tuple[int, int] | None = None) -> Path:
+    """A session with marks, events and, where its size is given, a video."""
     seconds = 60 * minutes
     texts = ("question 1", "laughs", "shows the film <1>", '"don\'t"', "question 2", "phone rings", "break", "end")
     marks = [
@@ -177,7 +177,7 @@ def make(folder: Path, minutes: float, faces: int = 2, video: bool = False) -> P
     source = {"video": "video-1.mp4", "video_start_s": 0.0, "last_s": seconds} if video else {"last_s": seconds}
     write_session(folder, made_records(seconds, faces), marks, events, {"camera:0": source})
     if video:
-        write_video(folder / "video-1.mp4", seconds)
+        write_video(folder / "video-1.mp4", seconds, video)
     return folder
 
 
@@ -186,6 +186,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--faces", type=int, default=2)
-    parser.add_argument("--no-video", action="store_true")
+    parser.add_argument("--size", default="640x360", help="of the video; 0x0: none")
     chosen = parser.parse_args()
-    make(chosen.folder, chosen.minutes, chosen.faces, not chosen.no_video)
+    width, height = map(int, chosen.size.split("x"))
+    make(chosen.folder, chosen.minutes, chosen.faces, (width, height) if width else None)

@@ -37,8 +37,14 @@ def add_report_command(commands: argparse._SubParsersAction) -> None:
     add("--png", type=Path, metavar="FILE.png", help="the same as a picture of 300 dots per inch")
     add("--columns", type=int, choices=(1, 2), default=2, help="width of that figure: 88 or 180 mm")
     add("--face", type=int, metavar="N", help="this face only")
-    add("--from", dest="from_s", type=float, metavar="S", help="seconds on the page's time line")
-    add("--to", dest="to_s", type=float, metavar="S")
+    add(
+        "--from",
+        dest="from_s",
+        type=float,
+        metavar="S",
+        help="only what is after it, in seconds of the page's time line",
+    )
+    add("--to", dest="to_s", type=float, metavar="S", help="only what is before it")
     add("--no-pictures", action="store_true", help="no pictures of the session's video")
     add("--overwrite", "--force", action="store_true", help="replace files that exist")
 
@@ -61,7 +67,9 @@ def report_command(args: argparse.Namespace, console: Console) -> int:
         strips = {} if args.no_pictures else strips_of(recording, wanted_strips(recording), problems.append)
     write_text(page, page_of(recording, strips, problems))
     if args.svg or args.png:
-        figure = figure_of(recording, strips, args.columns)
+        figure, without = figure_of(recording, strips, args.columns)
+        if without:
+            problems.append(f"the figure has no room for {without} of the faces, those seen for the shortest time")
         if args.svg:
             write_text(args.svg, to_svg(figure, f"Emotions over time of {recording.title}"))
         if args.png:

@@ -26,19 +26,17 @@ class Clock:
             longest_step_s: a longer step ahead is a jump.
         """
         times = np.asarray(times_s, float)
-        newest = np.maximum.accumulate(times)
         pieces, start, shift_s = [], 0, -origin_s
         while start < len(times):
             after = times[start:]
-            highest = newest[start:] if start == 0 else np.maximum.accumulate(after)
-            steps = after[1:] - highest[:-1]
+            steps = after[1:] - np.maximum.accumulate(after)[:-1]
             jumps = np.flatnonzero((steps < -BACK_S) | (steps > longest_step_s))
             stop = start + int(jumps[0]) + 1 if len(jumps) else len(times)
             piece = times[start:stop]
             pieces.append((start, float(piece.min()), float(piece.max()), shift_s))
             if stop < len(times):
                 # The next piece begins a moment after this one has ended.
-                shift_s = float(piece.max()) + shift_s + AFTER_JUMP_S - float(times[stop])
+                shift_s += float(piece.max()) + AFTER_JUMP_S - float(times[stop])
             start = stop
         self._pieces = pieces or [(0, origin_s, origin_s, -origin_s)]  # (first record, lowest, highest, shift)
 

@@ -1,13 +1,13 @@
 """Fewer answers for the screen, none of the short ones hidden.
 
 Of each column of the screen the two answers are drawn that are furthest apart, which in one dimension would be its
-minimum and its maximum: an average would hide a burst of half a second, a random choice might. No answer is changed.
-assets/report/page.js does the same when the reader zooms.
+minimum and its maximum, and of every label that occurs in it the surest one: an average would hide a burst of half a
+second, a random choice might. No answer is changed. assets/report/page.js does the same when the reader zooms.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -27,15 +27,10 @@ class Drawn:
     chosen: np.ndarray  # uint8 (N,) index into the stacked classes; C for "uncertain"
     basis: np.ndarray  # uint8 (N,)
     alone: np.ndarray  # bool (N,) this face alone of several had the sound
+    begins: np.ndarray  # bool (N,) there is a gap, or nothing, before it
 
     def __getitem__(self, which: np.ndarray) -> Drawn:
-        columns = (self.start_ms, self.end_ms, self.levels, self.chosen, self.basis, self.alone)
-        return Drawn(*(column[which] for column in columns))
-
-    @property
-    def begins(self) -> np.ndarray:
-        """bool (N,) whether there is a gap, or nothing, before an answer."""
-        return np.concatenate([[True], self.start_ms[1:] > self.end_ms[:-1]])
+        return Drawn(*(getattr(self, each.name)[which] for each in fields(self)))
 
 
 def drawn(series: Series, order: list[int], from_s: float, alone: np.ndarray | None) -> Drawn:
@@ -49,14 +44,15 @@ def drawn(series: Series, order: list[int], from_s: float, alone: np.ndarray | N
         chosen=places[series.chosen].astype(np.uint8),
         basis=series.basis.astype(np.uint8),
         alone=np.zeros(count, bool) if alone is None else alone,
+        begins=series.begins,
     )
 
 
-def furthest_two(data: Drawn, from_ms: int, span_ms: int, columns: int) -> np.ndarray:
+def for_screen(data: Drawn, from_ms: int, span_ms: int, columns: int) -> np.ndarray:
     """Indices, in order, of the answers to draw where `span_ms` from `from_ms` on are `columns` wide.
 
-    Each column keeps the answer furthest from its mean and the one furthest from that (sums of differences of the
-    probabilities); what is beside a gap is always kept.
+    Each column keeps the answer furthest from its mean, the one furthest from that (sums of differences of the
+    probabilities), and the surest one of each label; what is beside a gap is always kept.
     """
     column = (data.end_ms - from_ms) * columns // max(span_ms, 1)
     begins = data.begins
@@ -64,6 +60,7 @@ def furthest_two(data: Drawn, from_ms: int, span_ms: int, columns: int) -> np.nd
     firsts = np.flatnonzero(np.append(True, column[1:] != column[:-1]))
     lasts = np.append(firsts[1:], len(column))
     levels = data.levels.astype(np.int64)
+    surest = levels.max(axis=1)
     for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
         if last - first <= 2:
             kept[first:last] = True
@@ -71,5 +68,7 @@ def furthest_two(data: Drawn, from_ms: int, span_ms: int, columns: int) -> np.nd
         part = levels[first:last]
         one = int(np.abs(len(part) * part - part.sum(axis=0)).sum(axis=1).argmax())
         other = int(np.abs(part - part[one]).sum(axis=1).argmax())
-        kept[[first + one, first + other]] = True
+        chosen = data.chosen[first:last]
+        of_label = [int(np.where(chosen == label, surest[first:last], -1).argmax()) for label in set(chosen.tolist())]
+        kept[[first + place for place in (one, other, *of_label)]] = True
     return np.flatnonzero(kept)

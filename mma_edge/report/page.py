@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from mma_edge import __version__
-from mma_edge.report.figures import coverage, dwells, speakers, transitions
+from mma_edge.report.figures import alone_with_sound, coverage, dwells, speakers, transitions
 from mma_edge.report.palette import BASIS_COLOURS, UNCERTAIN_COLOUR, colours, stacked
 from mma_edge.report.pictures import Strips
 from mma_edge.report.recording import Recording, SourceRecording
@@ -86,7 +86,8 @@ def page_of(recording: Recording, strips: Strips, problems: Sequence[str]) -> st
         *parts,
         _notices(recording, few),
         _about(recording.session),
-        f'<h2 id="limits">Before you read anything into it</h2><p class="note">{LIMITS}</p>',
+        "<h2>Before you read anything into it</h2>",
+        f'<p class="note">{LIMITS}{_licence(recording.session)}</p>',
         f"<footer>Made by mma-edge {__version__} on {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC.</footer>",
     ]
     return (
@@ -100,6 +101,11 @@ def page_of(recording: Recording, strips: Strips, problems: Sequence[str]) -> st
         + f'<script type="application/json" id="values">{values}</script>\n<script>{script}</script>\n'
         + "</body>\n</html>\n"
     )
+
+
+def _licence(session: Session | None) -> str:
+    licence = session.model.get("licence") if session else None
+    return escape(f"The weights used here, {session.model.get('name')}: {_plain(licence)}.") if licence else ""
 
 
 def _first_lines(recording: Recording) -> str:
@@ -132,8 +138,9 @@ def _tiles(recording: Recording) -> str:
     length_s = sum(source.length_s for source in recording.sources)
     covered = sum(coverage(source.series, source.length_s).answered_s for source in recording.sources)
     faces = sum(series.track_id is not None for series in many)
-    tiles = [("Length", clock(length_s), f"{len(recording.sources)} source(s)")]
-    tiles.append(("With an answer", share(covered, length_s), clock(covered)))
+    short, count = length_s < 60, len(recording.sources)
+    tiles = [("Length", clock(length_s, short), f"{count} sources" if count > 1 else "")]
+    tiles.append(("With an answer", share(covered, length_s), clock(covered, short)))
     tiles.append(("Faces", str(faces), f"{sum(len(series.end_s) for series in many):,} answers"))
     if many:
         most = max(dwells(many), key=lambda dwell: dwell.total_s)
@@ -157,7 +164,7 @@ def _key(recording: Recording, chosen: Mapping[str, str]) -> str:
             BASIS_COLOURS.items(), ("face and voice", "face alone", "voice alone"), strict=True
         )
     )
-    several = any(len(source.series) > 1 for source in recording.sources)
+    several = any(mask.any() for source in recording.sources for mask in alone_with_sound(source.series).values())
     spoke = (
         '<span class="class"><i class="swatch spoke"></i>this face speaks (it alone has the sound)</span>'
         if several
@@ -177,7 +184,7 @@ def _source(
     """Everything about one source, and the script's data."""
     chosen, order = colours(recording.labels), stacked(recording.labels)
     parts = [f"<section><h2>{escape(source.name)}</h2>{_source_facts(source)}"]
-    data: dict[str, Any] = {"from": source.from_s, "span": 1, "series": []}
+    data: dict[str, Any] = {"from": source.from_s, "span": 1, "series": [], "told": []}
     if source.series:
         html, data = timelines(number, source, recording.labels, strips, most_answers)
         parts.append(html)
@@ -194,7 +201,7 @@ def _source(
         parts.append(_numbers(source.series, chosen, order))
         if len(source.series) > 1:
             own = split(source)[0]
-            parts += [_folded(True, f"{series.name} alone", _numbers([series], chosen, order)) for series in own]
+            parts += [_folded(True, f"{series.name} by itself", _numbers([series], chosen, order)) for series in own]
     else:
         parts.append("<p>No answer: no face was found in it and no voice was heard.</p>")
     if source.marks or source.events:
@@ -207,7 +214,7 @@ def _source(
 
 def _mostly(series: Series, chosen: Mapping[str, str]) -> str:
     label, part = mostly(series)
-    return f"{swatch(chosen[label], label)}{100 * part:.0f}&nbsp;%"
+    return f'<span class="whole">{swatch(chosen[label], label)} {100 * part:.0f} %</span>'
 
 
 def _numbers(many: Sequence[Series], chosen: dict[str, str], order: Sequence[str]) -> str:
@@ -245,7 +252,7 @@ def _notices(recording: Recording, few: bool) -> str:
     lines = [escape(line) for line in recording.notices]
     if few:
         lines.append(
-            "So many answers are drawn in part: of neighbours those furthest apart. All tables are of all answers."
+            "There are too many answers to draw them all; every short burst is drawn. All tables are of all answers."
         )
     items = "".join(f"<li>{line}</li>" for line in lines)
     return f"<h2>Notices</h2><ul>{items}</ul>" if lines else ""

@@ -1,8 +1,8 @@
 """Colours of the classes, the same wherever the project shows emotions over time.
 
 The seven of DFEW were searched for: under normal vision and the three kinds of colour blindness (Machado, Oliveira and
-Fernandes 2009) each two differ by at least 20 in CIELAB, and no two have the same grey (L* at least 7.5 apart). The
-others of MAFW, and classes of your own, only differ from those beside them.
+Fernandes 2009) each two differ by at least 24 in CIELAB, and printed in grey by at least 9 % of black to white. The
+others of MAFW, and classes of your own, only differ in their hue. tests/test_report_numbers.py holds both.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from mma_edge.types import UNCERTAIN
 
 CLASS_COLOURS = {
-    "angry": "#9C1827",
-    "disgust": "#399F71",
-    "fear": "#4A3167",
-    "sad": "#3C69B3",
-    "neutral": "#BCBDC5",
-    "surprise": "#F68D4D",
-    "happy": "#F0E193",
+    "angry": "#892212",
+    "disgust": "#2E9364",
+    "fear": "#2D1C45",
+    "sad": "#2E56CE",
+    "neutral": "#B3BABD",
+    "surprise": "#ED7E37",
+    "happy": "#F8E183",
     "contempt": "#7D5A3C",
     "anxiety": "#D98BB8",
     "helplessness": "#5FB3C9",

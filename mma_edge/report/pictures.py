@@ -20,8 +20,8 @@ MOST_TIMES = 120
 MOST_PICTURES = 480
 """On the page: 2.2 kB each."""
 HEIGHT_PX, QUALITY = 72, 70
-MARGIN = 0.35
-"""Around a face, as a share of its box."""
+FACE_ASPECT, INSET = 0.8, 0.04
+"""Width to height of a face's picture, which is so much smaller than its box: the video has the box drawn in it."""
 NEAR_S = 1.0
 """A face is cut out where it was seen so near to the picture's time."""
 
@@ -125,7 +125,7 @@ def _key_frames(source: SourceRecording, count: int, notify: Notify) -> Iterator
     except (OSError, ValueError, IndexError) as error:  # PyAV's errors are these, too
         name = Path(source.video).name
         seen = "cannot be read" if end_s is None else f"cannot be read after {end_s:.0f} s"
-        notify(f"{name}, the video of {source.name}, {seen}: {first_line(error)}")
+        notify(f"{name}, the video of {source.name}, {seen}: {getattr(error, 'strerror', None) or first_line(error)}")
 
 
 def _box(series: Series, time_s: float) -> np.ndarray | None:
@@ -141,17 +141,17 @@ def _box(series: Series, time_s: float) -> np.ndarray | None:
 
 
 def _face(image: np.ndarray, box: np.ndarray, size: tuple[int, int] | None) -> np.ndarray | None:
-    """The face with some of what is around it, as a square; None where it is outside of the picture."""
+    """What is inside of the face's box, in FACE_ASPECT; None where that is outside of the picture or tiny."""
     height, width = image.shape[:2]
     scale = np.array([width / size[0], height / size[1]] * 2) if size and all(size) else np.ones(4)
     x0, y0, x1, y1 = box * scale
-    half = (0.5 + MARGIN) * max(x1 - x0, y1 - y0)
-    half = min(half, width / 2, height / 2)
-    # Moved into the picture instead of cut, so that all are squares.
-    x = float(np.clip((x0 + x1) / 2, half, width - half))
-    y = float(np.clip((y0 + y1) / 2, half, height - half))
-    left, top, side = int(x - half), int(y - half), int(2 * half)
-    return image[top : top + side, left : left + side] if side >= 8 else None
+    high = (1 - 2 * INSET) * min(y1 - y0, (x1 - x0) / FACE_ASPECT, height, width / FACE_ASPECT)
+    wide = high * FACE_ASPECT
+    # Moved into the picture instead of cut, so that all have one shape.
+    left = int(np.clip((x0 + x1 - wide) / 2, 0, width - wide))
+    top = int(np.clip((y0 + y1 - high) / 2, 0, height - high))
+    part = image[top : top + round(high), left : left + round(wide)]
+    return part if high >= 8 else None
 
 
 def _small(image: np.ndarray) -> tuple[bytes, float]:

@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mma_edge.errors import SourceError, UsageError
 from mma_edge.report.clock import DAY_S, Clock
-from mma_edge.report.series import Series, series_of
+from mma_edge.report.series import ENOUGH_STEPS, Series, series_of, steps_of
 from mma_edge.session.folder import Session, read_session
 from mma_edge.session.reading import read_records
 
 JUMP_S, SLACK = 60.0, 1.5
 """Where a live source's clock went through more than SLACK times the run's own time, steps above JUMP_S are jumps."""
+MOST = 1e12
+"""No time, probability or pixel is larger."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class SourceRecording:
     def size(self) -> tuple[int, int] | None:
         """Width and height of its frames, which the boxes are in."""
         size = self.facts.get("size")
-        return (int(size[0]), int(size[1])) if size else None
+        whole = isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
+        return (size[0], size[1]) if whole else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,22 +164,31 @@ def _end(event: Event) -> float:
 
 def _usable(records: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
     """Those with two times and a probability for each class; and the number of the others."""
-    good = []
-    for record in records:
-        values = [record["start_s"], record["end_s"], *record["probabilities"].values()]
-        numbers = all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
-        box, speaking, track = record.get("box"), record.get("speaking"), record.get("track_id")
-        plain = (box is None or (isinstance(box, list) and len(box) == 4)) and isinstance(
-            speaking, (float, int, type(None))
-        )
-        if numbers and plain and isinstance(track, (int, type(None))) and len(values) > 2:
-            good.append(record)
+    good = [record for record in records if _is_usable(record)]
     return good, len(records) - len(good)
+
+
+def _is_usable(record: Mapping[str, Any]) -> bool:
+    box, probabilities = record.get("box"), record["probabilities"].values()
+    return (
+        all(_number(value) is not None for value in (record["start_s"], record["end_s"], *probabilities))
+        and len(probabilities) > 0
+        and (box is None or (isinstance(box, list) and len(box) == 4 and all(_number(x) is not None for x in box)))
+        and (record.get("speaking") is None or _number(record["speaking"]) is not None)
+        and isinstance(record.get("track_id"), (int, type(None)))
+    )
+
+
+def _number(value: object) -> float | None:
+    """A time, a probability, a pixel; None for what is none of them."""
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if plain and abs(value) < MOST else None  # NaN fails too
 
 
 def _labels(session: Session | None, records: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     """The model's classes in its order; records of another one add theirs."""
-    known = dict.fromkeys(str(label) for label in (session.model.get("labels") or ()) if session)
+    named = session.model.get("labels") if session else None
+    known = dict.fromkeys(map(str, named)) if isinstance(named, list) else {}
     for record in records:
         if record["probabilities"].keys() - known.keys():
             known |= dict.fromkeys(record["probabilities"])
@@ -192,7 +206,7 @@ def _source(
     name: str, session: Session | None, records: Sequence[dict[str, Any]], labels: tuple[str, ...]
 ) -> SourceRecording:
     facts = session.sources.get(name, {}) if session else {}
-    first_s, last_s = facts.get("first_s"), facts.get("last_s")
+    first_s, last_s, video_start_s = (_number(facts.get(key)) for key in ("first_s", "last_s", "video_start_s"))
     starts = [record["start_s"] for record in records]
     ends = [record["end_s"] for record in records]
     # A file keeps its own times; a live source's clock may count from anywhere.
@@ -209,8 +223,9 @@ def _source(
     faces: dict[int | None, list[int]] = {}
     for number, record in enumerate(records):
         faces.setdefault(record.get("track_id"), []).append(number)
+    usual_s = _usual_hop_s(session, [[times[n] for n in numbers] for numbers in faces.values()])
     series = [
-        series_of(track, labels, [records[n] for n in numbers], [times[n] for n in numbers])
+        series_of(track, labels, [records[n] for n in numbers], [times[n] for n in numbers], usual_s)
         for track, numbers in sorted(faces.items(), key=lambda item: math.inf if item[0] is None else item[0])
     ]
     bounds = [min(times)[0], max(end for _, end in times)] if times else []
@@ -221,7 +236,6 @@ def _source(
         Event("jump", at, at, f"{step:+.1f} s at {at:.1f} s")
         for at, step in zip(clock.jumps_s, clock.steps_s, strict=True)
     ]
-    video_start_s = facts.get("video_start_s")
     return SourceRecording(
         name,
         facts,
@@ -235,22 +249,31 @@ def _source(
     )
 
 
+def _usual_hop_s(session: Session | None, times_s: Sequence[Sequence[tuple[float, float]]]) -> float | None:
+    """Of the answers about each face; where there are few, the run's option; None where each has its window alone."""
+    steps = np.concatenate([np.zeros(0), *(steps_of([end_s for _, end_s in each]) for each in times_s)])
+    options = session.options if session else {}
+    hop_s, window_s = (_number(options.get(key)) for key in ("hop_s", "window_s"))
+    if len(steps) < ENOUGH_STEPS and hop_s and window_s:
+        longest_s = max((end_s - start_s for each in times_s for start_s, end_s in each), default=0.0)
+        # Longer windows than asked for are whole files: one answer for all of it.
+        return hop_s if longest_s < 1.01 * window_s else None
+    return float(np.median(steps)) if len(steps) else None
+
+
 def _happened(name: str, session: Session | None, clock: Clock) -> tuple[list[Mark], list[Event]]:
     """Marks and events of one source, on its time line."""
     marks, events = [], []
     for mark in session.marks if session else ():
-        time_s = (mark.get("times_s") or {}).get(name)
-        if _is_time(time_s):
+        times_s = mark.get("times_s")
+        time_s = _number(times_s.get(name)) if isinstance(times_s, dict) else None
+        if time_s is not None:
             key = mark.get("key")
             marks.append(Mark(clock.of_time(time_s), str(mark.get("text") or ""), None if key is None else str(key)))
     for event in session.events if session else ():
         if event.get("source") == name:
-            start_s, end_s = event.get("start_s"), event.get("end_s")
+            start_s, end_s = (_number(event.get(key)) for key in ("start_s", "end_s"))
             start_s = end_s if start_s is None else start_s
-            times = [clock.of_time(value) if _is_time(value) else None for value in (start_s, end_s)]
+            times = [None if value is None else clock.of_time(value) for value in (start_s, end_s)]
             events.append(Event(str(event.get("kind")), *times, str(event.get("text") or "")))
     return sorted(marks, key=lambda mark: mark.time_s), events
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)

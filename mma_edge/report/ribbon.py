@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from mma_edge.report.columns import Drawn, furthest_two
+from mma_edge.report.columns import Drawn, for_screen
 from mma_edge.report.palette import BASIS_COLOURS, UNCERTAIN_COLOUR
 from mma_edge.report.series import BASES
 
@@ -25,7 +25,7 @@ THIN = (3 * HEIGHT // 8, 5 * HEIGHT // 8)
 
 def ribbon_svg(data: Drawn, colours: Sequence[str], span_ms: int, several: bool) -> str:
     """Three or four drawings: the area, what was chosen, what it rests on, and with several faces who spoke."""
-    kept = data[furthest_two(data, 0, span_ms, COLUMNS)]
+    kept = data[for_screen(data, 0, span_ms, COLUMNS)]
     areas = zip(area_paths(kept), reversed(colours), strict=True)
     # An answer without a class or basis that is drawn leaves its strip empty.
     chosen = [_strip(kept, kept.chosen == k, 0, HEIGHT) for k in range(len(colours))]
@@ -105,5 +105,6 @@ def packed(data: Drawn) -> dict[str, object]:
         "chosen": data.chosen,
         "basis": data.basis,
         "alone": data.alone.astype(np.uint8),
+        "begins": data.begins.astype(np.uint8),
     }
     return {name: base64.b64encode(np.ascontiguousarray(array).tobytes()).decode() for name, array in arrays.items()}

@@ -13,6 +13,8 @@ from mma_edge.types import UNCERTAIN
 REACH_HOPS = 2.5
 """An answer holds for the time since the one before it if that is at most so many hops, else for one hop: one or two
 answers that a busy machine left out are no gap."""
+ENOUGH_STEPS = 5
+"""Of a face's own answers, to know the usual time between two of them."""
 BASES = ("both", "face", "voice", "unknown")
 """What an answer rests on; unknown in records of old versions that do not say."""
 
@@ -30,6 +32,7 @@ class Series:
     basis: np.ndarray  # int (N,) index into BASES
     speaking: np.ndarray  # float (N,) NaN where unknown
     boxes: np.ndarray  # float (N, 4) in pixels of the source's frame; NaN where there is none
+    hop_s: float  # usual time between two answers
     from_s: float = -np.inf  # nothing before it holds
 
     @property
@@ -41,13 +44,6 @@ class Series:
     def states(self) -> tuple[str, ...]:
         """What `chosen` counts through."""
         return (*self.labels, UNCERTAIN)
-
-    @cached_property
-    def hop_s(self) -> float:
-        """Usual time between two answers: the median. Of a single one: its window."""
-        steps = np.diff(self.end_s)
-        steps = steps[steps > 0]
-        return float(np.median(steps)) if len(steps) else float(max(self.end_s[0] - self.start_s[0], 0.0))
 
     @cached_property
     def held_from_s(self) -> np.ndarray:
@@ -86,11 +82,24 @@ class Series:
         return replace(self, **{part: getattr(self, part)[kept] for part in parts}, from_s=max(from_s, self.from_s))
 
 
+def steps_of(end_s: Sequence[float]) -> np.ndarray:
+    """Times between answers."""
+    steps = np.diff(np.sort(np.asarray(end_s, float)))
+    return steps[steps > 0]
+
+
 def series_of(
-    track_id: int | None, labels: Sequence[str], records: Sequence[dict], times_s: Sequence[tuple[float, float]]
+    track_id: int | None,
+    labels: Sequence[str],
+    records: Sequence[dict],
+    times_s: Sequence[tuple[float, float]],
+    usual_s: float | None,
 ) -> Series:
-    """The records of one face (at least one), whatever their version; `times_s` are start and end of each, in seconds
-    of the page.
+    """The records of one face (at least one), whatever their version.
+
+    Args:
+        times_s: start and end of each, in seconds of the page.
+        usual_s: time between two answers for a face with too few to tell; None: its window.
     """
     labels = tuple(labels)
     states = (*labels, UNCERTAIN)
@@ -107,10 +116,14 @@ def series_of(
     boxes = [record.get("box") or [np.nan] * 4 for record in records]
     columns = (times[:, 0], times[:, 1], probabilities.astype(np.float32), np.array(chosen), np.array(basis))
     columns += (np.array(speaking, float), np.array(boxes, float))
-    return Series(track_id, labels, *(column[order] for column in columns))
+    steps = steps_of(times[:, 1])
+    hop_s = float(np.median(steps)) if len(steps) >= ENOUGH_STEPS else usual_s
+    if hop_s is None:
+        hop_s = max(float(times[0, 1] - times[0, 0]), 0.0)
+    return Series(track_id, labels, *(column[order] for column in columns), hop_s)
 
 
-def _basis(modalities: Sequence[str] | None) -> int:
-    given = set(modalities or ())
-    names = {frozenset(("video", "audio")): "both", frozenset(("video",)): "face", frozenset(("audio",)): "voice"}
-    return BASES.index(names.get(frozenset(given), "unknown"))
+def _basis(modalities: object) -> int:
+    names = {("audio", "video"): "both", ("video",): "face", ("audio",): "voice"}
+    given = tuple(sorted(map(str, modalities))) if isinstance(modalities, list) else ()
+    return BASES.index(names.get(given, "unknown"))

@@ -21,7 +21,9 @@ MOST_ROWS = 500
 
 
 def clock(time_s: float, tenths: bool = False) -> str:
-    """Seconds as people say them: 4:05, 1:04:05."""
+    """Seconds as people say them: 4:05, 1:04:05; "-" for what is no time."""
+    if not abs(time_s) < 1e12:  # NaN neither
+        return "-"
     sign, time_s = ("-" if time_s < 0 else ""), abs(time_s)
     tens = round(10 * time_s) if tenths else 10 * round(time_s)
     minutes, rest = divmod(tens, 600)
@@ -46,10 +48,8 @@ def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], pr
         cells = "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(rest, kinds[1:], strict=True))
         lines.append(f'<tr><th scope="row"{kinds[0]}>{first}</th>{cells}</tr>')
     body = "\n".join(lines)
-    return (
-        f'<div class="wide"><table><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>\n{body}\n</tbody></table></div>"
-    )
+    head = f"<thead><tr>{head}</tr></thead>" if any(header) else ""
+    return f'<div class="wide"><table><caption>{caption}</caption>{head}<tbody>\n{body}\n</tbody></table></div>'
 
 
 def swatch(colour: str, label: str) -> str:
@@ -175,9 +175,7 @@ def event_table(events: Sequence[Event]) -> str:
         )
         for event in events[:MOST_ROWS]
     ]
-    return table(
-        _cut("Gaps, losses and notices", len(events)), ("from", "to", "kind", "what"), rows, prose=(0, 1, 2, 3)
-    )
+    return table(_cut("Gaps, losses, notices", len(events)), ("from", "to", "kind", "what"), rows, prose=(0, 1, 2, 3))
 
 
 def _cut(caption: str, count: int) -> str:

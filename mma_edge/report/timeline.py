@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from mma_edge.report.columns import Drawn, drawn, furthest_two
+from mma_edge.report.columns import Drawn, drawn, for_screen
 from mma_edge.report.figures import alone_with_sound, dwells, stretches
 from mma_edge.report.palette import colours, stacked
 from mma_edge.report.pictures import Strip
@@ -15,10 +15,11 @@ from mma_edge.report.ribbon import packed, ribbon_svg
 from mma_edge.report.series import Series
 from mma_edge.report.tables import clock, share, swatch
 
-MOST_RIBBONS = 8
-"""Faces of a source with a ribbon of their own: those with answers for the longest time. The others share one."""
+MOST_RIBBONS, FEW_FACES, SHORT_SHARE = 8, 3, 0.03
+"""Faces of a source with a ribbon of their own: FEW_FACES, and up to MOST_RIBBONS of those that were there for longer
+than SHORT_SHARE of the time. The others share one."""
 MOST_ANSWERS = 150_000
-"""Of all ribbons together that the page holds; of more, those furthest apart are kept, as for the screen."""
+"""Of all ribbons together that the page holds; of more, those are kept that `for_screen` keeps."""
 MOST_BANDS, MOST_MARKS, MARK_ROWS = 400, 300, 3
 STATIC_PICTURES = 12
 """Pictures side by side before the page's script has seen how wide it is."""
@@ -28,8 +29,9 @@ _TICKS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 36
 def split(source: SourceRecording) -> tuple[list[Series], list[Series]]:
     """Those with a ribbon of their own, by their number, and those that share one."""
     faces = sorted((s for s in source.series if s.track_id is not None), key=lambda s: -s.answered_s)
-    own = faces[:MOST_RIBBONS]
-    return [s for s in source.series if s.track_id is None or s in own], faces[MOST_RIBBONS:]
+    long = sum(s.answered_s >= SHORT_SHARE * source.length_s for s in faces)
+    count = min(max(long, FEW_FACES), MOST_RIBBONS)
+    return [s for s in source.series if s.track_id is None or s in faces[:count]], faces[count:]
 
 
 def mostly(series: Series) -> tuple[str, float]:
@@ -61,11 +63,19 @@ def timelines(
     lanes = _marks(source) + "".join(parts)
     style = f"--from:0;--span:{span_ms}"
     html = f'{_toolbar(number, source)}<div class="timeline" data-source="{number}" style="{style}">{lanes}</div>'
-    return html, {"from": source.from_s, "span": span_ms, "series": data}
+    return html, {"from": source.from_s, "span": span_ms, "series": data, "told": _told(source)}
+
+
+def _told(source: SourceRecording) -> list[tuple[int, int, str]]:
+    """From, to and text of what is said where the reader points at it."""
+    bands = [event for event in source.events if event.start_s is not None][:MOST_BANDS]
+    told = [(event.start_s, event.start_s if event.end_s is None else event.end_s, event.text) for event in bands]
+    told += [(mark.time_s, mark.time_s, mark.text or mark.key or "mark") for mark in source.marks[:MOST_MARKS]]
+    return [(*(round(1000 * (value - source.from_s)) for value in times), text) for *times, text in told]
 
 
 def _fitting(data: Drawn, span_ms: int, most: int) -> Drawn:
-    return data if len(data.end_ms) <= most else data[furthest_two(data, 0, span_ms, most // 2)]
+    return data if len(data.end_ms) <= most else data[for_screen(data, 0, span_ms, most // 2)]
 
 
 def _toolbar(number: int, source: SourceRecording) -> str:
@@ -119,7 +129,7 @@ def _band(event: Event, source: SourceRecording) -> str:
     end_s = min(max(event.start_s if event.end_s is None else event.end_s, start_s), max(source.to_s, start_s))
     place = f"{_at(start_s, source)};--d:{round(1000 * (end_s - start_s))}"
     kind = "drop" if event.kind == "drop" else "gap"
-    return f'<i class="band {kind}" style="{place}" title="{escape(event.text)}"></i>'
+    return f'<i class="band {kind}" style="{place}"></i>'
 
 
 def _marks(source: SourceRecording) -> str:
@@ -132,7 +142,7 @@ def _marks(source: SourceRecording) -> str:
     for number, mark in enumerate(marks):
         after = marks[number + rows].time_s if number + rows < len(marks) else source.to_s + source.length_s
         room = f"--n:{round(1000 * (after - source.from_s))};--row:{number % rows}"
-        text = " ".join(filter(None, (mark.key and f"[{mark.key}]", mark.text)))
+        text = mark.text or mark.key or ""
         title = escape(f"{number + 1}. {clock(mark.time_s, True)} {text}".strip())
         flags.append(
             f'<span style="{_at(mark.time_s, source)};{room}" title="{title}"><b>{number + 1}</b> {escape(text)}</span>'

@@ -4,7 +4,7 @@ const values = JSON.parse(document.getElementById("values").textContent);
 const readout = document.getElementById("readout");
 const HEIGHT = 1000, FULL = 255, NEAREST = 2000;
 const BASES = ["face and voice", "face alone", "voice alone", ""];
-const PICTURE_GAP = 4;
+const PICTURE_GAP = 4, PAPER = 640;
 
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 const numbers = (text) => new Uint32Array(bytes(text).buffer);
@@ -12,7 +12,7 @@ for (const source of values.sources) {
   for (const series of source.series) {
     series.start = numbers(series.start);
     series.end = numbers(series.end);
-    for (const name of ["levels", "chosen", "basis", "alone"]) series[name] = bytes(series[name]);
+    for (const name of ["levels", "chosen", "basis", "alone", "begins"]) series[name] = bytes(series[name]);
   }
 }
 const classes = values.labels.length;
@@ -36,10 +36,11 @@ function firstAfter(series, ms) {
   return low;
 }
 
-const begins = (series, i) => i === 0 || series.start[i] > series.end[i - 1];
+const begins = (series, i) => series.begins[i] === 1;
 
-// As mma_edge.report.columns.furthest_two: of each column the two answers that are furthest apart.
-function furthestTwo(series, from, span, columns) {
+// As mma_edge.report.columns.for_screen: of each column the two answers that are furthest apart, and the surest of each
+// label.
+function forScreen(series, from, span, columns) {
   const first = Math.max(0, firstAfter(series, from) - 1);
   const last = Math.min(series.end.length, firstAfter(series, from + span) + 2);
   const kept = [];
@@ -47,11 +48,11 @@ function furthestTwo(series, from, span, columns) {
     const column = Math.floor(((series.end[start] - from) * columns) / span);
     let stop = start + 1;
     while (stop < last && Math.floor(((series.end[stop] - from) * columns) / span) === column) stop++;
-    let one = start, other = stop - 1;
-    if (stop - start > 2) [one, other] = apart(series, start, stop);
+    const few = stop - start <= 2;
+    const telling = new Set(few ? [] : [...apart(series, start, stop), ...surest(series, start, stop)]);
     for (let i = start; i < stop; i++) {
       const beside = begins(series, i) || i + 1 === series.end.length || begins(series, i + 1);
-      if (i === one || i === other || beside) kept.push(i);
+      if (few || beside || telling.has(i)) kept.push(i);
     }
     start = stop;
   }
@@ -72,6 +73,16 @@ function apart(series, start, stop) {
   };
   const one = furthest((level, k) => count * level - sums[k]);
   return [one, furthest((level, k) => level - series.levels[one * classes + k])];
+}
+
+function surest(series, start, stop) {
+  const best = new Map();
+  for (let i = start; i < stop; i++) {
+    const level = Math.max(...series.levels.subarray(i * classes, (i + 1) * classes));
+    const found = best.get(series.chosen[i]);
+    if (!found || level > found[0]) best.set(series.chosen[i], [level, i]);
+  }
+  return [...best.values()].map(([, i]) => i);
 }
 
 // As mma_edge.report.ribbon.area_paths; times are from the left edge.
@@ -112,7 +123,7 @@ function strip(series, kept, from, of, top, bottom) {
 }
 
 function draw(plot, series, from, span) {
-  const kept = furthestTwo(series, from, span, Math.max(50, Math.min(1000, Math.round(plot.clientWidth / 2))));
+  const kept = forScreen(series, from, span, Math.max(50, Math.min(1000, Math.round(plot.clientWidth / 2))));
   const fill = (kind, paths) => {
     const svg = plot.querySelector(`.${kind}`);
     if (!svg) return;
@@ -197,12 +208,13 @@ class Timeline {
   }
 
   // As many pictures as have room, none over another.
-  choose(strip) {
+  choose(strip, room = strip.clientWidth) {
     let free = 0;
     const width = strip.clientHeight * parseFloat(strip.style.getPropertyValue("--wide"));
     for (const image of strip.children) {
-      const x = ((this.time(image) - this.from) / this.span) * strip.clientWidth - width / 2;
-      image.hidden = x < free || x + width > strip.clientWidth;
+      const middle = ((this.time(image) - this.from) / this.span) * room;
+      const x = Math.min(Math.max(middle - width / 2, 0), room - width);
+      image.hidden = middle < 0 || middle > room || x < free;
       if (!image.hidden) free = x + width + PICTURE_GAP;
     }
   }
@@ -236,7 +248,6 @@ class Reader {
   add(name) {
     const line = document.createElement("i");
     line.className = name;
-    line.hidden = true;
     line.style.display = "none";
     return this.plot.appendChild(line);
   }
@@ -349,6 +360,8 @@ class Reader {
       line(BASES[series.basis[i]] + (series.alone[i] ? ", speaks" : ""));
       lines.push(this.bars(i));
     }
+    const near = timeline.span / 200;
+    for (const [from, to, text] of timeline.source.told) if (ms >= from - near && ms <= to + near) line(text);
     readout.replaceChildren(...lines);
     readout.hidden = false;
     const edges = plot.getBoundingClientRect();
@@ -393,4 +406,11 @@ window.addEventListener("resize", () => {
   cancelAnimationFrame(waiting);
   waiting = requestAnimationFrame(() => timelines.forEach((timeline) => timeline.show()));
 });
-window.addEventListener("beforeprint", () => readout.hidden = true);
+// Paper is narrower than most screens.
+window.addEventListener("beforeprint", () => {
+  readout.hidden = true;
+  for (const timeline of timelines) {
+    timeline.root.querySelectorAll(".pictures").forEach((strip) => timeline.choose(strip, Math.min(strip.clientWidth, PAPER)));
+  }
+});
+window.addEventListener("afterprint", () => timelines.forEach((timeline) => timeline.show()));

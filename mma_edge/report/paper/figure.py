@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mma_edge.report.columns import drawn, furthest_two
+from mma_edge.report.columns import drawn, for_screen
 from mma_edge.report.figures import alone_with_sound
 from mma_edge.report.palette import BASIS_COLOURS, LOSS_COLOUR, MARK_COLOUR, UNCERTAIN_COLOUR, colours, stacked
 from mma_edge.report.paper.drawing import INK, SOFT, Area, Drawing, Line, Picture, Words
@@ -25,9 +25,13 @@ WIDTHS_MM = {1: 88.0, 2: 180.0}
 LEFT_MM, RIGHT_MM = 9.0, 1.0
 MOST_MM = 235.0
 """Height of a page's text."""
+MOST_SOURCES, MOST_PANELS = 4, 8
+"""So much has room on a page."""
 AREA_MM, LEAST_AREA_MM = {1: 14.0, 2: 20.0}, 5.0
 STRIP_MM, BASIS_MM, ALONE_MM, PICTURE_MM = 2.0, 1.2, 0.6, {1: 7.0, 2: 9.0}
-HEADING_MM, AXIS_MM, BETWEEN_MM = 4.0, 6.0, 2.0
+HEADING_MM, AXIS_MM, BETWEEN_MM, LEGEND_MM = 4.0, 6.0, 2.0, 16.0
+PANEL_MM = HEADING_MM + STRIP_MM + BASIS_MM + ALONE_MM + BETWEEN_MM + 2.0
+"""Of a ribbon all but its area and its pictures."""
 MARK_MM, MARK_ROWS = 3.0, 3
 LOSS_MM = 0.6
 SMALL, PLAIN = 6.0, 7.0
@@ -51,27 +55,40 @@ class _Scale:
         return self.left + self.width * time_ms / max(1000 * self.source.length_s, 1e-6)
 
 
-def figure_of(recording: Recording, strips: Strips, columns: int) -> Drawing:
-    """All ribbons below each other, those of one source over one axis, and what the colours mean."""
+def figure_of(recording: Recording, strips: Strips, columns: int) -> tuple[Drawing, int]:
+    """Ribbons below each other, those of one source over one axis, and the key; and how many faces had no room.
+
+    Pictures are left out where they have no room either.
+    """
     drawing = Drawing(WIDTHS_MM[columns])
-    shown = [(number, source, split(source)[0]) for number, source in enumerate(recording.sources) if source.series]
-    pictured = sum(
-        bool(strips.get(number, {}).get(series.track_id, Strip()).pictures)
-        for number, _, many in shown
-        for series in many
-    )
+    sources = [(number, source) for number, source in enumerate(recording.sources) if source.series][:MOST_SOURCES]
+    most = MOST_PANELS // max(len(sources), 1)
+    shown = [(number, source, _longest(split(source)[0], most)) for number, source in sources]
     panels = sum(len(many) for *_, many in shown)
-    other = panels * (HEADING_MM + STRIP_MM + BASIS_MM + ALONE_MM + BETWEEN_MM) + pictured * PICTURE_MM[columns]
-    other += len(shown) * (AXIS_MM + MARK_ROWS * MARK_MM + HEADING_MM) + 12.0
-    area_mm = min(AREA_MM[columns], max(LEAST_AREA_MM, (MOST_MM - other) / max(panels, 1)))
+    pictured = sum(bool(_strip(strips, number, series).pictures) for number, _, many in shown for series in many)
+    room_mm = MOST_MM - LEGEND_MM - len(shown) * (AXIS_MM + MARK_ROWS * MARK_MM + HEADING_MM) - panels * PANEL_MM
+    least_mm = panels * LEAST_AREA_MM
+    if room_mm - pictured * PICTURE_MM[columns] < least_mm:
+        strips, pictured = {}, 0
+    area_mm = min(AREA_MM[columns], (room_mm - pictured * PICTURE_MM[columns]) / max(panels, 1))
     y = 1.0
     for number, source, many in shown:
         if len(shown) > 1:
             drawing.add(Words(LEFT_MM, y + 2.6, source.name, PLAIN + 1))
             y += HEADING_MM
         y = _source(drawing, y, source, many, strips.get(number, {}), area_mm, PICTURE_MM[columns])
-    drawing.height_mm = _legend(drawing, y, recording, any(len(many) > 1 for *_, many in shown)) + 1.0
-    return drawing
+    drawing.height_mm = _legend(drawing, y, recording) + 1.0
+    return drawing, sum(len(source.series) for source in recording.sources) - panels
+
+
+def _longest(many: Sequence[Series], most: int) -> list[Series]:
+    """Those with answers for the longest time, in their order."""
+    kept = sorted(many, key=lambda series: -series.answered_s)[:most]
+    return [series for series in many if series in kept]
+
+
+def _strip(strips: Strips, number: int, series: Series) -> Strip:
+    return strips.get(number, {}).get(series.track_id, Strip())
 
 
 def _source(
@@ -118,7 +135,7 @@ def _panel(
     fills = [colours(series.labels)[label] for label in labels]
     whole = drawn(series, order, source.from_s, alone)
     span_ms = max(round(1000 * source.length_s), 1)
-    kept = whole[furthest_two(whole, 0, span_ms, round(scale.width * COLUMNS_PER_MM))]
+    kept = whole[for_screen(whole, 0, span_ms, round(scale.width * COLUMNS_PER_MM))]
     for areas, colour in zip(stacked_areas(kept), reversed(fills), strict=True):
         polygons = []
         for times_ms, tops in areas:
@@ -163,8 +180,8 @@ def _pictures(drawing: Drawing, y: float, scale: _Scale, strip: Strip, picture_m
         return y
     width, free = picture_mm * strip.aspect, scale.left
     for picture in strip.pictures:
-        x = scale.x(picture.time_s) - width / 2
-        if x >= free and x + width <= scale.left + scale.width:
+        x = min(max(scale.x(picture.time_s) - width / 2, scale.left), scale.left + scale.width - width)
+        if x >= free:
             drawing.add(Picture(x, y + 0.6, width, picture_mm, picture.jpeg))
             free = x + width + 0.6
     return y + 0.6 + picture_mm
@@ -198,6 +215,8 @@ def _axis(drawing: Drawing, y: float, scale: _Scale) -> float:
     source = scale.source
     step_s = tick_step_s(source.length_s, 5 if scale.width < 100 else 10)
     drawing.add(Line(scale.left, y + 0.6, scale.left + scale.width, y + 0.6))
+    unit = "h:min:s" if source.to_s >= 3600 else "min:s"
+    drawing.add(Words(scale.left - 2.4, y + 4.0, unit, SMALL, "end", SOFT))
     for number in range(int(-(-source.from_s // step_s)), int(source.to_s // step_s) + 1):
         x = scale.x(number * step_s)
         drawing.add(Line(x, y + 0.6, x, y + 1.4))
@@ -206,9 +225,10 @@ def _axis(drawing: Drawing, y: float, scale: _Scale) -> float:
     return y + AXIS_MM
 
 
-def _legend(drawing: Drawing, y: float, recording: Recording, several: bool) -> float:
+def _legend(drawing: Drawing, y: float, recording: Recording) -> float:
     """Colour and name of everything, in as many rows as it takes."""
     chosen = colours(recording.labels)
+    several = any(mask.any() for source in recording.sources for mask in alone_with_sound(source.series).values())
     x, y = LEFT_MM, y + 1.0
     entries = [(chosen[label], label, (0.0, 1.0)) for label in reversed(stacked(recording.labels))]
     edges = {name: (low / HEIGHT, high / HEIGHT) for name, (low, high) in {**STRIPS, UNCERTAIN: THIN}.items()}
