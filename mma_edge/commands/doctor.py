@@ -93,7 +93,7 @@ def _show_row(row: Row, column: int, console: Console) -> None:
     wrap.initial_indent, wrap.subsequent_indent = "> ", "  "
     todo = wrap.wrap(finding.todo)
     name = row.part if narrow else f"{row.part:<{column}}{found.pop(0)}"
-    console.print(Text(f"  {finding.state:<8}", style=STYLES[finding.state]) + Text(name, style=""), soft_wrap=True)
+    console.print(Text.assemble((f"  {finding.state:<8}", STYLES[finding.state]), name), soft_wrap=True)
     for text in found:
         say(console, " " * indent + text)
     for text in todo:

@@ -21,6 +21,8 @@ WIDEST = 100
 """Columns of help on a wide terminal: longer lines are hard to read."""
 _MANY_OPTIONS = 3
 """A usage line with more options than these says [options]; the list follows below it."""
+COMMENT = re.compile(r"(?<=\S) {2,}(?=[^\s-])")
+"""Between a command and what is said about it."""
 _WHOLE_WORDS = {"break_on_hyphens": False, "break_long_words": False}
 _STYLES = {
     r"(?m)^(?:usage|[a-z][^:\n]*(?=:$))": "bold",
@@ -39,6 +41,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, False) or action.default == []:
             return action.help
+        if isinstance(action.default, list) and "%(default)" not in (action.help or ""):
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
         return super()._get_help_string(action)
 
     def _format_action(self, action: argparse.Action) -> str:
@@ -140,7 +144,10 @@ def _examples(lines: list[str], width: int) -> list[str]:
 
     A command is never broken here: the terminal does it without changing what is copied.
     """
-    rows = [re.fullmatch(r"( +)(.*?)(?: {2,}(.*))?", line).groups() for line in lines]
+    rows = []
+    for line in lines:
+        command, *comment = COMMENT.split(line.lstrip(), maxsplit=1)
+        rows.append((" " * (len(line) - len(line.lstrip())), command, comment[0] if comment else ""))
     commented = [row for row in rows if row[2]]
     column = max((len(indent + command) for indent, command, _ in commented), default=0) + 2
     fits = all(column + len(comment) <= width for _, _, comment in commented)
@@ -151,7 +158,7 @@ def _examples(lines: list[str], width: int) -> list[str]:
             out.append(f"{indent + command:<{column}}{comment}")
         else:
             out.append(indent + command)
-            out += textwrap.wrap(comment or "", width, initial_indent=inner, subsequent_indent=inner, **_WHOLE_WORDS)
+            out += textwrap.wrap(comment, width, initial_indent=inner, subsequent_indent=inner, **_WHOLE_WORDS)
     return out
 
 
