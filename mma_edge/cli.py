@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from mma_edge import __version__
-from mma_edge.commands.build import add_build_command
-from mma_edge.commands.doctor import add_doctor_command
-from mma_edge.commands.help import add_help_commands, probably, welcome
 from mma_edge.commands.run import add_run_command, run_command
+from mma_edge.commands.setup.build import add_build_command
+from mma_edge.commands.setup.doctor import add_doctor_command
+from mma_edge.commands.setup.help import add_help_commands, probably, welcome
 from mma_edge.commands.support import Parser, end_process, run_cli
 
 EXAMPLES = """\
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def info_command(args: argparse.Namespace, console: Console) -> int:
     from mma_edge.bundle import read_bundle
-    from mma_edge.commands.info import show_bundle
+    from mma_edge.commands.setup.info import show_bundle
 
     show_bundle(read_bundle(args.bundle), console)
     return 0

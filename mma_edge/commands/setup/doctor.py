@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from mma_edge.commands.setup.sync import SYNC, add_sync_options, run_sync
 from mma_edge.commands.support import say
-from mma_edge.commands.sync import SYNC, add_sync_options, run_sync
 from mma_edge.errors import UsageError, exit_codes
 
 if TYPE_CHECKING:
