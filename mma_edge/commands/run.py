@@ -12,6 +12,7 @@ from rich.console import Console
 from mma_edge.commands.recognition import add_clip_options, add_model_options, notes_to, open_recognizer, stream_options
 from mma_edge.commands.sources import SOURCE_EXAMPLES, add_source_options, capture_options
 from mma_edge.errors import UsageError, exit_codes
+from mma_edge.manual.parser import group
 
 if TYPE_CHECKING:
     from mma_edge.pipeline import StreamOptions
@@ -46,18 +47,20 @@ def add_run_command(commands: argparse._SubParsersAction) -> None:
     """Declare the command."""
     run = commands.add_parser("run", help="recognise emotions", description="Emotions of SOURCE.", epilog=RUN_EXAMPLES)
     run.set_defaults(command=run_command)
-    add_source_options(run.add_argument_group("source").add_argument)
-    add_model_options(run.add_argument_group("model").add_argument)
-    add_clip_options(run.add_argument_group("clips").add_argument)
-    add = run.add_argument_group("output").add_argument
+    add = run.add_argument
+    add_source_options(add)
+    add_model_options(add)
+    add = group(add, "output")
     add("--output", type=Path, metavar="FILE", help="write records to FILE.jsonl or FILE.csv")
-    add("--overwrite", action="store_true", help="replace FILE if it exists")
-    add("--quiet", action="store_true", help="print notices and errors only")
-    add = run.add_argument_group("watching a live run").add_argument
+    add = group(add, "watching a live run")
     stats = "write every second what a live run does and how old its answers are to FILE (JSON Lines)"
     add("--stats", type=Path, metavar="FILE", help=stats)
     health = "answer GET /healthz there: 200 while a source delivers, else 503 (default address: 127.0.0.1)"
     add("--health", metavar="[ADDRESS:]PORT", help=health)
+    add = group(add, "output")
+    add("--overwrite", action="store_true", help="replace FILE if it exists")
+    add_clip_options(add)
+    add("--quiet", action="store_true", help="print notices and errors only")
 
 
 def run_command(args: argparse.Namespace, console: Console) -> int:

@@ -64,6 +64,19 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
             self._prog = prog
 
 
+GROUPS = ("source", "model", "clips", "output")
+"""Groups of options that several commands have, in the order of their help; others follow."""
+
+
+def group(add: Callable[..., Any], title: str) -> Callable[..., Any]:
+    """What declares an argument in the group of this title; `add` is the `add_argument` of a Parser.
+
+    That of a group which the caller has made is left as it is.
+    """
+    of = getattr(add.__self__, "group", None)
+    return of(title).add_argument if of else add
+
+
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong, and what was probably meant; passwords of addresses are hidden."""
 
@@ -71,8 +84,18 @@ class Parser(argparse.ArgumentParser):
     """Takes a word that is no command; returns the whole command that was probably meant, or ""."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
+        self._titled: dict[str, Any] = {}
         super().__init__(*args, **{"formatter_class": HelpFormatter, **options})
         self.color = False  # of Python 3.14; `print_help` has the same colours on all versions
+
+    def group(self, title: str) -> argparse._ArgumentGroup:
+        """The group of this title; all that ask for it get the same."""
+        for each in GROUPS if not self._titled else ():
+            self._titled[each] = self.add_argument_group(each)  # one that stays empty is not shown
+        if title not in self._titled:
+            self._titled[title] = self.add_argument_group(title)
+        self._titled[title].group = self.group
+        return self._titled[title]
 
     def print_help(self, file: IO[str] | None = None) -> None:
         """Colours only on a terminal, and as NO_COLOR and FORCE_COLOR have it."""

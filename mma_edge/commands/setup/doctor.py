@@ -13,6 +13,7 @@ from rich.text import Text
 from mma_edge.commands.setup.sync import SYNC, add_sync_options, run_sync
 from mma_edge.commands.support import say
 from mma_edge.errors import UsageError, exit_codes
+from mma_edge.manual.parser import group
 
 if TYPE_CHECKING:
     from mma_edge.doctor.examine import Row
@@ -45,7 +46,7 @@ def add_doctor_command(commands: argparse._SubParsersAction) -> None:
     doctor.set_defaults(command=doctor_command)
     doctor.add_argument("--json", action="store_true", help="print all findings as JSON")
     doctor.add_argument("--no-devices", action="store_true", help="do not open cameras and microphones")
-    add_sync_options(doctor.add_argument_group("sound and picture in step").add_argument)
+    add_sync_options(group(doctor.add_argument, "sound and picture in step"))
 
 
 def doctor_command(args: argparse.Namespace, console: Console) -> int:
