@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import re
 import shutil
 import subprocess
 import sys
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -22,10 +22,12 @@ from mma_edge.sources import sample_path
 
 FILES = ("talk.mp4", "clip.mp4", "FILE", "VIDEO")
 """What pages call a video of yours; here it is the sample."""
-WRITTEN = ("output", "stats", "session", "sync_film", "svg", "png")
+SESSIONS = ("talk", "monday")
+"""And their sessions."""
+WRITTEN = {"--output", "-o", "--stats", "--session", "--sessions", "--sync-film", "--svg", "--png"}
 """Options that name what is written."""
-SOURCES = {"sources", "source", "files", "file", "inputs", "video"}
-"""Arguments that name what is recognised, by their `dest`."""
+ELSEWHERE = {"--web", "--health", "--mqtt", "--lsl", "--ray", "--realtime", "--sync", "--from"}
+"""Options that go on without end or take long, need somebody else, or a longer film."""
 
 
 def script(name: str) -> ModuleType:
@@ -38,27 +40,34 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def arguments_of(argv: list[str]) -> Namespace | None:
-    """What the parser makes of a command; None of --help and the like."""
-    try:
-        return build_parser().parse_args(argv)
-    except SystemExit:
-        return None
+def given(argv: list[str]) -> list[tuple[argparse.Action, list]]:
+    """Each argument and option of a command that differs from its default, with its values."""
+    parser = build_parser()
+    values = vars(parser.parse_args(argv))
+    return [
+        (action, value if isinstance(value, list) else [value])
+        for action in commands_of(parser)[argv[0]]._actions
+        if (value := values.get(action.dest)) != action.default and not isinstance(action, argparse._HelpAction)
+    ]
 
 
 def can_run(argv: list[str], folder: Path) -> bool:
     """Whether everything that it reads is here, and is no device, no network and nothing that takes long."""
-    args = arguments_of(argv)
-    if args is None:
+    if argv[0] in ("serve", "build"):
         return False
-    values = {key: value for key, value in vars(args).items() if value is not None and key not in (*WRITTEN, "command")}
-    if values.get("realtime") or values.get("backend") in ("tensorrt", "cuda") or values.get("sync"):
-        return False
-    paths = [each for value in values.values() for each in (value if isinstance(value, list) else [value])]
-    read = [each for each in paths if isinstance(each, Path)]
-    read += [Path(each) for key in SOURCES & set(values) for each in values[key] if each != "sample"]
-    served = {"serve", "build"} & {argv[0]} or any(values.get(key) for key in ("web", "mqtt", "ray", "lsl", "health"))
-    return not served and all((folder / path).exists() for path in read)
+    try:
+        arguments = given(argv)
+    except SystemExit:
+        return False  # --help and the like
+    for action, values in arguments:
+        options = set(action.option_strings)
+        if options & ELSEWHERE or {*values} & {"tensorrt", "cuda"}:
+            return False
+        is_source = not options and action.dest != "name" and not action.choices
+        is_read = (is_source or action.type is Path) and not options & WRITTEN
+        if is_read and not all(str(value) == "sample" or (folder / value).exists() for value in values):
+            return False
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +76,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     for name in FILES:
         shutil.copyfile(sample_path(), folder / name)
+    for name in SESSIONS if "--session" in commands_of(build_parser())["run"].format_help() else ():
+        assert main(["run", "sample", "--quiet", "--session", str(folder / name)]) == 0
     return folder
 
 
@@ -92,17 +103,17 @@ def test_commands_that_are_shown_really_run(
 
 def make_room(argv: list[str]) -> None:
     """Take away what a command of another page has written under the same name."""
-    for name in WRITTEN:
-        path = getattr(arguments_of(argv), name, None)
-        if path and Path(path).is_dir():
-            shutil.rmtree(path)
-        elif path:
-            Path(path).unlink(missing_ok=True)
+    for action, values in given(argv):
+        path = Path(str(values[0]))
+        if WRITTEN & set(action.option_strings) and path.exists():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def ran(argv: list[str]) -> int:
     """The exit code. Devices of the machine that runs the tests stay closed."""
-    return main([*argv, "--no-devices"] if argv[0] == "doctor" and "--sync-film" not in argv else argv)
+    known = commands_of(build_parser())[argv[0]].format_help()
+    more = [option for option in ("--no-devices", "--overwrite") if option in known and "--sync-film" not in argv]
+    return main([*argv, *more])
 
 
 def test_what_can_run_is_told_from_what_cannot(tmp_path: Path) -> None:
@@ -119,6 +130,7 @@ def test_what_can_run_is_told_from_what_cannot(tmp_path: Path) -> None:
         "build",
         "doctor --sync camera",
         "run talk.mp4 --realtime",
+        "run sample --health 8080",
     ):
         assert not can_run(line.split(), tmp_path), line
 

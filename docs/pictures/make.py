@@ -28,7 +28,7 @@ from rich.text import Text
 from mma_edge.cli import build_parser, main
 from mma_edge.files import replaced
 from mma_edge.manual.pages import commands_of
-from mma_edge.sources import open_source
+from mma_edge.sources import open_source, sample_path
 from mma_edge.types import Frame
 
 HERE = Path(__file__).parent
@@ -36,7 +36,7 @@ ROOT = HERE.parents[1]
 COLUMNS = 88
 LARGEST = 150_000
 """Bytes: the README is read on telephones, too."""
-PAGE = (1200, 800)
+PAGE_WIDTH = 1200
 """Pixels of a browser's window."""
 
 
@@ -91,7 +91,7 @@ def annotated(path: Path) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         film = Path(folder) / "out.mp4"
-        run("annotate", "sample", "-o", str(film))
+        run("annotate", str(sample_path()), "-o", str(film))
         with open_source(film, audio=False) as source:
             frame = next(event for event in source.events() if isinstance(event, Frame) and event.time_s > 5.0)
     cv2.imwrite(str(path), cv2.cvtColor(frame.image[...], cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
@@ -105,8 +105,9 @@ def dashboard(path: Path) -> None:
         try:
             wait_for(f"http://127.0.0.1:{port}/")
             with browser(f"http://127.0.0.1:{port}/") as page:
-                time.sleep(6.0)
-                screenshot(page, path)
+                page.until("document.body.innerText.includes('happy')")
+                time.sleep(1.5)  # some more answers; the sample plays for 8 s
+                screenshot(page, path, 720)
         finally:
             serving.terminate()
 
@@ -119,7 +120,7 @@ def report(path: Path) -> None:
         run("report", str(session), "--output", str(page_file))
         with browser(page_file.as_uri()) as page:
             time.sleep(1.0)
-            screenshot(page, path)
+            screenshot(page, path, 880)
 
 
 def run(*argv: str) -> None:
@@ -141,14 +142,14 @@ def browser(address: str) -> Iterator[object]:
         yield page
 
 
-def screenshot(page: object, path: Path) -> None:
-    """As PNG, or as JPEG where the name says so, which is smaller where a face is in it."""
+def screenshot(page: object, path: Path, height: int) -> None:
+    """Of a window this high. As PNG, or as JPEG where the name says so, which is smaller where a face is in it."""
     import cv2
     import numpy as np
 
     with tempfile.TemporaryDirectory() as folder:
         shot = Path(folder) / "shot.png"
-        page.screenshot(shot, *PAGE, "light")
+        page.screenshot(shot, PAGE_WIDTH, height, "light")
         image = cv2.imdecode(np.frombuffer(shot.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 85])
 
