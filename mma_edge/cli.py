@@ -10,13 +10,13 @@ from rich.console import Console
 
 from mma_edge import __version__
 from mma_edge.commands.batch import add_batch_command
-from mma_edge.commands.build import add_build_command
 from mma_edge.commands.convert import add_convert_command
-from mma_edge.commands.doctor import add_doctor_command
-from mma_edge.commands.help import add_help_commands, probably, welcome
 from mma_edge.commands.report import add_report_command
 from mma_edge.commands.run import add_run_command, add_serve_command, run_command
 from mma_edge.commands.session import add_annotate_command
+from mma_edge.commands.setup.build import add_build_command
+from mma_edge.commands.setup.doctor import add_doctor_command
+from mma_edge.commands.setup.help import add_help_commands, probably, welcome
 from mma_edge.commands.support import Parser, end_process, run_cli
 
 EXAMPLES = """\
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def info_command(args: argparse.Namespace, console: Console) -> int:
     from mma_edge.bundle import read_bundle
-    from mma_edge.commands.info import show_bundle
+    from mma_edge.commands.setup.info import show_bundle
 
     show_bundle(read_bundle(args.bundle), console)
     return 0

@@ -17,7 +17,7 @@ from rich.console import Console
 import mma_edge
 from mma_edge.bundle import read_bundle, write_temperatures
 from mma_edge.bundle.manifest import MODALITIES, read_temperatures, write_signed
-from mma_edge.commands.info import show_bundle
+from mma_edge.commands.setup.info import show_bundle
 from mma_edge.errors import BundleError, UsageError
 from mma_edge.predictor import modalities
 from mma_trainer.commands.evaluate import main

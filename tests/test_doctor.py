@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import failure_line, one_line
+from conftest import failure_line, one_line, run_python
 from packaging.requirements import Requirement
 from test_sources_camera import FakeCamera, FakeDevice
 
@@ -273,3 +273,11 @@ def test_the_real_trial_says_that_there_is_no_camera() -> None:
     if sys.platform.startswith("linux") and not os.path.exists("/dev/video77"):
         with pytest.raises(DeviceError, match="camera 77 cannot be opened"):
             devices.Trial("camera:77", {"camera": 77}).answer()
+
+
+@pytest.mark.parametrize("package", ["cv2", "av", "onnxruntime"])
+def test_a_broken_installation_is_a_table_too(package: str) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from mma_edge.cli import main; sys.exit(main(['doctor']))"
+    done = run_python("-c", code, COLUMNS="200")
+    assert done.returncode == 1 and "Traceback" not in done.stderr + done.stdout
+    assert f"{package} " in done.stdout and "does not work" in done.stdout.splitlines()[-1]

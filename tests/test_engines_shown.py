@@ -15,7 +15,7 @@ from rich.console import Console
 from mma_edge import engines
 from mma_edge.bundle import Bundle, read_bundle
 from mma_edge.bundle.manifest import write_signed
-from mma_edge.commands.info import show_bundle
+from mma_edge.commands.setup.info import show_bundle
 from mma_edge.doctor import engines as doctor
 from mma_edge.engines import backend_module, machine
 from mma_edge.engines import cpu as onnx_cpu

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import subprocess
@@ -264,3 +265,24 @@ def test_a_killed_sound_server_is_survived(server: SoundServer, listener: Listen
     server.speak(beeps(120))
     listener.until(lambda: len(listener.notes) > 1, 20)
     assert [note for _, note in listener.notes[1:]] == ["the microphone is back"]
+
+
+def doctors_microphone(server: SoundServer) -> dict[str, str]:
+    """What `mma-edge doctor` finds there."""
+    command = [sys.executable, "-m", "mma_edge.cli", "doctor", "--json"]
+    done = subprocess.run(command, env=server.environment, capture_output=True, text=True, timeout=60)
+    (found,) = [each for each in json.loads(done.stdout)["findings"] if each["part"] == "microphone"]
+    return found
+
+
+def test_doctor_hears_a_microphone_and_notices_a_muted_one(server: SoundServer) -> None:
+    muted = doctors_microphone(server)
+    assert muted["state"] == "broken" and "nothing but zeros" in muted["found"] and "--list-devices" in muted["todo"]
+    server.speak(beeps(60))
+    heard = doctors_microphone(server)
+    assert heard["state"] == "ok" and "48000 Hz" in heard["found"], heard
+    # 0.5 of full scale for 80 ms of each second: -20 dB.
+    assert re.match(r"level -(19|2[01]) dB of full scale", heard["found"]), heard
+    server.be_quiet()
+    server.kill()
+    assert doctors_microphone(server)["state"] in ("none", "broken")

@@ -2,62 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import re
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from shown import PAGES, ROOT, commands, parses
 
 from mma_edge.cli import main
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CARD = ROOT / "trainer" / "mma_trainer" / "assets" / "nano" / "MODEL_CARD.md"
-PAGES = [ROOT / "README.md", CARD, *sorted((ROOT / "docs").glob("*.md"))]
-SCRIPTS = dict(re.findall(r'^(mma-\w+) = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M))
-
-
-class Parsed(BaseException):
-    """The parser took the command; it need not run."""
-
-
-def commands(page: Path) -> Iterator[str]:
-    """Every `mma-*` command with arguments: in blocks of code, and between backticks where it has an option."""
-    text = page.read_text(encoding="utf-8")
-    for line in text.replace("\\\n", " ").splitlines():
-        if shown := re.match(r"(?:    .*&& |    )(?:\.venv/bin/)?(mma-\w+ .*|torchrun .* mma_trainer .*)", line):
-            yield shown[1]
-        else:
-            yield from re.findall(r"`(mma-\w+ [^`]*--?[^`]*)`", line)
-
-
-def parses(command: str) -> bool:
-    """Whether the real parser takes a command; what it names need not exist."""
-    command = re.sub(r"^torchrun .* mma_trainer", "mma-train", command)
-    name, *arguments = shlex.split(command, comments=True)
-    module, function = SCRIPTS[name].split(":")
-    try:
-        getattr(importlib.import_module(module), function)(arguments)
-    except Parsed:
-        return True
-    except SystemExit as stop:
-        return stop.code == 0  # --help
-    return False
-
-
-@pytest.fixture
-def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    parse_args = argparse.ArgumentParser.parse_args
-
-    def parse(self: argparse.ArgumentParser, *args: object) -> None:
-        parse_args(self, *args)
-        raise Parsed
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
@@ -67,11 +22,11 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_that_is_shown_parses(page: Path, parse_only: None) -> None:
+def test_every_command_that_is_shown_parses(page: Path) -> None:
     assert [command for command in commands(page) if not parses(command)] == []
 
 
-def test_a_command_that_does_not_parse_would_be_found(parse_only: None) -> None:
+def test_a_command_that_does_not_parse_would_be_found() -> None:
     assert len(list(commands(ROOT / "README.md"))) > 10
     assert parses("mma-edge run sample")
     assert not parses("mma-edge run sample --bundel x")

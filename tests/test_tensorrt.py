@@ -20,7 +20,7 @@ from fake_nvpmodel import fake_nvpmodel
 
 import mma_edge
 from mma_edge.bundle import Bundle, golden_inputs, read_bundle
-from mma_edge.commands.build import gate_clips
+from mma_edge.commands.setup.build import gate_clips
 from mma_edge.engines import machine as cuda_driver
 from mma_edge.engines.cpu import OnnxCpuEngine
 from mma_edge.engines.tensorrt import build as tensorrt_build

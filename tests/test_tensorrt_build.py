@@ -20,7 +20,7 @@ from rich.console import Console
 
 from mma_edge import cli
 from mma_edge.bundle import Bundle, read_bundle
-from mma_edge.commands.build import build_if_possible, gate_clips
+from mma_edge.commands.setup.build import build_if_possible, gate_clips
 from mma_edge.engines.gpu import open as device_memory
 from mma_edge.engines.tensorrt import build as tensorrt_build
 from mma_edge.engines.tensorrt import child as tensorrt_child

@@ -224,7 +224,7 @@ def test_an_engine_that_is_wrong_without_fusion_names_no_way_that_was_taken(
 def test_the_command_builds_the_parts_with_the_whole(
     unbuilt: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mma_edge.commands.build.gate_clips", lambda bundle, mode=None: CLIPS)
+    monkeypatch.setattr("mma_edge.commands.setup.build.gate_clips", lambda bundle, mode=None: CLIPS)
     argv = ["build", str(unbuilt.folder), "--max-batch", "1", "--streaming", "auto", "--unfused"]
     assert cli.main([*argv, "--inspect"]) == 0
     said = " ".join(capsys.readouterr().out.split())

@@ -127,7 +127,7 @@ def test_the_command_builds_the_plan_that_it_serves(
     bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_gpu.into(monkeypatch)
-    monkeypatch.setattr("mma_edge.commands.build.gate_clips", lambda bundle: SEEN)
+    monkeypatch.setattr("mma_edge.commands.setup.build.gate_clips", lambda bundle: SEEN)
     asked = Namespace(triton=tmp_path / "models", triton_plan=True, overwrite=False)
     _write_triton(read_bundle(bundle_copy), asked, TritonOptions(max_batch=1), Console(quiet=True))
     (served,) = (tmp_path / "models").glob("*/1/model.plan")

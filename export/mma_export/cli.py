@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mma_edge.bundle import Bundle, check_output
 from mma_edge.bundle.manifest import graphs_of
-from mma_edge.commands.info import streaming_lines
+from mma_edge.commands.setup.info import streaming_lines
 from mma_edge.commands.support import Parser, run_cli, say
 from mma_edge.errors import ParityError, UsageError
 from mma_edge.precisions import PRECISIONS
@@ -167,7 +167,7 @@ def _write_triton(bundle: Bundle, args: argparse.Namespace, options: TritonOptio
     from mma_export.triton import choose_precisions, write_repository
 
     if args.triton_plan:
-        from mma_edge.commands.build import gate_clips
+        from mma_edge.commands.setup.build import gate_clips
         from mma_edge.engines.tensorrt.build import build_plans, existing_plans
         from mma_edge.engines.tensorrt.target import BuildOptions, targets_of
 
@@ -198,7 +198,7 @@ def _build_engines(bundle: Bundle, precisions: list[str], console: Console) -> N
 
     Also of the parts for streaming that the bundle offers, of the best mode.
     """
-    from mma_edge.commands.build import best_mode, build_if_possible
+    from mma_edge.commands.setup.build import best_mode, build_if_possible
 
     reasons: dict[str, list[str]] = {}
     for precision in precisions:

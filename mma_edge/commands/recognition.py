@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mma_edge.commands.support import say
+from mma_edge.manual.parser import group
 from mma_edge.types import Notify
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 def add_model_options(add: Callable[..., object]) -> None:
     """Declare which model runs on what; `add` is the parser's `add_argument`."""
+    add = group(add, "model")
     add("--bundle", type=Path, metavar="DIR", help="model to run (default: the embedded one)")
     add("--backend", default="auto", metavar="B", help="auto, tensorrt, cuda, openvino or cpu")
     add("--precision", metavar="P", help="one of the bundle's (default: the backend's best)")
@@ -27,6 +29,7 @@ def add_model_options(add: Callable[..., object]) -> None:
 
 def add_clip_options(add: Callable[..., object]) -> None:
     """Declare how a source is cut into clips and what is said of them; `add` is the parser's `add_argument`."""
+    add = group(add, "clips")
     add("--whole", action="store_true", help="one clip for the whole file and each face (the paper's protocol)")
     add("--window", type=float, default=4.0, metavar="S", help="length of a clip in seconds")
     add("--hop", type=float, default=0.5, metavar="S", help="seconds between two answers")

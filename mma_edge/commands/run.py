@@ -16,6 +16,7 @@ from mma_edge.commands.session import add_session_options, check_session_options
 from mma_edge.commands.sources import SOURCE_EXAMPLES, SOURCE_HELP, add_source_options, capture_options
 from mma_edge.commands.support import say
 from mma_edge.errors import UsageError, exit_codes
+from mma_edge.manual.parser import group
 
 if TYPE_CHECKING:
     from mma_edge.pipeline import StreamOptions
@@ -51,11 +52,11 @@ def add_run_command(commands: argparse._SubParsersAction) -> None:
     """Declare the command."""
     run = commands.add_parser("run", help="recognise emotions", description="Emotions of SOURCE.", epilog=RUN_EXAMPLES)
     run.set_defaults(command=run_command)
-    source = run.add_argument_group("source").add_argument
-    source("sources", nargs="+", metavar="SOURCE", help=SOURCE_HELP)
-    _add_options(run, source)
-    run.add_argument("--quiet", action="store_true", help="print notices and errors only")
-    add_page_options(run.add_argument_group("page").add_argument, served=False)
+    add = run.add_argument
+    group(add, "source")("sources", nargs="+", metavar="SOURCE", help=SOURCE_HELP)
+    _add_options(add)
+    group(add, "output")("--quiet", action="store_true", help="print notices and errors only")
+    add_page_options(group(add, "page"), served=False)
 
 
 def add_serve_command(commands: argparse._SubParsersAction) -> None:
@@ -63,27 +64,27 @@ def add_serve_command(commands: argparse._SubParsersAction) -> None:
     description = "A page that shows the emotions of SOURCE, or of who opens it."
     serve = commands.add_parser("serve", help="show them on a page", description=description, epilog=SERVE_EXAMPLES)
     serve.set_defaults(command=run_command, quiet=True)
-    source = serve.add_argument_group("source").add_argument
-    source("sources", nargs="*", default=["browser"], metavar="SOURCE", help=SOURCE_HELP)
-    add_page_options(serve.add_argument_group("page").add_argument, served=True)
-    _add_options(serve, source)
+    add = serve.add_argument
+    group(add, "source")("sources", nargs="*", default=["browser"], metavar="SOURCE", help=SOURCE_HELP)
+    add_page_options(group(add, "page"), served=True)
+    _add_options(add)
 
 
-def _add_options(run: argparse.ArgumentParser, source: Callable[..., object]) -> None:
-    """What a run on live sources or files can be told; `source` adds to the group of its sources."""
-    add_source_options(source)
-    add_model_options(run.add_argument_group("model").add_argument)
-    add_clip_options(run.add_argument_group("clips").add_argument)
-    add = run.add_argument_group("output").add_argument
-    add("--output", type=Path, metavar="FILE", help="write records to FILE.jsonl or FILE.csv, or with - to stdout")
-    add("--overwrite", action="store_true", help="replace FILE if it exists")
-    add_session_options(run.add_argument_group("session").add_argument)
-    add_publish_options(run.add_argument_group("for other programs").add_argument)
-    add = run.add_argument_group("watching a live run").add_argument
+def _add_options(add: Callable[..., object]) -> None:
+    """What a run on live sources or files can be told; `add` is the parser's `add_argument`."""
+    add_source_options(add)
+    add_model_options(add)
+    add_clip_options(add)
+    output = group(add, "output")
+    output("--output", type=Path, metavar="FILE", help="write records to FILE.jsonl or FILE.csv, or with - to stdout")
+    output("--overwrite", action="store_true", help="replace FILE if it exists")
+    add_session_options(group(add, "session"))
+    add_publish_options(group(add, "for other programs"))
+    watching = group(add, "watching a live run")
     stats = "write every second what a live run does and how old its answers are to FILE (JSON Lines)"
-    add("--stats", type=Path, metavar="FILE", help=stats)
+    watching("--stats", type=Path, metavar="FILE", help=stats)
     health = "answer GET /healthz there (200 while a source delivers, else 503), and GET /metrics for Prometheus"
-    add("--health", metavar="[ADDRESS:]PORT", help=f"{health} (default address: 127.0.0.1)")
+    watching("--health", metavar="[ADDRESS:]PORT", help=f"{health} (default address: 127.0.0.1)")
 
 
 def run_command(args: argparse.Namespace, console: Console) -> int:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mma_edge.commands.support import report, say
 from mma_edge.errors import MMAEdgeError, UsageError
+from mma_edge.manual.parser import group
 
 SOURCE_HELP = (
     "a media file, camera, camera:N, camera:/dev/v4l/by-id/..., csi:N (Jetson), gst:PIPELINE, microphone, browser, "
@@ -47,6 +48,7 @@ class _ListDevices(argparse.Action):
 
 def add_source_options(add: Callable[..., object]) -> None:
     """Declare the options; `add` is the parser's `add_argument`."""
+    add = group(add, "source")
     add("--list-devices", action=_ListDevices, help="print cameras and microphones of this machine, and end")
     add("--size", metavar="WxH", help="size of a camera's pictures, such as 1280x720 (default: the camera's own)")
     add("--rate", metavar="FPS", help="frames per second of a camera (default: the camera's own)")

@@ -15,7 +15,7 @@ from mma_edge import __version__
 from mma_edge.doctor.devices import camera_checks, microphone_check
 from mma_edge.doctor.engines import ENGINES
 from mma_edge.doctor.features import FEATURES, PACKAGES, look
-from mma_edge.doctor.finding import BROKEN, Check, Finding, result, version_of
+from mma_edge.doctor.finding import BROKEN, OPTIONAL, Check, Finding, not_importable, result, version_of
 from mma_edge.doctor.machine import MACHINE, NEEDED
 from mma_edge.errors import without_passwords
 
@@ -35,11 +35,11 @@ def examine(devices: bool = True) -> Iterator[Row]:
     What is found may be published: no passwords, and ~ for the user's folder.
     """
     # The trials of devices take seconds: they go on while the rest is looked at.
+    seen: dict[str, Check] = {"microphone": microphone_check(devices)}
     try:
-        seen: dict[str, Check] = {**camera_checks(devices), "microphone": microphone_check(devices)}
+        seen = {**camera_checks(devices), **seen}
     except ImportError as error:
-        missing = Finding(BROKEN, f"{error.name} is not installed", "install mma-edge again")
-        seen = {"camera": lambda: missing}
+        seen = {"camera": partial(not_importable, error), **seen}
     groups: dict[str, dict[str, Check]] = {
         "this machine": MACHINE,
         "every run needs": NEEDED,
@@ -50,7 +50,8 @@ def examine(devices: bool = True) -> Iterator[Row]:
     for group, checks in groups.items():
         for part, check in checks.items():
             finding = result(check)
-            yield Row(group, part, Finding(finding.state, private(finding.found), private(finding.todo)))
+            state = BROKEN if checks is NEEDED and finding.state == OPTIONAL else finding.state
+            yield Row(group, part, Finding(state, private(finding.found), private(finding.todo)))
 
 
 def as_data(rows: list[Row]) -> dict[str, Any]:

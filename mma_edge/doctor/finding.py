@@ -6,7 +6,7 @@ import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mma_edge.errors import DependencyError, MMAEdgeError
+from mma_edge.errors import DependencyError, MMAEdgeError, first_line
 
 OK, OPTIONAL, BROKEN = "ok", "none", "broken"
 
@@ -31,8 +31,15 @@ def result(check: Check) -> Finding:
         return Finding(OPTIONAL, error.what, error.hint)
     except MMAEdgeError as error:
         return Finding(BROKEN, error.what, error.hint)
+    except ImportError as error:
+        return not_importable(error)
     except Exception as error:
         return Finding(BROKEN, f"{type(error).__name__}: {error}", "report this, with mma-edge doctor --json")
+
+
+def not_importable(error: ImportError) -> Finding:
+    """Of a package that every installation has."""
+    return Finding(BROKEN, f"{error.name} cannot be imported ({first_line(error)})", "install mma-edge again")
 
 
 def version_of(distribution: str) -> str | None:

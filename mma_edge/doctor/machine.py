@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -23,11 +24,17 @@ LITTLE_MEMORY, LITTLE_DISK = 600 << 20, 500 << 20
 
 def _program() -> Finding:
     version = platform.python_version()
-    found = f"{__version__}, Python {version}, {platform.platform()}"
+    found = f"{__version__}, Python {version}, {_system()}"
     first, last = (".".join(map(str, each)) for each in PYTHONS)
     if not PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
         return Finding(OPTIONAL, found, f"tested with Python {first} to {last}: take one of these if something fails")
     return Finding(OK, found)
+
+
+def _system() -> str:
+    with contextlib.suppress(OSError):
+        return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {platform.machine()}"
+    return platform.platform()
 
 
 def _processor() -> Finding:
@@ -47,10 +54,10 @@ def _disk() -> Finding:
     places = {"here": Path.cwd(), "compiled models": cache_root()}
     there = {name: _existing(path) for name, path in places.items() if path}
     free = {name: shutil.disk_usage(path).free for name, path in there.items()}
-    found = ", ".join(f"{_gib(size)} free for {name} ({there[name]})" for name, size in free.items())
+    found = ", ".join(f"{_gib(size)} free for {name}" for name, size in free.items())
     little = min(free.values()) < LITTLE_DISK
     todo = "make room, or set MMA_EDGE_CACHE to a folder on another disk" if little else ""
-    return Finding(BROKEN if little else OK, found.replace("free for here", "free here"), todo)
+    return Finding(BROKEN if little else OK, found.replace("for here", "here"), todo)
 
 
 def _existing(path: Path) -> Path:
@@ -84,7 +91,7 @@ def _default_model() -> Finding:
     took_ms = 1000 * (time.perf_counter() - start)
     found = f"{recognizer.bundle.name}: auto takes {recognizer.backend} {recognizer.precision}"
     found += f" ({recognizer.engine.details}), self-test passed, loaded in {took_ms:.0f} ms"
-    return Finding(OK, found, "; ".join(recognizer.notes))
+    return Finding(OK, found)  # why it is on no other engine is said with the engines
 
 
 def _face_detector() -> Finding:

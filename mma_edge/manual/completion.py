@@ -19,8 +19,8 @@ SHELLS = ("bash", "zsh", "fish")
 SOURCES = ("sample", "camera", "microphone", "browser")
 """What a SOURCE may be, beside files."""
 _WORDS = {"--backend": BACKEND_CHOICES, "--precision": PRECISIONS}
-_FOLDER = re.compile(r"\b(DIR|FOLDER|VIDEOS|DATA|SESSION|BUNDLE)\b")
-_FILE = re.compile(r"\b(FILE|PATH|LIST|MODEL|VIDEO)\b")
+_FOLDER = re.compile(r"\b(DIR|FOLDER|VIDEOS|DATA|BUNDLE)\b")
+_FILE = re.compile(r"\b(FILE|PATH|LIST|MODEL|VIDEO|SESSION|RECORDS)\b")
 
 _SOURCE = {
     "bash": "_mma_edge_sources",
@@ -60,7 +60,7 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
             action.choices = list(commands_of(parser))
         elif words := words_of(action, metavar):
             action.choices = words
-        elif _FOLDER.search(metavar):
+        elif _FOLDER.search(metavar) and not _FILE.search(metavar):
             action.complete = shtab.DIRECTORY
         elif action.type is Path or _FILE.search(metavar):
             action.complete = shtab.FILE

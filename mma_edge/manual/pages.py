@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
+import itertools
+import textwrap
 from collections.abc import Iterator, Mapping
 
 from mma_edge import __version__
 from mma_edge.errors import EXIT_CODES
-from mma_edge.manual.parser import HelpFormatter
+from mma_edge.manual.parser import COMMENT, HelpFormatter
 
 _WIDTH = 110
 """Columns of usage lines and examples in pages."""
@@ -55,8 +56,10 @@ def _usage(parser: argparse.ArgumentParser) -> str:
 
 
 def _term(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
-    """ "--size WxH"."""
-    return _formatter(parser)._format_action_invocation(action)
+    """ "--size WxH"; written here, because the versions of Python differ."""
+    formatter = _formatter(parser)
+    value = formatter._format_args(action, action.dest.upper()) if action.nargs != 0 else ""
+    return " ".join(filter(None, (", ".join(action.option_strings), value)))
 
 
 def _meaning(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
@@ -72,13 +75,12 @@ def markdown(parsers: Mapping[str, argparse.ArgumentParser]) -> str:
 
 
 def _section(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
-    yield (parser.description or "").strip()
-    yield f"    {_usage(parser)}".replace("\n", "\n    ")
+    yield _paragraph(parser.description or "")
+    yield f"    usage: {_usage(parser)}".replace("\n", "\n    ")
     for title, actions in _groups(parser):
         rows = [f"| {_code(_term(each, parser))} | {_cell(_meaning(each, parser))} |" for each in actions]
         yield "\n".join([f"| {title} | |", "|---|---|", *rows])
-    for text in re.split(r"\n\n", (parser.epilog or "").strip("\n")):
-        yield _block(text)
+    yield from _blocks(parser.epilog or "")
     for name, command in commands_of(parser).items():
         yield f"{'#' * level} {parser.prog} {name}"
         if not command.description:
@@ -86,13 +88,22 @@ def _section(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
         yield from _section(command, level + 1)
 
 
-def _block(text: str) -> str:
-    """A paragraph as it is; indented lines as code."""
-    first, *rest = text.splitlines() or [""]
-    if not any(line.startswith(" ") for line in rest):
-        return text
-    code = "\n".join(f"  {line}" if line.startswith("  ") else line for line in rest)
-    return f"{first}\n\n{code}"
+def _blocks(epilog: str) -> Iterator[str]:
+    """Paragraphs as they are, commands as code, with a # before what is said about one."""
+    for indented, group in itertools.groupby(epilog.splitlines(), lambda line: line.startswith(" ")):
+        lines = list(group)
+        if not indented:
+            for text in "\n".join(lines).split("\n\n"):
+                yield _paragraph(text)
+            continue
+        for is_title, part in itertools.groupby(lines, lambda line: line.endswith(":") and line[2] != " "):
+            rows = [COMMENT.sub("  # ", line) for line in part]
+            text = textwrap.dedent("\n".join(rows))
+            yield text if is_title else textwrap.indent(text, "    ")
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), _WIDTH + 8, break_long_words=False, break_on_hyphens=False)
 
 
 def _code(text: str) -> str:

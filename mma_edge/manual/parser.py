@@ -21,6 +21,8 @@ WIDEST = 100
 """Columns of help on a wide terminal: longer lines are hard to read."""
 _MANY_OPTIONS = 3
 """A usage line with more options than these says [options]; the list follows below it."""
+COMMENT = re.compile(r"(?<=\S) {2,}(?=[^\s-])")
+"""Between a command and what is said about it."""
 _WHOLE_WORDS = {"break_on_hyphens": False, "break_long_words": False}
 _STYLES = {
     r"(?m)^(?:usage|[a-z][^:\n]*(?=:$))": "bold",
@@ -39,6 +41,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, False) or action.default == []:
             return action.help
+        if isinstance(action.default, list) and "%(default)" not in (action.help or ""):
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
         return super()._get_help_string(action)
 
     def _format_action(self, action: argparse.Action) -> str:
@@ -60,6 +64,19 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
             self._prog = prog
 
 
+GROUPS = ("source", "model", "clips", "output")
+"""Groups of options that several commands have, in the order of their help; others follow."""
+
+
+def group(add: Callable[..., Any], title: str) -> Callable[..., Any]:
+    """What declares an argument in the group of this title; `add` is the `add_argument` of a Parser.
+
+    That of a group which the caller has made is left as it is.
+    """
+    of = getattr(add.__self__, "group", None)
+    return of(title).add_argument if of else add
+
+
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong, and what was probably meant; passwords of addresses are hidden."""
 
@@ -67,8 +84,18 @@ class Parser(argparse.ArgumentParser):
     """Takes a word that is no command; returns the whole command that was probably meant, or ""."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
+        self._titled: dict[str, Any] = {}
         super().__init__(*args, **{"formatter_class": HelpFormatter, **options})
         self.color = False  # of Python 3.14; `print_help` has the same colours on all versions
+
+    def group(self, title: str) -> argparse._ArgumentGroup:
+        """The group of this title; all that ask for it get the same."""
+        for each in GROUPS if not self._titled else ():
+            self._titled[each] = self.add_argument_group(each)  # one that stays empty is not shown
+        if title not in self._titled:
+            self._titled[title] = self.add_argument_group(title)
+        self._titled[title].group = self.group
+        return self._titled[title]
 
     def print_help(self, file: IO[str] | None = None) -> None:
         """Colours only on a terminal, and as NO_COLOR and FORCE_COLOR have it."""
@@ -140,7 +167,10 @@ def _examples(lines: list[str], width: int) -> list[str]:
 
     A command is never broken here: the terminal does it without changing what is copied.
     """
-    rows = [re.fullmatch(r"( +)(.*?)(?: {2,}(.*))?", line).groups() for line in lines]
+    rows = []
+    for line in lines:
+        command, *comment = COMMENT.split(line.lstrip(), maxsplit=1)
+        rows.append((" " * (len(line) - len(line.lstrip())), command, comment[0] if comment else ""))
     commented = [row for row in rows if row[2]]
     column = max((len(indent + command) for indent, command, _ in commented), default=0) + 2
     fits = all(column + len(comment) <= width for _, _, comment in commented)
@@ -151,7 +181,7 @@ def _examples(lines: list[str], width: int) -> list[str]:
             out.append(f"{indent + command:<{column}}{comment}")
         else:
             out.append(indent + command)
-            out += textwrap.wrap(comment or "", width, initial_indent=inner, subsequent_indent=inner, **_WHOLE_WORDS)
+            out += textwrap.wrap(comment, width, initial_indent=inner, subsequent_indent=inner, **_WHOLE_WORDS)
     return out
 
 

@@ -108,14 +108,14 @@ class LiveSink:
         return (len(self._arrivals) - 1) / max(1e-6, self._arrivals[-1] - self._arrivals[0])
 
 
-def _bars(emotion: Emotion, several: bool) -> Table:
+def _bars(emotion: Emotion, several: bool) -> Group:
     heading = f"{who(emotion, several)}  {given(emotion)}  {emotion.end_s:.1f} s  age {emotion.age_ms:.0f} ms"
     if emotion.abstained:
         heading += f"  {UNCERTAIN}"
-    table = Table(title=heading, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table = Table(show_header=False, box=None, pad_edge=False)
     best = emotion.probabilities.argmax()
     for index, (label, probability) in enumerate(zip(emotion.labels, emotion.probabilities, strict=True)):
         cells = round(float(probability) * BAR_CELLS)
         bar = Text("█" * cells, style="bold green" if index == best and not emotion.abstained else "cyan")
         table.add_row(label, bar.append("·" * (BAR_CELLS - cells), style="dim"), f"{probability:.0%}")
-    return table
+    return Group(Text(heading, style="italic"), table)  # a table's own title would be broken at the table's width

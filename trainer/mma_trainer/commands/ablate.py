@@ -35,7 +35,7 @@ examples:
         --frames-root DFEW/clip_224x224 --audio-root DFEW/raw_wav \\
         --image-encoder mae_face_pretrain_vit_base.pth --audio-encoder audiomae_pretrained.pth
   every row on all five folds, and the means:
-    mma-train ablate --table prompts --dataset dfew --fold all --image-encoder ... --audio-encoder ...
+    mma-train ablate --table prompts --dataset dfew --fold all --image-encoder FILE --audio-encoder FILE
   go on after an interruption:
     repeat the command: finished rows are not run again, an interrupted one resumes
 every other option is mma-train's and holds for every row

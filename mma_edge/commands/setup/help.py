@@ -10,7 +10,6 @@ from rich.console import Console
 
 from mma_edge import __version__
 from mma_edge.commands.support import Parser, say
-from mma_edge.errors import UsageError
 from mma_edge.manual.completion import SHELLS, script
 from mma_edge.manual.pages import commands_of, man_page
 from mma_edge.manual.parser import meant
@@ -78,8 +77,7 @@ def add_help_commands(commands: argparse._SubParsersAction, parser: Parser) -> N
 def help_command(parser: Parser, args: argparse.Namespace, console: Console) -> int:
     known = commands_of(parser)
     if args.name is not None and args.name not in known:
-        hint = f"{meant(args.name, known)} (mma-edge --help lists all)"
-        raise UsageError(f"mma-edge has no command {args.name!r}", hint=hint.strip())
+        parser.fail(f"mma-edge has no command {args.name!r}", meant(args.name, known))
     chosen = parser if args.name is None else known[args.name]
     if args.man:
         print(man_page(chosen, parser), end="")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from mma_edge.commands.setup.sync import SYNC, add_sync_options, run_sync
 from mma_edge.commands.support import say
-from mma_edge.commands.sync import SYNC, add_sync_options, run_sync
 from mma_edge.errors import UsageError, exit_codes
+from mma_edge.manual.parser import group
 
 if TYPE_CHECKING:
     from mma_edge.doctor.examine import Row
@@ -45,7 +46,7 @@ def add_doctor_command(commands: argparse._SubParsersAction) -> None:
     doctor.set_defaults(command=doctor_command)
     doctor.add_argument("--json", action="store_true", help="print all findings as JSON")
     doctor.add_argument("--no-devices", action="store_true", help="do not open cameras and microphones")
-    add_sync_options(doctor.add_argument_group("sound and picture in step").add_argument)
+    add_sync_options(group(doctor.add_argument, "sound and picture in step"))
 
 
 def doctor_command(args: argparse.Namespace, console: Console) -> int:
@@ -93,7 +94,7 @@ def _show_row(row: Row, column: int, console: Console) -> None:
     wrap.initial_indent, wrap.subsequent_indent = "> ", "  "
     todo = wrap.wrap(finding.todo)
     name = row.part if narrow else f"{row.part:<{column}}{found.pop(0)}"
-    console.print(Text(f"  {finding.state:<8}", style=STYLES[finding.state]) + Text(name, style=""), soft_wrap=True)
+    console.print(Text.assemble((f"  {finding.state:<8}", STYLES[finding.state]), name), soft_wrap=True)
     for text in found:
         say(console, " " * indent + text)
     for text in todo:
