@@ -5,9 +5,22 @@ from __future__ import annotations
 import json
 import sys
 
-import pylsl
+CONFIG = """
+[ports]
+IPv6 = disable
+[multicast]
+ResolveScope = machine
+AddressesOverride = {127.0.0.1}
+[lab]
+KnownPeers = {127.0.0.1}
+[log]
+level = -3
+"""
+"""Streams stay on this machine."""
 
 if __name__ == "__main__":
+    import pylsl
+
     (stream,) = pylsl.resolve_byprop("name", sys.argv[1], 1, 20)
     inlet = pylsl.StreamInlet(stream, max_buflen=1)
     inlet.open_stream(20)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from live_sources import PacedSource, SlowModel
+from lsl_consumer import CONFIG
 from mosquitto import wait_for
 
 from mma_edge.cli import main
@@ -28,18 +29,6 @@ from mma_edge.outputs.lsl import NO_TRACK, LslStreams, SourceClock  # noqa: E402
 
 pytestmark = pytest.mark.live
 LABELS = ("happy", "sad")
-CONFIG = """
-[ports]
-IPv6 = disable
-[multicast]
-ResolveScope = machine
-AddressesOverride = {127.0.0.1}
-[lab]
-KnownPeers = {127.0.0.1}
-[log]
-level = -3
-"""
-"""Streams stay on this machine."""
 
 
 @pytest.fixture(scope="module", autouse=True)
