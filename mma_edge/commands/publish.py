@@ -33,6 +33,10 @@ def followers_of(args: argparse.Namespace) -> list[Follower]:
         UsageError: an address that is none. DependencyError: a package is missing.
     """
     followers: list[Follower] = []
+    if getattr(args, "web", None):  # a command with a page
+        from mma_edge.outputs.websocket import RecordsSocket
+
+        followers.append(RecordsSocket())
     if args.mqtt:
         try:
             from mma_edge.outputs.mqtt import Broker, MqttPublisher
