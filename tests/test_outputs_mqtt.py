@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import one_line
+from conftest import failure_line, one_line
 from mosquitto import Listener, Mosquitto, needs_mosquitto, wait_for
 
 from mma_edge.cli import main
 from mma_edge.errors import UsageError
-from mma_edge.outputs import mqtt
+from mma_edge.outputs import mqtt, states
 from mma_edge.outputs.mqtt import Broker, MqttPublisher
-from mma_edge.outputs.places import Places
+from mma_edge.outputs.states import NOBODY, Places
 from mma_edge.pipeline import StreamOptions
 from mma_edge.sources.network.reader import Backoff
 from mma_edge.types import Emotion
@@ -141,9 +141,8 @@ def test_the_broker_keeps_the_newest_of_each_place_and_hears_every_record(broker
 def test_a_face_that_left_is_nobody_and_a_new_one_takes_its_place(
     broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mqtt, "STALE_S", 0.3)
-    monkeypatch.setattr(mqtt, "EVERY_S", 0.2)
-    monkeypatch.setattr(mqtt, "HEARTBEAT_S", 0.5)
+    monkeypatch.setattr(states, "EVERY_S", 0.2)
+    monkeypatch.setattr(states, "HEARTBEAT_S", 0.5)
     said: list[str] = []
     topic = "mma-edge/camera_0/face_1"
 
@@ -152,7 +151,7 @@ def test_a_face_that_left_is_nobody_and_a_new_one_takes_its_place(
 
     url = f"mqtt://127.0.0.1:{broker.start().port}"
     with Listener(broker.port) as listener, publishing(url, said) as publisher:
-        publisher._stale_s = 0.3
+        publisher._states.stale_s = 0.3
         publisher.write(answer(0, 5))
         wait_for(lambda: label(listener) == "happy")
         wait_for(lambda: label(listener) is None)
@@ -161,7 +160,7 @@ def test_a_face_that_left_is_nobody_and_a_new_one_takes_its_place(
         wait_for(lambda: label(listener) is None)
         publisher.frame("camera:0", None, ())
         quiet = len(listener.heard)
-        wait_for(lambda: (topic, mqtt._State.text) in listener.heard[quiet:])
+        wait_for(lambda: (topic, NOBODY) in listener.heard[quiet:])
 
 
 @live
@@ -199,7 +198,7 @@ def test_home_assistants_templates_say_none_for_nobody() -> None:
     def shown(entity: dict, state: dict) -> str:
         return jinja.Environment().from_string(entity["value_template"]).render(value_json=state)
 
-    nobody, somebody = json.loads(mqtt._State.text), {"label": "sad", "confidence": 0.8426}
+    nobody, somebody = json.loads(NOBODY), {"label": "sad", "confidence": 0.8426}
     assert (shown(emotion, nobody), shown(confidence, nobody)) == ("None", "None")
     assert (shown(emotion, somebody), shown(confidence, somebody)) == ("sad", "84.0")
 
@@ -269,7 +268,7 @@ def test_a_broker_that_comes_late_dies_and_comes_back_has_the_right_states(broke
             publisher.write(answer(number))
         assert publisher.dropped == 400 - 256
         broker.start()
-        wait_for(lambda: "the broker is back" in said[-1])
+        wait_for(lambda: "is back after" in said[-1])
         with Listener(broker.port) as listener:
             wait_for(lambda: "mma-edge/status" in listener.kept())
         broker.kill()
@@ -341,16 +340,25 @@ def test_a_hundred_reconnects_leave_no_thread_and_no_descriptor(broker: Mosquitt
         wait_for(lambda: publisher.sent > 3)
         files = len(os.listdir("/proc/self/fd"))
         for number in range(100):
-            back = len(said)
             publisher._client.socket().shutdown(2)
-            wait_for(lambda back=back: any("is back" in line for line in said[back:]))
+            wait_for(lambda number=number: publisher.connections == number + 2)
             publisher.write(answer(number))
         wait_for(lambda: len(os.listdir("/proc/self/fd")) == files)
         assert len(publisher._client._out_messages) <= mqtt.IN_FLIGHT
+    assert len(said) <= 12  # they do not fill the log
 
 
 def test_a_broker_that_is_none_is_a_usage_error_with_advice() -> None:
+    with pytest.raises(UsageError, match="--mqtt-discovery"):
+        MqttPublisher(Broker.of("mqtt://host"), discovery="a/#")
     for text in ("host", "mqtt://host/#", "ftp://host"):
         with pytest.raises(UsageError) as caught:
             Broker.of(text)
         one_line(caught.value)
+
+
+def test_without_the_package_there_is_one_line(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "mma_edge.outputs.mqtt")
+    monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
+    assert main(["run", "sample", "--mqtt", "mqtt://host"]) == 11
+    assert 'pip install "mma-edge[mqtt]"' in failure_line(capsys)

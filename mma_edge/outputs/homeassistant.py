@@ -6,6 +6,7 @@ version understands, openHAB and ioBroker too; not the newer one per device.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,8 +16,14 @@ from mma_edge.types import UNCERTAIN
 EXPIRE_S = 120
 """A state that nobody has repeated for so long counts as unavailable."""
 ONLINE, OFFLINE = "online", "offline"
-BIRTH = "status"
-"""Below the discovery topic: there Home Assistant says ONLINE when it has started."""
+BIRTH = "homeassistant/status"
+"""There Home Assistant says ONLINE when it has started, under whatever topic it looks for devices."""
+_NO_TOPIC = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+def plain(text: str) -> str:
+    """What may stand for a name in topics and entities: letters, digits, _ and -."""
+    return _NO_TOPIC.sub("_", text).strip("_")
 
 
 def entities(
@@ -29,7 +36,7 @@ def entities(
         prefix: the topic under which everything is published.
         source_id: what stands for the source in topics.
     """
-    node = f"{prefix}_{source_id}".replace("/", "_")
+    node = plain(f"{prefix}_{source_id}")
     spoken = place.replace("_", " ").capitalize()
     common = {
         "state_topic": f"{prefix}/{source_id}/{place}",
