@@ -92,6 +92,7 @@ class MqttPublisher(QueuedFollower[tuple[str, str]]):
         self._announced: set[str] = set()  # topics of states that Home Assistant knows
         self._labels: tuple[str, ...] = ()
         self._answer: Any = None  # the broker's to the newest attempt
+        self._online = False  # the broker was told
         self._well = False  # there is a connection
         self._lost_s: float | None = None  # since when it was said that there is none
         self._said: set[str] = set()
@@ -110,7 +111,7 @@ class MqttPublisher(QueuedFollower[tuple[str, str]]):
             client.tls_set_context(ssl.create_default_context())
         client.will_set(self._status, OFFLINE, qos=1, retain=True)
         client.on_connect = self._connected
-        client.on_message = self._birth
+        client.on_message = self._heard
         return client
 
     def begin(self, running: Any) -> None:
@@ -196,9 +197,12 @@ class MqttPublisher(QueuedFollower[tuple[str, str]]):
     def _connected(self, client: object, userdata: object, flags: object, answer: Any, properties: object) -> None:
         self._answer = answer
 
-    def _birth(self, client: object, userdata: object, message: Any) -> None:
-        if message.payload == ONLINE.encode():
+    def _heard(self, client: object, userdata: object, message: Any) -> None:
+        if message.topic == BIRTH and message.payload == ONLINE.encode():
             self._announced.clear()
+        elif message.topic == self._status and message.payload == OFFLINE.encode():
+            # The last will of an earlier run, whose end the broker has only now noticed.
+            self._online = False
 
     def _step(self) -> None:
         """Read and write what can be, or wait for it; ConnectionError where the connection has ended."""
@@ -219,11 +223,10 @@ class MqttPublisher(QueuedFollower[tuple[str, str]]):
 
     def _exchange(self) -> None:
         """Until the run ends; ConnectionError where the connection ends before."""
-        if self._discovery:
-            self._client.subscribe(BIRTH)
+        self._client.subscribe([(self._status, 0), *([(BIRTH, 0)] if self._discovery else [])])
         self._announced.clear()
         self._states.forget_sent()
-        self._publish(self._status, ONLINE, 1, True)
+        self._online = False
         while not self._closing.is_set():
             self._publish_due()
             self._step()
@@ -237,6 +240,10 @@ class MqttPublisher(QueuedFollower[tuple[str, str]]):
 
     def _publish_due(self) -> bool:
         """Hand over what is due; False where the connection takes no more for now."""
+        if not self._online and not self._closing.is_set():
+            if not self._publish(self._status, ONLINE, 1, True):
+                return False
+            self._online = True
         for topic, state in self._states:
             if topic not in self._announced and not self._announce(topic, state):
                 return False
@@ -245,8 +252,13 @@ class MqttPublisher(QueuedFollower[tuple[str, str]]):
                     return False
                 state.sent, state.sent_s = content, time.monotonic()
         while (item := self.take(0)) is not None:
-            if not self._publish(*item, self._qos, False):
-                self.put_back(item)
+            sent = False
+            try:
+                sent = self._publish(*item, self._qos, False)
+            finally:
+                if not sent:
+                    self.put_back(item)
+            if not sent:
                 return False
         return True
 
