@@ -28,7 +28,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 RUNTIMES = ("cpu", "gpu", "gpu-cu12")
 """Extras with a build of onnxruntime: a user takes one of them."""
-RUNTIME_EXTRAS = ("cpu", "openvino", "live", "browser", "table")
+RUNTIME_EXTRAS = ("cpu", "openvino", "live", "browser", "table", "mqtt", "lsl")
 """Extras of the runtime that a machine without an NVIDIA GPU may have together."""
 RECIPE = ROOT / "docs" / "jetson.Dockerfile"
 PATIENCE_S = 900

@@ -150,7 +150,11 @@ def test_a_foreign_page_may_neither_send_nor_connect(tmp_path: Path, origin: str
     with served(tmp_path) as server:
         foreign = {} if origin is None else {"Origin": origin}
         assert ask(server, method="POST", **foreign).status == 403
-        assert ask(server, Upgrade="websocket", Connection="Upgrade", **foreign).status == 403
+        # A browser names the origin of each WebSocket: what names none is a program of this machine.
+        expected = 200 if origin is None else 403
+        assert ask(server, Upgrade="websocket", Connection="Upgrade", **foreign).status == expected
+        assert ask(server, method="POST", Upgrade="websocket", Connection="Upgrade", **foreign).status == 403
+        assert ask(server, Upgrade="h2c", Connection="Upgrade", **foreign).status == 403
         assert ask(server, method="POST", Origin=f"http://127.0.0.1:{server.port}").text == "secret"
 
 
@@ -172,6 +176,32 @@ def test_without_the_token_or_with_an_old_one_there_is_the_empty_page_only(tmp_p
         assert all(word in given_cookie for word in ("HttpOnly", "SameSite=Strict", "Secure", "Path=/"))
         assert ask(server, Cookie=given_cookie.split(";")[0]).text == "secret"
         assert TOKEN not in repr(server._access)
+
+
+def test_a_program_shows_the_token_in_a_header_and_no_page_of_another_site_can(tmp_path: Path) -> None:
+    binding = Binding("0.0.0.0", 0)
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
+    with served(tmp_path, Access(binding, made(binding), TOKEN)) as server:
+        right = {"Authorization": f"Bearer {TOKEN}"}
+        own = {"Origin": f"https://127.0.0.1:{server.port}"}
+        assert ask(server, **right).text == ask(server, method="POST", **right).text == "secret"
+        assert ask(server, **right, **upgrade).text == ask(server, **right, **own, **upgrade).text == "secret"
+        for foreign in ("https://evil.example", "null", "", f"http://127.0.0.1:{server.port}"):
+            assert ask(server, Origin=foreign, **right, **upgrade).status == 403
+        assert ask(server, Host="evil.example", **right, **upgrade).status == 421
+        wrong = [TOKEN, f"Bearer {TOKEN[:-1]}", f"Bearer  {TOKEN}", "Bearer ", "Bearer \xff", f"Basic {TOKEN}", ""]
+        for shown in wrong:
+            assert ask(server, Authorization=shown).status == 401
+            assert ask(server, Authorization=shown, **upgrade).status == 403
+            assert ask(server, Authorization=shown, **own, **upgrade).status == 401
+        assert ask(server, **upgrade).status == 403  # beyond this machine no origin needs the token
+        assert ask(server, **own, **upgrade).status == 401
+
+
+def test_without_a_token_no_header_opens_anything_more(tmp_path: Path) -> None:
+    with served(tmp_path) as server:
+        for shown in ("Bearer ", "Bearer None", "Bearer"):
+            assert ask(server, method="POST", Authorization=shown).status == 403
 
 
 def test_a_large_body_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mma_edge.commands.support import missing_package
+from mma_edge.errors import DependencyError
 
 if TYPE_CHECKING:
     from mma_edge.sinks import Follower
@@ -32,6 +33,10 @@ def followers_of(args: argparse.Namespace) -> list[Follower]:
         UsageError: an address that is none. DependencyError: a package is missing.
     """
     followers: list[Follower] = []
+    if getattr(args, "web", None):  # a command with a page
+        from mma_edge.outputs.websocket import RecordsSocket
+
+        followers.append(RecordsSocket())
     if args.mqtt:
         try:
             from mma_edge.outputs.mqtt import Broker, MqttPublisher
@@ -44,5 +49,8 @@ def followers_of(args: argparse.Namespace) -> list[Follower]:
             from mma_edge.outputs.lsl import LslStreams
         except ModuleNotFoundError as error:
             raise missing_package(error, "lsl") from error
+        except (RuntimeError, OSError) as error:  # pylsl's wheels for some machines come without it
+            hint = "install it: https://labstreaminglayer.readthedocs.io, or conda install -c conda-forge liblsl"
+            raise DependencyError("pylsl finds no liblsl", hint=hint) from error
         followers.append(LslStreams(args.lsl))
     return followers

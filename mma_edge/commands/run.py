@@ -31,6 +31,9 @@ examples:
 {SOURCE_EXAMPLES}  mma-edge run camera:1 --window 3 --hop 0.25
   mma-edge run talk.mp4 --bundle bundles/dfew --backend cpu --output talk.csv
   mma-edge run camera --quiet --output out.jsonl --health 8080    as a service: docs/service.md
+  mma-edge run camera --output - | jq .label      other programs: docs/outputs.md
+  mma-edge run camera --mqtt 'mqtt://me:${{MQTT_PASSWORD}}@192.168.1.2'    a broker, Home Assistant
+  mma-edge run camera --lsl                    the Lab Streaming Layer
   mma-edge run camera --streaming exact --hop 0.25
   mma-edge run camera --streaming auto --backend openvino
   mma-edge run camera --abstain-below 0.5      "uncertain" where no class is that probable

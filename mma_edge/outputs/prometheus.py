@@ -1,4 +1,5 @@
-"""Counters of a live run as Prometheus reads them: its text format 0.0.4, written by hand (40 lines, no dependency).
+"""Counters of a live run as Prometheus reads them: its text format 0.0.4, in the few lines that it takes, because its
+client library keeps a registry for the whole process, and this is about one run.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -18,13 +19,13 @@ from mma_edge import __version__
 from mma_edge.live import LivePipeline
 from mma_edge.live.report import STAGES
 from mma_edge.outputs.follower import QueuedFollower
+from mma_edge.service.health import METRICS_TYPE
 from mma_edge.sinks import Follower
 from mma_edge.types import UNCERTAIN, Emotion
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 AGES_S = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
 """Upper limits of the histogram of ages: from an engine that has nothing else to do to one that is far too slow."""
 OF_SOURCES = {
@@ -86,7 +87,7 @@ class Metrics(Follower):
         from aiohttp import web
 
         async def metrics(request: web.Request) -> web.Response:
-            return web.Response(body=self.text().encode(), headers={"Content-Type": CONTENT_TYPE})
+            return web.Response(body=self.text().encode(), headers={"Content-Type": METRICS_TYPE})
 
         app.router.add_get("/metrics", metrics)
 

@@ -17,6 +17,7 @@ from mma_edge.service.watch import Health
 
 _EXPECTED = "a port of this machine such as 8080, or ADDRESS:PORT"
 _HOST = re.compile(r"(localhost|[0-9.]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?")
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MOST_CLIENTS = 4
 """More at once are sent away: a probe asks, and goes."""
 CLIENT_S = 3.0
@@ -107,7 +108,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         path, metrics = self.path.partition("?")[0], self.server.metrics
         if path == "/metrics" and metrics:
-            self._send(HTTPStatus.OK, metrics().encode(), "text/plain; version=0.0.4; charset=utf-8")
+            self._send(HTTPStatus.OK, metrics().encode(), METRICS_TYPE)
             return
         if path != "/healthz":
             self._answer(HTTPStatus.NOT_FOUND, {"expected": "/healthz or /metrics" if metrics else "/healthz"})

@@ -62,14 +62,16 @@ class StdoutSink(AbstractContextManager):
             return True
         poll = select.poll()
         poll.register(self._file, select.POLLOUT)
-        while not poll.poll(1000 * max(0.0, min(_LOOK_S, self._until_s - time.monotonic()))):
-            self.waited_s += _LOOK_S
+        start_s = time.monotonic()
+        while not poll.poll(1000 * max(0.0, min(_LOOK_S, self._until_s - start_s))):
+            now_s = time.monotonic()
+            self.waited_s, start_s = self.waited_s + now_s - start_s, now_s
+            if now_s >= self._until_s:
+                return False
             if self.waited_s >= self._say_s:
                 self._say_s *= 10
                 what = f"the reader of --output - has kept the run waiting for {self.waited_s:.0f} s"
                 self._notify(f"{what}: no record is lost, but of a live source come fewer")
-            if time.monotonic() >= self._until_s:
-                return False
         return True
 
     def __exit__(self, *exc_info: object) -> None:

@@ -85,15 +85,33 @@ class Gate:
         if len(hosts) != 1 or not access.binding.answers_to(hosts[0], names):
             raise web.HTTPMisdirectedRequest(text="this server has another name\n")
         changes = request.method not in ("GET", "HEAD") or "Upgrade" in request.headers
-        if changes and request.headers.getall("Origin", []) != [f"{access.scheme}://{hosts[0]}"]:
+        if changes and not self._own_page(request, f"{access.scheme}://{hosts[0]}"):
             raise web.HTTPForbidden(text="only the server's own page may do this\n")
         if request.path not in _OPEN and not self._known(request):
             raise web.HTTPUnauthorized(text="open the link that mma-edge made\n")
         return await handler(request)
 
+    def _own_page(self, request: web.Request, own: str) -> bool:
+        """Whether a request that changes something comes from the server's own page, or from no page at all: a browser
+        names the origin of each WebSocket and of what a page sends, and lets no page of another site show a token."""
+        origins = request.headers.getall("Origin", [])
+        if origins:
+            return origins == [own]
+        socket = request.method == "GET" and request.headers["Upgrade"].lower() == "websocket"
+        return self._shows_token(request) or (socket and self._access.binding.loopback)
+
     def _known(self, request: web.Request) -> bool:
         shown = request.cookies.get(self._cookie, "").encode("utf-8", "surrogateescape")
-        return not self._access.token or hmac.compare_digest(shown, self._session.encode())
+        own = not self._access.token or hmac.compare_digest(shown, self._session.encode())
+        return own or self._shows_token(request)
+
+    def _shows_token(self, request: web.Request) -> bool:
+        """Whether it has the header that programs without a cookie send: Authorization: Bearer TOKEN."""
+        shown, token = request.headers.getall("Authorization", []), self._access.token
+        if len(shown) != 1 or not token or not shown[0].startswith("Bearer "):
+            return False
+        text = shown[0].removeprefix("Bearer ").encode("utf-8", "surrogateescape")
+        return hmac.compare_digest(text, token.encode())
 
     async def _login(self, request: web.Request) -> web.Response:
         """Take the token, in the body, and give a cookie for it: no address that anybody logs holds the token. Who has

@@ -35,27 +35,38 @@ class Address:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
-    def of(cls, text: str, environment: Mapping[str, str] = os.environ) -> Address:
+    def of(
+        cls,
+        text: str,
+        environment: Mapping[str, str] = os.environ,
+        ports: Mapping[str, int | None] = PORTS,
+        expected: str = _EXPECTED,
+    ) -> Address:
         """Read an address in which ${NAME} stands for the value of an environment variable.
+
+        Args:
+            ports: the schemes that are understood; an address of something else than a stream has others.
+            expected: an example of one, for messages.
 
         Raises:
             UsageError: an unknown scheme or variable, no host, or a port that is none.
         """
         shown, scheme = without_passwords(text), text.partition(":")[0].lower()
         if "://" not in text:
-            raise UsageError(f"the address has one slash after {scheme}:", _EXPECTED)
-        if scheme not in PORTS:
-            close = difflib.get_close_matches(scheme, PORTS, n=1)
-            hint = f"perhaps {close[0]}:// is meant" if close else "other streams: gst:PIPELINE"
-            raise UsageError(f"{scheme}:// addresses are not understood", f"one of {', '.join(PORTS)}", hint)
+            raise UsageError(f"the address has one slash after {scheme}:", expected)
+        if scheme not in ports:
+            close = difflib.get_close_matches(scheme, ports, n=1)
+            other = "other streams: gst:PIPELINE" if ports is PORTS else f"an example: {expected}"
+            hint = f"perhaps {close[0]}:// is meant" if close else other
+            raise UsageError(f"{scheme}:// addresses are not understood", f"one of {', '.join(ports)}", hint)
         url, secrets = _expanded(text, environment)
         parts = _split(url)
         if parts is None:
             hint = "write @ : / ? and # in a password as %40 %3A %2F %3F and %23"
-            raise UsageError(f"{shown} cannot be read as an address", _EXPECTED, hint)
-        port = parts.port or PORTS[scheme]
+            raise UsageError(f"{shown} cannot be read as an address", expected, hint)
+        port = parts.port or ports[scheme]
         if not parts.hostname and scheme != "udp":
-            raise UsageError(f"{shown} names no host", _EXPECTED)
+            raise UsageError(f"{shown} names no host", expected)
         if port is None:
             raise UsageError(f"{shown} names no port", f"{scheme}://HOST:PORT")
         secrets = {*secrets, parts.password or "", parts.query}
