@@ -137,7 +137,7 @@ class _Batch:
         make_worker = cluster.worker if cluster else lambda: LocalWorker(self.job)
         try:
             with Pool(make_worker, self.plan.todo) as pool:
-                facts = pool.open()
+                facts = pool.open(options.workers)
                 self._check(facts)
                 self._settle()
                 workers = options.workers or (cluster.cores() if cluster else _usual_workers(facts))
