@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import sys
 import threading
 import time
@@ -83,11 +82,10 @@ def test_a_node_killed_half_way_loses_nothing_and_the_records_are_those_of_one_m
     assert batch(videos, tmp_path / "here", "--workers", "1") == 3
     assert records(output) == records(tmp_path / "here") and len(records(output)) == 8
     assert manifest(output)["this_run"]["ray"] and manifest(output)["counts"]["done"] == 8
-    # One folder can be gone on with by the other kind.
-    shutil.copytree(videos, tmp_path / "more")
-    make_video(tmp_path / "more" / "new.mp4", ONE_RED * 12, sound_s=0)
-    assert batch(tmp_path / "more", tmp_path / "here", "--ray", cluster.address) == 3
-    assert manifest(tmp_path / "here")["this_run"]["done"] == 1
+    # One machine goes on where a cluster ended.
+    make_video(videos / "new.mp4", ONE_RED * 12, sound_s=0)
+    assert batch(videos, output, "--workers", "1") == 3
+    assert (manifest(output)["this_run"]["done"], manifest(output)["this_run"]["skipped"]) == (1, 8)
 
 
 @needs_ray

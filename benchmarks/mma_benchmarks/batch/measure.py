@@ -5,6 +5,8 @@ The same files are done by each number of workers in turns, so that whatever els
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import shutil
 import statistics
@@ -76,6 +78,9 @@ def measure_batch(
                     raise SourceError(what, "sources that mma-edge run can read", "try --source sample")
                 turns[workers].append(BatchTurn(status.wall_s, _children_s() - before_s, load))
                 media_s = status.media_s
+                # The worker's engine, which has one thread.
+                details = json.loads((output / "batch.json").read_text(encoding="utf-8"))["model"]["details"]
+                model = dataclasses.replace(model, engine=details)
                 shutil.rmtree(output)
     settings = BatchSettings(
         [os.path.basename(source) for source in options.sources],
