@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
+import threading
 from typing import Any
 
 from mma_edge.batch.tasks import Answer, Facts, Failure, Job, Task, WorkerDied
@@ -63,12 +65,15 @@ class Cluster:
             import ray
         except ImportError as error:
             raise DependencyError("ray is not installed", hint='pip install "mma-edge[ray]"') from error
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             _knock(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
         except Exception as error:  # of many kinds
             hint = "start one with: ray start --head --include-dashboard=false"
             raise BackendError(f"no Ray cluster at {address} ({first_line(error)[:200]})", hint=hint) from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # ray has put its own in its place
         self._ray = ray
         self._job = job
         own = {"num_cpus": 1, "max_restarts": 0, "max_concurrency": job.together or 1}
