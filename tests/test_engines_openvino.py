@@ -165,6 +165,14 @@ def test_bf16_is_preferred_where_the_processor_has_it_and_rounds_the_fp32_graph(
     assert recognizer.precision == "bf16" and asked == ["bf16"]
 
 
+def test_threads_are_pinned_unless_somebody_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Processes that share a machine would all be pinned to its first cores.
+    monkeypatch.delenv("MMA_EDGE_THREADS", raising=False)
+    assert "ENABLE_CPU_PINNING" not in openvino_cpu._config("f32")
+    monkeypatch.setenv("MMA_EDGE_THREADS", "1")
+    assert openvino_cpu._config("f32")["ENABLE_CPU_PINNING"] is False
+
+
 def test_a_graph_that_openvino_cannot_read_is_one_line(edit_manifest: Edit) -> None:
     folder = edit_manifest(lambda m: m["precisions"]["fp32"].update(file="LICENSE"))
     with pytest.raises(BundleError) as error:

@@ -8,7 +8,7 @@ import sys
 
 from rich.console import Console
 
-from mma_benchmarks.commands import accuracy, faces, latency, report, soak, speaking, streaming, training, voice
+from mma_benchmarks.commands import accuracy, batch, faces, latency, report, soak, speaking, streaming, training, voice
 from mma_edge.commands.support import Parser, run_cli, say
 from mma_edge.errors import UsageError
 
@@ -21,6 +21,7 @@ COMMANDS = {
     "faces": faces,
     "speaking": speaking,
     "soak": soak,
+    "batch": batch,
     "report": report,
 }
 EXAMPLES = """\
@@ -45,6 +46,8 @@ examples:
     mma-bench speaking --source data/av/javanese
   does a live run keep its memory and its age while its stream fails once a minute:
     mma-bench soak --minutes 30
+  how many files a minute, and what a second worker gains:
+    mma-bench batch
   one page out of several results:
     mma-bench report results/*.json --output report.html
 """

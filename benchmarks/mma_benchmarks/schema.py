@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mma_benchmarks.batch.schema import Batch
 from mma_benchmarks.faces.schema import Faces
 from mma_benchmarks.soak.schema import Soak
 from mma_benchmarks.speaking.schema import Speaking
+from mma_benchmarks.voice.schema import Voice
 
 
 @dataclass(frozen=True)
@@ -321,32 +323,6 @@ class Streaming:
     refused: str | None  # why the bundle does not offer rolling
 
 
-@dataclass(frozen=True)
-class VoiceSettings:
-    limit: int  # files of each corpus and kind of noise
-    window_s: float
-    shares: list[float]  # of speech: thresholds of the gate
-    probabilities: list[float]  # from which a frame counts as speech
-    probability: float  # the one that the runtime has
-
-
-@dataclass(frozen=True)
-class VoiceSound:
-    """One kind of sound; called[i][j]: share of its windows that pass at probabilities[i] and shares[j]."""
-
-    name: str
-    windows: int
-    share: float
-    called: list[list[float]]
-
-
-@dataclass(frozen=True)
-class Voice:
-    settings: VoiceSettings
-    sounds: list[VoiceSound]
-    cost_ms: float  # of one thread, per second of sound
-
-
 RESULTS: dict[str, type] = {
     "latency": Latency,
     "accuracy": Accuracy,
@@ -358,6 +334,7 @@ RESULTS: dict[str, type] = {
     "faces": Faces,
     "speaking": Speaking,
     "soak": Soak,
+    "batch": Batch,
 }
 
 
@@ -376,6 +353,8 @@ def problem_of(results: object, num_classes: int) -> str | None:
             return "results.kinds is empty"
         case Soak() if not (results.samples and len(results.thirds) == 3):
             return "results has no samples, or not three thirds"
+        case Batch(ways=[]):
+            return "results.ways is empty"
         case Voice(sounds=[]):
             return "results.sounds is empty"
         case Grid(cells=[], refused=[]) | AccuracyGrid(cells=[], refused=[]):

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import socket
+import threading
 from typing import Any
 
 from mma_edge.batch.tasks import Answer, Facts, Failure, Job, Task, WorkerDied
-from mma_edge.errors import BackendError, DependencyError, MMAEdgeError, first_line
+from mma_edge.errors import BackendError, DependencyError, MMAEdgeError, UsageError, first_line
+from mma_edge.precisions import GPU_BACKENDS
 
+CONNECT_S = 5.0
 _WAIT_S = 0.5
 """For which a thread waits for Ray before it looks whether all has ended."""
 
@@ -46,22 +52,32 @@ class Cluster:
     """A connection to a cluster."""
 
     def __init__(self, address: str, job: Job) -> None:
-        """Connect. DependencyError without ray, BackendError where no cluster answers."""
-        # Before ray is imported: it would report to its makers, and warn of what does not concern anybody here.
+        """Connect.
+
+        Raises:
+            UsageError: for a GPU. DependencyError: ray is not installed. BackendError: no cluster answers.
+        """
+        if job.backend in GPU_BACKENDS:
+            raise UsageError(f"--ray with --backend {job.backend}", "cpu, openvino or auto", "an actor takes one core")
+        # Before ray is imported: no reports to its makers.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
             import ray
         except ImportError as error:
             raise DependencyError("ray is not installed", hint='pip install "mma-edge[ray]"') from error
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
+            _knock(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
         except Exception as error:  # of many kinds
             hint = "start one with: ray start --head --include-dashboard=false"
             raise BackendError(f"no Ray cluster at {address} ({first_line(error)[:200]})", hint=hint) from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # ray has put its own in its place
         self._ray = ray
         self._job = job
-        self._actor = ray.remote(num_cpus=1, max_restarts=0)(Recognition)
+        own = {"num_cpus": 1, "max_restarts": 0, "max_concurrency": job.together or 1}
+        self._actor = ray.remote(**own)(Recognition)
 
     def cores(self) -> int:
         """Of the whole cluster."""
@@ -110,3 +126,9 @@ class RayWorker:
             return self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             raise WorkerDied(f"the Ray actor ended ({first_line(error)[:200]})") from error
+
+
+def _knock(address: str) -> None:
+    """OSError where nothing listens at HOST:PORT; ray itself would wait for minutes."""
+    if place := re.fullmatch(r"(?:ray://)?([^:/]+|\[.+\]):(\d+)", address):
+        socket.create_connection((place[1].strip("[]"), int(place[2])), CONNECT_S).close()

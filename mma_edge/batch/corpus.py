@@ -82,7 +82,7 @@ class _Search:
         self._seen: set[Path] = set()
 
     def add(self, path: Path, name: str) -> None:
-        place = path.absolute()
+        place = path.parent.resolve() / path.name
         if place in self._seen:  # named twice
             return
         self._seen.add(place)

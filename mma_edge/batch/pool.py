@@ -39,9 +39,12 @@ class Pool(contextlib.AbstractContextManager):
         self._threads: list[threading.Thread] = []
         self._facts: Facts | None = None
 
-    def open(self) -> Facts:
-        """Start the first worker; its facts. MMAEdgeError where the model cannot be opened."""
-        self._hire()
+    def open(self, workers: int | None = None) -> Facts:
+        """Start the workers, one where nobody knows yet how many; the facts of the first that is ready.
+
+        MMAEdgeError where the model cannot be opened.
+        """
+        self._hire(workers or 1)
         told = self._told.get()
         if isinstance(told, BaseException):
             raise told
@@ -49,8 +52,7 @@ class Pool(contextlib.AbstractContextManager):
 
     def begin(self, workers: int) -> None:
         """Hand out the files, to so many workers."""
-        for _ in range(1, min(workers, len(self._fresh))):
-            self._hire()
+        self._hire(workers)
         with self._changed:
             self._begun = True
             self._changed.notify_all()
@@ -71,10 +73,12 @@ class Pool(contextlib.AbstractContextManager):
         for thread in self._threads:
             thread.join(END_S)
 
-    def _hire(self) -> None:
-        thread = threading.Thread(target=self._run, name=f"mma-edge-worker-{len(self._threads) + 1}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+    def _hire(self, workers: int) -> None:
+        """Until there are so many, or one for each file."""
+        while len(self._threads) < max(1, min(workers, len(self._fresh))):
+            thread = threading.Thread(target=self._run, name=f"mma-edge-worker-{len(self._threads) + 1}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _run(self) -> None:
         """In a thread: one worker after the other, the next where one died."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
@@ -137,7 +138,7 @@ class _Batch:
         make_worker = cluster.worker if cluster else lambda: LocalWorker(self.job)
         try:
             with Pool(make_worker, self.plan.todo) as pool:
-                facts = pool.open()
+                facts = pool.open(options.workers)
                 self._check(facts)
                 self._settle()
                 workers = options.workers or (cluster.cores() if cluster else _usual_workers(facts))
@@ -283,4 +284,8 @@ def _usual_workers(facts: Facts) -> int:
     """One for each core that this process may use; one where a worker reads several files at once."""
     if facts.together > 1:
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # of a container: microseconds of all cores in a period, or "max"
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
