@@ -114,7 +114,13 @@ def _first_lines(recording: Recording) -> str:
         return '<p class="soft">Records alone, without a session: its times, its model and its video are not known.</p>'
     when = _when(session.started) + (f" to {_when(session.ended)}" if session.ended else "")
     statement = escape(str(session.privacy.get("statement", "")))
-    return f'<p class="soft">{when}</p>' + (f"<p>{statement}</p>" if statement else "")
+    model, options = session.model, session.options
+    parts = [", ".join(session.sources), f"{model.get('name')} ({model.get('precision')}, {model.get('backend')})"]
+    parts.append(f"windows of {_plain(options.get('window_s'))} s every {_plain(options.get('hop_s'))} s")
+    parts.append(f"calibration: temperature {_plain(model.get('temperature'))}")
+    parts.append(f"mma-edge {_plain(session.versions.get('mma_edge'))}")
+    facts = f'{escape("; ".join(filter(None, parts)))}. <a href="#recorded">All of it</a>'
+    return f'<p class="soft">{when}<br>{facts}</p>' + (f"<p>{statement}</p>" if statement else "")
 
 
 def _when(text: str) -> str:
@@ -268,7 +274,7 @@ def _about(session: Session | None) -> str:
             (f"{name}: {escape(str(key).replace('_', ' '))}", escape(_plain(value))) for key, value in values.items()
         ]
     rows += [(f"kept: {escape(str(key))}", escape(_plain(value))) for key, value in session.privacy.items()]
-    return "<h2>How it was recorded</h2>" + table(
+    return '<h2 id="recorded">How it was recorded</h2>' + table(
         "As the manifest of the session says it", ("", ""), rows, prose=(0, 1)
     )
 
