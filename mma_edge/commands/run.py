@@ -104,7 +104,10 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     allow_stack_dumps()
     recognizer, options = open_recognizer(args, options)
     pages, options = open_page(args, recognizer, options)
-    options, followers = followed(options, [*pages, *session_followers(args, recognizer, options)])
+    recorders = session_followers(args, recognizer, options)
+    for page, recorder in zip(pages, recorders, strict=False):
+        page.sessions.adopt(recorder)
+    options, followers = followed(options, [*pages, *recorders])
     outputs = Outputs(args.output, args.stats, health, args.overwrite, args.quiet, followers)
     return run_sources(recognizer, sources, options, outputs, title_of(sources, recognizer, options), console)
 

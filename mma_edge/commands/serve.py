@@ -53,7 +53,7 @@ def open_page(
         raise missing_package(error, "web") from error
     capture = options.capture
     place = Place(Binding.of(args.web), capture.tls_cert, capture.tls_key)
-    dashboard = Dashboard(place, recognizer, options)
+    dashboard = Dashboard(place, recognizer, options, args.sessions or Path("sessions"))
     capture = dataclasses.replace(capture, tls_cert=None, tls_key=None, server=dashboard.server)
     return [dashboard], dataclasses.replace(options, capture=capture)
 

@@ -50,6 +50,7 @@ async function take(data, mine) {
   }
   if (news.levels && about) for (const [source, each] of views) each.showLevel(news.levels[source]);
   if (news.run && about) showRun(news.run);
+  if (news.marks) showMarks(news.marks);
   if (news.session !== undefined) showSession(news.session);
   if (news.sessions) showSessions(news.sessions);
   if (news.notices) showNotices(news.notices);
