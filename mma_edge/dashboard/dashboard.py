@@ -145,7 +145,7 @@ class Dashboard(Follower):
         loop = asyncio.get_running_loop()
         try:
             if isinstance(command, Mark):
-                self.sessions.mark(command)
+                await loop.run_in_executor(self._disk, self.sessions.mark, command)
             elif isinstance(command, Start):
                 await loop.run_in_executor(self._disk, self.sessions.start, command)
             else:

@@ -67,8 +67,9 @@ class Pictures:
                     source = min(self._waiting, key=lambda name: self._due_s.get(name, 0.0))
                     wait_s = self._due_s.get(source, 0.0) - time.monotonic()
                     if wait_s <= 0:
-                        # From when it was due: else every picture would be a little later than the last one.
-                        self._due_s[source] = max(self._due_s.get(source, 0.0), time.monotonic() - PERIOD_S) + PERIOD_S
+                        # From when it was due, if that is not long ago: else each would be a little later still.
+                        late_s = -wait_s if -wait_s < PERIOD_S else 0.0
+                        self._due_s[source] = time.monotonic() - late_s + PERIOD_S
                         return source, *self._waiting.pop(source)
                 self._wake.wait(wait_s)
         return None

@@ -95,9 +95,10 @@ function showRun(state) {
   if (states.some(source => source.state === "running")) say(`Running ${clock(run.run_s)}`, "good");
   else say("No source runs", "bad");
   const spread = values => values ? `${Math.round(values.p50)} / ${Math.round(values.p95)} ms` : "–";
+  find("numbers").title = find("table").title = "Ages: median / 95th percentile of the last minute";
   const sum = name => states.reduce((all, source) => all + (source[name] || 0), 0);
   const numbers = {
-    "Age of answers": spread(run.age_ms), "Age of the picture": spread(run.page.picture_ms), "Answers": run.answers,
+    "Age of answers": spread(run.age_ms), "Age of pictures": spread(run.page.picture_ms), "Answers": run.answers,
     "Dropped frames": sum("dropped_frames"), "Lost sound": `${sum("dropped_sound_s").toFixed(1)} s`,
     "Engine": about.backend, "Precision": about.precision, "Pages open": `${run.page.viewers} of 8`,
   };
