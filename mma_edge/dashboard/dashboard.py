@@ -73,7 +73,7 @@ class Dashboard(Follower):
         self.sessions = Sessions(sessions, recognizer, options, self.board, self._say)
         self._disk = ThreadPoolExecutor(_DISK_THREADS, "mma-edge-page-disk")
         self._downloads = Downloads(sessions, self._disk)
-        self._pictures = Pictures(self._viewers.wanting, self.board.show)
+        self._pictures = Pictures(self._viewers.wanting, self.board.show, self._say)
         try:
             self.server = AnnouncedServer(place, self._set_up, options.notify, "the page")
         except BaseException:
