@@ -92,7 +92,8 @@ function showRun(state) {
   run = state;
   for (const [name, source] of Object.entries(run.sources)) view(name).state(source, about);
   const states = Object.values(run.sources);
-  if (states.some(source => source.state === "running")) say(`Running ${clock(run.run_s)}`, "good");
+  const well = states.some(source => stateOf(source) === "running");
+  if (states.some(source => source.state === "running")) say(`${well ? "Running" : "Waiting"} ${clock(run.run_s)}`, well ? "good" : "");
   else say("No source runs", "bad");
   const spread = values => values ? `${Math.round(values.p50)} / ${Math.round(values.p95)} ms` : "–";
   find("numbers").title = find("table").title = "Ages: median / 95th percentile of the last minute";
@@ -115,7 +116,8 @@ function showRun(state) {
 function showTable(spread) {
   const table = find("table"), columns = ["Source", "State", "Time", "Frames", "Dropped", "fps", "Faces", "Age", "Reopened"];
   const rows = Object.entries(run.sources).map(([name, source]) => [
-    name, source.error || source.state, clock(source.time_s), source.frames, source.dropped_frames, source.fps,
+    name, stateOf(source), clock(source.time_s), source.frames, source.dropped_frames,
+    stateOf(source) === "running" ? source.fps : 0,
     source.faces, spread(source.age_ms), source.reopened,
   ]);
   if (table.rows.length !== rows.length + 1) {
