@@ -69,7 +69,8 @@ def ask(
         connection.putheader("Content-Length", str(len(body)))
     connection.endheaders(body.encode() if isinstance(body, str) else body)
     answer = connection.getresponse()
-    answer.text = answer.read().decode()
+    answer.data = answer.read()
+    answer.text = answer.data.decode(errors="replace")
     connection.close()
     return answer
 

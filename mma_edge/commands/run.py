@@ -99,7 +99,7 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     from mma_edge.sources import named_sources
 
     options = stream_options(args, capture_options(args), notes_to(Console(stderr=True)))
-    check_page(args)
+    place = check_page(args)
     # Check the names first: a wrong one should not have to wait for the model.
     if args.output:
         record_sink_of(args.output)
@@ -120,8 +120,10 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     allow_stack_dumps()
     recognizer, options = open_recognizer(args, options)
     metrics = Metrics(publishers)
-    pages, options = open_page(args, recognizer, options)
+    pages, options = open_page(place, args.sessions, recognizer, options)
     recorders = session_followers(args, recognizer, options)
+    for page, recorder in zip(pages, recorders, strict=False):
+        page.sessions.adopt(recorder)
     options, followers = followed(options, [*publishers, *pages, *recorders, *([metrics] if health else [])])
     outputs = Outputs(args.output, args.stats, health, args.overwrite, args.quiet, followers, metrics.text)
     code = run_sources(recognizer, sources, options, outputs, title_of(sources, recognizer, options), console)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mma_edge.dashboard.dashboard import Dashboard
     from mma_edge.pipeline import StreamOptions
     from mma_edge.recognizer import Recognizer
+    from mma_edge.web.announced import Place
 
 SERVE_EXAMPLES = """\
 examples:
@@ -28,41 +29,45 @@ examples:
 The link to the page is printed. On this machine it needs no token, elsewhere it holds one that is made anew at each
 start. docs/dashboard.md says what the page shows; the options are those of mma-edge run.
 """
-SERVED = "8765"
-"""Where `mma-edge serve` listens unless told otherwise."""
+SERVED, SESSIONS = "8765", "sessions"
+"""Where `mma-edge serve` listens, and a page keeps its sessions, unless told otherwise."""
 
 
 def add_page_options(add: Callable[..., object], served: bool) -> None:
     """Declare them; `served`: there is a page unless told otherwise. `add` is the parser's `add_argument`."""
     where = "where the page is (default address: 127.0.0.1)" if served else "show the run on a page there"
     add("--web", metavar="[ADDRESS:]PORT", default=SERVED if served else None, help=where)
-    add("--sessions", type=Path, metavar="DIR", help="folder of the sessions that the page begins (default: sessions)")
+    kept = f"folder of the sessions that the page begins (default: {SESSIONS})"
+    add("--sessions", type=Path, metavar="DIR", help=kept)
 
 
-def open_page(
-    args: argparse.Namespace, recognizer: Recognizer, options: StreamOptions
-) -> tuple[list[Dashboard], StreamOptions]:
-    """The page that a command line asks for, already served, or none; and options by which browsers send on it."""
+def check_page(args: argparse.Namespace) -> Place | None:
+    """Where the page is to be; None: there is none. MMAEdgeError for all that can be known before a model is loaded."""
     if args.web is None:
-        return [], options
+        if args.sessions:
+            raise UsageError("--sessions without a page", "--web PORT, or mma-edge serve", "the page begins sessions")
+        return None
     try:
-        from mma_edge.dashboard.dashboard import Dashboard
+        from mma_edge.dashboard import dashboard  # noqa: F401
         from mma_edge.web.announced import Place
         from mma_edge.web.binding import Binding
     except ModuleNotFoundError as error:
         raise missing_package(error, "web") from error
-    capture = options.capture
-    place = Place(Binding.of(args.web), capture.tls_cert, capture.tls_key)
-    dashboard = Dashboard(place, recognizer, options)
-    capture = dataclasses.replace(capture, tls_cert=None, tls_key=None, server=dashboard.server)
-    return [dashboard], dataclasses.replace(options, capture=capture)
+    for source in args.sources:
+        if source.rpartition("=")[2].startswith("browser:"):
+            expected, hint = "browser, which is on the same page", "--web ADDRESS:PORT says where that is"
+            raise UsageError(f"{source} beside a page that shows the run", expected, hint)
+    return Place(Binding.of(args.web), args.tls_cert, args.tls_key)
 
 
-def check_page(args: argparse.Namespace) -> None:
-    """UsageError for what can be seen to be wrong before a model is loaded."""
-    if args.web is not None:
-        from mma_edge.web.binding import Binding
+def open_page(
+    place: Place | None, sessions: Path | None, recognizer: Recognizer, options: StreamOptions
+) -> tuple[list[Dashboard], StreamOptions]:
+    """The page at this place, already served, or none; and options by which browsers send on it."""
+    if place is None:
+        return [], options
+    from mma_edge.dashboard.dashboard import Dashboard
 
-        Binding.of(args.web)
-    elif args.sessions:
-        raise UsageError("--sessions without a page", "--web PORT, or mma-edge serve", "the page begins the sessions")
+    page = Dashboard(place, recognizer, options, sessions or Path(SESSIONS))
+    capture = dataclasses.replace(options.capture, tls_cert=None, tls_key=None, server=page.server)
+    return [page], dataclasses.replace(options, capture=capture)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 import cv2
 
 from mma_edge.dashboard.board import Shown
+from mma_edge.errors import first_line
 from mma_edge.sources.picture import scaled
-from mma_edge.types import PIXEL_DIGITS, TIME_DIGITS, Face, Frame
+from mma_edge.types import PIXEL_DIGITS, TIME_DIGITS, Face, Frame, Notify
 
 LONGEST_SIDE = 640
 """In pixels. The model sees crops of the whole picture; this one is for people."""
@@ -23,9 +24,11 @@ _END_S = 1.0
 class Pictures:
     """Takes frames from any thread, at once; hands the newest of each source to `show` when somebody wants it."""
 
-    def __init__(self, wanted: Callable[[], bool], show: Callable[[str, Shown], None]) -> None:
-        """`wanted` says whether anybody waits for a picture; to be followed by `poke` when it becomes true."""
-        self._wanted, self._show = wanted, show
+    def __init__(self, wanted: Callable[[], bool], show: Callable[[str, Shown], None], say: Notify) -> None:
+        """`wanted` says whether anybody waits for a picture; to be followed by `poke` when it becomes true. `say` takes
+        once for each source that a picture could not be made."""
+        self._wanted, self._show, self._say = wanted, show, say
+        self._failed: set[str] = set()
         self._wake = threading.Condition()
         self._waiting: dict[str, tuple[Frame, tuple[Face, ...]]] = {}
         self._due_s: dict[str, float] = {}
@@ -55,8 +58,10 @@ class Pictures:
             source, frame, faces = taken
             try:
                 self._show(source, _shown(source, frame, faces))
-            except cv2.error:  # a picture of no size
-                continue
+            except Exception as error:  # whatever a library says to one picture, those after it are shown
+                if source not in self._failed:
+                    self._failed.add(source)
+                    self._say(f"{source}: a picture cannot be shown: {first_line(error)}")
 
     def _next(self) -> tuple[str, Frame, tuple[Face, ...]] | None:
         """The frame of which a picture is due first, as soon as it is; None at the end."""
@@ -67,8 +72,9 @@ class Pictures:
                     source = min(self._waiting, key=lambda name: self._due_s.get(name, 0.0))
                     wait_s = self._due_s.get(source, 0.0) - time.monotonic()
                     if wait_s <= 0:
-                        # From when it was due: else every picture would be a little later than the last one.
-                        self._due_s[source] = max(self._due_s.get(source, 0.0), time.monotonic() - PERIOD_S) + PERIOD_S
+                        # From when it was due, if that is not long ago: else each would be a little later still.
+                        late_s = -wait_s if -wait_s < PERIOD_S else 0.0
+                        self._due_s[source] = time.monotonic() - late_s + PERIOD_S
                         return source, *self._waiting.pop(source)
                 self._wake.wait(wait_s)
         return None

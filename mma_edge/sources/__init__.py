@@ -158,13 +158,10 @@ def _browser(name: str, notify: Notify, audio: bool, capture: CaptureOptions) ->
         if package.startswith("mma_"):
             raise
         raise DependencyError(f"{package} is not installed", hint='pip install "mma-edge[browser]"') from error
-    place = name.partition(":")[2]
-    if capture.server is None:
-        return BrowserSource(Place(Binding.of(place), capture.tls_cert, capture.tls_key), notify, audio, name)
-    if place:
-        what = f"{name} beside a page that shows the run"
-        raise UsageError(what, "browser, which is on that page", "--web ADDRESS:PORT says where it is")
-    return BrowserSource(capture.server, notify, audio, name)
+    own = name.partition(":")[2]
+    if capture.server is not None and not own:
+        return BrowserSource(capture.server, notify, audio, name)
+    return BrowserSource(Place(Binding.of(own), capture.tls_cert, capture.tls_key), notify, audio, name)
 
 
 def _csi(text: str, capture: CaptureOptions) -> Device:

@@ -111,6 +111,8 @@ class Card {
     ctx.save();
     ctx.strokeStyle = ctx.fillStyle = colour("--ink");
     ctx.setLineDash([3, 3]);
+    ctx.textAlign = "left";
+    ctx.textBaseline = "alphabetic";
     ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
     for (const mark of marks) {
       const at = (mark.times_s || {})[this.source];

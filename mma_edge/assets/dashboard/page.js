@@ -50,6 +50,7 @@ async function take(data, mine) {
   }
   if (news.levels && about) for (const [source, each] of views) each.showLevel(news.levels[source]);
   if (news.run && about) showRun(news.run);
+  if (news.marks) showMarks(news.marks);
   if (news.session !== undefined) showSession(news.session);
   if (news.sessions) showSessions(news.sessions);
   if (news.notices) showNotices(news.notices);
@@ -91,12 +92,14 @@ function showRun(state) {
   run = state;
   for (const [name, source] of Object.entries(run.sources)) view(name).state(source, about);
   const states = Object.values(run.sources);
-  if (states.some(source => source.state === "running")) say(`Running ${clock(run.run_s)}`, "good");
+  const well = states.some(source => stateOf(source) === "running");
+  if (states.some(source => source.state === "running")) say(`${well ? "Running" : "Waiting"} ${clock(run.run_s)}`, well ? "good" : "");
   else say("No source runs", "bad");
   const spread = values => values ? `${Math.round(values.p50)} / ${Math.round(values.p95)} ms` : "–";
+  find("numbers").title = find("table").title = "Ages: median / 95th percentile of the last minute";
   const sum = name => states.reduce((all, source) => all + (source[name] || 0), 0);
   const numbers = {
-    "Age of answers": spread(run.age_ms), "Age of the picture": spread(run.page.picture_ms), "Answers": run.answers,
+    "Age of answers": spread(run.age_ms), "Age of pictures": spread(run.page.picture_ms), "Answers": run.answers,
     "Dropped frames": sum("dropped_frames"), "Lost sound": `${sum("dropped_sound_s").toFixed(1)} s`,
     "Engine": about.backend, "Precision": about.precision, "Pages open": `${run.page.viewers} of 8`,
   };
@@ -113,7 +116,8 @@ function showRun(state) {
 function showTable(spread) {
   const table = find("table"), columns = ["Source", "State", "Time", "Frames", "Dropped", "fps", "Faces", "Age", "Reopened"];
   const rows = Object.entries(run.sources).map(([name, source]) => [
-    name, source.error || source.state, clock(source.time_s), source.frames, source.dropped_frames, source.fps,
+    name, stateOf(source), clock(source.time_s), source.frames, source.dropped_frames,
+    stateOf(source) === "running" ? source.fps : 0,
     source.faces, spread(source.age_ms), source.reopened,
   ]);
   if (table.rows.length !== rows.length + 1) {

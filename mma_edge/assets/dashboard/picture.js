@@ -115,7 +115,8 @@ class SourceView {
     const lost = source.dropped_frames ? `, ${source.dropped_frames} dropped` : "";
     const size = this.frame ? `${this.frame.size[0]} × ${this.frame.size[1]}, ` : "";
     const seen = source.video ? `${size}${source.fps} fps${lost}` : "sound alone";
-    write(this.facts, source.state === "running" ? seen : source.error || source.state);
+    write(this.facts, stateOf(source) === "running" ? seen : stateOf(source));
+    this.root.classList.toggle("still", stateOf(source) !== "running");
     this.sound.hidden = !source.audio;
     const gate = about.options.voice_gate, heard = this.heard, fresh = heard && this.newestS - heard.end_s < STALE_S;
     const share = fresh && heard.voice !== null ? heard.voice : null;
@@ -124,6 +125,15 @@ class SourceView {
     this.speech.parentNode.title = `Below ${percent(gate || 0)} the sound counts as no voice`;
     this.fill(this.speech, this.speechText, share || 0, share === null ? "–" : `${percent(share)}${share < gate ? ", shut" : ""}`);
   }
+}
+
+// What a source does, in words. Counters alone would say "running" of a camera that delivers nothing.
+function stateOf(source) {
+  if (source.state !== "running") return source.error || source.state;
+  const ageS = source.video ? source.frame_age_s : source.sound_age_s;
+  if (ageS === undefined) return "running"; // a file
+  if (ageS === null) return "waiting";
+  return ageS > STALE_S ? `nothing for ${clock(ageS)}` : "running";
 }
 
 // On pictures, which may be dark or light, boxes have the colours of the dark theme.

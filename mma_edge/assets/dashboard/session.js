@@ -43,18 +43,21 @@ function showSession(session) {
   find("session-form").hidden = Boolean(session);
   find("session-running").hidden = find("recording").hidden = !session;
   for (const button of document.querySelectorAll("#keys button, #mark-form button")) button.disabled = !session;
-  marks = session ? session.marks : [];
-  if (!session) return find("marks").replaceChildren();
+  if (!session) return;
+  find("session-stop").hidden = session.given;
   write(find("recording"), `Recording ${clock(session.seconds)}`);
   write(find("session-now"), session.name || session.id);
-  write(find("session-facts"), `${clock(session.seconds)}, ${session.records} records, ${session.marks_count} marks, ${bytes(session.bytes)}`);
-  const items = marks.map(mark => {
+  write(find("session-facts"), `${clock(session.seconds)}, ${session.records} records, ${session.marks} marks, ${bytes(session.bytes)}`);
+}
+
+function showMarks(all) {
+  marks = all;
+  find("marks").replaceChildren(...all.slice().reverse().map(mark => {
     const item = element("li");
-    element("time", clock(mark.session_s), item);
+    element("time", clock(mark.run_s), item);
     element("span", [mark.key && `[${mark.key}]`, mark.text].filter(Boolean).join(" ") || "mark", item);
     return item;
-  });
-  if (find("marks").children.length !== items.length) find("marks").replaceChildren(...items.reverse());
+  }));
 }
 
 function showSessions(all) {
