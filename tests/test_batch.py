@@ -148,6 +148,9 @@ def test_another_model_or_other_options_are_refused_by_name(
     assert batch(videos, output) == 7
     assert "model digest 000000" in capsys.readouterr().err
     assert records(output) == records(finished)
+    assert batch(videos, output, "--overwrite", "--precision", "fp1") == 6
+    assert records(output) == records(finished)  # nothing is forgotten for a model that cannot be opened
+    (output / "records" / "old.mp4.jsonl").touch()
     assert batch(videos, output, "--overwrite", "--workers", 1) == 0
     assert records(output) == records(finished)
 

@@ -140,11 +140,9 @@ def _column(path: Path, text: str) -> Iterable[str]:
 
 def _relative(path: Path, base: Path) -> str:
     """A name for a file of a list: below the list's folder, else its absolute path without what begins it."""
-    whole, root = os.path.abspath(path), os.path.abspath(base)
-    inside = (
-        os.path.commonpath([whole, root]) == root
-        if os.path.splitdrive(whole)[0] == os.path.splitdrive(root)[0]
-        else False
-    )
-    shown = Path(os.path.relpath(whole, root) if inside else os.path.splitdrive(whole)[1].lstrip("/\\"))
+    whole = os.path.abspath(path)
+    try:
+        shown = Path(whole).relative_to(os.path.abspath(base))
+    except ValueError:
+        shown = Path(os.path.splitdrive(whole)[1].lstrip("/\\"))
     return shown.as_posix()

@@ -75,19 +75,18 @@ class BatchFolder(contextlib.AbstractContextManager):
     """An output folder, which this run alone writes to."""
 
     def __init__(self, path: Path, overwrite: bool = False) -> None:
-        """Make it or go on with it; `overwrite` forgets what an earlier batch left.
+        """Make it or go on with it. With `overwrite` it is as new, and what an earlier batch left goes with `begin`.
 
         Raises:
             OutputError: it is no folder of a batch, another run writes to it, or it cannot be written.
         """
         self.path = path
         self.manifest = _read_manifest(path)
+        self._forgets = overwrite and bool(self.manifest)
         make_folder(path)
         self._lock = _locked(path)
         self._logs: dict[str, LineFile] = {}
         try:
-            if overwrite and self.manifest:
-                self._forget()
             for half in path.rglob(".*.partial"):  # of a run that was killed
                 half.unlink(missing_ok=True)
             # Of a content and of a name the last line counts; what somebody took the records of is not done.
@@ -97,6 +96,8 @@ class BatchFolder(contextlib.AbstractContextManager):
                 by_content[entry.digest] = entry
             self.done = {e.file: e for e in by_content.values() if (path / e.records).is_file()}
             self.failed = {entry.file: entry for entry in _lines(path / FAILED, Failed)}
+            if self._forgets:
+                self.manifest, self.done, self.failed = {}, {}, {}
         except OSError as error:
             self.close()
             raise OutputError(f"cannot use {path}: {error.strerror}", hint="choose another --output") from error
@@ -144,7 +145,16 @@ class BatchFolder(contextlib.AbstractContextManager):
             before.unlink(missing_ok=True)
 
     def begin(self, failed: Iterable[Failed]) -> None:
-        """Only these count as failed from now on."""
+        """Before the first record: only these count as failed from now on."""
+        if self._forgets:
+            try:
+                for name in (MANIFEST, DONE, FAILED, TABLE):
+                    (self.path / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise OutputError(
+                    f"cannot replace {self.path}: {error.strerror}", hint="choose another --output"
+                ) from error
+            shutil.rmtree(self.path / RECORDS, ignore_errors=True)
         self.failed = {entry.file: entry for entry in failed}
         text = "".join(json.dumps(asdict(entry)) + "\n" for entry in self.failed.values())
         write_text(self.path / FAILED, text)
@@ -186,12 +196,6 @@ class BatchFolder(contextlib.AbstractContextManager):
             self._logs[log] = LineFile(self.path / log, what="lines", go_on=True)
         self._logs[log].append(json.dumps(asdict(entry)) + "\n")
         {DONE: self.done, FAILED: self.failed}[log][entry.file] = entry
-
-    def _forget(self) -> None:
-        for name in (DONE, FAILED, TABLE, MANIFEST):
-            (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / RECORDS, ignore_errors=True)
-        self.manifest = {}
 
 
 def utc_now() -> str:

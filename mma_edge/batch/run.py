@@ -271,10 +271,8 @@ def _check_same(folder: BatchFolder, given: dict[str, Any]) -> None:
         part, key = name.split(".")
         held = folder.manifest.get(part, {})
         if key in held and held[key] != value:
-            shown = [str(each)[:12] for each in (held[key], value)]
-            differs.append(
-                f"{part} {key} {shown[0]}, not {shown[1]}" if part == "model" else f"{key} {shown[0]}, not {shown[1]}"
-            )
+            was, now = (str(each)[:12] for each in (held[key], value))
+            differs.append(f"{'model ' if part == 'model' else ''}{key} {was}, not {now}")
     if differs:
         what = f"{folder.path / MANIFEST} is of another model or other options: {'; '.join(differs)}"
         raise OutputError(what, "those of now", "choose another --output, or --overwrite to do all files again")

@@ -56,7 +56,7 @@ def add_batch_command(commands: argparse._SubParsersAction) -> None:
     )
     add("--workers", type=int, metavar="N", help="processes of one core each (default: every core; on a GPU 1)")
     pattern = "of a folder take the files whose name or path below it is like GLOB, whatever their type"
-    add("--pattern", action="append", default=[], metavar="GLOB", help=pattern)
+    add("--pattern", action="append", metavar="GLOB", help=pattern)
     add("--retry-failed", action="store_true", help="try the files again that failed before")
     add("--overwrite", action="store_true", help="forget what DIR holds of an earlier batch, and do all files again")
     at_once = "files that a worker reads at once, their clips in one call of the engine (default: on a GPU 8, else 1)"
@@ -77,7 +77,7 @@ def batch_command(args: argparse.Namespace, console: Console) -> int:
     options = BatchOptions(
         inputs=tuple(path.expanduser() for path in args.inputs),
         output=args.output,
-        patterns=tuple(args.pattern),
+        patterns=tuple(args.pattern or ()),
         workers=args.workers,
         retry_failed=args.retry_failed,
         overwrite=args.overwrite,
