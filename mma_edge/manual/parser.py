@@ -147,8 +147,8 @@ def meant(word: str, known: Iterable[str]) -> str:
 def lay_out(text: str, width: int) -> str:
     """Paragraphs are filled to the width. Indented lines stay lines: see `_examples`."""
     out: list[str] = []
-    for kind, group in itertools.groupby(text.strip("\n").splitlines(), _kind_of):
-        lines = list(group)
+    for kind, alike in itertools.groupby(text.strip("\n").splitlines(), _kind_of):
+        lines = list(alike)
         if kind == "example":
             out += _examples(lines, width)
         else:
