@@ -153,6 +153,8 @@ def test_every_page_is_found_from_the_readme() -> None:
     while waiting:
         page = waiting.pop()
         found.add(page)
+        if not page.exists():  # test_readme.py says which link leads nowhere
+            continue
         links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
         waiting += [
             target

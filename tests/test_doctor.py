@@ -47,7 +47,6 @@ def one_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     node = tmp_path / "video0"
     node.touch()
     monkeypatch.setattr(camera_module, "video_devices", lambda: {0: node})
-    monkeypatch.setattr(v4l2, "modes", lambda path: None)
     monkeypatch.setattr(v4l2, "label_of", lambda path: "HD Webcam")
     return node
 
@@ -72,6 +71,15 @@ def test_a_camera_is_opened_and_tells_size_rate_and_light() -> None:
     got = try_camera(FakeDevice(camera), 0.4)
     assert got["size"] == [64, 48] and 15 < got["rate_fps"] <= 51 and not got["dark"]
     assert got["first_s"] < 0.4 and camera.released == 1
+
+
+def test_a_cameras_second_number_is_not_taken_for_a_broken_camera(
+    trial: Install, one_camera: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("mma_edge.doctor.trial.modes", lambda path: [])
+    assert try_camera(FakeDevice(FakeCamera()), 0.1) == {"pictures": False}
+    trial(ANSWERS.format("return {'pictures': False}"))
+    assert finding_of("camera:0").state == OPTIONAL
 
 
 def test_a_camera_in_the_dark_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +125,11 @@ def test_a_microphone_tells_rate_and_level(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_a_trial_found_is_said(trial: Install, one_camera: Path) -> None:
-    trial(ANSWERS.format("return {'size': [640, 480], 'rate_fps': 29.9, 'first_s': 0.41, 'dark': False}"))
+    trial(
+        ANSWERS.format(
+            "return {'pictures': True, 'size': [640, 480], 'rate_fps': 29.9, 'first_s': 0.41, 'dark': False}"
+        )
+    )
     finding = finding_of("camera:0")
     assert finding.state == OK
     assert finding.found == "HD Webcam: 640x480, 29.9 pictures a second, the first after 0.4 s"

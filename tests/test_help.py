@@ -88,11 +88,17 @@ def test_a_mistake_is_one_line_with_what_was_meant(capsys: pytest.CaptureFixture
     assert line in err and "secret" not in err
 
 
-def test_run_without_a_source_shows_three_to_try(capsys: pytest.CaptureFixture) -> None:
+def test_run_without_a_source_shows_three_to_try(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     _, err = said(capsys, "run")
     first, *more = err.splitlines()
     assert first == "error: mma-edge run needs SOURCE; see mma-edge run --help."
     assert more[0] == "try:" and len(more) == 4 and all(line.startswith("  mma-edge run ") for line in more[1:])
+    monkeypatch.setenv("COLUMNS", "40")
+    _, err = said(capsys, "run")
+    assert all(len(line) <= 40 for line in err.splitlines()[1:] if "--output" not in line)
 
 
 @pytest.mark.parametrize(

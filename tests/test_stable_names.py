@@ -6,7 +6,7 @@ import importlib
 import inspect
 
 import pytest
-from test_readme import SCRIPTS
+from shown import SCRIPTS
 
 PARAMETERS = {
     "mma_edge.load": ["bundle", "backend", "precision"],

@@ -115,7 +115,7 @@ def dashboard(path: Path) -> None:
 def report(path: Path) -> None:
     """The page that `mma-edge report` makes of a session with the sample."""
     with tempfile.TemporaryDirectory() as folder:
-        session, page_file = Path(folder) / "session", Path(folder) / "report.html"
+        session, page_file = Path(folder) / "sample", Path(folder) / "report.html"
         run("run", "sample", "--quiet", "--session", str(session))
         run("report", str(session), "--output", str(page_file))
         with browser(page_file.as_uri()) as page:

@@ -55,13 +55,12 @@ class Trial(threading.Thread):
 def camera_checks(try_them: bool) -> Mapping[str, Check]:
     """A check for each camera; their trials begin now."""
     from mma_edge.sources.devices.camera import may_use, video_devices  # here: it needs OpenCV, which may be missing
-    from mma_edge.sources.devices.v4l2 import label_of, modes
+    from mma_edge.sources.devices.v4l2 import label_of
 
     if not sys.platform.startswith("linux"):
         todo = "try: mma-edge run camera:0"
         return {"camera": partial(Finding, OPTIONAL, "cannot be listed on this system", todo)}
-    # One camera may have several numbers, of which only some deliver pictures: those without a mode do not.
-    devices = {number: path for number, path in video_devices().items() if modes(path) != []}
+    devices = video_devices()
     if not devices:
         todo = "plug one in; in a container: --device /dev/video0"
         return {"camera": partial(Finding, OPTIONAL, "no /dev/video*", todo)}
@@ -80,6 +79,8 @@ def camera_checks(try_them: bool) -> Mapping[str, Check]:
 
 def _camera(trial: Trial, label: str) -> Finding:
     got = trial.answer()
+    if not got["pictures"]:
+        return Finding(OPTIONAL, f"{label} has no pictures here, only data about them".strip(), "take another number")
     width, height = got["size"]
     found = f"{width}x{height}, {got['rate_fps']:g} pictures a second, the first after {got['first_s']:.1f} s"
     found = f"{label}: {found}" if label else found

@@ -16,6 +16,7 @@ from mma_edge.child import Message, Tell, serve
 from mma_edge.errors import DeviceError
 from mma_edge.sources.devices.camera import CameraDevice
 from mma_edge.sources.devices.portaudio import OpenStream, input_devices, open_default_input
+from mma_edge.sources.devices.v4l2 import modes
 
 FIRST_S = 6.0
 """How long a camera may take for its first picture, and a sound server for its first block."""
@@ -24,7 +25,12 @@ DARK = 2.0
 
 
 def try_camera(device: CameraDevice, seconds: float, clock: Callable[[], float] = time.monotonic) -> Message:
-    """Size, rate and light of its pictures; DeviceError where it does not open or delivers none."""
+    """Size, rate and light of its pictures; DeviceError where it does not open or delivers none.
+
+    A camera often has a second number, for data about its pictures: of that {"pictures": False}.
+    """
+    if modes(device.path) == []:
+        return {"pictures": False}
     start_s = clock()
     capture = device.open()
     try:
@@ -45,6 +51,7 @@ def try_camera(device: CameraDevice, seconds: float, clock: Callable[[], float] 
         raise DeviceError(f"{device.title} opens, but delivers no picture", "", device.what_to_do())
     rate_fps = (count - 1) / (last_s - first_s) if count > 1 else 0.0
     return {
+        "pictures": True,
         "size": [image.shape[1], image.shape[0]],
         "rate_fps": round(rate_fps, 1),
         "first_s": round(first_s - start_s, 2),

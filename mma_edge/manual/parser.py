@@ -35,7 +35,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """Keeps examples as lines, fills everything else to the terminal's width; shows defaults but None and False."""
 
     def __init__(self, prog: str, **options: Any) -> None:
-        options.setdefault("width", min(shutil.get_terminal_size().columns, WIDEST) - 2)
+        self.columns = options.setdefault("width", min(shutil.get_terminal_size().columns, WIDEST) - 2)
         super().__init__(prog, **options)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -86,6 +86,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
         self._titled: dict[str, Any] = {}
         super().__init__(*args, **{"formatter_class": HelpFormatter, **options})
+        self._positionals.title = "arguments"
         self.color = False  # of Python 3.14; `print_help` has the same colours on all versions
 
     def group(self, title: str) -> argparse._ArgumentGroup:
@@ -134,8 +135,9 @@ class Parser(argparse.ArgumentParser):
         """Ends the program: exit code 2."""
         where = f"{self.prog} --help"
         error = UsageError(what, expected, f"{hint} ({where} lists all)" if hint else f"see {where}")
-        lines = [f"error: {error}", *(_examples_of(self.epilog or "") if examples else ())]
-        self.exit(error.exit_code, "\n".join(lines) + "\n")
+        shown = [line for line in (self.epilog or "").splitlines() if line.startswith("  mma-")][:3] if examples else []
+        more = lay_out("\n".join(["try:", *shown]), HelpFormatter(self.prog).columns) if shown else ""
+        self.exit(error.exit_code, f"error: {error}\n{more}")
 
 
 def meant(word: str, known: Iterable[str]) -> str:
@@ -147,8 +149,8 @@ def meant(word: str, known: Iterable[str]) -> str:
 def lay_out(text: str, width: int) -> str:
     """Paragraphs are filled to the width. Indented lines stay lines: see `_examples`."""
     out: list[str] = []
-    for kind, group in itertools.groupby(text.strip("\n").splitlines(), _kind_of):
-        lines = list(group)
+    for kind, alike in itertools.groupby(text.strip("\n").splitlines(), _kind_of):
+        lines = list(alike)
         if kind == "example":
             out += _examples(lines, width)
         else:
@@ -183,8 +185,3 @@ def _examples(lines: list[str], width: int) -> list[str]:
             out.append(indent + command)
             out += textwrap.wrap(comment, width, initial_indent=inner, subsequent_indent=inner, **_WHOLE_WORDS)
     return out
-
-
-def _examples_of(epilog: str) -> list[str]:
-    """The first three."""
-    return ["try:", *[line for line in epilog.splitlines() if line.startswith("  mma-")][:3]]
