@@ -4,9 +4,6 @@ wanted."""
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,21 +11,18 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import PATIENCE_S, failure_line, run_python
-from rtsp_server import RTSPServer
+from conftest import failure_line
+from films import loudness, pictures
 
 from mma_edge.cli import main
 from mma_edge.errors import DependencyError, UsageError
 from mma_edge.faces.detect import MTCNNDetector
-from mma_edge.session.folder import NOT_ENDED, read_session
+from mma_edge.session.folder import read_session
 from mma_edge.session.reading import RECORDS, read_records
-from mma_edge.session.video.blur import AFTER_S, AHEAD_S, FacesAround, blur
-from mma_edge.session.video.drawing import Drawing, colours_of, rests_on, speaker_of
 from mma_edge.session.video.movie import KEY_S, Movie, MovieOptions, check_codec
 from mma_edge.session.video.source import BEHIND_S, SourceVideo
-from mma_edge.sources import FileSource, sample_path
-from mma_edge.sources.sync.measure import Onsets
-from mma_edge.types import AudioChunk, Face, Frame
+from mma_edge.sources import sample_path
+from mma_edge.types import AudioChunk, Frame
 
 LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
 RATE_HZ = 16000
@@ -41,30 +35,6 @@ def grey(level: int, size: tuple[int, int] = (160, 120)) -> np.ndarray:
 def tone(start_s: float, seconds: float) -> AudioChunk:
     wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * RATE_HZ)) / RATE_HZ)
     return AudioChunk(wave[np.newaxis].astype(np.float32), RATE_HZ, start_s, 0.0)
-
-
-def record(track: int | None = 1, label: str = "happy", **given: object) -> dict:
-    shares = {name: 0.7 if name == label else 0.05 for name in LABELS}
-    usual = {"track_id": track, "box": None, "start_s": 0.0, "end_s": 4.0, "label": label, "probabilities": shares,
-             "modalities": ["video", "audio"], "speaking": None}  # fmt: skip
-    return usual | given
-
-
-def pictures(path: Path) -> list[tuple[float, np.ndarray]]:
-    """Time and picture of each frame."""
-    with av.open(str(path)) as container:
-        return [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
-
-
-def loudness(path: Path) -> Callable[[float, float], float]:
-    """Gives the root mean square of the sound of a span."""
-    with av.open(str(path)) as container:
-        blocks = [(frame.time, frame.to_ndarray()[0], frame.sample_rate) for frame in container.decode(audio=0)]
-    rate = blocks[0][2]
-    wave = np.zeros(round((blocks[-1][0] + 2) * rate), np.float32)
-    for time_s, samples, _ in blocks:
-        wave[round(time_s * rate) :][: len(samples)] = samples
-    return lambda start_s, end_s: float(np.sqrt((wave[round(start_s * rate) : round(end_s * rate)] ** 2).mean()))
 
 
 @pytest.fixture
@@ -171,65 +141,6 @@ def test_a_file_waits_for_the_encoder_and_loses_nothing(
     assert video.dropped == 0 and len(pictures(video.path)) == 100
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a signal that nothing can catch")
-def test_kill_9_loses_at_most_a_second(tmp_path: Path) -> None:
-    folder = tmp_path / "s"
-    command = [sys.executable, "-m", "mma_edge.cli", "run", str(sample_path()), "--backend", "cpu", "--quiet"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MMA_EDGE_THREADS": "1"}
-    process = subprocess.Popen([*command, "--session", str(folder), "--sound"], env=environment)
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not (folder / RECORDS).exists() or (folder / RECORDS).read_bytes().count(b"\n") < 9:
-        assert process.poll() is None and time.monotonic() < deadline_s
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
-    session = read_session(folder)
-    assert NOT_ENDED in session.problems and session.state == "running"
-    assert len(session.records) >= 9
-    reached_s = session.records[-1]["end_s"]
-    shown = pictures(folder / "video-1.mp4")
-    print(f"killed at {reached_s} s, {len(shown)} frames, the last at {shown[-1][0]:.2f} s")
-    assert reached_s < 7.5, "killed in the middle"
-    assert shown[-1][0] > reached_s - 1.0
-    assert loudness(folder / "video-1.mp4")(reached_s - 2.0, reached_s - 1.1) > 0.001
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a limit that acts as a full disk does")
-def test_a_disk_that_is_full_ends_the_video_and_not_the_records(tmp_path: Path) -> None:
-    folder, most = tmp_path / "s", 150_000
-    program = f"""
-import resource, sys
-from mma_edge.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, resource.RLIM_INFINITY))
-sys.exit(main(["run", "sample", "--backend", "cpu", "--quiet", "--session", {str(folder)!r}]))
-"""
-    done = run_python("-c", program)
-    assert done.returncode == 0 and done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert line == "note: no more video-1.mp4: File too large; records go on"
-    session = read_session(folder)
-    assert session.problems == () and len(session.records) == 16
-    assert "no more video-1.mp4" in next(event["text"] for event in session.events)
-    count = 0
-    with av.open(str(folder / "video-1.mp4")) as container:
-        try:
-            for _ in container.decode(video=0):
-                count += 1
-        except av.FFmpegError:  # the last picture is cut
-            pass
-    assert count > 25
-
-
-def test_a_video_leaves_room_for_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session notices before the disk is full; what is there is an ordinary file."""
-    monkeypatch.setattr("mma_edge.session.recorder.MANIFEST_S", 0.05)
-    monkeypatch.setattr("mma_edge.session.recorder.RESERVE_BYTES", 1 << 60)
-    assert main(["run", "sample", "--backend", "cpu", "--quiet", "--session", str(tmp_path / "s")]) == 0
-    session = read_session(tmp_path / "s")
-    assert len(session.records) == 16
-    assert ["are left on its disk" in event["text"] for event in session.events if event["kind"] == "notice"] == [True]
-
-
 def test_a_session_says_what_it_kept_of_people(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     options = ["--session", str(folder), "--blur-faces", "--sound", "--session-name", "Friday"]
@@ -269,58 +180,6 @@ def test_a_session_that_cannot_be_is_refused_before_the_model_loads(
     assert text in failure_line(capsys) and [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
-def test_a_face_is_blurred_before_it_was_found_and_after_it_was_lost() -> None:
-    around, face = FacesAround(), Face(1, (10.0, 10.0, 20.0, 20.0), 0.9)
-    for number in range(60):
-        around.add(number / 10, [face] if 20 <= number < 30 else [])
-    assert around.at(2.0 - AHEAD_S - 0.15) == [] and around.at(2.0 - AHEAD_S + 0.05) == [face.box]
-    assert around.at(2.9 + AFTER_S - 0.05) == [face.box] and around.at(2.9 + AFTER_S + 0.15) == []
-
-
-def test_a_blurred_face_has_a_few_pixels_left_and_the_rest_of_the_picture_all() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
-    before = image.copy()
-    blur(image, [(80.0, 80.0, 120.0, 120.0), (190.0, -50.0, 260.0, 20.0), (500.0, 0.0, 600.0, 90.0)])
-    assert image[80:120, 80:120].std() < 30 < before[80:120, 80:120].std()
-    assert (image[130:, :180] == before[130:, :180]).mean() > 0.9 and (image[:, :60] == before[:, :60]).all()
-
-
-@pytest.mark.parametrize(("width", "height"), [(640, 360), (1280, 720), (3840, 2160), (360, 640), (16, 16)])
-def test_box_label_and_bars_are_drawn_at_every_size(width: int, height: int) -> None:
-    image = grey(128, (width, height))
-    box = (0.3 * width, 0.4 * height, 0.5 * width, 0.7 * height)
-    Drawing(LABELS)(image, [Face(1, box, 0.9)], {1: record()})
-    changed = np.abs(image.astype(int) - 128).max(axis=2) > 20
-    yellow = (np.abs(image.astype(int) - colours_of(LABELS)["happy"]).max(axis=2) < 8).sum()
-    assert changed.sum() > 0.02 * width * height and yellow > 0.002 * width * height
-    if width > 16:
-        middle = image[round(0.45 * height) : round(0.65 * height), round(0.35 * width) : round(0.45 * width)]
-        assert (middle == 128).all(), "the face itself stays free"
-
-
-def test_names_of_classes_may_have_any_letters() -> None:
-    image, labels = grey(128, (640, 360)), ("glücklich", "весёлый", "悲しい", "\u0007")
-    answer = record() | {"label": "悲しい", "probabilities": dict.fromkeys(labels, 0.25)}
-    Drawing(labels)(image, [Face(1, (100.0, 100.0, 300.0, 300.0), 0.9)], {1: answer})
-    assert (image != 128).any()
-
-
-def test_colours_differ_and_the_usual_classes_keep_theirs() -> None:
-    colours = colours_of(LABELS)
-    assert len(set(colours.values())) == 7
-    more = colours_of(("contempt", *LABELS, "anxiety"))
-    assert {label: more[label] for label in LABELS} == colours
-    assert len(set(colours_of(("bored", "awake", "asleep")).values())) == 3
-
-
-def test_what_an_answer_rests_on_and_who_speaks() -> None:
-    assert rests_on(record()) == "face + voice" and rests_on(record(modalities=["audio"])) == "voice"
-    alone = {1: record(speaking=0.8), 2: record(2, speaking=0.2, modalities=["video"])}
-    assert speaker_of(alone) == 1
-    assert speaker_of({1: record(speaking=0.5), 2: record(2, speaking=0.4)}) is None, "both have the voice"
-    assert speaker_of({1: record()}) is None
-
-
 def test_an_encoder_that_is_not_there_or_does_not_work_is_one_line() -> None:
     assert check_codec("webm", None) == "libvpx-vp9" and check_codec("mp4", "libx264") == "libx264"
     with pytest.raises(DependencyError, match="no encoder libnone"):
@@ -341,78 +200,3 @@ def test_the_manifest_is_json_at_any_moment(tmp_path: Path, monkeypatch: pytest.
     assert main(["run", "sample", "--backend", "cpu", "--quiet", "--no-video", "--session", str(tmp_path / "s")]) == 0
     assert len(seen) == 16 and {manifest["state"] for manifest in seen} == {"running"}
     assert seen[-1]["sources"]["sample.mp4"]["frames"] > seen[0]["sources"]["sample.mp4"]["frames"]
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a limit that acts as a full disk does")
-def test_a_disk_without_room_for_records_is_said_once_and_the_run_goes_on(tmp_path: Path) -> None:
-    folder = tmp_path / "s"
-    program = f"""
-import resource, sys
-from mma_edge.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (2500, resource.RLIM_INFINITY))
-sys.exit(main(["run", "sample", "--backend", "cpu", "--quiet", "--no-video", "--session", {str(folder)!r}]))
-"""
-    done = run_python("-c", program)
-    assert done.returncode == 0
-    (line,) = done.stderr.splitlines()
-    session = read_session(folder)
-    assert session.problems == () and len(session.records) >= 3
-    assert line.startswith("note: no more --session: cannot write")
-    assert f"after {len(session.records)} records, which are kept" in line
-
-
-@pytest.mark.live
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals as Linux has them")
-def test_sigterm_ends_a_session_of_two_sources_cleanly(tmp_path: Path) -> None:
-    folder, sample = tmp_path / "s", str(sample_path())
-    command = [sys.executable, "-m", "mma_edge.cli", "run", f"a={sample}", f"b={sample}", "--realtime", "--quiet"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MMA_EDGE_THREADS": "1"}
-    process = subprocess.Popen([*command, "--backend", "cpu", "--session", str(folder), "--sound"], env=environment)
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not (folder / RECORDS).exists() or (folder / RECORDS).read_bytes().count(b"\n") < 6:
-        assert process.poll() is None and time.monotonic() < deadline_s
-        time.sleep(0.02)
-    process.terminate()
-    assert process.wait(20) == 0
-    session = read_session(folder)
-    assert session.problems == () and session.state == "ended"
-    assert [session.video(name).name for name in ("a", "b")] == ["video-1.mp4", "video-2.mp4"]
-    for name, source in session.sources.items():
-        shown = pictures(session.video(name))
-        assert source["live"] and len(shown) == source["frames"] - source["video_dropped"]
-        assert shown[-1][0] == pytest.approx(source["last_s"] - source["video_start_s"], abs=0.6)
-    assert {event["source"] for event in session.events if event["kind"] == "end"} == {"a", "b"}
-
-
-@pytest.mark.live
-def test_a_stream_that_breaks_leaves_a_gap_and_stays_in_step(tmp_path: Path) -> None:
-    """Flashes and beeps over RTSP, in a process that is then told to end; read back from the session's video."""
-    folder = tmp_path / "s"
-    with RTSPServer(seconds=2.0) as server:
-        command = [sys.executable, "-m", "mma_edge.cli", "run", f"door={server.url}", "--voice-gate", "off", "--quiet"]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MMA_EDGE_THREADS": "1"}
-        process = subprocess.Popen([*command, "--backend", "cpu", "--session", str(folder), "--sound"], env=environment)
-        for records in (10, 24):
-            deadline_s = time.monotonic() + PATIENCE_S
-            while not (folder / RECORDS).exists() or (folder / RECORDS).read_bytes().count(b"\n") < records:
-                assert process.poll() is None and time.monotonic() < deadline_s
-                time.sleep(0.02)
-            if records == 10:
-                server.frozen.set()
-                time.sleep(1.5)
-                server.cut()
-                server.frozen.clear()
-        process.terminate()
-        assert process.wait(20) == 0
-    session = read_session(folder)
-    source = session.sources["door"]
-    assert source["live"] and source["reopened"] >= 1
-    gaps = [event for event in session.events if event["kind"] == "gap" and event["source"] == "door"]
-    assert {"no picture", "no sound"} == {gap["text"].partition(" for")[0] for gap in gaps}
-    onsets = Onsets()
-    with FileSource(session.video("door")) as film:
-        for event in film.events():
-            onsets.add(event)
-    offset = onsets.offset()
-    print(offset.each_ms, gaps)
-    assert len(offset.each_ms) >= 6 and abs(offset.median_ms) < 40 and np.abs(offset.each_ms).max() < 100

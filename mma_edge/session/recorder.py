@@ -104,7 +104,8 @@ class SessionRecorder(Follower):
 
     def begin(self, running: Any) -> None:
         self._running = running
-        for pipeline in running.pipelines:
+        # Of files, those before the one that is read now have ended.
+        for pipeline in running.pipelines if hasattr(running, "sources") else running.pipelines[-1:]:
             self._tally(pipeline.name)
         self._thread.start()
 
@@ -129,7 +130,7 @@ class SessionRecorder(Follower):
             self._videos[emotion.source].answer(record)
 
     def notice(self, line: str) -> None:
-        source = next((name for name in self._tallies if line.startswith(name)), None)
+        source = next((name for name in tuple(self._tallies) if line.startswith((f"{name}:", f"{name} "))), None)
         self._event(SourceEvent("notice", line, source))
 
     def mark(self, text: str, key: str | None = None) -> dict[str, Any]:
@@ -257,7 +258,7 @@ class SessionRecorder(Follower):
         """Drops, sources that ended, and a disk that is nearly full."""
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(self.folder).free
-            for video in self._videos.values() if free < RESERVE_BYTES else ():
+            for video in tuple(self._videos.values()) if free < RESERVE_BYTES else ():
                 video.close(0, f"only {free >> 20} MiB are left on its disk")
         ends = {each.name: each.error for each in getattr(self._running, "sources", ()) if each.thread.ended}
         for tally in tuple(self._tallies.values()):
@@ -266,13 +267,14 @@ class SessionRecorder(Follower):
                 self._end(tally, ends[tally.name])
 
     def _end_sources(self, error: MMAEdgeError | None) -> None:
-        """At the end of the run, whose sources then have ended too."""
+        """At the end of the session; in mid-run its sources go on."""
+        going = {each.name for each in getattr(self._running, "sources", ()) if not each.thread.ended}
         with contextlib.suppress(MMAEdgeError):  # of a disk that is full: the follower ends anyway
-            for tally in self._tallies.values():
+            for tally in tuple(self._tallies.values()):
                 why = self._running.failures.get(tally.name, error)
-                self._end(tally, why and str(why))
+                self._end(tally, why and str(why), "the session ended" if tally.name in going else "it ended")
 
-    def _end(self, tally: SourceTally, error: str | None) -> None:
+    def _end(self, tally: SourceTally, error: str | None, text: str = "it ended") -> None:
         """Nothing more comes of a source."""
         if tally.ended:
             tally.error = tally.error or error
@@ -281,7 +283,7 @@ class SessionRecorder(Follower):
         if tally.name in self._videos:
             self._videos[tally.name].close(0)
         self._event(tally.drops(last=True))
-        self._event(SourceEvent("end", error or "it ended", tally.name, None, tally.last_s))
+        self._event(SourceEvent("end", error or text, tally.name, None, tally.last_s))
 
     def _write_manifest(self) -> None:
         with replaced(self.folder / MANIFEST) as aside:
