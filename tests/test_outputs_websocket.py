@@ -141,7 +141,7 @@ def test_a_client_that_never_reads_is_closed_and_its_memory_is_bounded(monkeypat
             for _ in range(100):
                 records.write(answer(0))
             slowest_s = max(slowest_s, time.monotonic() - start_s)
-            assert len(one._texts) <= 50
+            assert len(one.backlog) <= 50
             time.sleep(0.02)
         assert records.clients == 0 and slowest_s < 1
 

@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
 from mma_edge.errors import MMAEdgeError
-from mma_edge.outputs.follower import QUEUE
+from mma_edge.outputs.follower import QUEUE, Backlog
 from mma_edge.sinks import Follower
 from mma_edge.types import Emotion
 from mma_edge.web.security import RateLimit
@@ -158,30 +157,23 @@ class RecordsSocket(Follower):
 
 
 class _Client:
-    """One connection and what waits for it. A full queue loses its oldest message, and the client is told."""
+    """One connection and what waits for it. It is told what it was too slow for."""
 
-    def __init__(self, socket: web.WebSocketResponse, source: str | None, queue: int) -> None:
+    def __init__(self, socket: web.WebSocketResponse, source: str | None, room: int) -> None:
         self.source = source
-        self._socket, self._room = socket, queue
-        self._lock = threading.Lock()
-        self._texts: deque[str] = deque()
-        self._dropped = 0
+        self.backlog: Backlog[str] = Backlog(room)
+        self._socket, self._told = socket, 0
         self._loop = asyncio.get_running_loop()
         self._filled = asyncio.Event()
         self._woken = False
 
     def put(self, text: str) -> None:
         """From any thread; at most one call waits in the loop, whatever the client does."""
-        with self._lock:
-            if len(self._texts) >= self._room:
-                self._texts.popleft()
-                self._dropped += 1
-            self._texts.append(text)
-            if self._woken:
-                return
+        self.backlog.put(text)
+        if not self._woken:
             self._woken = True
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._filled.set)
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._filled.set)
 
     async def end(self) -> None:
         """Say goodbye; it has CLOSE_S to answer."""
@@ -193,15 +185,13 @@ class _Client:
             while True:
                 await self._filled.wait()
                 self._filled.clear()
-                with self._lock:
-                    self._woken = False
+                self._woken = False  # before it is emptied: what comes from now on wakes again
                 while text := self._next():
                     await self._socket.send_str(text)
 
-    def _next(self) -> str:
-        """The next message, "" for none."""
-        with self._lock:
-            if self._dropped:
-                count, self._dropped = self._dropped, 0
-                return json.dumps({"type": "dropped", "count": count})
-            return self._texts.popleft() if self._texts else ""
+    def _next(self) -> str | None:
+        """The next message, None for none."""
+        if count := self.backlog.dropped - self._told:
+            self._told += count
+            return json.dumps({"type": "dropped", "count": count})
+        return self.backlog.take()
