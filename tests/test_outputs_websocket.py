@@ -178,6 +178,13 @@ def test_a_mark_reaches_whoever_keeps_marks_and_what_is_none_is_an_error(records
             return (await heard(client))["text"]
 
         assert "disk is full" in visit(server, once)
+
+        async def slowly(text: str) -> str:
+            await asyncio.sleep(0.05)
+            return f"no session keeps {text}"
+
+        records.on_mark = slowly
+        assert visit(server, once) == "no session keeps x"
         records.on_mark = marks.append
         monotonous = [visit(server, lambda client: flood(client, 50)) for _ in range(3)]
         assert any("marks in a minute" in text for texts in monotonous for text in texts)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -31,6 +32,7 @@ HEARTBEAT_S = 20.0
 """A client that does not answer a ping for half of that is closed: so is one that does not read."""
 CLOSE_S = 2.0
 SCHEMA = 1
+OnMark = Callable[[str], Awaitable[str | None] | str | None]
 
 
 class RecordsSocket(Follower):
@@ -43,9 +45,11 @@ class RecordsSocket(Follower):
 
     name = PATH
 
-    def __init__(self, on_mark: Callable[[str], None] | None = None, queue: int = QUEUE) -> None:
-        """`on_mark` gets the text of a mark, in the server's thread, and must return at once; it may be set later, too.
-        None: nobody keeps marks."""
+    def __init__(self, on_mark: OnMark | None = None, queue: int = QUEUE) -> None:
+        """`on_mark` gets the text of a mark, in the server's thread, and must return at once; what takes time it gives
+        to be awaited. Its answer, or the MMAEdgeError that it raises, is why a mark was not kept. It may be set later;
+        None: nobody keeps marks.
+        """
         self.on_mark = on_mark
         self._marks = RateLimit(MARKS_PER_MINUTE)
         self._queue = queue
@@ -127,7 +131,7 @@ class RecordsSocket(Follower):
         """Until it closes, or says too much that is no message."""
         errors = 0
         async for message in socket:
-            problem = self._heard(message.data) if message.type is WSMsgType.TEXT else "text is expected"
+            problem = await self._heard(message.data) if message.type is WSMsgType.TEXT else "text is expected"
             if problem:
                 errors += 1
                 with contextlib.suppress(ConnectionError):
@@ -135,8 +139,8 @@ class RecordsSocket(Follower):
             if errors >= MOST_ERRORS:
                 await socket.close(code=1008, message=b"no messages")
 
-    def _heard(self, text: str) -> str:
-        """Take a client's message; what is wrong with it, "" for nothing."""
+    async def _heard(self, text: str) -> str | None:
+        """Take a client's message; what is wrong with it, None for nothing."""
         expected = f'expected {{"type": "mark", "text": at most {MARK_CHARACTERS} characters}}'
         try:
             message = json.loads(text)
@@ -150,10 +154,10 @@ class RecordsSocket(Follower):
         if not self._marks.allows():
             return f"more than {MARKS_PER_MINUTE} marks in a minute"
         try:
-            self.on_mark(" ".join(mark.split()))
+            problem = self.on_mark(" ".join(mark.split()))
+            return await problem if inspect.isawaitable(problem) else problem
         except MMAEdgeError as error:
             return str(error)
-        return ""
 
 
 class _Client:
