@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import failure_line, one_line
-from mosquitto import Listener, Mosquitto, needs_mosquitto, wait_for
+from mosquitto import Listener, Mosquitto, free_port, needs_mosquitto, wait_for
 
 from mma_edge.cli import main
 from mma_edge.errors import UsageError
@@ -100,6 +100,20 @@ def test_a_face_keeps_its_place_and_the_next_one_takes_the_first_that_is_free() 
     assert places.of(answer(3, 8)) == "face_2"
     assert places.of(answer(-500, 10)) == "face_1"  # the source was opened again and begins anew
     assert {places.of(answer(3 * track, track)) for track in range(100, 1100)} == {"face_1"}  # weeks of visitors
+
+
+def test_where_nobody_listens_losses_are_said_in_steps_and_the_end_is_quick() -> None:
+    said: list[str] = []
+    with publishing(f"mqtt://127.0.0.1:{free_port()}", said) as publisher:
+        for number in range(256 + 150):
+            publisher.write(answer(number))
+        wait_for(lambda: any("cannot be reached" in line for line in said))
+        start_s = time.monotonic()
+    assert time.monotonic() - start_s < 1
+    losses = [line for line in said if "left out" in line]
+    assert [line.split(": ")[2].split()[0] for line in losses[:-1]] == ["1", "10", "100"]
+    assert losses[-1] == "--mqtt: 0 sent, 406 messages were left out"
+    assert len(said) == 5
 
 
 @live
@@ -265,7 +279,7 @@ def test_a_broker_that_comes_late_dies_and_comes_back_has_the_right_states(broke
         assert "cannot be reached" in said[0] and "refused" in said[0] and len(said) == 1
         for number in range(400):
             publisher.write(answer(number))
-        assert publisher.dropped == 400 - 256
+        assert publisher.backlog.dropped == 400 - 256
         broker.start()
         wait_for(lambda: "is back after" in said[-1])
         with Listener(broker.port) as listener:
@@ -298,7 +312,7 @@ def test_a_frozen_broker_holds_nothing_up_and_what_waits_is_bounded(
         for number in range(20_000):
             publisher.write(answer(number))
         assert time.monotonic() - start_s < 10
-        assert len(publisher._items) <= 256 and len(publisher._client._out_packet) < 50
+        assert len(publisher.backlog) <= 256 and len(publisher._client._out_packet) < 50
         assert len(publisher._client._out_messages) <= mqtt.IN_FLIGHT
         wait_for(lambda: any("was lost" in line for line in said))
         broker.thaw()

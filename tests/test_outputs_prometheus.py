@@ -12,10 +12,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mma_edge.live import LivePipeline
 from mma_edge.live.report import snapshot
+from mma_edge.outputs.follower import QUEUE
+from mma_edge.outputs.mqtt import Broker, MqttPublisher
 from mma_edge.outputs.prometheus import AGES_S, OF_SOURCES, Metrics
 from mma_edge.pipeline import StreamOptions
 from mma_edge.service import HealthServer
 from mma_edge.types import Emotion
+from mma_edge.web.binding import Binding
+from mma_edge.web.security import Access
+from mma_edge.web.server import WebServer
 
 ODD = 'a "quoted"\\ name\nof two lines'
 
@@ -89,17 +94,35 @@ def test_the_histogram_of_ages_is_cumulative() -> None:
     assert values["mma_edge_answer_age_seconds_sum", ("source", "one")] == pytest.approx(99.306)
 
 
+def asked(port: int) -> dict[tuple, float]:
+    """What a server answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("GET", "/metrics")
+    response = connection.getresponse()
+    assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    values = parsed(response.read().decode())
+    connection.close()
+    return values
+
+
+def test_a_page_serves_them_too_and_losses_of_other_outputs_are_among_them() -> None:
+    publisher = MqttPublisher(Broker.of("mqtt://host"))
+    metrics = Metrics([publisher, Metrics()])
+    for number in range(QUEUE + 3):
+        publisher.put(("topic", str(number)))
+    server = WebServer(Access(Binding(port=0)), metrics.set_up)
+    try:
+        assert asked(server.port)["mma_edge_output_dropped_total", ("output", "--mqtt")] == 3
+    finally:
+        server.close()
+
+
 def test_the_port_of_health_serves_the_metrics_and_costs_the_run_little() -> None:
     metrics = Metrics()
     with LivePipeline(SlowModel(), {"one": PacedSource()}, StreamOptions()) as live:
         metrics.begin(live)
         with HealthServer(("127.0.0.1", 0), lambda: None, metrics.text) as server:
-            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
-            connection.request("GET", "/metrics")
-            response = connection.getresponse()
-            assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-            assert ("mma_edge_running", ("source", "one")) in parsed(response.read().decode())
-            connection.close()
+            assert ("mma_edge_running", ("source", "one")) in asked(server.port)
         start_s = time.process_time()
         for _ in range(100):
             metrics.text()

@@ -100,11 +100,14 @@ def test_a_slow_reader_gets_every_record_and_the_wait_is_said_once(monkeypatch: 
 def test_a_reader_that_takes_nothing_does_not_keep_a_run_from_ending() -> None:
     said: list[str] = []
     with small_pipe(), StdoutSink(said.append) as sink:
+        signs: list[float] = []
+        sink.on_wait = lambda: signs.append(time.monotonic())
         threading.Timer(0.3, sink.hurry, (0.2,)).start()
         start_s = time.monotonic()
         for number in range(40):  # 40 records are more than the pipe holds
             sink.write(answer(number))
         assert time.monotonic() - start_s < 5
+    assert len(signs) > 1  # for a watchdog
     assert sink.count + sink.left_out == 40 and sink.left_out > 5
     assert said == [f"the reader of --output - did not take the last {sink.left_out} records"]
 

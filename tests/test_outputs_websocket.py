@@ -141,7 +141,7 @@ def test_a_client_that_never_reads_is_closed_and_its_memory_is_bounded(monkeypat
             for _ in range(100):
                 records.write(answer(0))
             slowest_s = max(slowest_s, time.monotonic() - start_s)
-            assert len(one._texts) <= 50
+            assert len(one.backlog) <= 50
             time.sleep(0.02)
         assert records.clients == 0 and slowest_s < 1
 
@@ -178,6 +178,13 @@ def test_a_mark_reaches_whoever_keeps_marks_and_what_is_none_is_an_error(records
             return (await heard(client))["text"]
 
         assert "disk is full" in visit(server, once)
+
+        async def slowly(text: str) -> str:
+            await asyncio.sleep(0.05)
+            return f"no session keeps {text}"
+
+        records.on_mark = slowly
+        assert visit(server, once) == "no session keeps x"
         records.on_mark = marks.append
         monotonous = [visit(server, lambda client: flood(client, 50)) for _ in range(3)]
         assert any("marks in a minute" in text for texts in monotonous for text in texts)

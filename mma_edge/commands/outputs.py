@@ -67,6 +67,8 @@ def run_sources(
         if outputs.records:
             records = open_records(outputs.records, recognizer.labels, outputs.overwrite, options.notify)
             sinks.append(stack.enter_context(records))
+            if isinstance(records, StdoutSink) and isinstance(running, LivePipeline):
+                records.on_wait = running.delivery.begin  # for the watchdog
         if outputs.stats and isinstance(running, LivePipeline):
             stack.enter_context(StatsFile(outputs.stats, running, outputs.overwrite))
         if isinstance(running, LivePipeline):

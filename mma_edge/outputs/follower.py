@@ -11,22 +11,56 @@ from mma_edge.sinks import Follower
 from mma_edge.types import Notify, ignore_notice
 
 QUEUE = 256
-"""So many messages wait for an output that is slow or away; then the oldest is left out."""
+"""So many messages wait for whoever is slow or away; then the oldest is left out."""
 CLOSE_S = 2.0
 """Longest time for what is left at the end."""
 Item = TypeVar("Item")
 
 
+class Backlog(Generic[Item]):
+    """A queue with a fixed room: when it is full, it loses its oldest item and counts it. For any threads."""
+
+    def __init__(self, room: int = QUEUE) -> None:
+        self.dropped = 0
+        self._room = room
+        self._items: deque[Item] = deque()
+        self._lock = threading.Lock()
+
+    def put(self, item: Item) -> bool:
+        """Whether nothing was lost for it."""
+        with self._lock:
+            full = len(self._items) >= self._room
+            if full:
+                self._items.popleft()
+                self.dropped += 1
+            self._items.append(item)
+            return not full
+
+    def take(self) -> Item | None:
+        """The oldest item, None where there is none."""
+        with self._lock:
+            return self._items.popleft() if self._items else None
+
+    def put_back(self, item: Item) -> None:
+        """What was taken and could not be sent is the oldest item again, if there is still room for it."""
+        with self._lock:
+            if len(self._items) < self._room:
+                self._items.appendleft(item)
+            else:
+                self.dropped += 1
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
 class QueuedFollower(Follower, Generic[Item]):
-    """Hands items to a thread, which is `run`. A full queue loses its oldest item: counted, said with the 1st, the
-    10th, the 100th, and at the end.
+    """Its thread, `run`, sends what is put into the backlog. Losses are counted, and said with the 1st, the 10th, the
+    100th, and at the end.
     """
 
-    def __init__(self, queue: int = QUEUE) -> None:
-        self.sent = self.dropped = 0
-        self._items: deque[Item] = deque()
-        self._room = queue
-        self._changed = threading.Condition()
+    def __init__(self) -> None:
+        self.sent = 0
+        self.backlog: Backlog[Item] = Backlog()
         self._closing = threading.Event()
         self._say_at = 1
         self._notify: Notify = ignore_notice
@@ -40,55 +74,31 @@ class QueuedFollower(Follower, Generic[Item]):
 
     @abstractmethod
     def run(self) -> None:
-        """Take items until `take` says that it is over."""
+        """Send, until `_closing` is set."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Something is in the backlog, or it is over: end the wait of `run`. Returns at once."""
 
     def put(self, item: Item) -> None:
-        """Queue an item; returns at once. From any thread."""
-        with self._changed:
-            full = len(self._items) >= self._room
-            if full:
-                self._items.popleft()
-                self.dropped += 1
-            self._items.append(item)
-            say = full and self.dropped >= self._say_at
-            if say:
-                self._say_at *= 10
-            self._changed.notify()
+        """Queue an item; returns at once."""
+        self.backlog.put(item)
         self.wake()
-        if say:
-            self.say(f"too slow or away: {_counted(self.dropped)} left out so far; the records are complete")
-
-    def wake(self) -> None:
-        """Something is in the queue, or it is over: for a `run` that waits for something else, too."""
-
-    def take(self, timeout_s: float) -> Item | None:
-        """The oldest item, waited for so long; None where there is none."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closing.is_set(), timeout_s)
-            return self._items.popleft() if self._items else None
-
-    def put_back(self, item: Item) -> None:
-        """What could not be sent is the oldest item again, if there is still room for it."""
-        with self._changed:
-            if len(self._items) < self._room:
-                self._items.appendleft(item)
-            else:
-                self.dropped += 1
+        if self.backlog.dropped >= self._say_at:
+            self._say_at *= 10
+            self.say(f"too slow or away: {_counted(self.backlog.dropped)} left out so far; the records are complete")
 
     def say(self, line: str) -> None:
         self._notify(f"{self.name}: {line}")
 
     def __exit__(self, *exc_info: object) -> None:
         self._closing.set()
-        with self._changed:
-            self._changed.notify_all()
         self.wake()
         if self._thread is not None:
             self._thread.join(CLOSE_S)
             if self._thread.is_alive():
                 self.say(f"still busy after {CLOSE_S:g} s and left to itself")
-        left = self.dropped + len(self._items)
-        if left:
+        if left := self.backlog.dropped + len(self.backlog):
             self.say(f"{self.sent} sent, {_counted(left)} left out")
 
 

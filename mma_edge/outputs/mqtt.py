@@ -251,13 +251,13 @@ class MqttPublisher(QueuedFollower[tuple[str, str]]):
                 if not self._publish(topic, content[0], self._qos, True):
                     return False
                 state.sent, state.sent_s = content, time.monotonic()
-        while (item := self.take(0)) is not None:
+        while (item := self.backlog.take()) is not None:
             sent = False
             try:
                 sent = self._publish(*item, self._qos, False)
             finally:
                 if not sent:
-                    self.put_back(item)
+                    self.backlog.put_back(item)
             if not sent:
                 return False
         return True

@@ -112,7 +112,7 @@ class Metrics(Follower):
         if memory := _resident_bytes():
             yield "process_resident_memory_bytes", "gauge", "Memory of the process.", [("", {}, memory)]
         sent = [("", {"output": each.name}, each.sent) for each in self._others]
-        lost = [("", {"output": each.name}, each.dropped) for each in self._others]
+        lost = [("", {"output": each.name}, each.backlog.dropped) for each in self._others]
         if self._others:
             yield "mma_edge_output_sent_total", "counter", "Messages that an output has sent.", sent
             yield "mma_edge_output_dropped_total", "counter", "Messages that an output left out.", lost

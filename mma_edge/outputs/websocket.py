@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
 from mma_edge.errors import MMAEdgeError
-from mma_edge.outputs.follower import QUEUE
+from mma_edge.outputs.follower import QUEUE, Backlog
 from mma_edge.sinks import Follower
 from mma_edge.types import Emotion
 from mma_edge.web.security import RateLimit
@@ -32,6 +32,7 @@ HEARTBEAT_S = 20.0
 """A client that does not answer a ping for half of that is closed: so is one that does not read."""
 CLOSE_S = 2.0
 SCHEMA = 1
+OnMark = Callable[[str], Awaitable[str | None] | str | None]
 
 
 class RecordsSocket(Follower):
@@ -44,9 +45,11 @@ class RecordsSocket(Follower):
 
     name = PATH
 
-    def __init__(self, on_mark: Callable[[str], None] | None = None, queue: int = QUEUE) -> None:
-        """`on_mark` gets the text of a mark, in the server's thread, and must return at once; it may be set later, too.
-        None: nobody keeps marks."""
+    def __init__(self, on_mark: OnMark | None = None, queue: int = QUEUE) -> None:
+        """`on_mark` gets the text of a mark, in the server's thread, and must return at once; what takes time it gives
+        to be awaited. Its answer, or the MMAEdgeError that it raises, is why a mark was not kept. It may be set later;
+        None: nobody keeps marks.
+        """
         self.on_mark = on_mark
         self._marks = RateLimit(MARKS_PER_MINUTE)
         self._queue = queue
@@ -128,7 +131,7 @@ class RecordsSocket(Follower):
         """Until it closes, or says too much that is no message."""
         errors = 0
         async for message in socket:
-            problem = self._heard(message.data) if message.type is WSMsgType.TEXT else "text is expected"
+            problem = await self._heard(message.data) if message.type is WSMsgType.TEXT else "text is expected"
             if problem:
                 errors += 1
                 with contextlib.suppress(ConnectionError):
@@ -136,8 +139,8 @@ class RecordsSocket(Follower):
             if errors >= MOST_ERRORS:
                 await socket.close(code=1008, message=b"no messages")
 
-    def _heard(self, text: str) -> str:
-        """Take a client's message; what is wrong with it, "" for nothing."""
+    async def _heard(self, text: str) -> str | None:
+        """Take a client's message; what is wrong with it, None for nothing."""
         expected = f'expected {{"type": "mark", "text": at most {MARK_CHARACTERS} characters}}'
         try:
             message = json.loads(text)
@@ -151,37 +154,30 @@ class RecordsSocket(Follower):
         if not self._marks.allows():
             return f"more than {MARKS_PER_MINUTE} marks in a minute"
         try:
-            self.on_mark(" ".join(mark.split()))
+            problem = self.on_mark(" ".join(mark.split()))
+            return await problem if inspect.isawaitable(problem) else problem
         except MMAEdgeError as error:
             return str(error)
-        return ""
 
 
 class _Client:
-    """One connection and what waits for it. A full queue loses its oldest message, and the client is told."""
+    """One connection and what waits for it. It is told what it was too slow for."""
 
-    def __init__(self, socket: web.WebSocketResponse, source: str | None, queue: int) -> None:
+    def __init__(self, socket: web.WebSocketResponse, source: str | None, room: int) -> None:
         self.source = source
-        self._socket, self._room = socket, queue
-        self._lock = threading.Lock()
-        self._texts: deque[str] = deque()
-        self._dropped = 0
+        self.backlog: Backlog[str] = Backlog(room)
+        self._socket, self._told = socket, 0
         self._loop = asyncio.get_running_loop()
         self._filled = asyncio.Event()
         self._woken = False
 
     def put(self, text: str) -> None:
         """From any thread; at most one call waits in the loop, whatever the client does."""
-        with self._lock:
-            if len(self._texts) >= self._room:
-                self._texts.popleft()
-                self._dropped += 1
-            self._texts.append(text)
-            if self._woken:
-                return
+        self.backlog.put(text)
+        if not self._woken:
             self._woken = True
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._filled.set)
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._filled.set)
 
     async def end(self) -> None:
         """Say goodbye; it has CLOSE_S to answer."""
@@ -193,15 +189,13 @@ class _Client:
             while True:
                 await self._filled.wait()
                 self._filled.clear()
-                with self._lock:
-                    self._woken = False
+                self._woken = False  # before it is emptied: what comes from now on wakes again
                 while text := self._next():
                     await self._socket.send_str(text)
 
-    def _next(self) -> str:
-        """The next message, "" for none."""
-        with self._lock:
-            if self._dropped:
-                count, self._dropped = self._dropped, 0
-                return json.dumps({"type": "dropped", "count": count})
-            return self._texts.popleft() if self._texts else ""
+    def _next(self) -> str | None:
+        """The next message, None for none."""
+        if count := self.backlog.dropped - self._told:
+            self._told += count
+            return json.dumps({"type": "dropped", "count": count})
+        return self.backlog.take()

@@ -7,6 +7,7 @@ import os
 import select
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from mma_edge.errors import OutputError
@@ -36,6 +37,8 @@ class StdoutSink(AbstractContextManager):
             raise OutputError("--output - and stdout is closed", "a stdout", "or write to a file") from error
         self.count, self.left_out, self.waited_s = 0, 0, 0.0
         self._notify, self._say_s, self._until_s = notify, _FIRST_S, float("inf")
+        self.on_wait: Callable[[], None] = lambda: None
+        """Called now and then while the reader is waited for: the thread is not stuck."""
 
     def write(self, emotion: Emotion) -> None:
         data = (json.dumps(emotion.to_dict()) + "\n").encode()
@@ -64,6 +67,7 @@ class StdoutSink(AbstractContextManager):
         poll.register(self._file, select.POLLOUT)
         start_s = time.monotonic()
         while not poll.poll(1000 * max(0.0, min(_LOOK_S, self._until_s - start_s))):
+            self.on_wait()
             now_s = time.monotonic()
             self.waited_s, start_s = self.waited_s + now_s - start_s, now_s
             if now_s >= self._until_s:
