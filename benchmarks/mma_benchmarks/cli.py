@@ -8,7 +8,18 @@ import sys
 
 from rich.console import Console
 
-from mma_benchmarks.commands import accuracy, faces, latency, report, soak, speaking, streaming, training, voice
+from mma_benchmarks.commands import (
+    accuracy,
+    dashboard,
+    faces,
+    latency,
+    report,
+    soak,
+    speaking,
+    streaming,
+    training,
+    voice,
+)
 from mma_edge.commands.support import HelpFormatter, run_cli, say
 from mma_edge.errors import UsageError
 
@@ -21,6 +32,7 @@ COMMANDS = {
     "faces": faces,
     "speaking": speaking,
     "soak": soak,
+    "dashboard": dashboard,
     "report": report,
 }
 EXAMPLES = """\
@@ -45,6 +57,8 @@ examples:
     mma-bench speaking --source data/av/javanese
   does a live run keep its memory and its age while its stream fails once a minute:
     mma-bench soak --minutes 30
+  what the page of a live run costs it, and how old its pictures are:
+    mma-bench dashboard
   one page out of several results:
     mma-bench report results/*.json --output report.html
 """

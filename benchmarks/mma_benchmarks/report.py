@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mma_benchmarks.accuracy import page as accuracy_page
+from mma_benchmarks.dashboard import page as dashboard_page
 from mma_benchmarks.faces import page as faces_page
 from mma_benchmarks.grid import page as grid_page
 from mma_benchmarks.joined import joined_blocks
@@ -52,6 +53,7 @@ KINDS = {
     "faces": Kind("faces", faces_page),
     "speaking": Kind("speaking", speaking_page, is_timed=False),
     "soak": Kind("soak", soak_page),
+    "dashboard": Kind("page of a run", dashboard_page),
 }
 
 

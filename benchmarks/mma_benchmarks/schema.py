@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mma_benchmarks.dashboard.schema import Dashboard
 from mma_benchmarks.faces.schema import Faces
 from mma_benchmarks.soak.schema import Soak
 from mma_benchmarks.speaking.schema import Speaking
@@ -358,6 +359,7 @@ RESULTS: dict[str, type] = {
     "faces": Faces,
     "speaking": Speaking,
     "soak": Soak,
+    "dashboard": Dashboard,
 }
 
 
@@ -376,6 +378,8 @@ def problem_of(results: object, num_classes: int) -> str | None:
             return "results.kinds is empty"
         case Soak() if not (results.samples and len(results.thirds) == 3):
             return "results has no samples, or not three thirds"
+        case Dashboard() if len(results.phases) != 3 or not results.samples:
+            return "results has not three phases, or no samples"
         case Voice(sounds=[]):
             return "results.sounds is empty"
         case Grid(cells=[], refused=[]) | AccuracyGrid(cells=[], refused=[]):
