@@ -13,9 +13,10 @@ from mma_trainer.report.page import Block, Table, Text, number
 NOTE = (
     "mma-edge serve of a film of {width}x{height} at {fps} frames a second, played as a camera would deliver it, in a "
     "process of its own. Shares are of one core: of the threads that are the page's own (encoder, server, disk), and "
-    "of the whole run; the first table has what the first viewer adds to the run. {looked} Flash: from the arrival of the first picture of a flash in a corner of the film to the "
-    "page that shows it; of a camera its own delay comes before that. While viewers come and go, every second one is "
-    "cut off without a farewell; the first fifth does not count for the memory's slope."
+    "of the whole run; the first table has what the first viewer adds to each. {looked} Flash: from the arrival of the "
+    "first picture of a flash in a corner of the film to the page that shows it; of a camera its own delay comes "
+    "before that. While viewers come and go, every second one is cut off without a farewell; the first fifth does not "
+    "count for the memory's slope."
 )
 
 
