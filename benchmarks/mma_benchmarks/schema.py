@@ -15,6 +15,7 @@ from mma_benchmarks.dashboard.schema import Dashboard
 from mma_benchmarks.faces.schema import Faces
 from mma_benchmarks.soak.schema import Soak
 from mma_benchmarks.speaking.schema import Speaking
+from mma_benchmarks.voice.schema import Voice
 
 
 @dataclass(frozen=True)
@@ -320,32 +321,6 @@ class Streaming:
     ways: list[StreamingWay]  # one entry per hop and way of computing
     sampling: WindowAgreement  # the grid's frames beside those of `frame_indices`, whole graph, at the default hop
     refused: str | None  # why the bundle does not offer rolling
-
-
-@dataclass(frozen=True)
-class VoiceSettings:
-    limit: int  # files of each corpus and kind of noise
-    window_s: float
-    shares: list[float]  # of speech: thresholds of the gate
-    probabilities: list[float]  # from which a frame counts as speech
-    probability: float  # the one that the runtime has
-
-
-@dataclass(frozen=True)
-class VoiceSound:
-    """One kind of sound; called[i][j]: share of its windows that pass at probabilities[i] and shares[j]."""
-
-    name: str
-    windows: int
-    share: float
-    called: list[list[float]]
-
-
-@dataclass(frozen=True)
-class Voice:
-    settings: VoiceSettings
-    sounds: list[VoiceSound]
-    cost_ms: float  # of one thread, per second of sound
 
 
 RESULTS: dict[str, type] = {

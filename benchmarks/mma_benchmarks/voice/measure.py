@@ -15,7 +15,7 @@ import numpy as np
 
 from mma_benchmarks.machine.facts import describe_machine
 from mma_benchmarks.result import Advance, Model, Result, utc_now
-from mma_benchmarks.schema import Voice, VoiceSettings, VoiceSound
+from mma_benchmarks.voice.schema import Voice, VoiceSettings, VoiceSound
 from mma_edge.audio.ring import SPEECH_PROBABILITY
 from mma_edge.audio.voice import ASSETS, NETWORK, SAMPLE_RATE_HZ, VoiceDetector
 from mma_edge.bundle import sha256
