@@ -133,6 +133,7 @@ def test_a_session_begins_and_ends_in_mid_run_with_marks_gaps_and_a_source_that_
             if number == 6:
                 recorder.mark("she smiles", "1")
                 recorder.notice("door: the camera stalls")
+                recorder.notice("doors are open")
                 time.sleep(0.05)
                 assert recorder.status()["marks"] == 1 and recorder.status()["bytes"] > 100
         recorder.close()
@@ -144,9 +145,23 @@ def test_a_session_begins_and_ends_in_mid_run_with_marks_gaps_and_a_source_that_
     assert mark["text"] == "she smiles" and mark["key"] == "1" and set(mark["times_s"]) == {"door", "desk"}
     assert session.sources["door"]["error"] == "the camera is gone." and session.sources["desk"]["error"] is None
     notices = [event for event in session.events if event["kind"] == "notice"]
-    assert [(event["source"], event["text"]) for event in notices] == [("door", "door: the camera stalls")]
+    said = [(event["source"], event["text"]) for event in notices]
+    assert said == [("door", "door: the camera stalls"), (None, "doors are open")]
     assert {e["source"] for e in session.events if e["kind"] == "end"} == {"door", "desk"}
     assert session.sources["desk"]["frames"] < 40, "only what came after its beginning"
+
+
+def test_a_session_that_ends_in_mid_run_says_so(tmp_path: Path, recognizer: Recognizer) -> None:
+    stream, model = StreamOptions(0.4, 0.1, voice_gate=None), Labelled(recognizer)
+    with LivePipeline(model, {"desk": PacedSource(sound=True)}, stream) as live:
+        answers = iter(live)
+        next(answers)
+        recorder = SessionRecorder(tmp_path / "s", NUMBERS, model, stream)
+        recorder.begin(live)
+        recorder.write(next(answers))
+        recorder.close()
+    (event,) = read_session(tmp_path / "s").events
+    assert (event["kind"], event["source"], event["text"]) == ("end", "desk", "the session ended")
 
 
 def frame(time_s: float) -> Frame:
@@ -278,3 +293,15 @@ def test_a_manifest_opens_nothing_outside_its_folder(copy: Path) -> None:
     manifest["sources"]["sample.mp4"]["video"] = "../secret.mp4"
     (copy / MANIFEST).write_text(json.dumps(manifest))
     assert read_session(copy).video("sample.mp4") is None
+
+
+def test_files_are_sources_that_end_one_after_the_other(tmp_path: Path, recognizer: Recognizer) -> None:
+    stream = StreamOptions()
+    recorder = SessionRecorder(tmp_path / "s", SessionOptions(), recognizer, stream)
+    stream, followers = followed(stream, [recorder])
+    outputs = Outputs(None, None, None, False, True, followers)
+    assert run_sources(recognizer, {"a": "sample", "b": "sample"}, stream, outputs, "", Console(quiet=True)) == 0
+    session = read_session(tmp_path / "s")
+    ends = [(event["source"], event["end_s"]) for event in session.events if event["kind"] == "end"]
+    assert ends == [("a", 7.802), ("b", 7.802)] and session.events[1]["run_s"] - session.events[0]["run_s"] > 0.3
+    assert [source["video"] for source in session.sources.values()] == ["video-1.mp4", "video-2.mp4"]

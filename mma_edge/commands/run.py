@@ -13,6 +13,7 @@ from mma_edge.commands.recognition import add_clip_options, add_model_options, n
 from mma_edge.commands.serve import SERVE_EXAMPLES, add_page_options, check_page, open_page
 from mma_edge.commands.session import add_session_options, check_session_options, session_followers
 from mma_edge.commands.sources import SOURCE_EXAMPLES, SOURCE_HELP, add_source_options, capture_options
+from mma_edge.commands.support import say
 from mma_edge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -109,7 +110,10 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
         page.sessions.adopt(recorder)
     options, followers = followed(options, [*pages, *recorders])
     outputs = Outputs(args.output, args.stats, health, args.overwrite, args.quiet, followers)
-    return run_sources(recognizer, sources, options, outputs, title_of(sources, recognizer, options), console)
+    code = run_sources(recognizer, sources, options, outputs, title_of(sources, recognizer, options), console)
+    for recorder in recorders if not args.quiet else ():
+        say(console, recorder.summary())
+    return code
 
 
 def title_of(sources: Mapping[str, Spec], recognizer: Recognizer, options: StreamOptions) -> str:

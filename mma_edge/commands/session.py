@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ANNOTATE_EXAMPLES = """\
 examples:
+  mma-edge annotate sample                         the clip that comes with the package
   mma-edge annotate talk.mp4                       talk.annotated.mp4, with the sound as it was
   mma-edge annotate talk.mp4 -o out.webm           VP9 and Opus
   mma-edge annotate talk.mp4 --records talk.jsonl  draw what mma-edge run --output talk.jsonl has found
@@ -56,8 +57,8 @@ def check_session_options(args: argparse.Namespace) -> None:
         raise UsageError(f"{wrong} with --no-video", "one of them", "sound and faces are kept in the video only")
     if args.sound and args.no_audio:
         raise UsageError("--sound with --no-audio", "one of them")
-    from mma_edge.session.movie import check_codec
     from mma_edge.session.recorder import check_folder
+    from mma_edge.session.video.movie import check_codec
 
     check_folder(args.session)
     if not args.no_video:
@@ -84,8 +85,8 @@ def add_annotate_command(commands: argparse._SubParsersAction) -> None:
     )
     annotate.set_defaults(command=annotate_command)
     add = annotate.add_argument
-    add("file", type=Path, metavar="FILE", help="a video")
-    output = "what to write, .mp4 or .webm (default: FILE.annotated.mp4)"
+    add("file", type=Path, metavar="FILE", help="a video; sample: the clip that comes with the package")
+    output = "what to write, .mp4 or .webm (default: FILE's name, .annotated.mp4)"
     add("-o", "--output", type=Path, metavar="OUT", help=output)
     add("--webm", action="store_true", help="write VP9 and Opus (default: H.264 and the file's own sound, or AAC)")
     codec = "another encoder of the picture, by FFmpeg's name: h264_nvenc, libsvtav1"
@@ -99,37 +100,49 @@ def add_annotate_command(commands: argparse._SubParsersAction) -> None:
 
 
 def annotate_command(args: argparse.Namespace, console: Console) -> int:
-    from mma_edge.session.annotate import AnnotateOptions, draw, open_film, recognise, remember
+    from mma_edge.session.video.annotate import DRAWING, AnnotateOptions, draw, open_film, recognise, remember
+    from mma_edge.sources.file import sample_path
 
     suffix = ".webm" if args.webm else ".mp4"
+    path = sample_path() if str(args.file) == "sample" else args.file
     output = args.output or args.file.with_suffix(f".annotated{suffix}")
     if args.webm and output.suffix.lower() != ".webm":
         raise UsageError(f"--webm with -o {output}", "a name that ends in .webm")
+    if args.records and (wrong := _given_of_model(args)):
+        raise UsageError(f"--{wrong.replace('_', '-')} with --records", "one of them", "with records no model runs")
     options = AnnotateOptions(output, args.video_codec, args.blur_faces, args.overwrite)
     stream = stream_options(args, None, notes_to(Console(stderr=True)))
-    film = open_film(args.file)
+    film = open_film(path)
     options.check(film.path)
     # SIGTERM leaves nothing half behind, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     start_s = time.monotonic()
-    passes = 1 if args.records else 2
+    timeline, labels, passes = None, (), 2
+    if args.records:
+        timeline, passes = remember(film, args.records, stream.notify), 1
+        labels = timeline.labels
+    else:
+        recognizer, stream = open_recognizer(args, stream)
+        labels = recognizer.labels
     with progress(Console(stderr=True), TimeRemainingColumn()) as bar:
-        task = bar.add_task("", total=film.duration_s and passes * round(film.duration_s))
+        task = bar.add_task("", total=film.duration_s and round(passes * film.duration_s))
 
-        def first(doing: str, done_s: float) -> None:
-            bar.update(task, description=doing, completed=round(done_s))
+        def told(doing: str, done_s: float) -> None:
+            before_s = (passes - 1) * (film.duration_s or 0) if doing == DRAWING else 0
+            bar.update(task, description=doing, completed=round(before_s + done_s))
 
-        def last(doing: str, done_s: float) -> None:
-            bar.update(task, description=doing, completed=round(done_s + (passes - 1) * (film.duration_s or 0)))
-
-        if args.records:
-            timeline = remember(film, args.records, stream.notify)
-            labels = timeline.labels
-        else:
-            recognizer, stream = open_recognizer(args, stream)
-            labels, timeline = recognizer.labels, recognise(film, recognizer, stream, first)
-        draw(film, timeline, labels, options, last)
+        timeline = timeline or recognise(film, recognizer, stream, told)
+        draw(film, timeline, labels, options, told)
     took_s = time.monotonic() - start_s
     pace = f", {film.duration_s / took_s:.1f} times as fast as it plays" if film.duration_s else ""
     say(console, f"{output}: {timeline.count} answers drawn in {took_s:.1f} s{pace}")
     return 0
+
+
+def _given_of_model(args: argparse.Namespace) -> str | None:
+    """The first option of the model and its clips that is not as it is by default."""
+    parser = argparse.ArgumentParser()
+    add_model_options(parser.add_argument)
+    add_clip_options(parser.add_argument)
+    defaults = vars(parser.parse_args([]))
+    return next((name for name, value in defaults.items() if getattr(args, name) != value), None)

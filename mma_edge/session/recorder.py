@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import queue
 import shutil
 import threading
@@ -16,13 +15,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mma_edge import __version__
 from mma_edge.errors import MMAEdgeError, OutputError
 from mma_edge.files import LineFile, replaced, to_json
 from mma_edge.session.folder import ENDED, EVENTS, KIND, MANIFEST, MARKS, RUNNING, SCHEMA
+from mma_edge.session.manifest import model_of, options_of, privacy_of, source_of, versions
 from mma_edge.session.reading import RECORDS
 from mma_edge.session.tally import SourceEvent, SourceTally, rounded
-from mma_edge.session.video import SourceVideo
+from mma_edge.session.video.source import SourceVideo
 from mma_edge.sinks.follower import Follower
 from mma_edge.sources import Source
 from mma_edge.types import AudioChunk, Emotion, Face, Frame
@@ -77,7 +76,7 @@ class SessionRecorder(Follower):
         """Makes the folder and its files; OutputError where it exists and is not empty, or cannot be written."""
         self.folder, self.options = Path(folder), options
         check_folder(self.folder)
-        self._model, self._stream = _model(recognizer), stream
+        self._model, self._stream = model_of(recognizer), stream
         self._running: Any = None
         self._tallies: dict[str, SourceTally] = {}
         self._videos: dict[str, SourceVideo] = {}
@@ -105,7 +104,8 @@ class SessionRecorder(Follower):
 
     def begin(self, running: Any) -> None:
         self._running = running
-        for pipeline in running.pipelines:
+        # Of files, those before the one that is read now have ended.
+        for pipeline in running.pipelines if hasattr(running, "sources") else running.pipelines[-1:]:
             self._tally(pipeline.name)
         self._thread.start()
 
@@ -130,7 +130,7 @@ class SessionRecorder(Follower):
             self._videos[emotion.source].answer(record)
 
     def notice(self, line: str) -> None:
-        source = next((name for name in self._tallies if line.startswith(name)), None)
+        source = next((name for name in tuple(self._tallies) if line.startswith((f"{name}:", f"{name} "))), None)
         self._event(SourceEvent("notice", line, source))
 
     def mark(self, text: str, key: str | None = None) -> dict[str, Any]:
@@ -151,6 +151,10 @@ class SessionRecorder(Follower):
             "marks": self._files[MARKS].count,
             "bytes": sum(sizes),
         }
+
+    def summary(self) -> str:
+        """What was kept, in one line."""
+        return f"session in {self.folder}. {self._privacy()['statement']}"
 
     def __exit__(self, *exc_info: object) -> None:
         self.close(exc_info[1] if len(exc_info) > 1 else None)
@@ -175,6 +179,9 @@ class SessionRecorder(Follower):
         """The counters of a source, which may come in mid-run."""
         if source not in self._tallies:
             pipeline = next(pipeline for pipeline in self._running.pipelines if pipeline.name == source)
+            if not pipeline.source.live:  # files come one after the other
+                for tally in self._tallies.values():
+                    self._end(tally, None)
             self._tallies[source] = SourceTally.of(source, pipeline.source)
             if self.options.video and pipeline.source.has_video:
                 self._videos[source] = self._video(pipeline.source)
@@ -251,33 +258,38 @@ class SessionRecorder(Follower):
         """Drops, sources that ended, and a disk that is nearly full."""
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(self.folder).free
-            for video in self._videos.values() if free < RESERVE_BYTES else ():
+            for video in tuple(self._videos.values()) if free < RESERVE_BYTES else ():
                 video.close(0, f"only {free >> 20} MiB are left on its disk")
         ends = {each.name: each.error for each in getattr(self._running, "sources", ()) if each.thread.ended}
         for tally in tuple(self._tallies.values()):
             self._event(tally.drops())
-            if tally.name in ends and not tally.ended:
+            if tally.name in ends:
                 self._end(tally, ends[tally.name])
 
     def _end_sources(self, error: MMAEdgeError | None) -> None:
-        """At the end of the run, whose sources then have ended too."""
+        """At the end of the session; in mid-run its sources go on."""
+        going = {each.name for each in getattr(self._running, "sources", ()) if not each.thread.ended}
         with contextlib.suppress(MMAEdgeError):  # of a disk that is full: the follower ends anyway
-            for tally in self._tallies.values():
-                self._event(tally.drops(last=True))
-                if not tally.ended:
-                    why = self._running.failures.get(tally.name, error)
-                    self._end(tally, why and str(why))
+            for tally in tuple(self._tallies.values()):
+                why = self._running.failures.get(tally.name, error)
+                self._end(tally, why and str(why), "the session ended" if tally.name in going else "it ended")
 
-    def _end(self, tally: SourceTally, error: str | None) -> None:
+    def _end(self, tally: SourceTally, error: str | None, text: str = "it ended") -> None:
+        """Nothing more comes of a source."""
+        if tally.ended:
+            tally.error = tally.error or error
+            return
         tally.ended, tally.error = True, error
-        self._event(SourceEvent("end", error or "it ended", tally.name, None, tally.last_s))
+        if tally.name in self._videos:
+            self._videos[tally.name].close(0)
+        self._event(tally.drops(last=True))
+        self._event(SourceEvent("end", error or text, tally.name, None, tally.last_s))
 
     def _write_manifest(self) -> None:
         with replaced(self.folder / MANIFEST) as aside:
             aside.write_text(to_json(self._manifest()), encoding="utf-8")
 
     def _manifest(self) -> dict[str, Any]:
-        stream = self._stream
         return {
             "kind": KIND,
             "schema": SCHEMA,
@@ -286,45 +298,16 @@ class SessionRecorder(Follower):
             "started": self._started,
             "ended": self._ended,
             "run_s": rounded(time.monotonic() - self._start_s),
-            "versions": {
-                "mma_edge": __version__,
-                "python": platform.python_version(),
-                "platform": platform.platform(terse=True),
-            },
+            "versions": versions(),
             "model": self._model,
-            "options": {
-                name: getattr(stream, name)
-                for name in ("window_s", "hop_s", "voice_gate", "abstain_below", "smooth_s", "streaming")
-            },
-            "sources": {name: self._source(tally) for name, tally in tuple(self._tallies.items())},
+            "options": options_of(self._stream),
+            "sources": {name: source_of(tally, self._videos.get(name)) for name, tally in tuple(self._tallies.items())},
             "privacy": self._privacy(),
         }
 
-    def _source(self, tally: SourceTally) -> dict[str, Any]:
-        video = self._videos.get(tally.name)
-        begun = video is not None and video.start_s is not None
-        return tally.to_dict() | {
-            "video": video.path.name if begun else None,
-            "video_start_s": rounded(video.start_s) if begun else None,
-            "sound_in_video": begun and video.sound_wanted,
-            "video_dropped": video.dropped if video else 0,
-        }
-
     def _privacy(self) -> dict[str, Any]:
-        videos = [video for video in self._videos.values() if video.start_s is not None]
-        blurred, heard = self.options.blur_faces, any(video.sound_wanted for video in videos)
-        kept = "numbers about faces and voices (emotions, places of faces in the picture, times), and marks"
-        lacking = "No picture and no sound were kept."
-        if videos:
-            faces = "with the faces that were found made unrecognisable" if blurred else "with faces as they are"
-            kept += f", and video {faces}" + (", with sound" if heard else "")
-            lacking = "" if heard else "No sound was kept."
-        return {
-            "video": bool(videos),
-            "faces": "blurred" if blurred else "as they are",
-            "sound": heard,
-            "statement": f"Kept: {kept}. {lacking}".rstrip(),
-        }
+        begun = [video for video in tuple(self._videos.values()) if video.start_s is not None]
+        return privacy_of(begun, self.options.blur_faces)
 
     def _remove(self) -> None:
         """Leave nothing of what was made."""
@@ -340,16 +323,3 @@ class SessionRecorder(Follower):
 def _now() -> str:
     """The time of day, ISO 8601 in UTC."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-
-
-def _model(recognizer: Recognizer) -> dict[str, Any]:
-    bundle = recognizer.bundle
-    return {
-        "name": bundle.name,
-        "labels": list(recognizer.labels),
-        "precision": recognizer.precision,
-        "backend": recognizer.backend,
-        "details": recognizer.engine.details,
-        "temperature": bundle.manifest["temperature"],
-        "licence": bundle.manifest["license"]["name"],
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -13,13 +14,17 @@ from typing import Any
 import numpy as np
 
 from mma_edge.errors import first_line
-from mma_edge.session.blur import AHEAD_S, FacesAround, blur
-from mma_edge.session.drawing import Drawing
-from mma_edge.session.movie import Movie, MovieOptions
-from mma_edge.types import AudioChunk, Face, Frame
+from mma_edge.session.video.blur import AHEAD_S, FacesAround, blur
+from mma_edge.session.video.drawing import Drawing
+from mma_edge.session.video.movie import Movie, MovieOptions
+from mma_edge.types import AudioChunk, Face, Frame, Picture
 
 BEHIND_S, MOST_FRAMES = 0.5, 64
 """A live frame that waited longer for the encoder is left out, as is one that finds so many waiting."""
+MOST_BYTES, LEAST_FRAMES = 192 << 20, 4
+"""No more frames wait than have room in so many bytes as RGB, but always so few."""
+MOST_WAITING = 2000
+"""Blocks of sound and answers, where the disk hangs."""
 FILE_FRAMES, FILE_WAIT_S = 16, 10.0
 """The reader of a file waits while so many frames wait for the encoder, but no longer than this."""
 STALE_S = 2.0
@@ -43,7 +48,6 @@ class SourceVideo:
         sound: bool,
         blur_faces: bool,
         stopped: Stopped,
-        movie: MovieOptions | None = None,
     ) -> None:
         """`live`: frames are left out where the encoder is late; else whoever brings them waits."""
         self.path, self.sound_wanted = path, sound
@@ -51,7 +55,6 @@ class SourceVideo:
         self.dropped = 0  # frames that the encoder had no time for
         self.stopped_by: str | None = None
         self._live, self._blur, self._stopped = live, blur_faces, stopped
-        self._options = movie or MovieOptions(crash_safe=True)
         self._drawing = Drawing(labels)
         self._answers: dict[int | None, dict[str, Any]] = {}  # the newest ones
         self._movie: Movie | None = None
@@ -59,7 +62,7 @@ class SourceVideo:
         self._frames = 0  # of what waits
         self._changed = threading.Condition()
         self._closing = False
-        self._held: deque[tuple[np.ndarray, Frame, Sequence[Face], dict]] = deque()  # until later faces are known
+        self._held: deque[tuple[Picture, Frame, Sequence[Face], dict]] = deque()  # until later faces are known
         self._around = FacesAround()
         self._early: deque[AudioChunk] = deque()  # sound before the first picture
         # A daemon: an encoder or disk that hangs must not keep the program alive.
@@ -71,11 +74,15 @@ class SourceVideo:
         # The source's thread goes on with its picture at the same time.
         picture = frame.picture.twin() if hasattr(frame.picture, "twin") else frame.picture
         with self._changed:
-            if not self._live:
-                self._changed.wait_for(lambda: self._frames < FILE_FRAMES or self._closing, FILE_WAIT_S)
-            if self._frames >= (MOST_FRAMES if self._live else FILE_FRAMES):
+            most = max(LEAST_FRAMES, MOST_BYTES // max(1, math.prod(picture.shape)))
+            most = min(most, MOST_FRAMES if self._live else FILE_FRAMES)
+            if not self._live and not self._changed.wait_for(lambda: self._frames < most or self._closing, FILE_WAIT_S):
+                self._live = True  # a disk that hangs is not waited for again and again
+            if self._closing:
+                return
+            if self._frames >= most:
                 self.dropped += 1
-            elif not self._closing:
+            else:
                 self._frames += 1
                 self._waiting.append((frame, picture, tuple(faces), time.monotonic()))
                 self._changed.notify_all()
@@ -101,7 +108,7 @@ class SourceVideo:
 
     def _put(self, item: AudioChunk | dict) -> None:
         with self._changed:
-            if not self._closing:
+            if not self._closing and len(self._waiting) < MOST_WAITING:
                 self._waiting.append(item)
                 self._changed.notify_all()
 
@@ -124,7 +131,8 @@ class SourceVideo:
             while self._held:
                 self._draw(*self._held.popleft())
         except Exception as error:  # whatever it is, the run goes on
-            self.stopped_by = first_line(error) if not isinstance(error, OSError) else error.strerror or str(error)
+            known = isinstance(error, OSError) and error.strerror
+            self.stopped_by = known or f"{type(error).__name__}: {first_line(error)}"
         finally:
             with self._changed:
                 self._closing = True
@@ -146,22 +154,22 @@ class SourceVideo:
             if self._live and time.monotonic() - put_s > BEHIND_S:
                 self.dropped += 1
                 return
-            self._see(np.array(picture), frame, faces)
+            self._see(picture, frame, faces)
 
-    def _see(self, image: np.ndarray, frame: Frame, faces: Sequence[Face]) -> None:
-        """A picture of its own, which may be drawn on."""
+    def _see(self, picture: Picture, frame: Frame, faces: Sequence[Face]) -> None:
         answers = self._current(frame.time_s)
         if not self._blur:
-            self._draw(image, frame, faces, answers)
+            self._draw(picture, frame, faces, answers)
             return
         self._around.add(frame.time_s, faces)
-        self._held.append((image, frame, faces, answers))
+        self._held.append((picture, frame, faces, answers))
         while self._held[0][1].time_s < frame.time_s - AHEAD_S:
             self._draw(*self._held.popleft())
 
-    def _draw(self, image: np.ndarray, frame: Frame, faces: Sequence[Face], answers: dict) -> None:
+    def _draw(self, picture: Picture, frame: Frame, faces: Sequence[Face], answers: dict) -> None:
+        image = np.array(picture)  # one of its own, to be drawn on
         if self._movie is None:
-            self._movie = Movie(self.path, image.shape[1::-1], self._options, self.sound_wanted)
+            self._movie = Movie(self.path, image.shape[1::-1], MovieOptions(crash_safe=True), self.sound_wanted)
             self.start_s = frame.time_s
             for chunk in self._early:
                 self._hear(chunk)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mma_edge.pipeline import CENTRE_TRACK
-from mma_edge.session.lettering import Colour, Patch, width_of, write
+from mma_edge.session.video.lettering import Colour, Patch, width_of, write
 from mma_edge.types import UNCERTAIN, Box, Face
 
 Record = Mapping[str, Any]
@@ -70,9 +70,11 @@ class Drawing:
             taken.append(_area(*tags[None]))
         for tag, x, y in tags.values():
             tag.put(image, x, y)
+        self._places = {track: place for track, place in self._places.items() if track in tags}
         for track in tags:
             if track in answers:
-                bars = self._bars(answers[track], letters)
+                # Of several, the bars may stand away from their face.
+                bars = self._bars(f"face {track}" if len(tags) > 1 and track else "", answers[track], letters)
                 place = self._place(track, boxes.get(track), _area(*tags[track]), bars.size, taken, (width, height))
                 if place is not None:
                     bars.put(image, *place)
@@ -94,10 +96,10 @@ class Drawing:
             return said, ""
         return said, rests_on(answer) + (", speaks" if speaks else "")
 
-    def _bars(self, answer: Record, letters: int) -> Patch:
+    def _bars(self, title: str, answer: Record, letters: int) -> Patch:
         # Whole percents, so that pictures of the same answer are made once.
         rows = tuple((name, round(100 * share)) for name, share in answer["probabilities"].items())
-        return _bars(rows, tuple(self._colours.get(name, _GREY) for name, _ in rows), answer["label"], letters)
+        return _bars(title, rows, tuple(self._colours.get(name, _GREY) for name, _ in rows), answer["label"], letters)
 
     def _frame(self, image: np.ndarray, box: tuple[int, int, int, int], colour: Colour, line: int) -> None:
         """A line that is seen on every background: it has a dark border."""
@@ -153,7 +155,7 @@ def colours_of(labels: tuple[str, ...]) -> dict[str, Colour]:
     return colours | {label: free[number % len(free)] for number, label in enumerate(others)}
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _tag(text: str, small: str, colour: Colour, letters: int) -> Patch:
     """The label on its colour, and below it what it rests on."""
     pad, little = max(2, letters // 4), max(_LEAST_LETTERS, round(0.8 * letters))
@@ -170,19 +172,21 @@ def _tag(text: str, small: str, colour: Colour, letters: int) -> Patch:
     return Patch.of(image)
 
 
-@lru_cache(maxsize=64)
-def _bars(rows: tuple[tuple[str, int], ...], colours: tuple[Colour, ...], best: str, letters: int) -> Patch:
-    """Name, bar and percent of each class."""
+@lru_cache(maxsize=12)
+def _bars(title: str, rows: tuple[tuple[str, int], ...], colours: tuple[Colour, ...], best: str, letters: int) -> Patch:
+    """Below the title, if there is one, name, bar and percent of each class."""
     size = max(_LEAST_LETTERS, round(0.85 * letters))
     row, pad, bar = round(1.45 * size), max(2, size // 3), round(_BAR_LETTERS * size)
     names, figures = max(width_of(name, size) for name, _ in rows), width_of("100%", size)
-    image = Image.new("RGBA", (4 * pad + names + bar + figures, 2 * pad + row * len(rows)), _PANEL)
+    first = row if title else 0
+    image = Image.new("RGBA", (4 * pad + names + bar + figures, 2 * pad + first + row * len(rows)), _PANEL)
     draw = ImageDraw.Draw(image)
+    write(draw, pad, pad + row / 2, title, size, _WHITE)
     for number, ((name, percent), colour) in enumerate(zip(rows, colours, strict=True)):
-        y, x = pad + row * (number + 0.5), 2 * pad + names
+        y, x = pad + first + row * (number + 0.5), 2 * pad + names
         ink = _WHITE if name == best else _GREY
         write(draw, pad, y, name, size, ink)
-        draw.rectangle((x, y - 0.28 * size, x + bar, y + 0.28 * size), fill=(70, 70, 70, 255))
+        draw.rectangle((x, y - 0.28 * size, x + bar, y + 0.28 * size), fill=(84, 84, 84, 255))
         if percent:
             draw.rectangle((x, y - 0.28 * size, x + bar * percent / 100, y + 0.28 * size), fill=(*colour, 255))
         text = f"{percent}%"

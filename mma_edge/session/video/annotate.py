@@ -22,11 +22,11 @@ from mma_edge.files import replaced
 from mma_edge.pipeline import CENTRE_TRACK, Pipeline, StreamOptions
 from mma_edge.pipeline.ahead import ahead
 from mma_edge.recognizer import Recognizer
-from mma_edge.session.blur import AFTER_S, AHEAD_S, blur, places
-from mma_edge.session.drawing import Drawing
-from mma_edge.session.movie import Movie, MovieOptions, can_copy, check_codec
 from mma_edge.session.reading import read_records
-from mma_edge.session.timeline import Timeline
+from mma_edge.session.video.blur import AFTER_S, AHEAD_S, blur, places
+from mma_edge.session.video.drawing import Drawing
+from mma_edge.session.video.movie import Movie, MovieOptions, can_copy, check_codec
+from mma_edge.session.video.timeline import Timeline
 from mma_edge.sources.file import FileSource
 from mma_edge.sources.tracks import decodable
 from mma_edge.types import AudioChunk, Face, Frame, Notify
@@ -36,8 +36,10 @@ FRAMES_AHEAD = 4
 """Drawn pictures that wait for the encoder at most."""
 KINDS = {".mp4": "mp4", ".m4v": "mp4", ".webm": "webm"}
 """Suffix -> kind of file."""
+RECOGNISING, DRAWING = "recognising", "drawing"
+"""The two passes, for `Progress`."""
 Progress = Callable[[str, float], None]
-"""Takes what is being done and how far in the film that is, in seconds."""
+"""Takes which pass it is and how far in the film that is, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class _Seen:
 
     def frame(self, source: str, frame: Frame, faces: Sequence[Face]) -> None:
         self.faces.append((frame.time_s, tuple(faces)))
-        self._progress("recognising", frame.time_s - self._film.start_s)
+        self._progress(RECOGNISING, frame.time_s - self._film.start_s)
 
     def sound(self, source: str, chunk: AudioChunk) -> None:
         """Is in the records."""
@@ -146,7 +148,7 @@ def draw(film: Film, timeline: Timeline, labels: Sequence[str], options: Annotat
                 movie.picture(item, time_s)
                 if copied:
                     copied.until(movie, time_s)
-                progress("drawing", time_s)
+                progress(DRAWING, time_s)
             if copied:
                 copied.until(movie, float("inf"))
     except (OSError, ValueError, av.FFmpegError) as error:

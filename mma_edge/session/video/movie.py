@@ -31,6 +31,7 @@ _SETTINGS = {
     "libopenh264": {"rc_mode": "quality"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "7", "row-mt": "1", "crf": "33", "tile-columns": "2"},
     "libsvtav1": {"preset": "10", "crf": "35"},
+    "libx265": {"preset": "fast", "crf": "26", "x265-params": "log-level=error"},
 }
 _LIVE_SETTINGS = {"libx264": {"preset": "superfast", "tune": "zerolatency"}}
 _BY_RATE_BITS = 0.1
@@ -74,7 +75,9 @@ def _try(kind: str, context: av.CodecContext) -> None:
     """Open an encoder that the user chose: one of a GPU is there without the GPU, too."""
     if context.type != "video":
         raise UsageError(f"--video-codec {context.name}", "an encoder of pictures, such as h264_nvenc")
-    context.width, context.height, context.pix_fmt, context.time_base = 640, 480, "yuv420p", Fraction(1, 25)
+    context.width, context.height, context.pix_fmt, context.time_base = 640, 480, "yuv420p", TIME_BASE
+    context.framerate = Fraction(25)
+    os.environ.setdefault("SVT_LOG", "1")  # else libsvtav1 tells all about itself
     try:
         with av.open(os.devnull, "w", format=kind) as container:
             container.add_stream(context.name)

@@ -1,0 +1,1 @@
+"""Pictures with answers on them: of a file, and beside a run."""
