@@ -100,7 +100,7 @@ def test_a_machine_is_named_after_its_processor() -> None:
         (["latency", "--source", "camera:0"], 2, "record a clip"),
         (["latency", "--source", "nowhere.mp4"], 3, "does not exist"),
         (["latency", "no-bundle"], 5, "no-bundle does not exist"),
-        ([], 2, "latency, accuracy, training, streaming, voice, faces, speaking, soak, batch or report"),
+        ([], 2, "latency, accuracy, training, streaming, voice, faces, speaking, soak, batch, dashboard or report"),
     ],
 )
 def test_bad_input_is_one_line(

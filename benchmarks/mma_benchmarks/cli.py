@@ -8,7 +8,19 @@ import sys
 
 from rich.console import Console
 
-from mma_benchmarks.commands import accuracy, batch, faces, latency, report, soak, speaking, streaming, training, voice
+from mma_benchmarks.commands import (
+    accuracy,
+    batch,
+    dashboard,
+    faces,
+    latency,
+    report,
+    soak,
+    speaking,
+    streaming,
+    training,
+    voice,
+)
 from mma_edge.commands.support import Parser, run_cli, say
 from mma_edge.errors import UsageError
 
@@ -22,6 +34,7 @@ COMMANDS = {
     "speaking": speaking,
     "soak": soak,
     "batch": batch,
+    "dashboard": dashboard,
     "report": report,
 }
 EXAMPLES = """\
@@ -48,6 +61,8 @@ examples:
     mma-bench soak --minutes 30
   how many files a minute, and what a second worker gains:
     mma-bench batch
+  what the page of a live run costs it, and how old its pictures are:
+    mma-bench dashboard
   one page out of several results:
     mma-bench report results/*.json --output report.html
 """

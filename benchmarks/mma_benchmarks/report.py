@@ -9,6 +9,7 @@ from types import ModuleType
 
 from mma_benchmarks.accuracy import page as accuracy_page
 from mma_benchmarks.batch import page as batch_page
+from mma_benchmarks.dashboard import page as dashboard_page
 from mma_benchmarks.faces import page as faces_page
 from mma_benchmarks.grid import page as grid_page
 from mma_benchmarks.joined import joined_blocks
@@ -54,6 +55,7 @@ KINDS = {
     "speaking": Kind("speaking", speaking_page, is_timed=False),
     "soak": Kind("soak", soak_page),
     "batch": Kind("batch", batch_page),
+    "dashboard": Kind("page of a run", dashboard_page),
 }
 
 

@@ -25,7 +25,8 @@ from mma_edge.errors import DataError, OutputError
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 """What later versions added has a default, so that files of the earlier ones are read."""
-EXPECTED = "a result of mma-bench latency, accuracy, training, streaming, voice, faces, speaking, soak or batch"
+_KINDS = "latency, accuracy, training, streaming, voice, faces, speaking, soak, batch or dashboard"
+EXPECTED = f"a result of mma-bench {_KINDS}"
 T = TypeVar("T")
 Advance = Callable[[str], None]
 """Takes the name of each step of a measurement before it begins."""

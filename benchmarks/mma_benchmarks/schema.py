@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mma_benchmarks.batch.schema import Batch
+from mma_benchmarks.dashboard.schema import Dashboard
 from mma_benchmarks.faces.schema import Faces
 from mma_benchmarks.soak.schema import Soak
 from mma_benchmarks.speaking.schema import Speaking
@@ -335,6 +336,7 @@ RESULTS: dict[str, type] = {
     "speaking": Speaking,
     "soak": Soak,
     "batch": Batch,
+    "dashboard": Dashboard,
 }
 
 
@@ -355,6 +357,8 @@ def problem_of(results: object, num_classes: int) -> str | None:
             return "results has no samples, or not three thirds"
         case Batch(ways=[]):
             return "results.ways is empty"
+        case Dashboard() if len(results.phases) != 3 or not results.samples:
+            return "results has not three phases, or no samples"
         case Voice(sounds=[]):
             return "results.sounds is empty"
         case Grid(cells=[], refused=[]) | AccuracyGrid(cells=[], refused=[]):

@@ -22,7 +22,7 @@ JPEGs of its `frames`, in their order, each of so many `bytes` as the text says.
 class Shown:
     """A picture as pages get it, with what goes with it: one is never sent without the other."""
 
-    facts: dict[str, Any]  # source, time_s, size, faces
+    facts: dict[str, Any]  # source, time_s, arrived, size, faces
     jpeg: bytes
     arrival_s: float  # of the frame, `time.monotonic()`
 

@@ -88,5 +88,11 @@ def _shown(source: str, frame: Frame, faces: Sequence[Face]) -> Shown:
         {"track_id": face.track_id, "box": [round(value, PIXEL_DIGITS) for value in face.box], "score": face.score}
         for face in faces
     ]
-    facts = {"source": source, "time_s": round(frame.time_s, TIME_DIGITS), "size": [width, height], "faces": found}
+    facts = {
+        "source": source,
+        "time_s": round(frame.time_s, TIME_DIGITS),
+        "arrived": time.time() - (time.monotonic() - frame.arrival_s),  # wall clock, for measurements
+        "size": [width, height],
+        "faces": found,
+    }
     return Shown(facts, jpeg.tobytes(), frame.arrival_s)

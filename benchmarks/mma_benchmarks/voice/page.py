@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mma_benchmarks.result import Result
-from mma_benchmarks.schema import Voice
+from mma_benchmarks.voice.schema import Voice
 from mma_edge.pipeline import StreamOptions
 from mma_trainer.report.page import Block, Table, Text, percent
 

@@ -1,5 +1,5 @@
 "use strict";
-const STALE_S = 2, GONE_S = 60, MOST_CARDS = 12;
+const STALE_S = 2, GONE_S = 60, MOST_CARDS = 12, LEAST_SPAN_S = 30;
 
 // Everything known of one face of one source, or of its voice.
 class Card {
@@ -32,7 +32,6 @@ class Card {
   add(record) {
     const last = this.records.at(-1);
     if (last && record.end_s <= last.end_s) this.records = []; // the source began anew
-    if (!this.records.length) this.firstS = record.end_s;
     this.records.push(record);
     this.record = record;
     while (this.records.length > 2000) this.records.shift();
@@ -53,7 +52,7 @@ class Card {
       write(number, percent(value));
       for (const each of [name, number]) each.classList.toggle("best", label === top);
     });
-    this.draw(nowS, spanS);
+    this.draw(view, spanS);
   }
 
   reasons(record, gate) {
@@ -65,8 +64,10 @@ class Card {
     return parts.join(" · ");
   }
 
-  draw(nowS, spanS) {
-    this.span = [Math.max(nowS - spanS, Math.min(this.firstS, nowS - 30)), nowS];
+  // All faces of a source over the same time, which begins with the run and then goes along.
+  draw(view, spanS) {
+    const nowS = view.newestS, fromS = Math.max(nowS - spanS, Math.min(view.firstS, nowS));
+    this.span = [fromS, Math.max(nowS, fromS + LEAST_SPAN_S)];
     if (!this.plot) this.make();
     const from = this.records.findIndex(record => record.end_s >= nowS - spanS - 10);
     const some = from < 0 ? [] : this.records.slice(from), rows = [[], ...this.labels.map(() => [])];

@@ -6,7 +6,8 @@ class SourceView {
   constructor(name) {
     this.name = name;
     this.answers = new Map(); // track -> newest record
-    this.newestS = 0;
+    this.newestS = 0; // of its clock
+    this.firstS = Infinity; // of the answers
     this.root = element("figure", "", find("sources"), "source");
     this.caption = element("figcaption", "", this.root);
     element("strong", name, this.caption);
@@ -101,6 +102,7 @@ class SourceView {
   answer(record) {
     this.answers.set(record.track_id, record);
     this.newestS = Math.max(this.newestS, record.end_s);
+    this.firstS = Math.min(this.firstS, record.end_s);
     this.heard = record;
   }
 

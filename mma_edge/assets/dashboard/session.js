@@ -47,7 +47,7 @@ function showSession(session) {
   find("session-stop").hidden = session.given;
   write(find("recording"), `Recording ${clock(session.seconds)}`);
   write(find("session-now"), session.name || session.id);
-  write(find("session-facts"), `${clock(session.seconds)}, ${session.records} records, ${session.marks} marks, ${bytes(session.bytes)}`);
+  write(find("session-facts"), `${clock(session.seconds)}, ${counted(session.records, "record")}, ${counted(session.marks, "mark")}, ${bytes(session.bytes)}`);
 }
 
 function showMarks(all) {

@@ -1,0 +1,1 @@
+"""What the page of a run costs it, and how old its pictures are."""
