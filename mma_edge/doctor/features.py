@@ -5,17 +5,19 @@ tests/test_doctor.py holds it against pyproject.toml and constraints.txt.
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 from dataclasses import dataclass
 
 from mma_edge.doctor.finding import BROKEN, OK, OPTIONAL, Finding, version_of
+from mma_edge.errors import first_line
 
 PACKAGES = {
     "numpy": (">=1.26", "2.4.6"),
     "opencv-python-headless": (">=4.9", "5.0.0.93"),
     "av": (">=14.2", "18.1.0"),
-    "pillow": (">=10.0", "13.0.0"),
+    "pillow": (">=10.1", "13.0.0"),
     "rich": (">=13.0", "15.0.0"),
     "onnxruntime": (">=1.19", "1.31.1"),
     "openvino": (">=2025.0", "2026.4.1"),
@@ -23,6 +25,10 @@ PACKAGES = {
     "aiohttp": (">=3.13", "3.14.5"),
     "aiortc": (">=1.15", "1.16.0"),
     "cryptography": (">=44", "50.0.2"),
+    "paho-mqtt": (">=2.1", "2.2.0"),
+    "pylsl": (">=1.17", "1.18.6"),
+    "pyarrow": (">=16", "26.0.1"),
+    "ray": (">=2.40", "2.60.0"),
     "shtab": (">=1.8", "1.13.0"),
     "torch": (">=2.6", "2.13.0"),
     "soundfile": (">=0.12", "0.14.0"),
@@ -44,14 +50,19 @@ class Feature:
     extra: str | None = None  # of pyproject.toml; None: every installation has them
     program: str | None = None  # a program of the system
     apt: str = ""  # what installs that on Debian, Ubuntu and JetPack
+    module: str | None = None  # imported, because a library of the system may be missing behind it
 
 
 RUNTIME = Feature(("numpy", "opencv-python-headless", "av", "pillow", "rich"))
 FEATURES = {
-    "browser as camera": Feature(("aiohttp", "aiortc", "cryptography"), "browser"),
+    "page, browser": Feature(("aiohttp", "aiortc", "cryptography"), "browser"),
     "GStreamer, CSI": Feature(
         (), program="gst-launch-1.0", apt="gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
     ),
+    "MQTT": Feature(("paho-mqtt",), "mqtt"),
+    "LSL": Feature(("pylsl",), "lsl", module="pylsl"),
+    "Parquet tables": Feature(("pyarrow",), "table"),
+    "Ray cluster": Feature(("ray",), "ray"),
     "shell completion": Feature(("shtab",), "completion"),
     "training": Feature(("torch", "soundfile", "matplotlib"), "train"),
     "export": Feature(("onnx", "onnxscript", "onnx-ir", "ml-dtypes"), "export"),
@@ -76,6 +87,11 @@ def look(feature: Feature) -> Finding:
     if wrong := [name for name, version in versions.items() if not fits(version, PACKAGES[name][0])]:
         needs = " ".join(f'"{name}{PACKAGES[name][0]}"' for name in wrong)
         return Finding(BROKEN, found, f"pip install {needs}")
+    if feature.module:
+        try:
+            importlib.import_module(feature.module)
+        except Exception as error:  # whatever it raises where its library is missing
+            return Finding(OPTIONAL, f"{found}, but it cannot be imported: {first_line(error)}", "see docs/outputs.md")
     return Finding(OK, found)
 
 
