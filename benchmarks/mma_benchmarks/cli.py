@@ -8,19 +8,8 @@ import sys
 
 from rich.console import Console
 
-from mma_benchmarks.commands import (
-    accuracy,
-    batch,
-    dashboard,
-    faces,
-    latency,
-    report,
-    soak,
-    speaking,
-    streaming,
-    training,
-    voice,
-)
+from mma_benchmarks.commands import accuracy, faces, latency, report, speaking, streaming, training, voice
+from mma_benchmarks.commands.runs import batch, dashboard, soak
 from mma_edge.commands.support import Parser, run_cli, say
 from mma_edge.errors import UsageError
 

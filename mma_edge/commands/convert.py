@@ -13,7 +13,7 @@ from mma_edge.commands.support import say
 CONVERT_EXAMPLES = """\
 examples:
   mma-edge convert talk --to elan                        a session's folder: talk/records.eaf, with its video and marks
-  mma-edge convert talk.jsonl --to elan --media talk.mp4 records of run --output, and the video they are about
+  mma-edge convert talk.jsonl --to elan --media talk.mp4  records of run --output, and the video they are about
   mma-edge convert talk.jsonl --to textgrid --face 1     Praat; of one face only
   mma-edge convert talk.jsonl --to boris --output talk.csv
   mma-edge convert talk.jsonl --to srt --min-s 1.5       subtitles that can be read: nothing shorter than 1.5 s
@@ -21,6 +21,7 @@ examples:
   mma-edge convert talk.jsonl --to parquet               for pandas, polars, R (needs "mma-edge[table]")
 
 With several sources each gets a file of its own, named as the source; boris, csv and parquet have room for all of them.
+
 exit codes: 0 done, 2 usage, 3 no records, 7 output, 11 missing package, 130 interrupted
 """
 DESCRIPTION = """\

@@ -55,7 +55,8 @@ class Feature:
 
 RUNTIME = Feature(("numpy", "opencv-python-headless", "av", "pillow", "rich"))
 FEATURES = {
-    "page, browser": Feature(("aiohttp", "aiortc", "cryptography"), "browser"),
+    "page": Feature(("aiohttp", "cryptography"), "web"),
+    "browser's camera": Feature(("aiortc",), "browser"),
     "GStreamer, CSI": Feature(
         (), program="gst-launch-1.0", apt="gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
     ),
