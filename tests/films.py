@@ -8,6 +8,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+from mma_edge.sources import FileSource
+from mma_edge.sources.sync.measure import Onsets
+
 
 def pictures(path: Path) -> list[tuple[float, np.ndarray]]:
     """Time and picture of each frame."""
@@ -24,3 +27,18 @@ def loudness(path: Path) -> Callable[[float, float], float]:
     for time_s, samples, _ in blocks:
         wave[round(time_s * rate) :][: len(samples)] = samples
     return lambda start_s, end_s: float(np.sqrt((wave[round(start_s * rate) : round(end_s * rate)] ** 2).mean()))
+
+
+def offsets_ms(path: Path) -> tuple[float, ...]:
+    """Beep minus flash of each flash of a file."""
+    onsets = Onsets()
+    with FileSource(path) as source:
+        for event in source.events():
+            onsets.add(event)
+    return onsets.offset().each_ms
+
+
+def times_s(path: Path) -> list[float]:
+    """Of each picture of a file."""
+    with FileSource(path, audio=False) as source:
+        return [event.time_s for event in source.events()]

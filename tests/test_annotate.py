@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 from conftest import failure_line, one_line
+from films import offsets_ms, times_s
 
 from mma_edge.cli import main
 from mma_edge.errors import OutputError, SourceError
@@ -18,7 +19,6 @@ from mma_edge.session.video.annotate import AnnotateOptions, Film, draw, open_fi
 from mma_edge.session.video.timeline import Timeline
 from mma_edge.sources.file import FileSource, sample_path
 from mma_edge.sources.sync.film import write_film
-from mma_edge.sources.sync.measure import Onsets
 from mma_edge.types import Face, Frame
 
 CPU = ("--backend", "cpu")
@@ -36,20 +36,6 @@ def drawn(path: Path, output: Path, records: Sequence[dict] = (), **given: objec
     options.check(film.path)
     draw(film, Timeline.of(records), ("happy", "sad"), options, lambda doing, done_s: None)
     return film
-
-
-def offsets_ms(path: Path) -> tuple[float, ...]:
-    """Beep minus flash of each flash of a file."""
-    onsets = Onsets()
-    with FileSource(path) as source:
-        for event in source.events():
-            onsets.add(event)
-    return onsets.offset().each_ms
-
-
-def times_s(path: Path) -> list[float]:
-    with FileSource(path, audio=False) as source:
-        return [event.time_s for event in source.events()]
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +61,13 @@ def transport_stream(path: Path, to: Path) -> Path:
 def test_sound_and_picture_stay_in_step(flashes: Path, tmp_path: Path, name: str, kind: str) -> None:
     """Copied into an MP4, encoded into a WebM; from a file whose time begins at 0, and from one whose does not."""
     source = flashes if kind == "mp4" else transport_stream(flashes, tmp_path / "in.ts")
-    drawn(source, tmp_path / name, [record(0.0, 8.0)])
+    film = drawn(source, tmp_path / name, [record(0.0, 8.0)])
     before, after = offsets_ms(source), offsets_ms(tmp_path / name)
     print([round(ms, 1) for ms in after])
     assert len(before) == len(after) == 4
     assert max(abs(ms) for ms in after) < 1000 / 30 and np.abs(np.subtract(before, after)).max() < 5
-    assert len(times_s(tmp_path / name)) == len(times_s(source))
+    expected_s = [time_s - film.start_s for time_s in times_s(source)]
+    assert times_s(tmp_path / name) == pytest.approx(expected_s, abs=0.001)
 
 
 def test_sound_that_fits_is_copied_and_not_encoded_again(flashes: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from conftest import failure_line
-from films import loudness, pictures
+from films import loudness, offsets_ms, pictures, times_s
 
 from mma_edge.cli import main
 from mma_edge.errors import DependencyError, UsageError
@@ -21,7 +21,8 @@ from mma_edge.session.folder import read_session
 from mma_edge.session.reading import RECORDS, read_records
 from mma_edge.session.video.movie import KEY_S, Movie, MovieOptions, check_codec
 from mma_edge.session.video.source import BEHIND_S, SourceVideo
-from mma_edge.sources import sample_path
+from mma_edge.sources import FileSource, sample_path
+from mma_edge.sources.sync.film import write_film
 from mma_edge.types import AudioChunk, Frame
 
 LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
@@ -109,6 +110,25 @@ def test_sound_is_in_the_clock_of_the_pictures_and_its_gaps_are_silent(make: Cal
     assert rms(0.05, 0.45) > 0.2 and rms(0.6, 2.4) < 0.01, "half of it, then none"
     assert rms(2.55, 3.45) > 0.2 and rms(3.6, 4.0) < 0.01
     assert len(pictures(video.path)) == 90
+
+
+@pytest.mark.parametrize("hybrid", [True, False], ids=["hybrid", "fragmented"])
+@pytest.mark.parametrize("blur_faces", [False, True], ids=["at once", "after a look ahead"])
+def test_flashes_and_beeps_are_where_they_were(
+    make: Callable[..., SourceVideo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hybrid: bool, blur_faces: bool
+) -> None:
+    """To a ninety-thousandth of a second: the fragments of the file move no picture."""
+    if not hybrid:
+        monkeypatch.setattr("mma_edge.session.video.movie._HYBRID_FROM", (999, 0))
+    film = tmp_path / "film.mp4"
+    write_film(film, 7)
+    video = make(sound=True, blur_faces=blur_faces)
+    with FileSource(film) as source:
+        for event in source.events():
+            video.frame(event, []) if isinstance(event, Frame) else video.sound(event)
+    video.close(20)
+    assert times_s(video.path) == pytest.approx(times_s(film), abs=2e-5)
+    assert offsets_ms(video.path) == pytest.approx(offsets_ms(film), abs=2.0) and len(offsets_ms(film)) == 3
 
 
 def test_an_encoder_that_is_slow_costs_frames_and_not_time(

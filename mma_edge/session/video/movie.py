@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -129,6 +130,8 @@ class Movie(AbstractContextManager):
         context.color_range = int(av.video.reformatter.ColorRange.MPEG)
         self._to_yuv = VideoReformatter()
         self._pts, self._key_pts = -1, None
+        self._whole_packets = not options.crash_safe
+        self._last: av.Packet | None = None  # of a picture, until the time of the next one is known
         self._audio = self._copied = None
         if sound is True:
             self._audio = self._container.add_stream(_SOUND[options.kind], rate=SOUND_HZ, layout="stereo")
@@ -154,8 +157,23 @@ class Movie(AbstractContextManager):
         if self._key_pts is None or pts - self._key_pts >= KEY_S / TIME_BASE:
             self._key_pts = pts
             yuv.pict_type = av.video.frame.PictureType.I
-        self._container.mux(self._video.encode(yuv))
+        self._mux_pictures(self._video.encode(yuv))
         return True
+
+    def _mux_pictures(self, packets: Sequence[av.Packet]) -> None:
+        """Write packets, those of a fragmented file with the time to the next one.
+
+        At the end of a fragment the muxer takes a packet's duration for that time; the encoder's guess, from a rate
+        that a camera does not keep, would shift pictures by milliseconds.
+        """
+        if self._whole_packets:
+            self._container.mux(packets)
+            return
+        for packet in packets:
+            if self._last is not None:
+                self._last.duration = packet.pts - self._last.pts
+                self._container.mux(self._last)
+            self._last = packet
 
     def sound(self, chunk: AudioChunk, time_s: float) -> None:
         """Add sound that begins at `time_s`: after silence where there was none, without what overlaps the last."""
@@ -189,8 +207,11 @@ class Movie(AbstractContextManager):
     def close(self) -> None:
         """Write what the encoders still hold, and the end of the file."""
         try:
-            for stream in filter(None, (self._video, self._audio)):
-                self._container.mux(stream.encode(None))
+            self._mux_pictures(self._video.encode(None))
+            if self._last is not None:
+                self._container.mux(self._last)
+            if self._audio is not None:
+                self._mux_sound(self._audio.encode(None))
         finally:
             self._container.close()
 
@@ -218,7 +239,12 @@ class Movie(AbstractContextManager):
             frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="stereo")
             frame.sample_rate, frame.pts, frame.time_base = SOUND_HZ, self._samples, Fraction(1, SOUND_HZ)
             self._samples += part.shape[1]
-            self._container.mux(self._audio.encode(frame))
+            self._mux_sound(self._audio.encode(frame))
+
+    def _mux_sound(self, packets: Sequence[av.Packet]) -> None:
+        """Write packets; not the one of silence that an AAC encoder puts before time 0: in a fragmented file the muxer
+        would move all others by its length."""
+        self._container.mux([packet for packet in packets if self._whole_packets or packet.pts >= 0])
 
 
 def _container_options(options: MovieOptions) -> dict[str, str]:
