@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import http.server
 import json
 import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import numpy as np
 import pytest
+from aiohttp import web
+from chromium import EXECUTABLE, Chromium
 
 from mma_edge.errors import OutputError
 from mma_edge.outputs import websocket
@@ -21,7 +26,7 @@ from mma_edge.outputs.websocket import MOST_CLIENTS, MOST_ERRORS, PATH, RecordsS
 from mma_edge.types import Emotion
 from mma_edge.web.binding import Binding
 from mma_edge.web.certificate import made
-from mma_edge.web.security import Access
+from mma_edge.web.security import Access, Page
 from mma_edge.web.server import WebServer
 
 LABELS = ("happy", "sad")
@@ -251,7 +256,7 @@ def test_clients_come_and_go_and_there_are_never_too_many(records: RecordsSocket
 
 
 def test_beyond_this_machine_a_program_needs_the_token_and_a_page_its_own_origin(
-    records: RecordsSocket, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    records: RecordsSocket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MMA_EDGE_STATE", str(tmp_path / "state"))
     binding, token = Binding("0.0.0.0", 0), "t" * 43
@@ -273,3 +278,55 @@ def test_beyond_this_machine_a_program_needs_the_token_and_a_page_its_own_origin
         assert asyncio.run(status(Origin="https://evil.example", **right)) == 403
         assert asyncio.run(status(Host="evil.example", **right)) == 421
         assert asyncio.run(status(Origin=f"https://127.0.0.1:{server.port}")) == 401
+
+
+@pytest.mark.live
+@pytest.mark.skipif(EXECUTABLE is None, reason="Chromium is not installed")
+def test_a_browser_on_the_servers_own_page_hears_the_records_and_on_another_page_nothing(
+    records: RecordsSocket, tmp_path: Path
+) -> None:
+    (tmp_path / "index.html").write_text("<!doctype html><title>t</title>")
+    marks: list[str] = []
+    records.on_mark = marks.append
+
+    def set_up(app: web.Application) -> None:
+        records.set_up(app)
+        app.router.add_get("/", Page(tmp_path / "index.html").serve)
+
+    other = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    server = WebServer(Access(Binding(port=0)), set_up)
+    script = f"""new Promise((done) => {{
+        const socket = new WebSocket("ws://127.0.0.1:{server.port}{PATH}"), heard = []
+        socket.onerror = () => done(["refused"])
+        socket.onmessage = ({{data}}) => {{
+            heard.push(JSON.parse(data))
+            if (heard.length == 1) socket.send(JSON.stringify({{type: "mark", text: "hello from a page"}}))
+            if (heard.length == 2) done([heard[0].type, heard[1].label])
+        }}
+    }})"""
+    try:
+        with Chromium(server.link()) as browser:
+            over = threading.Event()
+            ticking = threading.Thread(target=tick, args=(records, over))
+            ticking.start()
+            assert browser.run(script) == ["hello", "happy"] and marks == ["hello from a page"]
+            browser.call("Page.navigate", url=f"http://127.0.0.1:{other.server_address[1]}/")
+            browser.until(f"location.port === '{other.server_address[1]}'")
+            assert browser.run(script) == ["refused"]
+            over.set()
+            ticking.join()
+    finally:
+        other.shutdown()
+        other.server_close()
+        server.close()
+
+
+def tick(records: RecordsSocket, over: threading.Event) -> None:
+    while not over.wait(0.05):
+        records.write(answer(0))
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *unused: object) -> None:
+        """Not into the output of the tests."""

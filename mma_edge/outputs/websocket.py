@@ -38,9 +38,9 @@ OnMark = Callable[[str], Awaitable[str | None] | str | None]
 class RecordsSocket(Follower):
     """What `set_up` adds to a `mma_edge.web.server.WebServer`; the server's gate says who may connect.
 
-    Messages have a `type`: hello (once, first: schema, labels, sources), record (the fields of a record of `--output`),
-    notice (text), dropped (count: records that this client was too slow for), error (text: what it sent is no message),
-    end. A client sends {"type": "mark", "text": ...}.
+    Messages have a `type`: hello (first, and when the run begins: schema, labels, sources), record (the fields of a
+    record of `--output`), notice (text), dropped (count: messages that this client was too slow for), error (text: what
+    it sent is no message), end. A client sends {"type": "mark", "text": ...}.
     """
 
     name = PATH
