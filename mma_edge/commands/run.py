@@ -120,11 +120,11 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     allow_stack_dumps()
     recognizer, options = open_recognizer(args, options)
     metrics = Metrics(publishers)
-    pages, options = open_page(place, args.sessions, recognizer, options)
+    pages, options = open_page(place, args.sessions, recognizer, options, publishers, metrics)
     recorders = session_followers(args, recognizer, options)
     for page, recorder in zip(pages, recorders, strict=False):
         page.sessions.adopt(recorder)
-    options, followers = followed(options, [*publishers, *pages, *recorders, *([metrics] if health else [])])
+    options, followers = followed(options, [*publishers, *pages, *recorders, *([metrics] if health or pages else [])])
     outputs = Outputs(args.output, args.stats, health, args.overwrite, args.quiet, followers, metrics.text)
     code = run_sources(recognizer, sources, options, outputs, title_of(sources, recognizer, options), console)
     for recorder in recorders if not args.quiet else ():

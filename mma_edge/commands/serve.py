@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,10 @@ from mma_edge.errors import UsageError
 
 if TYPE_CHECKING:
     from mma_edge.dashboard.dashboard import Dashboard
+    from mma_edge.outputs.prometheus import Metrics
     from mma_edge.pipeline import StreamOptions
     from mma_edge.recognizer import Recognizer
+    from mma_edge.sinks import Follower
     from mma_edge.web.announced import Place
 
 SERVE_EXAMPLES = """\
@@ -61,13 +63,26 @@ def check_page(args: argparse.Namespace) -> Place | None:
 
 
 def open_page(
-    place: Place | None, sessions: Path | None, recognizer: Recognizer, options: StreamOptions
+    place: Place | None,
+    sessions: Path | None,
+    recognizer: Recognizer,
+    options: StreamOptions,
+    publishers: Sequence[Follower],
+    metrics: Metrics,
 ) -> tuple[list[Dashboard], StreamOptions]:
-    """The page at this place, already served, or none; and options by which browsers send on it."""
+    """The page at this place, already served, or none; and options by which browsers send on it.
+
+    Beside the page are the records as a WebSocket of `publishers` gives them, and `metrics`.
+    """
     if place is None:
         return [], options
     from mma_edge.dashboard.dashboard import Dashboard
+    from mma_edge.outputs.websocket import RecordsSocket
 
-    page = Dashboard(place, recognizer, options, sessions or Path(SESSIONS))
+    sockets = [each for each in publishers if isinstance(each, RecordsSocket)]
+    routes = [each.set_up for each in (*sockets, metrics)]
+    page = Dashboard(place, recognizer, options, sessions or Path(SESSIONS), routes)
+    for socket in sockets:
+        socket.on_mark = page.mark
     capture = dataclasses.replace(options.capture, tls_cert=None, tls_key=None, server=page.server)
     return [page], dataclasses.replace(options, capture=capture)

@@ -140,6 +140,10 @@ class Dashboard(Follower):
     def _was_shown(self, age_ms: float) -> None:
         self._shown_ms.add("picture", age_ms)
 
+    async def mark(self, text: str) -> str | None:
+        """Mark this moment in the session, in the server's thread; gives why it was not kept."""
+        return await self._heed(Mark(text, None))
+
     async def _heed(self, command: Command) -> str | None:
         """Do what a page asks for; gives why it was not done."""
         loop = asyncio.get_running_loop()
