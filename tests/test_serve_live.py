@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -60,8 +61,11 @@ def test_metrics_are_beside_the_page(tmp_path: Path) -> None:
     try:
         lines = iter(run.stderr.readline, "")
         link = next(found[0] for found in (re.search(r"http://\S+/", line) for line in lines) if found)
-        with urllib.request.urlopen(f"{link}metrics", timeout=10) as answer:
-            assert "mma_edge_engine_calls_total" in answer.read().decode()
+        text, deadline_s = "", time.monotonic() + 10
+        while "mma_edge_engine_calls_total" not in text and time.monotonic() < deadline_s:  # the run may begin later
+            with urllib.request.urlopen(f"{link}metrics", timeout=10) as answer:
+                text = answer.read().decode()
+        assert "mma_edge_engine_calls_total" in text
     finally:
         run.kill()
         run.wait()

@@ -124,7 +124,9 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     recorders = session_followers(args, recognizer, options)
     for page, recorder in zip(pages, recorders, strict=False):
         page.sessions.adopt(recorder)
-    options, followers = followed(options, [*publishers, *pages, *recorders, *([metrics] if health or pages else [])])
+    # The last ends first: clients are told of the end before the page's server closes.
+    more = [*pages, *recorders, *publishers, *([metrics] if health or pages else [])]
+    options, followers = followed(options, more)
     outputs = Outputs(args.output, args.stats, health, args.overwrite, args.quiet, followers, metrics.text)
     code = run_sources(recognizer, sources, options, outputs, title_of(sources, recognizer, options), console)
     for recorder in recorders if not args.quiet else ():
