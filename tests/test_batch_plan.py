@@ -191,7 +191,7 @@ def test_a_full_disk_leaves_what_was_done(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     with BatchFolder(output) as folder:
-        monkeypatch.setattr(Path, "write_text", full)
+        monkeypatch.setattr(Path, "write_bytes", full)
         with pytest.raises(OutputError, match="No space left on device"):
             folder.keep(Task("b.mp4", "b", 1, 1), Answer("d", "{}\n", 1, 1.0, ()))
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before

@@ -188,6 +188,8 @@ def test_a_session_says_what_it_kept_of_people(tmp_path: Path) -> None:
         (["--session", "s", "--no-video", "--sound"], "--sound with --no-video"),
         (["--session", "s", "--sound", "--no-audio"], "--sound with --no-audio"),
         (["--session", "."], "exists and is not empty"),
+        (["--session", "taken"], "exists and is not empty"),
+        (["--session", "taken/a/b"], "taken is no folder"),
     ],
 )
 def test_a_session_that_cannot_be_is_refused_before_the_model_loads(

@@ -59,6 +59,10 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"{folder} cannot be read: {error.strerror}", hint=f"choose another {_OPTION}") from error
     if taken:
         raise OutputError(f"{folder} exists and is not empty", "a new folder", f"choose another {_OPTION}")
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        why = "may not be written to" if nearest.is_dir() else "is no folder"
+        raise OutputError(f"{folder} cannot be made: {nearest} {why}", hint=f"choose another {_OPTION}")
 
 
 class SessionRecorder(Follower):
