@@ -272,3 +272,18 @@ def test_a_browser_as_source_sends_by_the_page_that_shows_it(tmp_path: Path, not
 def test_a_wrong_command_line_is_one_line(command: list[str], said: str, capsys: pytest.CaptureFixture) -> None:
     assert main(command) != 0
     assert said in failure_line(capsys)
+
+
+def test_of_files_there_are_numbers_too(tmp_path: Path, notes: list[str]) -> None:
+    from dashboard_viewer import Model
+
+    from mma_edge.dashboard.state import progress
+    from mma_edge.live import FilesPipeline
+    from mma_edge.pipeline import StreamOptions
+
+    with FilesPipeline(Model(), {"sample.mp4": "sample"}, StreamOptions()) as running:
+        answers = len(list(running))
+        state = progress(running, time.monotonic())
+    assert state["answers"] == answers > 5 and state["sources"]["sample.mp4"]["frames"] == 195
+    assert state["sources"]["sample.mp4"]["video"] and not state["sources"]["sample.mp4"]["live"]
+    json.dumps(state, allow_nan=False)

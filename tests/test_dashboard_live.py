@@ -174,9 +174,14 @@ def test_the_page_can_be_used_without_a_mouse_and_read_aloud() -> None:
         browser.until("document.getElementById('spoken').textContent.includes('Face 1 happy')", 20)
 
 
-def test_nothing_of_the_page_is_wider_than_a_telephone() -> None:
-    with served("sample", "--realtime") as (link, _), looking(link) as browser:
-        browser.until("document.querySelector('.card')", 20)
+def test_nothing_of_the_page_is_wider_than_a_telephone(tmp_path: Path) -> None:
+    kept = tmp_path / "2026-01-01_00-00-00"
+    kept.mkdir()
+    (kept / "manifest.json").write_text('{"name": "first", "started": "2026-01-01T00:00:00Z", "run_s": 1}')
+    for number in range(9):
+        (kept / f"video-{number}.mp4").write_bytes(b"")
+    with served("sample", "--realtime", "--sessions", tmp_path) as (link, _), looking(link) as browser:
+        browser.until("document.querySelector('.card') && document.querySelector('#sessions a')", 20)
         for width in (320, 390, 768):
             browser.call(
                 "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=2, mobile=True

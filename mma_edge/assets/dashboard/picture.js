@@ -21,7 +21,13 @@ class SourceView {
     [this.speech, this.speechText] = this.meter("Speech");
     this.gate = element("b", "", this.speech.parentNode);
     this.image = this.frame = null;
-    new ResizeObserver(() => this.draw()).observe(this.canvas);
+    this.resized = new ResizeObserver(() => this.draw());
+    this.resized.observe(this.canvas);
+  }
+
+  end() {
+    this.resized.disconnect();
+    this.root.remove();
   }
 
   meter(title) {
