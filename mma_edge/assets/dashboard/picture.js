@@ -110,6 +110,7 @@ class SourceView {
     this.newestS = Math.max(this.newestS, record.end_s);
     this.firstS = Math.min(this.firstS, record.end_s);
     this.heard = record;
+    for (const [track, each] of this.answers) if (this.newestS - each.end_s > GONE_S) this.answers.delete(track);
   }
 
   showLevel(level) {
