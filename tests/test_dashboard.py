@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import threading
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
 from conftest import failure_line
-from dashboard_viewer import FACES, Message, Viewer, dashboard, emotion, frame, view
+from dashboard_viewer import FACES, Message, Model, Viewer, dashboard, emotion, frame, view
 from live_sources import PacedSource
 from PIL import Image
 from test_web import ask
 
 from mma_edge.cli import main
 from mma_edge.dashboard import board as boards
+from mma_edge.dashboard import pictures
 from mma_edge.dashboard.board import Board
 from mma_edge.dashboard.pictures import LONGEST_SIDE, PERIOD_S
+from mma_edge.dashboard.state import progress
+from mma_edge.errors import OutputError
+from mma_edge.live import FilesPipeline
+from mma_edge.pipeline import StreamOptions
 from mma_edge.sources import CaptureOptions, open_source
 
 
@@ -97,8 +104,6 @@ def test_a_slow_viewer_gets_the_newest_picture_and_delays_nobody(tmp_path: Path,
                 time.sleep(0.04)
 
         async def fast(viewer: Viewer) -> None:
-            import asyncio
-
             running = asyncio.get_running_loop().run_in_executor(None, run)
             while not running.done():
                 for shown in (await viewer.take()).news.get("frames", []):
@@ -106,8 +111,6 @@ def test_a_slow_viewer_gets_the_newest_picture_and_delays_nobody(tmp_path: Path,
 
         async def slow(viewer: Viewer) -> None:
             """Never says that it has shown the first picture, for a second."""
-            import asyncio
-
             first = await viewer.take(ack=False)
             await asyncio.sleep(1.0)
             await viewer.ack(first.number)
@@ -123,8 +126,6 @@ def test_a_slow_viewer_gets_the_newest_picture_and_delays_nobody(tmp_path: Path,
 def test_a_picture_is_made_once_for_all_viewers_and_none_while_nobody_looks(
     tmp_path: Path, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mma_edge.dashboard.pictures as pictures
-
     made: list[float] = []
     real = pictures._shown
     monkeypatch.setattr(pictures, "_shown", lambda *args: made.append(args[1].time_s) or real(*args))
@@ -207,8 +208,6 @@ def test_sessions_begin_are_named_and_marked_on_the_page_and_can_be_downloaded(
 
 
 def test_a_session_whose_disk_fails_ends_and_the_run_and_the_page_go_on(tmp_path: Path, notes: list[str]) -> None:
-    from mma_edge.errors import OutputError
-
     with dashboard(tmp_path, notes) as page:
 
         async def keep(viewer: Viewer) -> None:
@@ -232,8 +231,6 @@ def test_a_session_whose_disk_fails_ends_and_the_run_and_the_page_go_on(tmp_path
 
 
 def test_viewers_are_told_that_the_run_has_ended(tmp_path: Path, notes: list[str]) -> None:
-    import threading
-
     ended: list[Message] = []
     with dashboard(tmp_path, notes) as page:
 
@@ -272,3 +269,12 @@ def test_a_browser_as_source_sends_by_the_page_that_shows_it(tmp_path: Path, not
 def test_a_wrong_command_line_is_one_line(command: list[str], said: str, capsys: pytest.CaptureFixture) -> None:
     assert main(command) != 0
     assert said in failure_line(capsys)
+
+
+def test_of_files_there_are_numbers_too(tmp_path: Path, notes: list[str]) -> None:
+    with FilesPipeline(Model(), {"sample.mp4": "sample"}, StreamOptions()) as running:
+        answers = len(list(running))
+        state = progress(running, time.monotonic())
+    assert state["answers"] == answers > 5 and state["sources"]["sample.mp4"]["frames"] == 195
+    assert state["sources"]["sample.mp4"]["video"] and not state["sources"]["sample.mp4"]["live"]
+    json.dumps(state, allow_nan=False)

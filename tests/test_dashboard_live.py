@@ -37,9 +37,9 @@ CARD = """(() => { const card = document.querySelector('.card');
 
 
 @contextlib.contextmanager
-def served(*arguments: object) -> Iterator[tuple[str, subprocess.Popen]]:
+def served(*arguments: object, web: str = "0") -> Iterator[tuple[str, subprocess.Popen]]:
     """`mma-edge serve` in a process of its own, and the link that it prints."""
-    command = [sys.executable, "-m", "mma_edge.cli", "serve", *map(str, arguments), "--web", "0", "--backend", "cpu"]
+    command = [sys.executable, "-m", "mma_edge.cli", "serve", *map(str, arguments), "--web", web, "--backend", "cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             for line in process.stdout:
@@ -56,9 +56,9 @@ def served(*arguments: object) -> Iterator[tuple[str, subprocess.Popen]]:
 
 
 @contextlib.contextmanager
-def looking(link: str, devices: tuple[Path, Path] | None = None) -> Iterator[Chromium]:
+def looking(link: str, devices: tuple[Path, Path] | None = None, insecure: bool = False) -> Iterator[Chromium]:
     """A browser that notes what goes wrong in the page; nothing may."""
-    with Chromium(link, devices) as browser:
+    with Chromium(link, devices, insecure=insecure) as browser:
         browser.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
         browser.call("Page.reload")
         browser.until("window.errors && document.readyState === 'complete'")
@@ -174,12 +174,34 @@ def test_the_page_can_be_used_without_a_mouse_and_read_aloud() -> None:
         browser.until("document.getElementById('spoken').textContent.includes('Face 1 happy')", 20)
 
 
-def test_nothing_of_the_page_is_wider_than_a_telephone() -> None:
-    with served("sample", "--realtime") as (link, _), looking(link) as browser:
-        browser.until("document.querySelector('.card')", 20)
+def test_nothing_of_the_page_is_wider_than_a_telephone(tmp_path: Path) -> None:
+    kept = tmp_path / "2026-01-01_00-00-00"
+    kept.mkdir()
+    (kept / "manifest.json").write_text('{"name": "first", "started": "2026-01-01T00:00:00Z", "run_s": 1}')
+    for number in range(9):
+        (kept / f"video-{number}.mp4").write_bytes(b"")
+    with served("sample", "--realtime", "--sessions", tmp_path) as (link, _), looking(link) as browser:
+        browser.until("document.querySelector('.card') && document.querySelector('#sessions a')", 20)
         for width in (320, 390, 768):
             browser.call(
                 "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=2, mobile=True
             )
             time.sleep(0.3)
             assert browser.run("document.documentElement.scrollWidth") <= width
+
+
+def test_from_elsewhere_the_link_of_this_start_opens_the_page_and_an_old_one_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMA_EDGE_STATE", str(tmp_path))
+    with served("sample", "--realtime", web="0.0.0.0:0"):
+        (path,) = tmp_path.glob("*.link")
+        link = re.sub(r"//[^/]+:", "//127.0.0.1:", path.read_text().strip())
+        page, _, token = link.partition("#token=")
+        with Chromium(f"{page}#token={'x' * 43}", insecure=True) as stranger:
+            stranger.until("document.getElementById('state').textContent.includes('newest link')", 20)
+            assert stranger.run("document.querySelectorAll('.card, canvas').length") == 0
+        with looking(link, insecure=True) as browser:
+            browser.until("document.querySelector('.card')", 20)
+            assert token not in browser.run("location.href + document.cookie")
+    assert not path.exists()

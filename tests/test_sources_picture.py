@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import av
+import cv2
 import numpy as np
 import pytest
 
-from mma_edge.sources.picture import DecodedPicture, Orientation
+from mma_edge.sources.picture import DecodedPicture, Orientation, scaled
 
 WIDTH, HEIGHT = 1000, 700
 ORIENTATIONS = [Orientation(swapped, x, y) for swapped in (False, True) for x in (False, True) for y in (False, True)]
@@ -57,3 +58,20 @@ def test_a_look_at_a_face_converts_little_more_than_the_face() -> None:
     face = picture[200:300, 400:500]
     assert face.base.nbytes < 0.1 * 3 * WIDTH * HEIGHT
     assert picture[190:290, 405:500].base is face.base, "the next look is beside it and costs nothing"
+
+
+@pytest.mark.parametrize("orientation", [Orientation(), Orientation(swapped=True), Orientation(mirror_x=True)])
+def test_a_small_copy_is_the_whole_picture_upright_and_takes_nothing_from_the_large_one(
+    orientation: Orientation,
+) -> None:
+    across, down = np.meshgrid(np.arange(1280), np.arange(720))
+    image = np.stack([across % 256, down % 256, (across + down) // 8 % 256], axis=2).astype(np.uint8)
+    smooth = cv2.GaussianBlur(image, (0, 0), 20)
+    frame = av.VideoFrame.from_ndarray(smooth, format="rgb24").reformat(format="yuv420p")
+    picture = DecodedPicture(frame, orientation)
+    small = scaled(picture, 640)
+    assert small.shape == ((640, 360, 3) if orientation.swapped else (360, 640, 3))
+    assert picture._rgb.size == 0
+    expected = cv2.resize(np.asarray(picture), small.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(small.astype(int) - expected).mean() < 2
+    assert scaled(expected, 640) is expected

@@ -167,7 +167,7 @@ class Dashboard(Follower):
 
     async def _tick(self) -> None:
         """Numbers and levels, while somebody looks."""
-        ticks = 0
+        ticks, counted = 0, None
         while True:
             await asyncio.sleep(_LEVELS_S)
             if not self._viewers.count:
@@ -176,7 +176,8 @@ class Dashboard(Follower):
             self.board.put("levels", self._levels.take())
             if ticks % _STATE_EVERY == 0:
                 self._state()
-                self.sessions.publish()
+                if counted is None or counted.done():  # else its disk takes long
+                    counted = asyncio.get_running_loop().run_in_executor(self._disk, self.sessions.publish)
             ticks += 1
 
     def _state(self) -> None:

@@ -85,5 +85,5 @@ class Levels:
         taken, self._loudest = self._loudest, {}
         return {
             source: round(max(QUIETEST_DB, 10 * float(np.log10(max(power, 1e-12)))), 1)
-            for source, power in taken.items()
+            for source, power in tuple(taken.items())  # who took hold of it before may still add
         }

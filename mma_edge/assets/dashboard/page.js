@@ -25,7 +25,7 @@ async function connect() {
   const mine = socket = socketAt("/view");
   mine.binaryType = "arraybuffer";
   let work = Promise.resolve();
-  mine.onopen = () => { attempts = 0; };
+  mine.onopen = () => { attempts = 0; say("Waiting for the sources", ""); };
   mine.onmessage = event => {
     if (typeof event.data === "string") find("said").textContent = JSON.parse(event.data).text;
     else work = work.then(() => mine === socket && take(event.data, mine));
@@ -62,9 +62,9 @@ async function take(data, mine) {
 }
 
 function begin(facts) {
-  const anew = about !== null;
   about = facts;
-  if (anew) { cards.forEach(card => card.end()); cards.clear(); }
+  // Of a connection before this one, perhaps to another run; the server sends all that it keeps.
+  for (const all of [cards, views]) { all.forEach(each => each.end()); all.clear(); }
   learn(about.labels);
   find("model").textContent = `${about.model} ${about.precision}, ${about.details || about.backend}`;
   find("camera").hidden = !about.camera;

@@ -21,7 +21,13 @@ class SourceView {
     [this.speech, this.speechText] = this.meter("Speech");
     this.gate = element("b", "", this.speech.parentNode);
     this.image = this.frame = null;
-    new ResizeObserver(() => this.draw()).observe(this.canvas);
+    this.resized = new ResizeObserver(() => this.draw());
+    this.resized.observe(this.canvas);
+  }
+
+  end() {
+    this.resized.disconnect();
+    this.root.remove();
   }
 
   meter(title) {
@@ -104,6 +110,7 @@ class SourceView {
     this.newestS = Math.max(this.newestS, record.end_s);
     this.firstS = Math.min(this.firstS, record.end_s);
     this.heard = record;
+    for (const [track, each] of this.answers) if (this.newestS - each.end_s > GONE_S) this.answers.delete(track);
   }
 
   showLevel(level) {

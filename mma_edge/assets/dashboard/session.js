@@ -67,7 +67,7 @@ function showSessions(all) {
     element("strong", session.name || session.id, item);
     const facts = [new Date(session.started).toLocaleString(), session.run_s != null && clock(session.run_s), bytes(size)];
     element("div", facts.filter(Boolean).join(" · "), item, "soft");
-    const links = element("div", "", item);
+    const links = element("div", "", item, "row");
     const link = (text, path) => {
       const made = element("a", text, links);
       made.href = `/sessions/${encodeURIComponent(session.id)}${path}`;
