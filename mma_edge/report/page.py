@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from mma_edge import __version__
-from mma_edge.report.figures import alone_with_sound, coverage, dwells, speakers, transitions
+from mma_edge.report.figures import coverage, dwells, speakers, transitions
 from mma_edge.report.palette import BASIS_COLOURS, UNCERTAIN_COLOUR, colours, stacked
 from mma_edge.report.pictures import Strips
 from mma_edge.report.recording import Recording, SourceRecording
@@ -170,7 +170,7 @@ def _key(recording: Recording, chosen: Mapping[str, str]) -> str:
             BASIS_COLOURS.items(), ("face and voice", "face alone", "voice alone"), strict=True
         )
     )
-    several = any(mask.any() for source in recording.sources for mask in alone_with_sound(source.series).values())
+    several = any(series.alone.any() for source in recording.sources for series in source.series)
     spoke = (
         '<span class="class"><i class="swatch spoke"></i>this face speaks (it alone has the sound)</span>'
         if several

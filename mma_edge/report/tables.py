@@ -131,7 +131,7 @@ def faces_table(many: Sequence[Series], length_s: float, mostly: Sequence[str]) 
             (
                 escape(series.name),
                 clock(float(series.held_from_s[0])),
-                clock(float(series.end_s[-1])),
+                clock(float(series.held_to_s[-1])),
                 f"{len(series.end_s):,}",
                 clock(series.answered_s, True),
                 share(series.answered_s, length_s),
