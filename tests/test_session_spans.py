@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
 
+import numpy as np
+from recorded import LABELS, make_session, record
+
+from mma_edge.convert import Choice, SegmentOptions
+from mma_edge.convert.material import read_material
+from mma_edge.convert.timeline import tier_name
+from mma_edge.report.figures import stretches
+from mma_edge.report.recording import read_recording
+from mma_edge.session.folder import read_session
 from mma_edge.session.spans import hop_of, known_spans_of, spans_of, windows_ms
+from mma_edge.session.video.timeline import Timeline
 
 
 def windows(*ends_s: float, window_s: float = 4.0) -> np.ndarray:
@@ -61,3 +71,38 @@ def test_times_that_make_no_sense_give_spans_that_neither_overlap_nor_run_back(r
         found = spans_of(np.stack([starts, ends], axis=1), int(rng.integers(1, 2000)))
         assert (found[:, 1] >= found[:, 0]).all() and (np.diff(found[:, 0]) >= 0).all()
         assert (found[1:, 0] >= found[:-1, 1]).all()
+
+
+def test_a_report_an_elan_file_and_an_annotated_film_have_the_same_times(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Of cameras, whose answers jitter and stop now and then, with a video and without, the clock at any time."""
+    about = {"first_s": 1000.2, "last_s": 1100.0}
+    sources = {"door": about | {"video": "video-1.mp4", "video_start_s": 1000.5}, "desk": about}
+    zeros = {"door": 1000.5, "desk": 1000.2}
+    records = []
+    for name in sources:
+        for track in (1, 2, None):
+            steps = rng.choice([0.47, 0.5, 0.53, 1.0, 4.0], 60, p=[0.3, 0.3, 0.3, 0.05, 0.05])
+            ends = 1000.2 + rng.uniform(0, 9) + steps.cumsum()
+            for label, end_s in zip(rng.choice(LABELS, 60), ends.round(3).tolist(), strict=True):
+                start_s = max(1000.2, end_s - 4)
+                records.append(record(end_s, str(label), track, source=name, start_s=round(start_s, 3)))
+    folder = make_session(tmp_path / "day", sorted(records, key=lambda each: each["end_s"]), sources)
+    recording = read_recording(folder)
+    for face in (1, 2, None):
+        lines = read_material(folder, Choice(face=face), [].append).time_lines(SegmentOptions(0.0, 0.0), None, print)
+        for source in recording.sources:
+            line = next(line for line in lines if line.source == source.name)
+            assert read_session(folder).zero_s(source.name) == zeros[source.name]
+            film = Timeline.of([each for each in records if each["source"] == source.name])
+            for series in source.series if face is None else [source.series[face - 1]]:
+                tier = next(tier for tier in line.tiers if tier.name == tier_name(series.track_id))
+                found = [(start_s, end_s, series.states[state]) for state, start_s, end_s in stretches(series)]
+                assert len(found) > 20
+                # What is before the video begins is on the page only.
+                found = [(max(0, round(1000 * a)), round(1000 * b), label) for a, b, label in found if b > 0]
+                assert [(each.start_ms, each.end_ms, each.label) for each in tier.segments] == found
+                for start_ms, end_ms, label in found:
+                    for time_ms in (start_ms, end_ms - 1):
+                        assert film.answers_at(zeros[source.name] + time_ms / 1000)[series.track_id]["label"] == label

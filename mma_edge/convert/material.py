@@ -105,17 +105,17 @@ class Material:
         return TimeLine(plain(name), tuple(tiers), marks, tuple(labels), max(1, *ends), media)
 
     def _media(self, name: str, given: Media | None, notify: Notify) -> tuple[Media | None, float]:
-        """The video of a source where there is one, and the presentation time of its beginning."""
+        """The video of a source where there is one, and the presentation time at which its time line begins."""
         about = self.session.sources.get(name, {}) if self.session else {}
         if given:
             if about.get("live"):
                 what, hint = f"--media {given.path} for the live source {name}", "leave --media out"
                 raise UsageError(what, "a source that was a file, whose times are those of the records", hint)
             return given, given.start_s
+        zero_s = self.session.zero_s(name) if self.session else 0.0
         if not about.get("video"):
-            return None, 0.0
-        start_s, video = about.get("video_start_s"), self.session.video(name)
-        zero_s = start_s if is_number(start_s) else 0.0
+            return None, zero_s
+        video = self.session.video(name)
         try:
             return media_of(video) if video else None, zero_s
         except SourceError as error:  # what a crash left of it

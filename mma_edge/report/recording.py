@@ -208,9 +208,10 @@ def _source(
     first_s, last_s, video_start_s = (_number(facts.get(key)) for key in ("first_s", "last_s", "video_start_s"))
     starts = [record["start_s"] for record in records]
     ends = [record["end_s"] for record in records]
-    # A file keeps its own times; a live source's clock may count from anywhere.
     begin_s = min(starts, default=0.0) if first_s is None else first_s
-    origin_s = begin_s if facts.get("live") or abs(begin_s) > DAY_S else 0.0
+    origin_s = session.zero_s(name) if session else 0.0
+    if abs(begin_s - origin_s) > DAY_S:
+        origin_s = begin_s
     step_s = DAY_S
     if session and facts.get("live") and ends and max(ends) - begin_s > SLACK * session.run_s + JUMP_S:
         step_s = JUMP_S

@@ -18,8 +18,8 @@ for (const source of values.sources) {
 const classes = values.labels.length;
 
 function clock(ms, tenths) {
-  const sign = ms < 0 ? "-" : "";
   const tens = tenths ? Math.round(Math.abs(ms) / 100) : 10 * Math.round(Math.abs(ms) / 1000);
+  const sign = ms < 0 && tens ? "-" : "";
   const hours = Math.floor(tens / 36000), minutes = Math.floor(tens / 600) % 60;
   const seconds = (tens % 600) / 10;
   const shown = tenths ? seconds.toFixed(1).padStart(4, "0") : String(seconds).padStart(2, "0");

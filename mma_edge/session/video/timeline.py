@@ -60,7 +60,7 @@ class Timeline:
 
     def answers_at(self, time_s: float) -> dict[int | None, Mapping[str, Any]]:
         """Of each face, and of the voice alone, the answer that stands for this time."""
-        shown, time_ms = {}, 1000 * time_s
+        shown, time_ms = {}, round(1000 * time_s)
         for track, spans in self._spans.items():
             after = bisect_right(spans, time_ms, key=lambda span: span[0])
             # The one that holds, or the nearest: a gap or nothing may be between two.
