@@ -15,6 +15,7 @@ from films import offsets_ms, times_s
 
 from mma_edge.cli import main
 from mma_edge.errors import OutputError, SourceError
+from mma_edge.session.spans import spans_of, windows_ms
 from mma_edge.session.video.annotate import AnnotateOptions, Film, draw, open_film, remember
 from mma_edge.session.video.timeline import Timeline
 from mma_edge.sources.file import FileSource, sample_path
@@ -119,13 +120,22 @@ def test_what_a_rotation_flag_turns_is_upright_and_carries_no_flag(shared_dir: P
     assert np.abs(frame.to_ndarray(format="rgb24", src_colorspace="ITU709").astype(int) - first.image).mean() < 6
 
 
-def test_a_frame_has_the_answer_whose_windows_middle_is_nearest() -> None:
-    records = [record(0.0, 4.0), record(0.5, 4.5), record(1.0, 5.0), record(1.0, 5.0, None), record(6.0, 10.0)]
+def test_a_frame_has_the_answer_that_stands_for_its_time_as_in_report_and_convert() -> None:
+    records = [record(max(0.0, n / 2 - 4), n / 2) for n in range(1, 11)]  # the middles: 0.25, 0.5 to 2, then 2.5, 3
+    records += [record(1.0, 5.0, None), record(6.0, 10.0)]
     timeline = Timeline.of(records)
-    assert timeline.answers_at(2.2)[1] is records[0] and timeline.answers_at(2.3)[1] is records[1]
-    assert timeline.answers_at(5.2)[1] is records[2] and timeline.answers_at(5.6)[1] is records[4]
-    assert timeline.answers_at(3.0)[None] is records[3] and None not in timeline.answers_at(6.0)
+    assert timeline.answers_at(0.0)[1] is timeline.answers_at(0.374)[1] is records[0]
+    assert timeline.answers_at(0.375)[1] is records[1]
+    assert timeline.answers_at(2.7)[1] is records[8] and timeline.answers_at(2.8)[1] is records[9]
+    # Up to the end of its window, and a little longer where there is none other.
+    assert timeline.answers_at(5.4)[1] is records[9] and 1 not in timeline.answers_at(5.6)
+    # The face came again between 9.5 and 10 s.
+    assert 1 not in timeline.answers_at(8.9) and timeline.answers_at(9.1)[1] is records[-1]
+    assert timeline.answers_at(4.6)[None] is records[10] and None not in timeline.answers_at(6.0)
     assert timeline.answers_at(20.0) == {}
+    windows = windows_ms([(each["start_s"], each["end_s"]) for each in records if each["track_id"]])
+    for (from_ms, to_ms), each in zip(spans_of(windows, 500).tolist(), records[:10] + records[11:], strict=True):
+        assert timeline.answers_at(from_ms / 1000)[1] is timeline.answers_at((to_ms - 1) / 1000)[1] is each
 
 
 def test_boxes_are_where_the_run_saw_them_or_on_the_way_between_records() -> None:

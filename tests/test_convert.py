@@ -22,11 +22,11 @@ Spans = list[tuple[int, int, str]]
 RECORDS = (
     run_of("hhhhhhhhhhhhssssshhhh") + run_of("sssssss", first_s=20.0, track=2) + run_of("aaaa", 0.5, 30.0, track=None)
 )
-HAPPY_SAD_HAPPY = [(0, 4250, "happy"), (4250, 6750, "sad"), (6750, 8750, "happy")]
+HAPPY_SAD_HAPPY = [(0, 4250, "happy"), (4250, 6750, "sad"), (6750, 10_500, "happy")]  # the last window ends at 10.5 s
 TIERS: dict[str, Spans] = {
     "face 1": HAPPY_SAD_HAPPY,
-    "face 2": [(20_000, 22_000, "sad")],
-    "voice": [(28_250, 30_250, "angry")],
+    "face 2": [(20_000, 23_500, "sad")],
+    "voice": [(30_000, 32_000, "angry")],
 }
 NASTY = 'say "<b>", {x} & -->'
 
@@ -98,7 +98,7 @@ def test_a_session_gives_elan_its_video_and_marks_on_the_videos_clock(
     door, desk = session / "records-door.eaf", session / "records-desk.eaf"
     tiers = elan_tiers(door)
     # The video began 2 s later than the source's clock.
-    assert tiers["door face 1"] == [(0, 2250, "happy"), (2250, 4750, "sad"), (4750, 6750, "happy")]
+    assert tiers["door face 1"] == [(0, 2250, "happy"), (2250, 4750, "sad"), (4750, 8500, "happy")]
     assert [(start, text) for start, _, text in tiers["door marks"]] == [(3000, NASTY), (3001, "again")]
     assert elan_tiers(desk)["desk face 1"][0][0] == 0
     (media,) = pympi.Elan.Eaf(str(door)).media_descriptors
@@ -219,9 +219,9 @@ def test_subtitles_show_one_cue_at_a_time_and_ffmpeg_reads_the_same(
     assert read == [
         (0, 3000, "face 1: happy"),
         (3000, 4250, "face 1: happy\nface 2: angry"),
-        (4250, 5250, "face 1: sad\nface 2: angry"),
-        (5250, 6750, "face 1: sad"),
-        (6750, 8750, "face 1: happy"),
+        (4250, 6750, "face 1: sad\nface 2: angry"),
+        (6750, 7000, "face 1: happy\nface 2: angry"),
+        (7000, 10_500, "face 1: happy"),
     ]
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux() if packet.size]
@@ -238,7 +238,7 @@ def test_subtitles_show_one_cue_at_a_time_and_ffmpeg_reads_the_same(
 
 def test_of_one_face_alone_subtitles_have_the_label_only(tmp_path: Path) -> None:
     (path,) = convert(write_jsonl(tmp_path / "talk.jsonl", run_of("hh")), "vtt")
-    assert path.read_text() == "WEBVTT\n\n00:00:00.000 --> 00:00:00.750\nhappy\n"
+    assert path.read_text() == "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\nhappy\n"
 
 
 def test_names_that_a_format_has_signs_for_stay_what_they_are(tmp_path: Path) -> None:
@@ -271,6 +271,6 @@ def test_one_face_or_one_source_can_be_chosen_and_how_segments_are_made(session:
 def test_a_given_video_counts_from_its_first_picture(tmp_path: Path, talk: Path) -> None:
     video = make_video(tmp_path / "my talk.mkv", first_s=3.0)
     (path,) = convert(talk, "elan", ConvertOptions(media=video))
-    assert elan_tiers(path)["talk.mp4 face 2"] == [(17_000, 19_000, "sad")]
+    assert elan_tiers(path)["talk.mp4 face 2"] == [(17_000, 20_500, "sad")]
     (media,) = pympi.Elan.Eaf(str(path)).media_descriptors
     assert media["RELATIVE_MEDIA_URL"] == "./my talk.mkv"

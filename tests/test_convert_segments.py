@@ -9,42 +9,45 @@ import pytest
 from conftest import one_line
 from recorded import record, run_of
 
-from mma_edge.convert.segments import SegmentOptions, check_order, hop_of, segments_of
+from mma_edge.convert.segments import SegmentOptions, check_order, segments_of
 from mma_edge.errors import UsageError
+from mma_edge.session.spans import hop_of, windows_ms
 
 PLAIN = SegmentOptions(min_s=0.0, hysteresis=0.0)
 
 
 def spans(records: list[dict], options: SegmentOptions = PLAIN) -> list[tuple[int, int, str]]:
-    found, _ = segments_of(records, hop_of(records), options)
+    windows = windows_ms([(each["start_s"], each["end_s"]) for each in records])
+    found, _ = segments_of(records, hop_of([windows]), options)
     return [(each.start_ms, each.end_ms, each.label) for each in found]
 
 
-def test_an_answer_stands_for_the_hop_around_the_middle_of_its_window() -> None:
+def test_an_answer_stands_for_the_time_around_the_middle_of_its_window() -> None:
     records = run_of("hhhhhhhhhhhhsshh")  # the windows are 4 s long from the eighth on
     # The two windows that say sad end at 6.5 s and 7 s, so their middles are 4.5 s and 5 s.
-    assert spans(records) == [(0, 4250, "happy"), (4250, 5250, "sad"), (5250, 6250, "happy")]
+    assert spans(records) == [(0, 4250, "happy"), (4250, 5250, "sad"), (5250, 8000, "happy")]
 
 
 def test_as_of_the_end_an_answer_stands_from_when_it_was_known() -> None:
     options = SegmentOptions(min_s=0.0, hysteresis=0.0, as_of="end")
     assert spans(run_of("hhss"), options) == [(500, 1500, "happy"), (1500, 2500, "sad")]
+    # One answer was missed: the next one was known no sooner than it came.
+    assert spans(run_of("hhhh s"), options) == [(500, 3000, "happy"), (3000, 3500, "sad")]
 
 
 def test_a_face_has_no_segment_before_it_came() -> None:
     # It came at 10 s; its first windows begin 3.5 s before that.
     ((start_ms, end_ms, _),) = spans(run_of("hhhhhhhhhh", first_s=10.0))
-    assert (start_ms, end_ms) == (10_000, 13_250)
-    # A voice was there before the face had left.
-    ((start_ms, _, _),) = spans(run_of("hh", first_s=10.0, track=None))
-    assert start_ms == 8250
+    assert (start_ms, end_ms) == (10_000, 15_000)
+    # Nor has the voice alone before the face had left.
+    assert spans(run_of("hh", first_s=10.0, track=None)) == [(10_000, 11_000, "happy")]
 
 
 def test_a_gap_stays_a_gap_and_one_missed_answer_is_none() -> None:
     one_missed, gone = spans(run_of("hhhhhhhh hhhhhh")), spans(run_of("hhhhhhhhhh          hhhhhhhhhh"))
     assert len(one_missed) == 1
     (_, end_ms, _), (start_ms, _, _) = gone
-    assert (end_ms, start_ms) == (3250, 10_000)
+    assert (end_ms, start_ms) == (5000, 10_000)
 
 
 def test_an_answer_that_is_hardly_more_probable_changes_nothing() -> None:
@@ -66,10 +69,10 @@ def test_an_uncertain_answer_is_a_segment_of_its_own_and_does_not_linger() -> No
 
 def test_a_short_segment_goes_to_its_neighbour_and_one_that_stands_alone_is_left_out() -> None:
     flicker = run_of("hhhhhhhhhhshhhhh")
-    assert spans(flicker, SegmentOptions(min_s=0.6)) == [(0, 6250, "happy")]
+    assert spans(flicker, SegmentOptions(min_s=0.6)) == [(0, 8000, "happy")]
     assert [label for *_, label in spans(flicker, SegmentOptions(min_s=0.5))] == ["happy", "sad", "happy"]
     first = run_of("shhhhhhhhhhh", first_s=10.0)
-    assert spans(first, SegmentOptions(min_s=0.5)) == [(10_000, 14_250, "happy")]
+    assert spans(first, SegmentOptions(min_s=0.5)) == [(10_000, 16_000, "happy")]
     alone, left_out = segments_of(run_of("h       h"), 500, SegmentOptions(min_s=0.6))
     assert alone == [] and left_out == 2
 
@@ -89,12 +92,6 @@ def test_segments_never_overlap_whatever_the_times(rng: np.random.Generator) -> 
         for before, after in itertools.pairwise(found):
             assert before.end_ms <= after.start_ms
             assert before.end_ms < after.start_ms or before.label != after.label
-
-
-def test_the_hop_is_that_of_most_answers() -> None:
-    assert hop_of(run_of("hhhh hhh", hop_s=0.25)) == 250
-    assert hop_of([*run_of("hh"), *run_of("ss", track=2)]) == 500
-    assert hop_of(run_of("h")) is None
 
 
 def test_times_that_jump_back_are_refused_and_faces_may_take_turns() -> None:

@@ -12,13 +12,14 @@ from made_sessions import DFEW, made_records, record, write_lines, write_session
 from mma_edge.errors import MMAEdgeError
 from mma_edge.report.clock import AFTER_JUMP_S, Clock
 from mma_edge.report.columns import Drawn, drawn, for_screen
-from mma_edge.report.figures import alone_with_sound, coverage, dwells, speakers, stretches, transitions, union_s
+from mma_edge.report.figures import coverage, dwells, speakers, stretches, transitions, union_s
 from mma_edge.report.palette import CLASS_COLOURS, UNCERTAIN_COLOUR, colours, stacked
 from mma_edge.report.recording import SourceRecording, part_of, read_recording
 from mma_edge.report.ribbon import HEIGHT, spans, stacked_areas
 
-# Half a second apart but for one gap. By hand: an answer holds since the one before it, so happy 3.5 to 5, sad 5 to 6,
-# nothing, happy 8.5 to 9, uncertain 9 to 9.5, happy 9.5 to 10.
+# Half a second apart but for one gap. By hand: the face came half a second before the first answers, at 3.5 and 8.5, so
+# the middles of the windows are 3.75, 4, 4.25, 4.5, 4.75, and 8.75, 9, 9.25. Half way between them: happy 3.5 to 4.375,
+# sad 4.375 to 6, nothing, happy 8.5 to 8.875, uncertain 8.875 to 9.125, happy 9.125 to 10.
 ANSWERS = [
     (4.0, "happy"), (4.5, "happy"), (5.0, "happy"), (5.5, "sad"), (6.0, "sad"),
     (9.0, "happy"), (9.5, "uncertain"), (10.0, "happy"),
@@ -35,19 +36,20 @@ def source(tmp_path: Path) -> SourceRecording:
     return source_of(tmp_path, [record(*answer) for answer in ANSWERS])
 
 
-def test_a_label_is_held_since_the_answer_before_it_and_not_over_a_gap(source: SourceRecording) -> None:
+def test_a_label_is_held_around_the_middles_of_its_windows_and_not_over_a_gap(source: SourceRecording) -> None:
     (series,) = source.series
     found = [(series.states[state], start_s, end_s) for state, start_s, end_s in stretches(series)]
     assert found == [
-        ("happy", 3.5, 5.0), ("sad", 5.0, 6.0), ("happy", 8.5, 9.0), ("uncertain", 9.0, 9.5), ("happy", 9.5, 10.0),
+        ("happy", 3.5, 4.375), ("sad", 4.375, 6.0),
+        ("happy", 8.5, 8.875), ("uncertain", 8.875, 9.125), ("happy", 9.125, 10.0),
     ]  # fmt: skip
 
 
 def test_dwell_times_are_those_of_the_stretches(source: SourceRecording) -> None:
     found = {each.label: (each.total_s, each.times, each.mean_s, each.longest_s) for each in dwells(source.series)}
-    assert found.pop("happy") == pytest.approx((2.5, 3, 2.5 / 3, 1.5))
-    assert found.pop("sad") == (1.0, 1, 1.0, 1.0)
-    assert found.pop("uncertain") == (0.5, 1, 0.5, 0.5)
+    assert found.pop("happy") == pytest.approx((0.875 + 0.375 + 0.875, 3, 2.125 / 3, 0.875))
+    assert found.pop("sad") == (1.625, 1, 1.625, 1.625)
+    assert found.pop("uncertain") == (0.25, 1, 0.25, 0.25)
     assert set(found.values()) == {(0, 0, 0, 0)}
 
 
@@ -71,7 +73,7 @@ def test_coverage_counts_time_with_several_faces_once(tmp_path: Path) -> None:
     assert found.face_s == pytest.approx(5.0)
     assert found.voice_s == pytest.approx(2.5 + 1.5 + 0.5)
     assert found.both_s == pytest.approx(4.0)
-    assert found.uncertain_s == pytest.approx(0.5)
+    assert found.uncertain_s == pytest.approx(0.25)
 
 
 def test_overlaps_count_once() -> None:
@@ -90,13 +92,19 @@ def test_of_several_faces_the_one_that_has_the_sound_alone_speaks(tmp_path: Path
     # Face 1 alone has no one to speak to.
     records.append(record(6.5, "neutral", modalities=both))
     source = source_of(tmp_path, records)
-    assert {track: mask.tolist() for track, mask in alone_with_sound(source.series).items()} == {
+    assert {series.track_id: series.alone.tolist() for series in source.series} == {
         1: [True, True, False, False, False, False],
         2: [False, False, True, False, False],
     }
     assert [(each.track_id, each.seconds, each.mean_speaking) for each in speakers(source.series)] == [
-        (1, 1.0, 0.25), (2, 0.5, 0.5),
+        (1, 0.625, 0.25), (2, 0.25, 0.5),  # 3.5 to 4.125; 4.125 to 4.375
     ]  # fmt: skip
+    # Who spoke is known of one face by itself, too, and of a part of the time.
+    recording = read_recording(tmp_path / "session")
+    ((second,),) = (each.series for each in part_of(recording, 2, None, None).sources)
+    assert second.alone.tolist() == [False, False, True, False, False]
+    ((first, _),) = (each.series for each in part_of(recording, None, 4.0, 4.3).sources)
+    assert (first.alone.tolist(), first.holds_s.tolist()) == ([True, False], pytest.approx([0.125, 0.175]))
 
 
 def test_a_single_answer_holds_for_its_window(tmp_path: Path) -> None:
@@ -147,13 +155,14 @@ def test_answers_a_little_out_of_order_are_no_jump() -> None:
 
 def test_a_part_of_the_time_is_cut_at_both_ends(source: SourceRecording, tmp_path: Path) -> None:
     (late,) = part_of(read_recording(tmp_path / "session"), None, 7.0, 9.2).sources
-    assert late.series[0].answered_s == 0.5  # one answer is left, and holds no longer than before
+    assert late.series[0].answered_s == pytest.approx(9.2 - 8.5)
     recording = part_of(read_recording(tmp_path / "session"), None, 4.6, 9.2)
     (part,) = recording.sources
     assert part.length_s == pytest.approx(4.6)
     found = {each.label: each.total_s for each in dwells(part.series)}
-    assert found["happy"] == pytest.approx(0.4 + 0.5)
-    assert found["sad"] == pytest.approx(1.0)
+    assert found["sad"] == pytest.approx(6.0 - 4.6)
+    assert found["happy"] == pytest.approx(0.375 + 9.2 - 9.125)
+    assert found["uncertain"] == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(
@@ -214,13 +223,15 @@ def test_of_one_dimension_the_minimum_and_the_maximum_are_kept() -> None:
 def test_what_is_drawn_ends_at_a_gap(source: SourceRecording) -> None:
     series = source.series[0]
     labels = stacked(series.labels)
-    data = drawn(series, [series.labels.index(label) for label in labels], 0.0, None)
+    data = drawn(series, [series.labels.index(label) for label in labels], 0.0)
     whole = stacked_areas(data)[0]
     assert [(times[0], times[-1]) for times, _ in whole] == [(3500, 6000), (8500, 10000)]
     assert all((tops == 0).all() for _, tops in whole)  # all classes together are 100 %
     bottom = stacked_areas(data)[-1]  # angry: 5 % in each answer, of the uncertain one a seventh
     assert {int(top) for _, tops in bottom for top in tops} == {HEIGHT - 51, HEIGHT - 143}
-    assert spans(data, data.chosen == labels.index("happy")) == [(3500, 5000), (8500, 9000), (9500, 10000)]
+    assert spans(data, data.chosen == labels.index("happy")) == [(3500, 4375), (8500, 8875), (9125, 10000)]
+    times, tops = stacked_areas(data)[labels[::-1].index("sad")][0]
+    assert times[np.flatnonzero(np.diff(tops))].tolist() == [4375]  # the area changes where the label does
 
 
 def lab(colour: str, seen: np.ndarray) -> np.ndarray:

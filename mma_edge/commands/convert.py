@@ -26,7 +26,7 @@ exit codes: 0 done, 2 usage, 3 no records, 7 output, 11 missing package, 130 int
 """
 DESCRIPTION = """\
 Write RECORDS as another program reads them. Each answer is about a window of several seconds; for annotations and
-subtitles it becomes the label of the window's middle."""
+subtitles it becomes the label of the time around the window's middle."""
 
 
 def add_convert_command(commands: argparse._SubParsersAction) -> None:

@@ -29,7 +29,7 @@ examples:
   mma-edge annotate talk.mp4 --records talk.jsonl  draw what mma-edge run --output talk.jsonl has found
   mma-edge annotate talk.mp4 --blur-faces          faces made unrecognisable: docs/sessions.md says how far
 
-A frame shows the answer of the window whose middle is nearest to it.
+A frame shows the answer that stands for its time, as in report and convert: around the middle of the answer's window.
 """
 _OPTIONS = ("no_video", "blur_faces", "sound", "session_name")
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from mma_edge.convert.media import media_of
 from mma_edge.convert.rows import Record, checked_records, is_number
-from mma_edge.convert.segments import SegmentOptions, check_order, hop_of, segments_of
+from mma_edge.convert.segments import SegmentOptions, check_order, segments_of
 from mma_edge.convert.timeline import Mark, Media, Tier, TimeLine, apart, plain, tier_name
 from mma_edge.errors import SourceError, UsageError
 from mma_edge.session.folder import Session, read_session
+from mma_edge.session.spans import hop_of, windows_ms
 from mma_edge.types import UNCERTAIN, Notify
 
 
@@ -31,6 +32,7 @@ class Material:
     path: Path
     records: list[Record]
     session: Session | None = None
+    among: Material | None = None  # what these were chosen from, where it is one face
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -61,20 +63,30 @@ class Material:
             what = f"--media {media} for {len(sources)} sources ({', '.join(sources)})"
             raise UsageError(what, "records of one source", "choose one: --source NAME")
         given = media_of(media) if media else None
-        return [self._time_line(name, records, options, given, notify) for name, records in sources.items()]
+        whole = (self.among or self).by_source()
+        hops = {name: self._hop_of(whole[name]) for name in sources}
+        return [self._time_line(name, records, hops[name], options, given, notify) for name, records in sources.items()]
+
+    def _hop_of(self, records: Sequence[Record]) -> int | None:
+        """Of all faces of a source, chosen or not, so that a face has the same times in either case."""
+        tracks = (windows_ms([(each["start_s"], each["end_s"]) for each in own]) for own in _by_track(records).values())
+        return hop_of(tracks, self.session.options if self.session else None)
 
     def _time_line(
-        self, name: str, records: Sequence[Record], options: SegmentOptions, given: Media | None, notify: Notify
+        self,
+        name: str,
+        records: Sequence[Record],
+        hop_ms: int | None,
+        options: SegmentOptions,
+        given: Media | None,
+        notify: Notify,
     ) -> TimeLine:
         check_order(records)
         media, zero_s = self._media(name, given, notify)
-        tracks: dict[int | None, list[Record]] = {}
-        for record in records:
-            tracks.setdefault(record["track_id"], []).append(record)
-        hop_ms, zero_ms = hop_of(records), round(1000 * zero_s)
+        zero_ms = round(1000 * zero_s)
         # Faces by number, the voice last.
         tiers, left_out, before = [], 0, 0
-        for track, own in sorted(tracks.items(), key=lambda item: (item[0] is None, item[0] or 0)):
+        for track, own in sorted(_by_track(records).items(), key=lambda item: (item[0] is None, item[0] or 0)):
             segments, short = segments_of(own, hop_ms, options)
             moved = [segment.moved(-zero_ms) for segment in segments]
             kept = tuple(segment for segment in moved if segment.end_ms > 0)
@@ -93,17 +105,17 @@ class Material:
         return TimeLine(plain(name), tuple(tiers), marks, tuple(labels), max(1, *ends), media)
 
     def _media(self, name: str, given: Media | None, notify: Notify) -> tuple[Media | None, float]:
-        """The video of a source where there is one, and the presentation time of its beginning."""
+        """The video of a source where there is one, and the presentation time at which its time line begins."""
         about = self.session.sources.get(name, {}) if self.session else {}
         if given:
             if about.get("live"):
                 what, hint = f"--media {given.path} for the live source {name}", "leave --media out"
                 raise UsageError(what, "a source that was a file, whose times are those of the records", hint)
             return given, given.start_s
+        zero_s = self.session.zero_s(name) if self.session else 0.0
         if not about.get("video"):
-            return None, 0.0
-        start_s, video = about.get("video_start_s"), self.session.video(name)
-        zero_s = start_s if is_number(start_s) else 0.0
+            return None, zero_s
+        video = self.session.video(name)
         try:
             return media_of(video) if video else None, zero_s
         except SourceError as error:  # what a crash left of it
@@ -159,5 +171,12 @@ def read_material(path: str | os.PathLike[str], choice: Choice, notify: Notify) 
         if not chosen:
             expected = f"one of {', '.join(map(str, faces))}" if faces else "records of faces; here is a voice alone"
             raise UsageError(f"--face {choice.face}", expected)
-        material = Material(path, chosen, session)
+        material = Material(path, chosen, session, among=material)
     return material
+
+
+def _by_track(records: Sequence[Record]) -> dict[int | None, list[Record]]:
+    tracks: dict[int | None, list[Record]] = {}
+    for record in records:
+        tracks.setdefault(record["track_id"], []).append(record)
+    return tracks

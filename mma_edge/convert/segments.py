@@ -1,22 +1,18 @@
 """From answers, each about a window of some seconds, to segments of time with one label each.
 
-Windows overlap: of 4 s, every 0.5 s. So each answer stands for the hop around the middle of its window, or, as it was
-known then, for the hop after its window's end. The window of a face begins no sooner than the face was there.
+For which time an answer stands, `mma_edge.session.spans` says.
 """
 
 from __future__ import annotations
 
-import itertools
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mma_edge.convert.timeline import Segment, plain
 from mma_edge.errors import UsageError
+from mma_edge.session.spans import known_spans_of, spans_of, windows_ms
 
-_MISSED_HOPS = 2.05
-"""Answers at most so many hops apart touch: one may be missing between them, where a run had too much to do."""
 _LONGEST_MS = 5200
 """No window is longer, so answers of one run are not further behind the newest one."""
 
@@ -54,18 +50,6 @@ def check_order(records: Sequence[Mapping[str, Any]]) -> None:
         newest_ms, ends[track] = max(newest_ms, end_ms), end_ms
 
 
-def hop_of(records: Sequence[Mapping[str, Any]]) -> int | None:
-    """Milliseconds from one answer of a track to the next, as they usually were; None where no track has two."""
-    ends: dict[int | None, int] = {}
-    hops = []
-    for record in records:
-        end_ms, track = _ms(record["end_s"]), record["track_id"]
-        if track in ends:
-            hops.append(end_ms - ends[track])
-        ends[track] = end_ms
-    return round(statistics.median(hops)) if hops else None
-
-
 def segments_of(
     records: Sequence[Mapping[str, Any]], hop_ms: int | None, options: SegmentOptions
 ) -> tuple[list[Segment], int]:
@@ -73,7 +57,8 @@ def segments_of(
 
     Without a hop (`--whole`) a record stands for its whole window.
     """
-    spans = _spans(records, hop_ms, options.as_of)
+    windows = windows_ms([(record["start_s"], record["end_s"]) for record in records])
+    spans = (spans_of if options.as_of == "middle" else known_spans_of)(windows, hop_ms).tolist()
     labels = _steady_labels(records, spans, options.hysteresis)
     merged: list[Segment] = []
     least_ms = _ms(options.min_s)
@@ -96,37 +81,8 @@ def segments_of(
     return long, len(kept) - len(long)
 
 
-def _spans(records: Sequence[Mapping[str, Any]], hop_ms: int | None, as_of: str) -> list[tuple[int, int]]:
-    """For which time each record stands, from and up to, in milliseconds."""
-    if hop_ms is None:
-        return [(_ms(record["start_s"]), _ms(record["end_s"])) for record in records]
-    middles, ends = [], [_ms(record["end_s"]) for record in records]
-    joined = [after - before <= _MISSED_HOPS * hop_ms for before, after in itertools.pairwise(ends)]
-    seen_ms = 0
-    for number, (record, end_ms) in enumerate(zip(records, ends, strict=True)):
-        if number == 0 or not joined[number - 1]:
-            seen_ms = end_ms - hop_ms  # a face that was not in the answer before
-        start_ms = _ms(record["start_s"])
-        if record["track_id"] is not None:
-            start_ms = max(start_ms, seen_ms)
-        middle_ms = (start_ms + end_ms) // 2 if as_of == "middle" else end_ms + hop_ms // 2
-        middles.append(max(middle_ms, middles[-1] + 1) if middles else middle_ms)
-    half_ms = hop_ms // 2
-    spans = []
-    for number, middle_ms in enumerate(middles):
-        start_ms, end_ms = middle_ms - half_ms, middle_ms + hop_ms - half_ms
-        if number:
-            border_ms = (middles[number - 1] + middle_ms + 1) // 2
-            start_ms = border_ms if joined[number - 1] else max(start_ms, border_ms)
-        if number + 1 < len(middles):
-            border_ms = (middle_ms + middles[number + 1] + 1) // 2
-            end_ms = border_ms if joined[number] else min(end_ms, border_ms)
-        spans.append((start_ms, end_ms))
-    return spans
-
-
 def _steady_labels(
-    records: Sequence[Mapping[str, Any]], spans: Sequence[tuple[int, int]], hysteresis: float
+    records: Sequence[Mapping[str, Any]], spans: Sequence[Sequence[int]], hysteresis: float
 ) -> list[str]:
     """The label of each record, the one before where it is hardly less probable. An answer that names no class does
     not stay."""

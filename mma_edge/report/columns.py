@@ -21,8 +21,8 @@ FULL = 255
 class Drawn:
     """A series as the page holds it: whole milliseconds from the start of its source, probabilities as bytes."""
 
-    start_ms: np.ndarray  # int64 (N,) since when each answer holds
-    end_ms: np.ndarray  # int64 (N,)
+    start_ms: np.ndarray  # int64 (N,) from when each answer stands
+    end_ms: np.ndarray  # int64 (N,) up to when
     levels: np.ndarray  # uint8 (N, C), in the order in which they are stacked
     chosen: np.ndarray  # uint8 (N,) index into the stacked classes; C for "uncertain"
     basis: np.ndarray  # uint8 (N,)
@@ -33,17 +33,16 @@ class Drawn:
         return Drawn(*(getattr(self, each.name)[which] for each in fields(self)))
 
 
-def drawn(series: Series, order: list[int], from_s: float, alone: np.ndarray | None) -> Drawn:
+def drawn(series: Series, order: list[int], from_s: float) -> Drawn:
     """A series for the page; `order` are the classes' indices from below."""
-    count = len(series.end_s)
     places = np.argsort([*order, len(order)])  # of each class, and "uncertain", in the stack
     return Drawn(
         start_ms=np.round(1000 * (series.held_from_s - from_s)).astype(np.int64),
-        end_ms=np.round(1000 * (series.end_s - from_s)).astype(np.int64),
+        end_ms=np.round(1000 * (series.held_to_s - from_s)).astype(np.int64),
         levels=np.round(FULL * np.clip(series.probabilities[:, order], 0, 1)).astype(np.uint8),
         chosen=places[series.chosen].astype(np.uint8),
         basis=series.basis.astype(np.uint8),
-        alone=np.zeros(count, bool) if alone is None else alone,
+        alone=series.alone,
         begins=series.begins,
     )
 

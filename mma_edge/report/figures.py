@@ -49,7 +49,7 @@ def stretches(series: Series) -> list[tuple[int, float, float]]:
     firsts = np.flatnonzero(new)
     lasts = np.append(firsts[1:], len(new)) - 1
     return [
-        (int(series.chosen[first]), float(series.held_from_s[first]), float(series.end_s[last]))
+        (int(series.chosen[first]), float(series.held_from_s[first]), float(series.held_to_s[last]))
         for first, last in zip(firsts, lasts, strict=True)
     ]
 
@@ -113,35 +113,13 @@ def union_s(intervals: Iterable[np.ndarray]) -> float:
     return float(np.maximum(every[:, 1] - np.maximum(every[:, 0], covered), 0.0).sum())
 
 
-def alone_with_sound(many: Sequence[Series]) -> dict[int, np.ndarray]:
-    """For each face of a source, bool (N,): where it alone of several had the sound, so was taken for the speaker."""
-    faces = [series for series in many if series.track_id is not None]
-    heard: dict[float, int] = {}  # by the end of the window: how many faces had the sound
-    present: dict[float, int] = {}
-    for series in faces:
-        for end_s, basis in zip(series.end_s.round(3).tolist(), series.basis.tolist(), strict=True):
-            present[end_s] = present.get(end_s, 0) + 1
-            heard[end_s] = heard.get(end_s, 0) + (BASES[basis] == "both")
-    return {
-        series.track_id: np.array(
-            [
-                BASES[basis] == "both" and heard[end_s] == 1 and present[end_s] > 1
-                for end_s, basis in zip(series.end_s.round(3).tolist(), series.basis.tolist(), strict=True)
-            ],
-            bool,
-        )
-        for series in faces
-    }
-
-
 def speakers(many: Sequence[Series]) -> list[Speaker]:
     """The faces of a source that ever were one of several whose mouths were compared, those who spoke most first."""
-    spoke = alone_with_sound(many)
     found = []
     for series in many:
         measured = series.speaking[~np.isnan(series.speaking)]
-        if series.track_id is not None and (len(measured) or spoke[series.track_id].any()):
-            seconds = float(series.holds_s[spoke[series.track_id]].sum())
+        if series.track_id is not None and (len(measured) or series.alone.any()):
+            seconds = float(series.holds_s[series.alone].sum())
             mean = float(measured.mean()) if len(measured) else float("nan")
             found.append(Speaker(series.track_id, seconds, mean))
     return sorted(found, key=lambda speaker: -speaker.seconds)

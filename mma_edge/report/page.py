@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from mma_edge import __version__
-from mma_edge.report.figures import alone_with_sound, coverage, dwells, speakers, transitions
+from mma_edge.report.figures import coverage, dwells, speakers, transitions
 from mma_edge.report.palette import BASIS_COLOURS, UNCERTAIN_COLOUR, colours, stacked
 from mma_edge.report.pictures import Strips
 from mma_edge.report.recording import Recording, SourceRecording
@@ -41,10 +41,10 @@ look of a face and the sound of a voice. They are not what a person feels. The m
 of whom acted; it is often wrong, and more so with people, light, rooms and languages unlike those of its training. A
 probability of 60 % is right about six times in ten only where the model was calibrated on people like these.
 Neighbouring answers share most of their window, so thousands of answers are not thousands of independent observations,
-and a change is seen later than it happened. Where a face was not found, or a voice not heard, nothing is known; that is
-not neutral. Before conclusions about anyone, read the card of the model: what it was trained on, how often it was right
-and for whom, and the terms of its weights. In some places the law forbids to infer emotions, in the European Union at
-work and at school.
+and when something changed is known to a second or two, not better. Where a face was not found, or a voice not heard,
+nothing is known; that is not neutral. Before conclusions about anyone, read the card of the model: what it was trained
+on, how often it was right and for whom, and the terms of its weights. In some places the law forbids to infer emotions,
+in the European Union at work and at school.
 """
 
 
@@ -170,7 +170,7 @@ def _key(recording: Recording, chosen: Mapping[str, str]) -> str:
             BASIS_COLOURS.items(), ("face and voice", "face alone", "voice alone"), strict=True
         )
     )
-    several = any(mask.any() for source in recording.sources for mask in alone_with_sound(source.series).values())
+    several = any(series.alone.any() for source in recording.sources for series in source.series)
     spoke = (
         '<span class="class"><i class="swatch spoke"></i>this face speaks (it alone has the sound)</span>'
         if several
@@ -179,7 +179,9 @@ def _key(recording: Recording, chosen: Mapping[str, str]) -> str:
     return (
         '<div class="key"><p><b>Area</b>: probability of each class, stacked to 100 %. <b>First bar</b>: the label. '
         "<b>Second bar</b>: what the answer rests on. Empty: no answer. Hatched: a gap; red: frames or "
-        "sound were lost; dashed: a mark.</p>"
+        "sound were lost; dashed: a mark, at the time when its key was pressed.</p>"
+        "<p>An answer stands for the time around the middle of its window, half way to the middles of its neighbours; "
+        "the first one after a gap from when the face came, the last one up to its window's end.</p>"
         f'<p aria-label="Classes">{classes}</p><p aria-label="What answers rest on">{bases}{spoke}</p></div>'
     )
 

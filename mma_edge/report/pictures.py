@@ -130,13 +130,10 @@ def _key_frames(source: SourceRecording, count: int, notify: Notify) -> Iterator
 
 def _box(series: Series, time_s: float) -> np.ndarray | None:
     """Where the face was at this time, between the answers before and after it; None where it was not seen then."""
-    after = int(np.searchsorted(series.end_s, time_s))
-    near = [i for i in (after - 1, after) if 0 <= i < len(series.end_s) and abs(series.end_s[i] - time_s) <= NEAR_S]
-    boxes = series.boxes[near]
-    times = series.end_s[near][~np.isnan(boxes).any(axis=1)]
-    boxes = boxes[~np.isnan(boxes).any(axis=1)]
-    if not len(boxes):
+    near = np.flatnonzero(np.abs(series.seen_s - time_s) <= NEAR_S)
+    if not len(near):
         return None
+    times, boxes = series.seen_s[near], series.boxes[near]
     return np.array([np.interp(time_s, times, boxes[:, corner]) for corner in range(4)])
 
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mma_edge.errors import SourceError, UsageError
 from mma_edge.report.clock import DAY_S, Clock
-from mma_edge.report.series import ENOUGH_STEPS, Series, series_of, steps_of
+from mma_edge.report.series import Series, series_of, with_speakers
 from mma_edge.session.folder import Session, read_session
 from mma_edge.session.reading import read_records
+from mma_edge.session.spans import hop_of, windows_ms
 
 JUMP_S, SLACK = 60.0, 1.5
 """Where a live source's clock went through more than SLACK times the run's own time, steps above JUMP_S are jumps."""
@@ -209,9 +208,10 @@ def _source(
     first_s, last_s, video_start_s = (_number(facts.get(key)) for key in ("first_s", "last_s", "video_start_s"))
     starts = [record["start_s"] for record in records]
     ends = [record["end_s"] for record in records]
-    # A file keeps its own times; a live source's clock may count from anywhere.
     begin_s = min(starts, default=0.0) if first_s is None else first_s
-    origin_s = begin_s if facts.get("live") or abs(begin_s) > DAY_S else 0.0
+    origin_s = session.zero_s(name) if session else 0.0
+    if abs(begin_s - origin_s) > DAY_S:
+        origin_s = begin_s
     step_s = DAY_S
     if session and facts.get("live") and ends and max(ends) - begin_s > SLACK * session.run_s + JUMP_S:
         step_s = JUMP_S
@@ -220,12 +220,13 @@ def _source(
         (clock.of_record(number, start_s), clock.of_record(number, end_s))
         for number, (start_s, end_s) in enumerate(zip(starts, ends, strict=True))
     ]
+    windows = windows_ms(times)
     faces: dict[int | None, list[int]] = {}
-    for number, record in enumerate(records):
-        faces.setdefault(record.get("track_id"), []).append(number)
-    usual_s = _usual_hop_s(session, [[times[n] for n in numbers] for numbers in faces.values()])
+    for number in windows[:, 1].argsort(kind="stable").tolist():
+        faces.setdefault(records[number].get("track_id"), []).append(number)
+    hop_ms = hop_of([windows[numbers] for numbers in faces.values()], session.options if session else None)
     series = [
-        series_of(track, labels, [records[n] for n in numbers], [times[n] for n in numbers], usual_s)
+        series_of(track, labels, [records[n] for n in numbers], windows[numbers], hop_ms)
         for track, numbers in sorted(faces.items(), key=lambda item: math.inf if item[0] is None else item[0])
     ]
     bounds = [min(times)[0], max(end for _, end in times)] if times else []
@@ -241,24 +242,12 @@ def _source(
         facts,
         from_s=min(bounds, default=0.0),
         to_s=max(bounds, default=0.0),
-        series=tuple(series),
+        series=with_speakers(series),
         marks=tuple(marks),
         events=tuple(events),
         video=session.video(name) if session and name in session.sources else None,
         video_start_s=clock.of_time(begin_s if video_start_s is None else video_start_s),
     )
-
-
-def _usual_hop_s(session: Session | None, times_s: Sequence[Sequence[tuple[float, float]]]) -> float | None:
-    """Of the answers about each face; where there are few, the run's option; None where each has its window alone."""
-    steps = np.concatenate([np.zeros(0), *(steps_of([end_s for _, end_s in each]) for each in times_s)])
-    options = session.options if session else {}
-    hop_s, window_s = (_number(options.get(key)) for key in ("hop_s", "window_s"))
-    if len(steps) < ENOUGH_STEPS and hop_s and window_s:
-        longest_s = max((end_s - start_s for each in times_s for start_s, end_s in each), default=0.0)
-        # Longer windows than asked for are whole files: one answer for all of it.
-        return hop_s if longest_s < 1.01 * window_s else None
-    return float(np.median(steps)) if len(steps) else None
 
 
 def _happened(name: str, session: Session | None, clock: Clock) -> tuple[list[Mark], list[Event]]:

@@ -47,8 +47,8 @@ def area_paths(data: Drawn) -> list[str]:
     for areas in stacked_areas(data):
         parts = []
         for times, tops in areas:
-            points = "L".join(f"{x},{y}" for x, y in zip(times[1:].tolist(), tops[1:].tolist(), strict=True))
-            parts.append(f"M{times[0]},{HEIGHT}V{tops[0]}L{points}V{HEIGHT}Z")
+            steps = "".join(f"V{y}H{x}" for x, y in zip(times[1::2].tolist(), tops[1::2].tolist(), strict=True))
+            parts.append(f"M{times[0]},{HEIGHT}{steps}V{HEIGHT}Z")
         paths.append("".join(parts))
     return paths
 
@@ -56,7 +56,8 @@ def area_paths(data: Drawn) -> list[str]:
 def stacked_areas(data: Drawn) -> list[list[tuple[np.ndarray, np.ndarray]]]:
     """For each class, from the top of the stack down, its upper edge in each run of answers without a gap.
 
-    An edge is int64 (n,) milliseconds and int64 (n,) places from 0 (all) to HEIGHT (nothing).
+    An edge is int64 (2 n,) milliseconds and int64 (2 n,) places from 0 (all) to HEIGHT (nothing): from and up to when
+    each answer stands, so that the areas change where the labels do.
     """
     total = np.maximum(data.levels.sum(axis=1, dtype=np.int64), 1)
     sums = data.levels.cumsum(axis=1, dtype=np.int64)
@@ -64,12 +65,10 @@ def stacked_areas(data: Drawn) -> list[list[tuple[np.ndarray, np.ndarray]]]:
     tops = HEIGHT - (2 * HEIGHT * sums + total[:, None]) // (2 * total[:, None])
     firsts = np.flatnonzero(data.begins)
     runs = [np.arange(*edges) for edges in zip(firsts, [*firsts[1:], len(data.end_ms)], strict=True)]
-    # A run begins where its first answer does.
-    times = [np.concatenate([data.start_ms[run[:1]], data.end_ms[run]]) for run in runs]
+    # A run begins where its first answer does. An answer stands for those left out before it too.
+    times = [np.repeat(np.concatenate([data.start_ms[run[:1]], data.end_ms[run]]), 2)[1:-1] for run in runs]
     columns = list(reversed(tops.T))
-    return [
-        [(time, top[np.concatenate([run[:1], run])]) for time, run in zip(times, runs, strict=True)] for top in columns
-    ]
+    return [[(time, np.repeat(top[run], 2)) for time, run in zip(times, runs, strict=True)] for top in columns]
 
 
 def spans(data: Drawn, of: np.ndarray) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Answers about one face over time, and how long each of them holds."""
+"""Answers about one face over time, and for which time each of them stands: `mma_edge.session.spans` says it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from functools import cached_property
 
 import numpy as np
 
+from mma_edge.session.spans import spans_of
 from mma_edge.types import UNCERTAIN
 
-REACH_HOPS = 2.5
-"""An answer holds for the time since the one before it if that is at most so many hops, else for one hop: one or two
-answers that a busy machine left out are no gap."""
-ENOUGH_STEPS = 5
-"""Of a face's own answers, to know the usual time between two of them."""
 BASES = ("both", "face", "voice", "unknown")
 """What an answer rests on; unknown in records of old versions that do not say."""
+BOTH = BASES.index("both")
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,15 +22,16 @@ class Series:
 
     track_id: int | None  # None: the voice alone
     labels: tuple[str, ...]  # the classes, as the model orders them
-    start_s: np.ndarray  # float64 (N,) start of the window
     end_s: np.ndarray  # float64 (N,) end of the window, rising
+    held_from_s: np.ndarray  # float64 (N,) from when and up to when each answer stands
+    held_to_s: np.ndarray
     probabilities: np.ndarray  # float32 (N, C)
     chosen: np.ndarray  # int (N,) index of the label; C for "uncertain"
     basis: np.ndarray  # int (N,) index into BASES
     speaking: np.ndarray  # float (N,) NaN where unknown
-    boxes: np.ndarray  # float (N, 4) in pixels of the source's frame; NaN where there is none
-    hop_s: float  # usual time between two answers
-    from_s: float = -np.inf  # nothing before it holds
+    alone: np.ndarray  # bool (N,) this face alone of several had the sound, so was taken for the speaker
+    seen_s: np.ndarray  # float64 (M,) when the boxes were seen, rising: also of answers that a part leaves out
+    boxes: np.ndarray  # float (M, 4) in pixels of the source's frame
 
     @property
     def name(self) -> str:
@@ -46,22 +44,14 @@ class Series:
         return (*self.labels, UNCERTAIN)
 
     @cached_property
-    def held_from_s(self) -> np.ndarray:
-        """(N,) since when each answer holds; it does so to its `end_s`."""
-        hop = self.hop_s
-        before = np.concatenate([[-np.inf], self.end_s[:-1]])
-        held = np.where(self.end_s - before <= REACH_HOPS * hop, before, self.end_s - hop)
-        return np.minimum(np.maximum(held, max(self.from_s, float(self.start_s[0]))), self.end_s)
-
-    @cached_property
     def begins(self) -> np.ndarray:
         """(N,) whether there is a gap, or nothing, before an answer."""
-        return np.concatenate([[True], self.held_from_s[1:] > self.end_s[:-1]])
+        return np.concatenate([[True], self.held_from_s[1:] > self.held_to_s[:-1]])
 
     @cached_property
     def holds_s(self) -> np.ndarray:
-        """(N,) for how long each answer holds."""
-        return self.end_s - self.held_from_s
+        """(N,) for how long each answer stands."""
+        return self.held_to_s - self.held_from_s
 
     @property
     def answered_s(self) -> float:
@@ -69,42 +59,40 @@ class Series:
         return float(self.holds_s.sum())
 
     def intervals(self, of: np.ndarray | None = None) -> np.ndarray:
-        """(n, 2) where the answers hold; `of` chooses some, as a mask (N,)."""
-        all_of_them = np.stack([self.held_from_s, self.end_s], axis=1)
+        """(n, 2) for which times the answers stand; `of` chooses some, as a mask (N,)."""
+        all_of_them = np.stack([self.held_from_s, self.held_to_s], axis=1)
         return all_of_them if of is None else all_of_them[of]
 
     def cut(self, from_s: float, to_s: float) -> Series | None:
-        """The answers of this span; None where there are none."""
-        kept = (self.end_s > from_s) & (self.end_s <= to_s)
+        """The answers that stand for a time within this span, cut at both ends; None where there are none."""
+        kept = (self.held_to_s > from_s) & (self.held_from_s < to_s)
         if not kept.any():
             return None
-        parts = ("start_s", "end_s", "probabilities", "chosen", "basis", "speaking", "boxes")
-        return replace(self, **{part: getattr(self, part)[kept] for part in parts}, from_s=max(from_s, self.from_s))
-
-
-def steps_of(end_s: Sequence[float]) -> np.ndarray:
-    """Times between answers."""
-    steps = np.diff(np.sort(np.asarray(end_s, float)))
-    return steps[steps > 0]
+        parts = ("end_s", "held_from_s", "held_to_s", "probabilities", "chosen", "basis", "speaking", "alone")
+        part = {name: getattr(self, name)[kept] for name in parts}
+        for name in ("held_from_s", "held_to_s"):
+            part[name] = np.clip(part[name], from_s, to_s)
+        return replace(self, **part)
 
 
 def series_of(
     track_id: int | None,
     labels: Sequence[str],
     records: Sequence[dict],
-    times_s: Sequence[tuple[float, float]],
-    usual_s: float | None,
+    windows: np.ndarray,
+    hop_ms: int | None,
 ) -> Series:
     """The records of one face (at least one), whatever their version.
 
     Args:
-        times_s: start and end of each, in seconds of the page.
-        usual_s: time between two answers for a face with too few to tell; None: its window.
+        records: in order of their ends.
+        windows: int64 (N, 2) start and end of each, in milliseconds of the page.
+        hop_ms: see `mma_edge.session.spans.hop_of`.
     """
     labels = tuple(labels)
     states = (*labels, UNCERTAIN)
-    times = np.array(times_s, float)
-    order = np.argsort(times[:, 1], kind="stable")
+    held_s = spans_of(windows, hop_ms) / 1000
+    end_s = windows[:, 1] / 1000
     probabilities = np.array([[record["probabilities"].get(label) or 0.0 for label in labels] for record in records])
     likeliest = probabilities.argmax(axis=1)
     chosen = [
@@ -113,14 +101,35 @@ def series_of(
     ]
     basis = [_basis(record.get("modalities")) for record in records]
     speaking = [np.nan if record.get("speaking") is None else record["speaking"] for record in records]
-    boxes = [record.get("box") or [np.nan] * 4 for record in records]
-    columns = (times[:, 0], times[:, 1], probabilities.astype(np.float32), np.array(chosen), np.array(basis))
-    columns += (np.array(speaking, float), np.array(boxes, float))
-    steps = steps_of(times[:, 1])
-    hop_s = float(np.median(steps)) if len(steps) >= ENOUGH_STEPS else usual_s
-    if hop_s is None:
-        hop_s = max(float(times[0, 1] - times[0, 0]), 0.0)
-    return Series(track_id, labels, *(column[order] for column in columns), hop_s)
+    boxed = [number for number, record in enumerate(records) if record.get("box")]
+    return Series(
+        track_id=track_id,
+        labels=labels,
+        end_s=end_s,
+        held_from_s=held_s[:, 0],
+        held_to_s=held_s[:, 1],
+        probabilities=probabilities.astype(np.float32),
+        chosen=np.array(chosen),
+        basis=np.array(basis),
+        speaking=np.array(speaking, float),
+        alone=np.zeros(len(records), bool),
+        seen_s=end_s[boxed],
+        boxes=np.array([records[number]["box"] for number in boxed], float).reshape(-1, 4),
+    )
+
+
+def with_speakers(many: Sequence[Series]) -> tuple[Series, ...]:
+    """All series of one source, with `alone` found out: of windows that end at one time, one has face and sound."""
+    ends = np.concatenate([np.zeros(0), *(series.end_s for series in many if series.track_id is not None)])
+    both = np.concatenate([np.zeros(0), *(series.basis == BOTH for series in many if series.track_id is not None)])
+    times, place = np.unique(ends, return_inverse=True)
+    one = (np.bincount(place, minlength=len(times)) > 1) & (np.bincount(place, both, len(times)) == 1)
+    return tuple(
+        series
+        if series.track_id is None
+        else replace(series, alone=one[np.searchsorted(times, series.end_s)] & (series.basis == BOTH))
+        for series in many
+    )
 
 
 def _basis(modalities: object) -> int:

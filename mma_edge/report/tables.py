@@ -24,8 +24,8 @@ def clock(time_s: float, tenths: bool = False) -> str:
     """Seconds as people say them: 4:05, 1:04:05; "-" for what is no time."""
     if not abs(time_s) < 1e12:  # NaN neither
         return "-"
-    sign, time_s = ("-" if time_s < 0 else ""), abs(time_s)
-    tens = round(10 * time_s) if tenths else 10 * round(time_s)
+    tens = round(10 * abs(time_s)) if tenths else 10 * round(abs(time_s))
+    sign = "-" if time_s < 0 and tens else ""
     minutes, rest = divmod(tens, 600)
     hours, minutes = divmod(minutes, 60)
     seconds = f"{rest / 10:04.1f}" if tenths else f"{rest // 10:02d}"
@@ -131,7 +131,7 @@ def faces_table(many: Sequence[Series], length_s: float, mostly: Sequence[str]) 
             (
                 escape(series.name),
                 clock(float(series.held_from_s[0])),
-                clock(float(series.end_s[-1])),
+                clock(float(series.held_to_s[-1])),
                 f"{len(series.end_s):,}",
                 clock(series.answered_s, True),
                 share(series.answered_s, length_s),

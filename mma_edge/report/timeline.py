@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from mma_edge.report.columns import Drawn, drawn, for_screen
-from mma_edge.report.figures import alone_with_sound, dwells, stretches
+from mma_edge.report.figures import dwells, stretches
 from mma_edge.report.palette import colours, stacked
 from mma_edge.report.pictures import Strip
 from mma_edge.report.recording import Event, SourceRecording
@@ -47,13 +47,12 @@ def timelines(
     order = [list(labels).index(label) for label in stacked(labels)]
     chosen = colours(labels)
     fills = [chosen[label] for label in stacked(labels)]
-    spoke = alone_with_sound(source.series)
-    several = any(mask.any() for mask in spoke.values())
+    several = any(series.alone.any() for series in source.series)
     span_ms = max(round(1000 * source.length_s), 1)
     own, short = split(source)
     parts, data = [], []
     for series in own:
-        whole = drawn(series, order, source.from_s, spoke.get(series.track_id))
+        whole = drawn(series, order, source.from_s)
         kept = _fitting(whole, span_ms, most_answers // max(len(own), 1))
         svg = ribbon_svg(kept, fills, span_ms, several and series.track_id is not None)
         parts.append(_figure(number, len(data), source, series, svg, strips.get(series.track_id, Strip())))
@@ -98,7 +97,9 @@ def _toolbar(number: int, source: SourceRecording) -> str:
 def _figure(number: int, index: int, source: SourceRecording, series: Series, svg: str, strip: Strip) -> str:
     label, part = mostly(series)
     tint = colours(series.labels)[label]
-    facts = f"{clock(float(series.held_from_s[0]))} to {clock(float(series.end_s[-1]))}, {len(series.end_s):,} answers"
+    facts = (
+        f"{clock(float(series.held_from_s[0]))} to {clock(float(series.held_to_s[-1]))}, {len(series.end_s):,} answers"
+    )
     words = f"{series.name}: probabilities over time. Mostly {label}."
     limits = (
         f'aria-valuemin="{source.from_s:.1f}" aria-valuemax="{source.to_s:.1f}" aria-valuenow="{source.from_s:.1f}"'
@@ -183,7 +184,7 @@ def _short_faces(source: SourceRecording, short: Sequence[Series], chosen: Mappi
     """The others as one drawing: a bar for each, coloured by its label, in as few rows as they need."""
     rows: list[tuple[float, list[Series]]] = []
     for series in sorted(short, key=lambda s: float(s.held_from_s[0])):
-        start_s, end_s = float(series.held_from_s[0]), float(series.end_s[-1])
+        start_s, end_s = float(series.held_from_s[0]), float(series.held_to_s[-1])
         free = next((number for number, (until_s, _) in enumerate(rows) if until_s < start_s), None)
         if free is None:
             rows.append((end_s, [series]))

@@ -67,6 +67,18 @@ class Session:
         path = self.folder / Path(name).name if isinstance(name, str) else None
         return path if path and path.is_file() else None
 
+    def zero_s(self, source: str) -> float:
+        """PTS of a source at 0 of its time line, in a report as in what is converted.
+
+        That of its video, as players count; without one a live source begins at its first frame or sound, since its
+        clock may count from anywhere, and a file keeps its own times.
+        """
+        about = self.sources.get(source, {})
+        name = "video_start_s" if about.get("video") else "first_s" if about.get("live") else None
+        time_s = about.get(name)
+        known = isinstance(time_s, (int, float)) and not isinstance(time_s, bool) and abs(time_s) < 1e12  # NaN is not
+        return float(time_s) if known else 0.0
+
 
 def read_session(path: str | os.PathLike[str]) -> Session:
     """The session in a folder; half of one too, whose `problems` say what is missing.

@@ -18,8 +18,8 @@ for (const source of values.sources) {
 const classes = values.labels.length;
 
 function clock(ms, tenths) {
-  const sign = ms < 0 ? "-" : "";
   const tens = tenths ? Math.round(Math.abs(ms) / 100) : 10 * Math.round(Math.abs(ms) / 1000);
+  const sign = ms < 0 && tens ? "-" : "";
   const hours = Math.floor(tens / 36000), minutes = Math.floor(tens / 600) % 60;
   const seconds = (tens % 600) / 10;
   const shown = tenths ? seconds.toFixed(1).padStart(4, "0") : String(seconds).padStart(2, "0");
@@ -101,8 +101,8 @@ function areaPaths(series, kept, from) {
       return HEIGHT - Math.floor((2 * HEIGHT * sum + total) / (2 * total));
     };
     paths.push(runs.map((run) => {
-      const points = run.map((i) => `${series.end[i] - from},${top(i)}`).join("L");
-      return `M${series.start[run[0]] - from},${HEIGHT}V${top(run[0])}L${points}V${HEIGHT}Z`;
+      const steps = run.map((i) => `V${top(i)}H${series.end[i] - from}`).join("");
+      return `M${series.start[run[0]] - from},${HEIGHT}${steps}V${HEIGHT}Z`;
     }).join(""));
   }
   return paths;
@@ -274,7 +274,7 @@ class Reader {
     }
     const i = Math.min(firstAfter(this.series, ms), this.series.end.length - 1);
     const there = ms >= this.series.start[i] && ms <= this.series.end[i];
-    this.tell(i, there ? null : ms);
+    this.tell(i, ms, !there);
   }
 
   release(event) {
@@ -291,8 +291,8 @@ class Reader {
     if (event.key in steps) this.tell(Math.min(last, Math.max(0, this.at + steps[event.key])));
     else if (event.key === "Home") this.tell(0);
     else if (event.key === "End") this.tell(last);
-    else if (event.key === "+") this.timeline.turn("in", this.series.end[this.at]);
-    else if (event.key === "-") this.timeline.turn("out", this.series.end[this.at]);
+    else if (event.key === "+") this.timeline.turn("in", this.middle(this.at));
+    else if (event.key === "-") this.timeline.turn("out", this.middle(this.at));
     else if (event.key === "0") this.timeline.turn("all");
     else if (event.key === "Escape") this.hide();
     else return;
@@ -321,27 +321,31 @@ class Reader {
     return Math.round((100 * this.series.levels[i * classes + k]) / Math.max(total, 1));
   }
 
+  // Of the time that an answer stands for.
+  middle(i) {
+    return (this.series.start[i] + this.series.end[i]) / 2;
+  }
+
   speak() {
     const order = values.labels.map((_, k) => k).sort((a, b) => this.percent(this.at, b) - this.percent(this.at, a));
     const most = order.slice(0, 3).map((k) => `${values.labels[k]} ${this.percent(this.at, k)} percent`);
-    const seconds = this.series.end[this.at] / 1000 + this.timeline.source.from;
+    const seconds = this.middle(this.at) / 1000 + this.timeline.source.from;
     this.plot.setAttribute("aria-valuenow", seconds.toFixed(1));
     this.plot.setAttribute("aria-valuetext", `${clock(1000 * seconds, true)}, ${this.label(this.at)}: ${most.join(", ")}`);
   }
 
-  // The values of an answer; `empty` is the time where there is none.
-  tell(i, empty = null) {
+  // The values of an answer at a time, or that there is none.
+  tell(i, ms = this.middle(i), empty = false) {
     const { timeline, series, plot } = this;
-    if (empty === null) {
+    if (!empty) {
       this.at = i;
-      timeline.shows(series.end[i]);
+      timeline.shows(ms);
       this.speak();
     }
-    const ms = empty === null ? series.end[i] : empty;
     this.put(this.cursor, ms);
     const offset = 1000 * timeline.source.from;
     const lines = [];
-    const image = empty === null && this.nearest(ms);
+    const image = !empty && this.nearest(ms);
     if (image) {
       const copy = document.createElement("img");
       copy.src = image.src;
@@ -354,7 +358,7 @@ class Reader {
       lines.push(p);
     };
     line(`${series.name}, ${clock(offset + ms, true)}`);
-    if (empty !== null) line("no answer", true);
+    if (empty) line("no answer", true);
     else {
       line(this.label(i), true);
       line(BASES[series.basis[i]] + (series.alone[i] ? ", speaks" : ""));

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from mma_edge.report.columns import drawn, for_screen
-from mma_edge.report.figures import alone_with_sound
 from mma_edge.report.palette import BASIS_COLOURS, LOSS_COLOUR, MARK_COLOUR, UNCERTAIN_COLOUR, colours, stacked
 from mma_edge.report.paper.drawing import INK, SOFT, Area, Drawing, Line, Picture, Words
 from mma_edge.report.paper.png import text_width_mm
@@ -102,15 +101,14 @@ def _source(
 ) -> float:
     """The panels of one source from `y` down; returns where they end."""
     scale = _Scale(source, LEFT_MM, drawing.width_mm - LEFT_MM - RIGHT_MM)
-    spoke = alone_with_sound(source.series)
-    several = any(mask.any() for mask in spoke.values())
+    several = any(series.alone.any() for series in source.series)
     y = _mark_texts(drawing, y, scale)
     edges = []  # of the panels, for the lines of the marks
     for series in many:
         drawing.add(Words(LEFT_MM, y + 2.8, series.name, PLAIN))
         y += HEADING_MM
         start = y
-        y = _panel(drawing, y, scale, series, spoke.get(series.track_id), several, area_mm)
+        y = _panel(drawing, y, scale, series, several, area_mm)
         edges.append((start, y))
         y = _pictures(drawing, y, scale, strips.get(series.track_id, Strip()), picture_mm) + BETWEEN_MM
     for mark in source.marks:
@@ -124,7 +122,6 @@ def _panel(
     y: float,
     scale: _Scale,
     series: Series,
-    alone: np.ndarray | None,
     several: bool,
     area_mm: float,
 ) -> float:
@@ -133,7 +130,7 @@ def _panel(
     labels = stacked(series.labels)
     order = [series.labels.index(label) for label in labels]
     fills = [colours(series.labels)[label] for label in labels]
-    whole = drawn(series, order, source.from_s, alone)
+    whole = drawn(series, order, source.from_s)
     span_ms = max(round(1000 * source.length_s), 1)
     kept = whole[for_screen(whole, 0, span_ms, round(scale.width * COLUMNS_PER_MM))]
     for areas, colour in zip(stacked_areas(kept), reversed(fills), strict=True):
@@ -228,7 +225,7 @@ def _axis(drawing: Drawing, y: float, scale: _Scale) -> float:
 def _legend(drawing: Drawing, y: float, recording: Recording) -> float:
     """Colour and name of everything, in as many rows as it takes."""
     chosen = colours(recording.labels)
-    several = any(mask.any() for source in recording.sources for mask in alone_with_sound(source.series).values())
+    several = any(series.alone.any() for source in recording.sources for series in source.series)
     x, y = LEFT_MM, y + 1.0
     entries = [(chosen[label], label, (0.0, 1.0)) for label in reversed(stacked(recording.labels))]
     edges = {name: (low / HEIGHT, high / HEIGHT) for name, (low, high) in {**STRIPS, UNCERTAIN: THIN}.items()}

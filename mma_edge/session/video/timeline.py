@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from mma_edge.session.spans import hop_of, spans_of, windows_ms
 from mma_edge.types import Face, as_box
 
 EDGE_S = 0.5
-"""An answer is shown so long before and after its window: between the first frames and the first hop."""
+"""An answer is shown so long before and after the time that it stands for, where no other one is: from the first frames
+on, and to the last."""
 APART_S = 1.6
 """Between answers of one face that are farther apart, it is taken to have been away."""
 
@@ -22,9 +24,9 @@ APART_S = 1.6
 class Timeline:
     """The records of one source, sorted by face, and the faces of each frame where they are known."""
 
-    answers: Mapping[int | None, Sequence[Mapping[str, Any]]]  # by track, in order of the middles of their windows
+    answers: Mapping[int | None, Sequence[Mapping[str, Any]]]  # by track, in order of their windows' ends
     faces: Sequence[tuple[float, Sequence[Face]]] | None = None  # PTS and faces of every frame; None: only the records
-    _middles: dict[int | None, list[float]] = field(default_factory=dict)
+    _spans: dict[int | None, list[list[int]]] = field(default_factory=dict)  # see `mma_edge.session.spans`
     _times_s: list[float] = field(default_factory=list)
 
     @classmethod
@@ -35,9 +37,14 @@ class Timeline:
         for record in records:
             by_track[record["track_id"]].append(record)
         for answers in by_track.values():
-            answers.sort(key=_middle_s)
+            answers.sort(key=lambda each: each["end_s"])
         timeline = cls(dict(by_track), faces)
-        timeline._middles = {track: [_middle_s(each) for each in answers] for track, answers in by_track.items()}
+        windows = {
+            track: windows_ms([(each["start_s"], each["end_s"]) for each in answers])
+            for track, answers in by_track.items()
+        }
+        hop_ms = hop_of(windows.values())
+        timeline._spans = {track: spans_of(each, hop_ms).tolist() for track, each in windows.items()}
         timeline._times_s = [time_s for time_s, _ in faces or ()]
         return timeline
 
@@ -52,14 +59,19 @@ class Timeline:
         return tuple(next((each["probabilities"] for answers in self.answers.values() for each in answers), ()))
 
     def answers_at(self, time_s: float) -> dict[int | None, Mapping[str, Any]]:
-        """Of each face the answer whose window's middle is nearest; of the voice alone only where no face has one."""
-        shown = {}
-        for track, middles in self._middles.items():
-            after = bisect_left(middles, time_s)
-            near = [self.answers[track][number] for number in (after - 1, after) if 0 <= number < len(middles)]
-            answer = min(near, key=lambda each: abs(_middle_s(each) - time_s))
-            if answer["start_s"] - EDGE_S <= time_s <= answer["end_s"] + EDGE_S:
-                shown[track] = answer
+        """Of each face, and of the voice alone, the answer that stands for this time."""
+        shown, time_ms = {}, round(1000 * time_s)
+        for track, spans in self._spans.items():
+            after = bisect_right(spans, time_ms, key=lambda span: span[0])
+            # The one that holds, or the nearest: a gap or nothing may be between two.
+            away = {
+                number: max(spans[number][0] - time_ms, time_ms - spans[number][1])
+                for number in (after - 1, after)
+                if 0 <= number < len(spans)
+            }
+            number = min(away, key=away.get)
+            if away[number] <= 1000 * EDGE_S:
+                shown[track] = self.answers[track][number]
         return shown
 
     def faces_at(self, time_s: float) -> Sequence[Face]:
@@ -87,7 +99,3 @@ class Timeline:
         if after and after["end_s"] - time_s <= EDGE_S:
             return np.array(after["box"])
         return np.array(before["box"]) if before and time_s - before["end_s"] <= EDGE_S else None
-
-
-def _middle_s(record: Mapping[str, Any]) -> float:
-    return (record["start_s"] + record["end_s"]) / 2
