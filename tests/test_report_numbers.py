@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from mma_edge.report.figures import coverage, dwells, speakers, stretches, trans
 from mma_edge.report.palette import CLASS_COLOURS, UNCERTAIN_COLOUR, colours, stacked
 from mma_edge.report.recording import SourceRecording, part_of, read_recording
 from mma_edge.report.ribbon import HEIGHT, spans, stacked_areas
+from mma_edge.session.video.drawing import colours_of
 
+DASHBOARD = Path(__file__).parents[1] / "mma_edge" / "assets" / "dashboard"
 # Half a second apart but for one gap. By hand: the face came half a second before the first answers, at 3.5 and 8.5, so
 # the middles of the windows are 3.75, 4, 4.25, 4.5, 4.75, and 8.75, 9, 9.25. Half way between them: happy 3.5 to 4.375,
 # sad 4.375 to 6, nothing, happy 8.5 to 8.875, uncertain 8.875 to 9.125, happy 9.125 to 10.
@@ -263,6 +266,20 @@ EYES = {
 def test_the_seven_classes_differ_for_all_eyes(eyes: str) -> None:
     seen = [lab(CLASS_COLOURS[label], EYES[eyes]) for label in DFEW]
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 24
+
+
+@pytest.mark.parametrize("eyes", EYES)
+def test_lines_on_the_page_and_drawings_on_pictures_differ_for_all_eyes(eyes: str) -> None:
+    css = (DASHBOARD / "page.css").read_text(encoding="utf-8")
+    themes = [re.findall(r"--c[0-6]: (#[0-9a-f]{6});", line) for line in css.splitlines() if "--c0:" in line]
+    drawn_ones = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours_of(tuple(DFEW)).values()]
+    script = (DASHBOARD / "picture.js").read_text(encoding="utf-8")
+    on_picture = re.findall(r"#[0-9a-f]{6}", re.search(r"ON_PICTURE = \[([^\]]*)\]", script)[1])[:7]
+    assert len(themes) >= 2
+    for chosen in (*themes, drawn_ones, on_picture):
+        seen = [lab(colour, EYES[eyes]) for colour in chosen]
+        assert len(seen) == 7
+        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 24
 
 
 def test_the_seven_classes_differ_in_grey() -> None:

@@ -146,5 +146,5 @@ function stateOf(source) {
 }
 
 // On pictures, which may be dark or light, boxes have the colours of the dark theme.
-const ON_PICTURE = ["#e69f00", "#4aa0e0", "#c3ccd6", "#ee6a1f", "#d989b6", "#1fb58a", "#f0e442", "#8fd0f5"];
+const ON_PICTURE = ["#e9d997", "#89b3e6", "#8a8e92", "#d74e42", "#e69122", "#5fedda", "#b450ec", "#f5a3c7"];
 const lightColour = label => ON_PICTURE[Number(styleOf(label).colour.slice(3))];

@@ -18,14 +18,14 @@ from mma_edge.types import UNCERTAIN, Box, Face
 
 Record = Mapping[str, Any]
 """An answer as `Emotion.to_dict` gives it and as records.jsonl holds it."""
-# Okabe and Ito, "Color Universal Design" (2008): told apart with every kind of colour blindness.
-_YELLOW, _SKY, _ORANGE, _GREEN = (240, 228, 66), (86, 180, 233), (230, 159, 0), (0, 158, 115)
-_RED, _PURPLE, _BLUE, _GREY = (213, 94, 0), (204, 121, 167), (0, 114, 178), (187, 187, 187)
+# The hues of mma_edge/report/palette.py, light enough for a dark panel: told apart with every kind of colour blindness.
+_YELLOW, _SKY, _ORANGE, _GREEN = (233, 217, 151), (137, 179, 230), (230, 145, 34), (95, 237, 218)
+_RED, _PURPLE, _PINK, _GREY = (215, 78, 66), (180, 80, 236), (245, 163, 199), (138, 142, 146)
 _USUAL = {
     "happy": _YELLOW, "sad": _SKY, "neutral": _GREY, "angry": _RED, "surprise": _ORANGE, "disgust": _GREEN,
     "fear": _PURPLE,
 }  # fmt: skip
-_OTHERS = (_BLUE, _YELLOW, _SKY, _RED, _GREEN, _PURPLE, _ORANGE)
+_OTHERS = (_PINK, _YELLOW, _SKY, _RED, _GREEN, _PURPLE, _ORANGE)
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _PANEL = (12, 12, 12, 200)
 """Background of text and bars: dark enough for white letters on a white wall."""
