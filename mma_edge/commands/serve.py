@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from mma_edge.commands.support import missing_package
 from mma_edge.errors import UsageError
 
 if TYPE_CHECKING:
-    from mma_edge.dashboard.dashboard import Dashboard
+    from mma_edge.dashboard.dashboard import Dashboard, Routes
     from mma_edge.pipeline import StreamOptions
     from mma_edge.recognizer import Recognizer
     from mma_edge.web.announced import Place
@@ -61,13 +61,18 @@ def check_page(args: argparse.Namespace) -> Place | None:
 
 
 def open_page(
-    place: Place | None, sessions: Path | None, recognizer: Recognizer, options: StreamOptions
+    place: Place | None,
+    sessions: Path | None,
+    recognizer: Recognizer,
+    options: StreamOptions,
+    routes: Sequence[Routes] = (),
 ) -> tuple[list[Dashboard], StreamOptions]:
-    """The page at this place, already served, or none; and options by which browsers send on it."""
+    """The page at this place, already served, or none; and options by which browsers send on it. `routes` add further
+    paths to its server."""
     if place is None:
         return [], options
     from mma_edge.dashboard.dashboard import Dashboard
 
-    page = Dashboard(place, recognizer, options, sessions or Path(SESSIONS))
+    page = Dashboard(place, recognizer, options, sessions or Path(SESSIONS), routes)
     capture = dataclasses.replace(options.capture, tls_cert=None, tls_key=None, server=page.server)
     return [page], dataclasses.replace(options, capture=capture)
