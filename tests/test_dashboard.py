@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from conftest import failure_line
 from dashboard_viewer import FACES, Message, Model, Viewer, dashboard, emotion, frame, view
 from live_sources import PacedSource
@@ -21,12 +22,15 @@ from mma_edge.cli import main
 from mma_edge.dashboard import board as boards
 from mma_edge.dashboard import pictures
 from mma_edge.dashboard.board import Board
+from mma_edge.dashboard.dashboard import Dashboard
 from mma_edge.dashboard.pictures import LONGEST_SIDE, PERIOD_S
 from mma_edge.dashboard.state import progress
 from mma_edge.errors import OutputError
 from mma_edge.live import FilesPipeline
 from mma_edge.pipeline import StreamOptions
 from mma_edge.sources import CaptureOptions, open_source
+from mma_edge.web.announced import Place
+from mma_edge.web.binding import Binding
 
 
 @pytest.fixture
@@ -278,3 +282,13 @@ def test_of_files_there_are_numbers_too(tmp_path: Path, notes: list[str]) -> Non
     assert state["answers"] == answers > 5 and state["sources"]["sample.mp4"]["frames"] == 195
     assert state["sources"]["sample.mp4"]["video"] and not state["sources"]["sample.mp4"]["live"]
     json.dumps(state, allow_nan=False)
+
+
+def test_others_add_paths_to_the_pages_server(tmp_path: Path, notes: list[str]) -> None:
+    async def more(request: web.Request) -> web.Response:
+        return web.Response(text="more")
+
+    place, options = Place(Binding(port=0)), StreamOptions(notify=notes.append)
+    with Dashboard(place, Model(), options, tmp_path, [lambda app: app.router.add_get("/more", more)]) as page:
+        assert ask(page.server, "/more").text == "more" and ask(page.server, "/less").status == 404
+        assert ask(page.server, "/more", Host="evil.example").status == 421

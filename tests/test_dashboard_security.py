@@ -78,12 +78,12 @@ def test_a_foreign_name_for_this_machine_opens_nothing(page: Dashboard, path: st
         assert ask(page.server, path, Host=host, Origin=f"http://{host}", **SOCKET_HEADERS).status == 421
 
 
-@pytest.mark.parametrize("origin", ["null", "https://evil.example", "http://localhost:1", "http://127.0.0.1"])
-def test_a_foreign_page_neither_looks_on_nor_posts(page: Dashboard, origin: str) -> None:
-    foreign = {"Origin": origin}
-    assert ask(page.server, "/view", **SOCKET_HEADERS, **foreign).status == 403
+@pytest.mark.parametrize("origin", [None, "null", "https://evil.example", "http://localhost:1", "http://127.0.0.1"])
+def test_a_foreign_page_neither_looks_on_nor_posts(page: Dashboard, origin: str | None) -> None:
+    foreign = {} if origin is None else {"Origin": origin}
     assert ask(page.server, "/login", "POST", **foreign).status == 403
-    assert ask(page.server, "/login", "POST").status == 403  # pages cannot hide where they are from
+    if foreign:  # every browser names the origin of a WebSocket
+        assert ask(page.server, "/view", **SOCKET_HEADERS, **foreign).status == 403
     own = {"Origin": page.server.link().rstrip("/")}
     assert ask(page.server, "/view", "POST", **own).status == 405
     assert ask(page.server, "/sessions/x", "DELETE", **own).status in (404, 405)
