@@ -15,7 +15,7 @@ from aiohttp import WSMsgType, web
 
 from mma_edge.dashboard.board import Board
 from mma_edge.dashboard.messages import MAX_BYTES, Ack, Command, read_command
-from mma_edge.web.visitors import MAX_BAD, BadMessageError, Complaints
+from mma_edge.web.visitors import MAX_BAD, BadMessageError, Complaints, until_first
 
 MAX_VIEWERS = 8
 _HEARTBEAT_S = 5.0
@@ -93,16 +93,7 @@ class Viewer:
 
     async def run(self) -> None:
         """Until the page is closed, or is not to stay."""
-        tasks = [asyncio.ensure_future(work) for work in (self._receive(), self._send(), self.gone.wait())]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                with contextlib.suppress(ConnectionError):  # it is gone
-                    task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        await until_first(self._receive(), self._send(), self.gone.wait())
 
     async def _send(self) -> None:
         while True:

@@ -14,7 +14,7 @@ from mma_edge.sources.browser.intake import Intake
 from mma_edge.sources.browser.messages import MAX_BYTES, read_media, read_text
 from mma_edge.sources.browser.peer import Peer
 from mma_edge.web.security import RateLimit
-from mma_edge.web.visitors import MAX_BAD, BadMessageError, Complaints
+from mma_edge.web.visitors import MAX_BAD, BadMessageError, Complaints, until_first
 
 MAX_VISITS = 8
 OFFERS_PER_MINUTE = 30
@@ -85,17 +85,7 @@ class Visit:
 
     async def run(self) -> None:
         """Until the page is closed, or is not to stay."""
-        works = (self._receive(), self._send(), self._watch(), self._gone.wait())
-        tasks = [asyncio.ensure_future(work) for work in works]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                with contextlib.suppress(ConnectionError):  # it is gone
-                    task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        await until_first(self._receive(), self._send(), self._watch(), self._gone.wait())
 
     async def end(self) -> None:
         """Free the seat and all that belongs to it, and hang up."""
