@@ -54,7 +54,8 @@ def publishing(url: str, said: list[str], names: tuple[str, ...] = (), **options
     with MqttPublisher(broker, backoff=Backoff(0.05, 0.1), **options) as publisher:
         publisher.begin(Running(said, *names))
         yield publisher
-    assert set(threading.enumerate()) == threads and len(os.listdir("/proc/self/fd")) == files
+    # What earlier tests had left may be gone by now.
+    assert set(threading.enumerate()) <= threads and len(os.listdir("/proc/self/fd")) <= files
     assert "hush" not in " ".join(said)
 
 
