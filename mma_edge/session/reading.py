@@ -45,10 +45,10 @@ def read_records(path: str | os.PathLike[str], notify: Notify = ignore_notice) -
         path = path / RECORDS
         if not path.is_file():
             raise SourceError(f"{path.parent} has no {RECORDS}", _EXPECTED)
-    if path.suffix.lower() not in (".jsonl", ".csv"):
-        raise SourceError(f"{path} ends neither in .jsonl nor in .csv", _EXPECTED)
     if not path.is_file():
         raise SourceError(f"{path} does not exist", _EXPECTED)
+    if path.suffix.lower() not in (".jsonl", ".csv"):
+        raise SourceError(f"{path} ends neither in .jsonl nor in .csv", _EXPECTED)
     read = _csv_lines if path.suffix.lower() == ".csv" else _json_lines
     return read(path, notify)
 
