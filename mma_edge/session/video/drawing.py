@@ -26,7 +26,7 @@ _USUAL = {
     "fear": _PURPLE,
 }  # fmt: skip
 _OTHERS = (_PINK, _YELLOW, _SKY, _RED, _GREEN, _PURPLE, _ORANGE)
-_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+_WHITE, _SOFT, _BLACK = (255, 255, 255), (195, 195, 195), (0, 0, 0)
 _PANEL = (12, 12, 12, 200)
 """Background of text and bars: dark enough for white letters on a white wall."""
 _LETTERS, _LEAST_LETTERS = 1 / 34, 11
@@ -184,7 +184,7 @@ def _bars(title: str, rows: tuple[tuple[str, int], ...], colours: tuple[Colour, 
     write(draw, pad, pad + row / 2, title, size, _WHITE)
     for number, ((name, percent), colour) in enumerate(zip(rows, colours, strict=True)):
         y, x = pad + first + row * (number + 0.5), 2 * pad + names
-        ink = _WHITE if name == best else _GREY
+        ink = _WHITE if name == best else _SOFT
         write(draw, pad, y, name, size, ink)
         draw.rectangle((x, y - 0.28 * size, x + bar, y + 0.28 * size), fill=(84, 84, 84, 255))
         if percent:
