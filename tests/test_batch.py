@@ -233,7 +233,7 @@ def test_a_run_that_ends_in_the_middle_is_gone_on_with(
     # Ctrl-C reaches every process of the terminal.
     os.killpg(process.pid, number) if number == signal.SIGINT else process.kill()
     error = process.communicate(timeout=PATIENCE_S)[1]
-    assert time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s < 30
     if number == signal.SIGINT:
         assert process.returncode == 130 and "Traceback" not in error
         assert "the same command goes on" in error

@@ -75,7 +75,7 @@ def test_an_engine_of_three_hops_answers_less_often_and_never_later(sources: int
         steps = np.diff(ends)
         assert np.median(steps) == pytest.approx(engine_s, abs=1.1 * hop_s), "every third window"
         assert progress.replaced > len(ends)
-        assert progress.windows - progress.replaced - len(ends) <= 2  # one in the engine, one that waited
+        assert progress.windows - progress.replaced - len(ends) <= 4  # in the engine, waiting, not taken in time
         # The faces of every frame were looked for meanwhile.
         assert progress.frames >= 0.85 * 3.0 * 20
         assert pipeline.source.stats.dropped_frames <= 0.1 * progress.frames
