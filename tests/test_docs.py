@@ -113,6 +113,8 @@ def ran(argv: list[str]) -> int:
     """The exit code. Devices of the machine that runs the tests stay closed."""
     known = commands_of(build_parser())[argv[0]].format_help()
     more = [option for option in ("--no-devices", "--overwrite") if option in known and "--sync-film" not in argv]
+    if argv[0] == "serve" and "--web" not in argv:
+        more += ["--web", "0"]  # the usual port may be in use on the machine that runs the tests
     return main([*argv, *more])
 
 
