@@ -12,11 +12,11 @@ from rich.console import Console
 
 from mma_edge.commands.support import say
 from mma_edge.manual.parser import group
-from mma_edge.types import Notify
 
 if TYPE_CHECKING:
     from mma_edge.pipeline import StreamOptions
     from mma_edge.recognizer import Recognizer
+    from mma_edge.types import Notify
 
 
 def add_model_options(add: Callable[..., object]) -> None:
@@ -79,6 +79,7 @@ def stream_options(args: argparse.Namespace, capture: object, notify: Notify) ->
 def open_recognizer(args: argparse.Namespace, options: StreamOptions) -> tuple[Recognizer, StreamOptions]:
     """The model, whose notes are said, and the options with the streaming that it offers."""
     from mma_edge.recognizer import Recognizer
+    from mma_edge.types import Notify
     from mma_edge.streaming import choose_mode
 
     recognizer = Recognizer.open(args.bundle, args.backend, args.precision, args.streaming)
