@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mma_benchmarks.commands.support import add_output, finish, results_folder, step_lines
+from mma_benchmarks.commands.support import add_bundle, add_output, finish, results_folder, step_lines
 
 HELP = "count faces found and missed beside a full detection of every picture, and time whole files"
 EXAMPLES = """\
@@ -22,13 +22,10 @@ other and hide each other, and times eight faces at 720p.
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    bundle = "folder of the bundle whose engine runs beside (default: the embedded model)"
-    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help=bundle)
+    add_bundle(parser)
     parser.add_argument("--source", nargs="+", default=["sample"], metavar="FILE", help="clips, folders, or sample")
     people = "clips of one person each: their heads are composed into scenes in which they pass each other"
     parser.add_argument("--people", nargs="+", type=Path, default=[], metavar="FILE", help=people)
-    parser.add_argument("--backend", default="auto", metavar="B", help="auto, tensorrt, cuda, openvino or cpu")
-    parser.add_argument("--precision", metavar="P", help="of the bundle (default: the backend's best)")
     parser.add_argument("--every", type=int, default=5, metavar="N", help="the reference is every N-th picture")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="timed passes over each clip")
     add_output(parser)

@@ -28,6 +28,14 @@ def add_bundles(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", nargs="+", default=[], metavar="P", help=precisions)
 
 
+def add_bundle(parser: argparse.ArgumentParser) -> None:
+    """The one bundle that runs, and what it runs on."""
+    bundle = "folder of the bundle that runs (default: the embedded model)"
+    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help=bundle)
+    parser.add_argument("--backend", default="auto", metavar="B", help="auto, tensorrt, cuda, openvino or cpu")
+    parser.add_argument("--precision", metavar="P", help="of the bundle (default: the backend's best)")
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     where = "folder of the results (default: benchmarks/results if there, else results)"
     parser.add_argument("--output", type=Path, metavar="DIR", help=where)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 
-from mma_benchmarks.commands.support import add_output, finish, results_folder, step_lines, unique
+from mma_benchmarks.commands.support import add_bundle, add_output, finish, results_folder, step_lines, unique
 
 HELP = "time mma-edge batch on many files, with one worker and with several"
 EXAMPLES = """\
@@ -21,14 +20,11 @@ On a quiet machine: two workers are compared with one, and other work takes from
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    bundle = "folder of the bundle that runs (default: the embedded model)"
-    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help=bundle)
+    add_bundle(parser)
     parser.add_argument("--source", nargs="+", default=["sample"], metavar="FILE", help="clips, or sample")
     parser.add_argument("--files", type=int, default=24, metavar="N", help="how many copies of them make the corpus")
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2], metavar="N", help="numbers of workers")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="turns of each number of workers")
-    parser.add_argument("--backend", default="auto", metavar="B", help="auto, tensorrt, cuda, openvino or cpu")
-    parser.add_argument("--precision", metavar="P", help="of the bundle (default: the backend's best)")
     add_output(parser)
 
 

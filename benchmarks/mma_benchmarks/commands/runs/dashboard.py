@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 
-from mma_benchmarks.commands.support import add_output, finish, results_folder, step_lines
+from mma_benchmarks.commands.support import add_bundle, add_output, finish, results_folder, step_lines
 
 HELP = "what the page of a live run costs, how old its pictures are, and whether viewers leave anything behind"
 EXAMPLES = """\
@@ -20,12 +19,9 @@ Chromium is the first viewer where it is installed (sudo apt-get install chromiu
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    bundle = "folder of the bundle that runs (default: the embedded model)"
-    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help=bundle)
+    add_bundle(parser)
     parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="without, and then with one viewer")
     parser.add_argument("--minutes", type=float, default=3.0, metavar="N", help="while viewers come and go")
-    parser.add_argument("--backend", default="auto", metavar="B", help="auto, tensorrt, cuda, openvino or cpu")
-    parser.add_argument("--precision", metavar="P", help="of the bundle (default: the backend's best)")
     add_output(parser)
 
 

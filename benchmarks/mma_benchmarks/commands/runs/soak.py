@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 
-from mma_benchmarks.commands.support import add_output, finish, results_folder, step_lines
+from mma_benchmarks.commands.support import add_bundle, add_output, finish, results_folder, step_lines
 
 HELP = "run live at real pace while the stream fails once a minute; memory, threads, descriptors and age over time"
 EXAMPLES = """\
@@ -21,12 +20,9 @@ restarts with another picture size, its link is silent for 6 s, and its server i
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    bundle = "folder of the bundle that runs (default: the embedded model)"
-    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help=bundle)
+    add_bundle(parser)
     parser.add_argument("--minutes", type=float, default=30.0, metavar="N", help="how long")
     parser.add_argument("--every", type=float, default=60.0, metavar="S", help="seconds from one failure to the next")
-    parser.add_argument("--backend", default="auto", metavar="B", help="auto, tensorrt, cuda, openvino or cpu")
-    parser.add_argument("--precision", metavar="P", help="of the bundle (default: the backend's best)")
     add_output(parser)
 
 
