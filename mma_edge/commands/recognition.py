@@ -79,7 +79,6 @@ def stream_options(args: argparse.Namespace, capture: object, notify: Notify) ->
 def open_recognizer(args: argparse.Namespace, options: StreamOptions) -> tuple[Recognizer, StreamOptions]:
     """The model, whose notes are said, and the options with the streaming that it offers."""
     from mma_edge.recognizer import Recognizer
-    from mma_edge.types import Notify
     from mma_edge.streaming import choose_mode
 
     recognizer = Recognizer.open(args.bundle, args.backend, args.precision, args.streaming)
