@@ -52,6 +52,14 @@ SEVEN = TINY.replace(labels=DFEW_LABELS)
 RATE_HZ = 16000
 PATIENCE_S = 240
 """Given to a process of its own."""
+TRIES_AGAIN = 2
+"""Of a test that sets a limit of time: a machine that stands still breaks it once, a defect three times."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("wall_clock") or item.get_closest_marker("live"):
+            item.add_marker(pytest.mark.flaky(reruns=TRIES_AGAIN, reruns_delay=2))
 
 
 def make_model(config: MMADFERConfig, seed: int = 0) -> MMADFER:

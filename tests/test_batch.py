@@ -21,6 +21,8 @@ from mma_edge.batch.worker import LocalWorker
 from mma_edge.cli import main
 from mma_edge.pipeline import StreamOptions
 
+pytestmark = pytest.mark.wall_clock
+
 CLIP = ["--centre-fallback", "--hop", "0.2", "--window", "0.4", "--no-audio"]
 """Squares are no faces."""
 PATIENCE_S = 120

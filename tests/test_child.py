@@ -13,6 +13,8 @@ from conftest import run_python
 from mma_edge.child import Child, ChildDiedError, ChildTimeoutError
 from mma_edge.errors import BackendError
 
+pytestmark = pytest.mark.wall_clock
+
 PRELUDE = "import os, sys, time\nfrom mma_edge.child import orders, serve\nfrom mma_edge.errors import BackendError\n"
 
 

@@ -25,6 +25,8 @@ from mma_edge.sinks import CsvSink, JsonlSink
 from mma_edge.sinks.records import columns
 from mma_edge.types import Emotion
 
+pytestmark = pytest.mark.wall_clock
+
 RECORDS = [*run_of("hhss"), record(2.5, "angry", track=None), record(2.5, speaking=0.25, smoothed_s=2.0)]
 HIDDEN = "import sys; sys.modules['pyarrow'] = None\nfrom mma_edge.cli import main\nsys.exit(main(sys.argv[1:]))"
 

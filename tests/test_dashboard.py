@@ -32,6 +32,8 @@ from mma_edge.sources import CaptureOptions, open_source
 from mma_edge.web.announced import Place
 from mma_edge.web.binding import Binding
 
+pytestmark = pytest.mark.wall_clock
+
 
 @pytest.fixture
 def notes() -> list[str]:

@@ -31,6 +31,8 @@ from mma_edge.web.announced import Place
 from mma_edge.web.binding import Binding
 from mma_edge.web.visitors import MAX_BAD, BadMessageError
 
+pytestmark = pytest.mark.wall_clock
+
 START = {"type": "start", "name": "", "video": False, "blur_faces": False, "sound": False}
 BAD = [
     "", "{", "[]", "1", "null", "[" * 3000, '{"type": 1}', '{"type": "go"}', '{"type": "ack"}',

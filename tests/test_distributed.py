@@ -22,6 +22,8 @@ from mma_trainer.training.recipe import Recipe
 from mma_trainer.training.state import LAST
 from mma_trainer.weights.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.wall_clock
+
 PROGRAM = Path(__file__).with_name("distributed_run.py")
 
 

@@ -24,6 +24,8 @@ from mma_edge.doctor.finding import BROKEN, OK, OPTIONAL, Finding, result
 from mma_edge.doctor.trial import try_camera, try_microphone
 from mma_edge.errors import DependencyError, DeviceError
 
+pytestmark = pytest.mark.wall_clock
+
 ROOT = Path(__file__).parents[1]
 Install = Callable[..., None]
 

@@ -16,6 +16,8 @@ from mma_edge.sources import Source, SourceStats
 from mma_edge.sources.live import LATE_S, LiveBuffer
 from mma_edge.types import AudioChunk, Emotion, Frame
 
+pytestmark = pytest.mark.wall_clock
+
 SLACK_S = 0.2
 """What a busy machine may add to an age."""
 

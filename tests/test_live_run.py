@@ -25,6 +25,8 @@ from mma_edge.recognizer import Recognizer
 from mma_edge.sources import CaptureOptions
 from mma_edge.types import Emotion
 
+pytestmark = pytest.mark.wall_clock
+
 GOES_ON = StreamOptions(window_s=0.4, hop_s=0.1, centre_fallback=True, voice_gate=None)
 
 

@@ -21,6 +21,8 @@ import mma_edge
 from mma_edge.sinks.notebook import NotebookView
 from mma_edge.types import Face, Frame
 
+pytestmark = pytest.mark.wall_clock
+
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 START = "from mma_edge.sinks.notebook import NotebookView\n"
 TERMINAL = "from IPython.core.interactiveshell import InteractiveShell\nInteractiveShell.instance()\n"

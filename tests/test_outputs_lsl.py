@@ -27,7 +27,7 @@ pylsl = pytest.importorskip("pylsl", reason="pylsl is not installed")
 
 from mma_edge.outputs.lsl import NO_TRACK, LslStreams, SourceClock  # noqa: E402
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.wall_clock, pytest.mark.live]
 LABELS = ("happy", "sad")
 
 

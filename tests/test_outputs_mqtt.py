@@ -28,6 +28,8 @@ from mma_edge.pipeline import StreamOptions
 from mma_edge.sources.network.reader import Backoff
 from mma_edge.types import Emotion
 
+pytestmark = pytest.mark.wall_clock
+
 live = pytest.mark.live
 LABELS = ("happy", "sad")
 

@@ -22,6 +22,8 @@ from mma_edge.web.binding import Binding
 from mma_edge.web.security import Access
 from mma_edge.web.server import WebServer
 
+pytestmark = pytest.mark.wall_clock
+
 ODD = 'a "quoted"\\ name\nof two lines'
 
 

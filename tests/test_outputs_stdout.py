@@ -21,6 +21,8 @@ from mma_edge.errors import OutputError
 from mma_edge.sinks import StdoutSink, open_records
 from mma_edge.types import Emotion
 
+pytestmark = pytest.mark.wall_clock
+
 RUN = (sys.executable, "-m", "mma_edge.cli", "run", "sample", "--backend", "cpu")
 
 

@@ -29,6 +29,8 @@ from mma_edge.web.certificate import made
 from mma_edge.web.security import Access, Page
 from mma_edge.web.server import WebServer
 
+pytestmark = pytest.mark.wall_clock
+
 LABELS = ("happy", "sad")
 
 

@@ -18,6 +18,8 @@ from mma_edge.pipeline.ahead import ahead
 from mma_edge.recognizer import Recognizer
 from mma_edge.sources import open_source
 
+pytestmark = pytest.mark.wall_clock
+
 
 def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("mma-edge-")]

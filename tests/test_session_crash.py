@@ -20,6 +20,8 @@ from mma_edge.session.folder import NOT_ENDED, read_session
 from mma_edge.session.reading import RECORDS
 from mma_edge.sources import sample_path
 
+pytestmark = pytest.mark.wall_clock
+
 
 def begun(folder: Path, *sources: str) -> subprocess.Popen:
     """`mma-edge run` in a process of its own, with sound and video in a session."""

@@ -25,6 +25,8 @@ from mma_edge.sources import FileSource, sample_path
 from mma_edge.sources.sync.film import write_film
 from mma_edge.types import AudioChunk, Frame
 
+pytestmark = pytest.mark.wall_clock
+
 LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
 RATE_HZ = 16000
 

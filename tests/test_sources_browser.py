@@ -31,6 +31,8 @@ from mma_edge.sources.live import LiveBuffer
 from mma_edge.sources.network.clock import WARM_UP_S
 from mma_edge.types import AudioChunk, Emotion, Frame
 
+pytestmark = pytest.mark.wall_clock
+
 
 @pytest.fixture
 def notes() -> list[str]:

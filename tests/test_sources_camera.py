@@ -17,6 +17,8 @@ from mma_edge.sources.devices.portaudio import BlockCallback
 from mma_edge.sources.notices import Notices
 from mma_edge.types import AudioChunk, Frame
 
+pytestmark = pytest.mark.wall_clock
+
 QUICK = {"stall_s": 0.3, "first_frame_s": 0.5, "give_up_s": 5.0, "open_timeout_s": 2.0}
 
 

@@ -18,6 +18,8 @@ from mma_edge.sources.devices.sample_clock import WARM_UP_S
 from mma_edge.sources.live import KEEP_S
 from mma_edge.sources.microphone import Microphone, MicrophoneSource
 
+pytestmark = pytest.mark.wall_clock
+
 RATE = 16000
 BLOCK = 480  # samples, 30 ms
 WARM_UP = round(WARM_UP_S / 0.03)

@@ -15,6 +15,8 @@ from mma_edge.pipeline import Pipeline, StreamOptions
 from mma_edge.sources import CaptureOptions, open_source
 from mma_edge.types import AudioChunk, Frame
 
+pytestmark = pytest.mark.wall_clock
+
 REALTIME = CaptureOptions(realtime=True)
 
 

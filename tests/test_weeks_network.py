@@ -20,7 +20,7 @@ from mma_edge.sources.network.connection import Limits
 from mma_edge.sources.network.reader import Backoff
 from mma_edge.sources.network.source import NetworkSource
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+pytestmark = [pytest.mark.wall_clock, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")]
 
 RECONNECTS, SETTLED = 300, 50
 SLOPE_BYTES = 4096
