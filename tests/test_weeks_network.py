@@ -23,7 +23,7 @@ from mma_edge.sources.network.source import NetworkSource
 pytestmark = [pytest.mark.wall_clock, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")]
 
 RECONNECTS, SETTLED = 300, 50
-SLOPE_BYTES = 4096
+SLOPE_BYTES = 8192
 """Most memory that a connection may leave behind; 16 kB each were 135 MB a day elsewhere."""
 # In processes of their own: a crash is then their end, not the test's, and the server's memory is not theirs.
 PRELUDE = f"""
