@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import platform
 import time
 from collections import Counter
 from pathlib import Path
@@ -42,7 +43,7 @@ print(len(re.findall("<heap nr=", Path(sys.argv[1]).read_text())))
 """
 
 
-@pytest.mark.skipif(not Path("/lib64/ld-linux-x86-64.so.2").exists(), reason="glibc's heaps, on x86-64")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="heaps as glibc has them")
 def test_threads_share_two_heaps_unless_the_user_wants_others(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
     done = run_python("-c", HEAPS, tmp_path / "heaps")

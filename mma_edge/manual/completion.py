@@ -23,6 +23,7 @@ SOURCES = ("sample", "camera", "microphone", "browser")
 Commands = Callable[[], Mapping[str, argparse.ArgumentParser]]
 _WORDS = {"--backend": BACKEND_CHOICES, "--precision": PRECISIONS}
 _LISTED = re.compile(r"(?:[a-z0-9-]+, )+[a-z0-9-]+ or [a-z0-9-]+(?=$| \(|;)")
+"""Words at the beginning of a help text: "elan, vtt or csv"."""
 _FOLDER = re.compile(r"\b(DIR|FOLDER|VIDEOS|DATA|BUNDLE)\b")
 _FILE = re.compile(r"\b(FILE|PATH|LIST|MODEL|VIDEO|SESSION|RECORDS)\b")
 
