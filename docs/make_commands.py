@@ -14,7 +14,7 @@ from mma_edge.files import replaced
 from mma_edge.manual.pages import exit_table, markdown
 from mma_edge.manual.parser import Parser
 from mma_export.cli import build_parser as export
-from mma_trainer.__main__ import COMMANDS
+from mma_trainer.commands import COMMANDS
 from mma_trainer.commands.evaluate import build_parser as evaluate
 from mma_trainer.commands.train import build_parser as train
 

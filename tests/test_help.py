@@ -1,16 +1,13 @@
-"""Promises of what a new user sees first: mma-edge alone, help at any width, one line about a mistake, completion."""
+"""Promises of what a new user sees first: mma-edge alone, help at any width, one line about a mistake."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from conftest import run_python
 
 from mma_edge.cli import build_parser, main
 from mma_edge.errors import EXIT_CODES, exit_codes
@@ -18,7 +15,6 @@ from mma_edge.manual.pages import commands_of
 from mma_edge.manual.parser import lay_out
 
 ESCAPE = "\x1b["
-SHELLS = ("bash", "zsh", "fish")
 
 
 def said(capsys: pytest.CaptureFixture, *argv: str) -> tuple[str, str]:
@@ -137,83 +133,3 @@ def test_explanations_stand_in_one_column_or_below() -> None:
     assert narrow[1:5] == ["  a b", "      short", "  a longer --one", "      and more"]
     # Two spaces before an option are no explanation.
     assert lay_out("  mma-train --a x  --b y\n", 80) == "  mma-train --a x  --b y\n"
-
-
-@pytest.fixture(scope="module")
-def bash_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("shtab", reason="shtab is not installed")
-    path = tmp_path_factory.mktemp("completion") / "mma-edge"
-    done = run_python("-m", "mma_edge.cli", "completion", "bash")
-    assert done.returncode == 0, done.stderr
-    path.write_text(done.stdout)
-    return path
-
-
-def completed(script: Path, folder: Path, line: str) -> set[str]:
-    """What bash offers for the last word of a line, in a folder."""
-    words = " ".join(f"'{word}'" for word in line.split(" "))
-    program = f"""
-source {script}
-COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
-function=$(complete -p mma-edge | sed 's/.*-F \\([^ ]*\\).*/\\1/')
-$function
-printf '%s\\n' "${{COMPREPLY[@]}}"
-"""
-    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, cwd=folder, timeout=20)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    return set(done.stdout.split())
-
-
-@pytest.mark.parametrize(
-    ("line", "offered"),
-    [
-        ("mma-edge ", set(commands_of(build_parser()))),
-        ("mma-edge ru", {"run"}),
-        ("mma-edge run --ba", {"--backend"}),
-        ("mma-edge run --backend ", {"auto", "tensorrt", "cuda", "openvino", "cpu"}),
-        ("mma-edge run sample --streaming ", {"exact", "rolling", "auto"}),
-        ("mma-edge run sample --voice-gate ", {"off"}),
-        ("mma-edge build --precision i", {"int8"}),
-        ("mma-edge run ca", {"camera", "cafe.mp4"}),
-        ("mma-edge run camera tal", {"talk.mp4"}),
-        ("mma-edge run sample --bundle b", {"bundles"}),
-        ("mma-edge build bundles/m", {"bundles/mine"}),
-        ("mma-edge run sample --output ta", {"talk.mp4"}),
-        ("mma-edge doctor --sync m", {"microphone"}),
-        ("mma-edge help ", set(commands_of(build_parser()))),
-        ("mma-edge completion ", set(SHELLS)),
-    ],
-)
-def test_bash_completes(bash_script: Path, tmp_path: Path, line: str, offered: set[str]) -> None:
-    (tmp_path / "bundles" / "mine").mkdir(parents=True)
-    for name in ("talk.mp4", "cafe.mp4", "b.txt"):
-        (tmp_path / name).touch()
-    assert completed(bash_script, tmp_path, line) == offered
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-def test_every_option_is_in_the_script_of_each_shell(shell: str, capsys: pytest.CaptureFixture) -> None:
-    pytest.importorskip("shtab", reason="shtab is not installed")
-    assert main(["completion", shell]) == 0
-    text = capsys.readouterr().out
-    for name, parser in commands_of(build_parser()).items():
-        options = [option for each in parser._actions for option in each.option_strings if option.startswith("--")]
-        assert [each for each in options if (each[2:] if shell == "fish" else each) not in text] == [], name
-
-
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_the_shell_itself_reads_the_script(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    if not shutil.which(shell):
-        pytest.skip(f"{shell} is not installed")
-    pytest.importorskip("shtab", reason="shtab is not installed")
-    assert main(["completion", shell]) == 0
-    script = tmp_path / "script"
-    script.write_text(capsys.readouterr().out)
-    done = subprocess.run([shell, "-n", str(script)], capture_output=True, text=True, timeout=20)
-    assert done.returncode == 0, done.stderr
-
-
-def test_without_shtab_completion_says_what_to_install(monkeypatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setitem(sys.modules, "shtab", None)
-    assert main(["completion", "bash"]) == 11
-    assert 'pip install "mma-edge[completion]"' in capsys.readouterr().err

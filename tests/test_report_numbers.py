@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from mma_edge.errors import MMAEdgeError
 from mma_edge.report.clock import AFTER_JUMP_S, Clock
 from mma_edge.report.columns import Drawn, drawn, for_screen
 from mma_edge.report.figures import coverage, dwells, speakers, stretches, transitions, union_s
-from mma_edge.report.palette import CLASS_COLOURS, UNCERTAIN_COLOUR, colours, stacked
+from mma_edge.report.palette import CLASS_COLOURS, LINE_CLASSES, LINES, UNCERTAIN_COLOUR, colours, stacked
 from mma_edge.report.recording import SourceRecording, part_of, read_recording
 from mma_edge.report.ribbon import HEIGHT, spans, stacked_areas
 from mma_edge.session.video.drawing import colours_of
@@ -269,17 +270,23 @@ def test_the_seven_classes_differ_for_all_eyes(eyes: str) -> None:
 
 
 @pytest.mark.parametrize("eyes", EYES)
-def test_lines_on_the_page_and_drawings_on_pictures_differ_for_all_eyes(eyes: str) -> None:
+@pytest.mark.parametrize("where", LINES)
+def test_lines_on_the_page_and_drawings_on_pictures_differ_for_all_eyes(where: str, eyes: str) -> None:
+    seen = [lab(colour, EYES[eyes]) for colour in LINES[where][: len(LINE_CLASSES)]]
+    assert len(seen) == 7
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 24
+
+
+def test_the_dashboard_and_the_drawings_have_the_colours_of_the_palette() -> None:
     css = (DASHBOARD / "page.css").read_text(encoding="utf-8")
-    themes = [re.findall(r"--c[0-6]: (#[0-9a-f]{6});", line) for line in css.splitlines() if "--c0:" in line]
-    drawn_ones = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours_of(tuple(DFEW)).values()]
+    themes = [tuple(re.findall(r"--c\d: (#[0-9a-f]{6});", line)) for line in css.splitlines() if "--c0:" in line]
+    assert themes == [LINES["light"], LINES["dark"]]
     script = (DASHBOARD / "picture.js").read_text(encoding="utf-8")
-    on_picture = re.findall(r"#[0-9a-f]{6}", re.search(r"ON_PICTURE = \[([^\]]*)\]", script)[1])[:7]
-    assert len(themes) >= 2
-    for chosen in (*themes, drawn_ones, on_picture):
-        seen = [lab(colour, EYES[eyes]) for colour in chosen]
-        assert len(seen) == 7
-        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 24
+    assert tuple(json.loads(re.search(r"ON_PICTURE = (\[[^\]]*\])", script)[1])) == LINES["picture"]
+    script = (DASHBOARD / "basics.js").read_text(encoding="utf-8")
+    assert tuple(json.loads(re.search(r"PLACES = (\[[^\]]*\])", script)[1])) == LINE_CLASSES
+    drawn_ones = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours_of(LINE_CLASSES).values()]
+    assert tuple(drawn_ones) == LINES["picture"][:7]
 
 
 def test_the_seven_classes_differ_in_grey() -> None:

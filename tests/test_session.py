@@ -74,7 +74,7 @@ def test_a_session_has_the_records_of_output_and_what_made_them(kept: Path) -> N
     source = session.sources["sample.mp4"]
     assert source["size"] == [480, 480] and source["frames"] == 195 and not source["live"] and source["error"] is None
     assert source["last_s"] == pytest.approx(7.8, abs=0.1) and source["sound_s"] == pytest.approx(7.8, abs=0.1)
-    assert source["video"] is None and session.video("sample.mp4") is None
+    assert source["video"] is None and session.videos("sample.mp4") == []
     assert session.privacy["video"] is False and "No picture" in session.privacy["statement"]
     assert [event["kind"] for event in session.events] == ["end"]
 
@@ -292,7 +292,7 @@ def test_a_manifest_opens_nothing_outside_its_folder(copy: Path) -> None:
     (copy.parent / "secret.mp4").write_text("x")
     manifest["sources"]["sample.mp4"]["video"] = "../secret.mp4"
     (copy / MANIFEST).write_text(json.dumps(manifest))
-    assert read_session(copy).video("sample.mp4") is None
+    assert read_session(copy).videos("sample.mp4") == []
 
 
 def test_files_are_sources_that_end_one_after_the_other(tmp_path: Path, recognizer: Recognizer) -> None:

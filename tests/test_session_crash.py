@@ -119,9 +119,9 @@ def test_sigterm_ends_a_session_of_two_sources_cleanly(tmp_path: Path) -> None:
     assert process.wait(20) == 0
     session = read_session(folder)
     assert session.problems == () and session.state == "ended"
-    assert [session.video(name).name for name in ("a", "b")] == ["video-1.mp4", "video-2.mp4"]
+    assert [session.videos(name)[0][0].name for name in ("a", "b")] == ["video-1.mp4", "video-2.mp4"]
     for name, source in session.sources.items():
-        shown = pictures(session.video(name))
+        shown = pictures(session.videos(name)[0][0])
         assert source["live"] and len(shown) == source["frames"] - source["video_dropped"]
         assert shown[-1][0] == pytest.approx(source["last_s"] - source["video_start_s"], abs=0.6)
     assert {event["source"] for event in session.events if event["kind"] == "end"} == {"a", "b"}
@@ -146,7 +146,7 @@ def test_a_stream_that_breaks_leaves_a_gap_and_stays_in_step(tmp_path: Path) -> 
     assert source["live"] and source["reopened"] >= 1
     gaps = [event for event in session.events if event["kind"] == "gap" and event["source"] == "door"]
     assert {"no picture", "no sound"} == {gap["text"].partition(" for")[0] for gap in gaps}
-    offsets = offsets_ms(session.video("door"))
+    offsets = offsets_ms(session.videos("door")[0][0])
     print(offsets, gaps)
     # The break may have torn one flash and its beep apart.
     assert len(offsets) >= 6 and sorted(np.abs(offsets))[-2] < 40

@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -296,6 +296,33 @@ def test_so_many_in_a_minute_and_no_more() -> None:
     assert not limit.allows()
     now[0] = 61.0
     assert limit.allows()
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /secret HTTP/1.1\r\nHost: 127"], ids=["silent", "half a request"])
+def test_connections_are_counted_and_idle_ones_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr("mma_edge.web.server.MOST_CONNECTIONS", 5)
+    monkeypatch.setattr("mma_edge.web.server.IDLE_S", 1.0)
+    with served(tmp_path) as server, ExitStack() as stack:
+        opened = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 5)) for _ in range(8)]
+        for each in opened[:5]:
+            each.sendall(begun)
+        assert [closed(each) for each in opened[5:]] == [True] * 3, "at once"
+        with pytest.raises(OSError):
+            ask(server)
+        assert [closed(each) for each in opened[:5]] == [True] * 5, "after a second"
+        assert ask(server).status == 200
+
+
+def closed(connection: socket.socket) -> bool:
+    """Whether the other side closes it, within 5 s."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
 
 
 def test_a_server_ends_in_time_with_everything_open_and_leaves_no_thread(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from mma_benchmarks.commands import accuracy, faces, latency, report, speaking, 
 from mma_benchmarks.commands.runs import batch, dashboard, soak
 from mma_edge.commands.support import Parser, run_cli, say
 from mma_edge.errors import UsageError
+from mma_edge.manual.completion import add_completion
 
 COMMANDS = {
     "latency": latency,
@@ -66,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         own = commands.add_parser(name, **texts)
         own.set_defaults(command=command.run)
         command.add_options(own)
+    add_completion(parser)
     return parser
 
 

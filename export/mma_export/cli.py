@@ -14,6 +14,7 @@ from mma_edge.bundle.manifest import graphs_of
 from mma_edge.commands.setup.info import streaming_lines
 from mma_edge.commands.support import Parser, run_cli, say
 from mma_edge.errors import ParityError, UsageError
+from mma_edge.manual.completion import add_completion
 from mma_edge.precisions import PRECISIONS
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--triton-plan", action="store_true", help="TensorRT engines, built on this device, instead of ONNX"
     )
     serving.add_argument("--triton-batch", type=int, default=16, metavar="N", help="clips in one call of the engine")
+    add_completion(parser)
     return parser
 
 

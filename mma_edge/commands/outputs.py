@@ -18,7 +18,7 @@ from mma_edge.live.pipeline import REST_S
 from mma_edge.live.report import StatsFile, stages_line
 from mma_edge.pipeline import Pipeline, StreamOptions
 from mma_edge.recognizer import Recognizer
-from mma_edge.service import HealthServer, Notifier, Watch
+from mma_edge.service import HealthServer, Notifier, Watch, swept
 from mma_edge.sinks import STDOUT, Follower, Followers, LineSink, LiveSink, StdoutSink, open_records
 from mma_edge.sources.names import Spec
 
@@ -119,6 +119,7 @@ def _watched(live: LivePipeline, health: tuple[str, int] | None, metrics: Callab
             server = stack.enter_context(HealthServer(health, watch.health, metrics))
             notify(f"http://{server.place}/healthz says how this run fares")
         stack.enter_context(watch)
+        stack.enter_context(swept())
         yield
 
 

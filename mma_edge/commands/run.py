@@ -94,7 +94,7 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     from mma_edge.commands.outputs import Outputs, followed, run_sources
     from mma_edge.live import check_together
     from mma_edge.outputs.prometheus import Metrics
-    from mma_edge.service import allow_stack_dumps, health_address
+    from mma_edge.service import allow_stack_dumps, health_address, share_heaps
     from mma_edge.sinks import STDOUT, record_sink_of
     from mma_edge.sources import named_sources
 
@@ -118,6 +118,8 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
     health = health_address(args.health) if args.health else None
     publishers = followers_of(args)
     allow_stack_dumps()
+    if live:
+        share_heaps()  # before the engine's threads begin
     recognizer, options = open_recognizer(args, options)
     metrics = Metrics(publishers)
     pages, options = open_page(place, args.sessions, recognizer, options, publishers, metrics)

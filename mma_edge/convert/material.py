@@ -115,9 +115,11 @@ class Material:
         zero_s = self.session.zero_s(name) if self.session else 0.0
         if not about.get("video"):
             return None, zero_s
-        video = self.session.video(name)
+        (video, start_s), *more = self.session.videos(name) or [(None, 0.0)]
+        if more:
+            notify(f"{name}: only {video.name} is named as its video, which goes on in {len(more)} more file(s)")
         try:
-            return media_of(video) if video else None, zero_s
+            return media_of(video) if video and start_s == zero_s else None, zero_s
         except SourceError as error:  # what a crash left of it
             notify(f"{name} is converted without its video: {error.what}")
             return None, zero_s

@@ -69,7 +69,7 @@ def strips_of(recording: Recording, wanted: Mapping[int, tuple[Series, ...]], no
     """
     session = recording.session
     blurred = bool(session) and session.privacy.get("faces") == "blurred"
-    with_video = [number for number, source in enumerate(recording.sources) if source.video and source.length_s]
+    with_video = [number for number, source in enumerate(recording.sources) if source.videos and source.length_s]
     strips: dict[int, dict[int | None, Strip]] = {}
     many = sum(len(wanted[number]) for number in with_video)
     times = max(8, min(MOST_TIMES, MOST_PICTURES // max(many, 1)))
@@ -100,18 +100,27 @@ def _strips(
 
 def _key_frames(source: SourceRecording, count: int, notify: Notify) -> Iterator[tuple[float, np.ndarray]]:
     """Time on the page and picture uint8 (H, W, 3) of about `count` key frames, evenly over the time that is shown."""
+    step_s = source.length_s / count
+    wanted = source.from_s + step_s * (np.arange(count) + 0.5)
+    ends = [start_s for _, start_s in source.videos[1:]] + [np.inf]
+    for (path, start_s), end_s in zip(source.videos, ends, strict=True):
+        own = wanted[(wanted >= start_s) & (wanted < end_s)] - start_s
+        for frame_s, image in _of_file(path, source.name, own, step_s, notify):
+            yield start_s + frame_s, image
+
+
+def _of_file(
+    path: Path, source: str, wanted: np.ndarray, step_s: float, notify: Notify
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Time in a video and picture of the key frames near the `wanted` times, which are `step_s` apart."""
     import av  # here: a report of records alone needs no video
 
-    step_s = source.length_s / count
-    wanted = source.from_s + step_s * (np.arange(count) + 0.5) - source.video_start_s
     last, end_s = None, None
     try:
-        with av.open(str(source.video), metadata_errors="ignore") as container:
+        with av.open(str(path), metadata_errors="ignore") as container:
             stream = container.streams.video[0]
             stream.codec_context.skip_frame = "NONKEY"
             for video_s in wanted:
-                if video_s < 0:
-                    continue
                 container.seek(int(video_s / stream.time_base), stream=stream)
                 frame = next(container.decode(stream), None)
                 if frame is None or frame.pts is None:
@@ -119,13 +128,12 @@ def _key_frames(source: SourceRecording, count: int, notify: Notify) -> Iterator
                 frame_s = float(frame.pts * stream.time_base)
                 # A key frame far away says nothing about this moment: the video is cut, or has a gap.
                 if frame.pts != last and abs(frame_s - video_s) <= max(step_s, 2 * NEAR_S):
-                    yield source.video_start_s + frame_s, frame.to_ndarray(format="rgb24")
+                    yield frame_s, frame.to_ndarray(format="rgb24")
                     end_s = frame_s
                 last = frame.pts
     except (OSError, ValueError, IndexError) as error:  # PyAV's errors are these, too
-        name = Path(source.video).name
         seen = "cannot be read" if end_s is None else f"cannot be read after {end_s:.0f} s"
-        notify(f"{name}, the video of {source.name}, {seen}: {getattr(error, 'strerror', None) or first_line(error)}")
+        notify(f"{path.name}, the video of {source}, {seen}: {getattr(error, 'strerror', None) or first_line(error)}")
 
 
 def _box(series: Series, time_s: float) -> np.ndarray | None:

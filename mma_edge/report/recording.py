@@ -53,8 +53,7 @@ class SourceRecording:
     series: tuple[Series, ...]  # faces by their number, then the voice alone
     marks: tuple[Mark, ...]
     events: tuple[Event, ...]
-    video: Path | None
-    video_start_s: float
+    videos: tuple[tuple[Path, float], ...] = ()  # files of its video, and where on the time line each begins
 
     @property
     def length_s(self) -> float:
@@ -205,7 +204,7 @@ def _source(
     name: str, session: Session | None, records: Sequence[dict[str, Any]], labels: tuple[str, ...]
 ) -> SourceRecording:
     facts = session.sources.get(name, {}) if session else {}
-    first_s, last_s, video_start_s = (_number(facts.get(key)) for key in ("first_s", "last_s", "video_start_s"))
+    first_s, last_s = (_number(facts.get(key)) for key in ("first_s", "last_s"))
     starts = [record["start_s"] for record in records]
     ends = [record["end_s"] for record in records]
     begin_s = min(starts, default=0.0) if first_s is None else first_s
@@ -245,8 +244,7 @@ def _source(
         series=with_speakers(series),
         marks=tuple(marks),
         events=tuple(events),
-        video=session.video(name) if session and name in session.sources else None,
-        video_start_s=clock.of_time(begin_s if video_start_s is None else video_start_s),
+        videos=tuple((path, clock.of_time(start_s)) for path, start_s in (session.videos(name) if session else ())),
     )
 
 

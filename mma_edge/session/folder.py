@@ -60,12 +60,11 @@ class Session:
         """All records, read at the first look; `mma_edge.session.reading.FIELDS` are in each."""
         return list(read_records(self.folder)) if (self.folder / RECORDS).is_file() else []
 
-    def video(self, source: str) -> Path | None:
-        """The video of a source where there is one."""
-        name = self.sources[source].get("video")
+    def videos(self, source: str) -> list[tuple[Path, float]]:
+        """The files of a source's video that are there, and the PTS at which each begins."""
         # A manifest comes from anywhere: nothing outside its folder is opened.
-        path = self.folder / Path(name).name if isinstance(name, str) else None
-        return path if path and path.is_file() else None
+        named = [(self.folder / Path(name).name, start_s) for name, start_s in _videos(self.sources.get(source, {}))]
+        return [(path, start_s) for path, start_s in named if path.is_file()]
 
     def zero_s(self, source: str) -> float:
         """PTS of a source at 0 of its time line, in a report as in what is converted.
@@ -75,9 +74,7 @@ class Session:
         """
         about = self.sources.get(source, {})
         name = "video_start_s" if about.get("video") else "first_s" if about.get("live") else None
-        time_s = about.get(name)
-        known = isinstance(time_s, (int, float)) and not isinstance(time_s, bool) and abs(time_s) < 1e12  # NaN is not
-        return float(time_s) if known else 0.0
+        return _time(about.get(name))
 
 
 def read_session(path: str | os.PathLike[str]) -> Session:
@@ -92,11 +89,28 @@ def read_session(path: str | os.PathLike[str]) -> Session:
     marks, events = (tuple(_lines(folder / name, problems.append)) for name in (MARKS, EVENTS))
     _check_records(folder, problems.append)
     for name, source in manifest["sources"].items():
-        video = source.get("video")
-        if video and not (folder / Path(str(video)).name).is_file():
-            problems.append(f"{video}, the video of {name}, is missing")
+        for video, _ in _videos(source):
+            if not (folder / Path(video).name).is_file():
+                problems.append(f"{video}, the video of {name}, is missing")
     fields = {name: manifest[name] for name in _FIELDS}
     return Session(folder, **fields, marks=marks, events=events, problems=tuple(problems))
+
+
+def _videos(source: dict[str, Any]) -> list[tuple[str, float]]:
+    """Names of the files of a source's video, and where they begin, as its part of a manifest has them."""
+    more = source.get("video_more")
+    parts = [part for part in more if isinstance(part, dict)] if isinstance(more, list) else []
+    named = [
+        (source.get("video"), source.get("video_start_s")),
+        *((part.get("file"), part.get("start_s")) for part in parts),
+    ]
+    return [(name, _time(start_s)) for name, start_s in named if isinstance(name, str) and name]
+
+
+def _time(value: object) -> float:
+    """A time of a manifest; 0 for what is none."""
+    known = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12  # NaN is not
+    return float(value) if known else 0.0
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -44,10 +44,12 @@ def options_of(stream: StreamOptions) -> dict[str, Any]:
 
 def source_of(tally: SourceTally, video: SourceVideo | None) -> dict[str, Any]:
     """A source and its video, which has begun only with its first picture."""
-    begun = video is not None and video.start_s is not None
+    parts = tuple(video.parts) if video else ()
+    begun = bool(parts)
     return tally.to_dict() | {
         "video": video.path.name if begun else None,
         "video_start_s": rounded(video.start_s) if begun else None,
+        "video_more": [{"file": path.name, "start_s": rounded(start_s)} for path, start_s in parts[1:]],
         "sound_in_video": begun and video.sound_wanted,
         "video_dropped": video.dropped if video else 0,
     }

@@ -21,12 +21,29 @@ STOP_S = 2.0
 _BODY_BYTES = 4096
 """Largest body of a request."""
 _CLEANUP_S = 1.0
+MOST_CONNECTIONS, IDLE_S = 128, 30.0
+"""Connections of all visitors together, one more is closed at once; and how long one stays without a request."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _LOG = logging.getLogger("mma_edge.web")
 # What a library says about a visitor's bad data is for who sets up logging, not for the terminal.
 for _name in ("mma_edge.web", "aiohttp", "aiortc", "aioice"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
+
+
+class _Entrance(asyncio.Protocol):
+    """Hands a connection on to aiohttp's server, unless it is one too many: aiohttp sets no limit."""
+
+    def __init__(self, server: web.Server) -> None:
+        self._server = server
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        if len(self._server.connections) >= MOST_CONNECTIONS:
+            transport.abort()
+            return
+        protocol = self._server()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
 
 
 class WebServer:
@@ -113,14 +130,18 @@ class WebServer:
         Gate(self._access, self.port).install(app)
         self._set_up(app)
         app.router.add_get("/{path:.+}", self._mounted_get)
-        runner = web.AppRunner(app, access_log=None, logger=_LOG, shutdown_timeout=_CLEANUP_S)
+        runner = web.AppRunner(app, access_log=None, logger=_LOG, shutdown_timeout=_CLEANUP_S, keepalive_timeout=IDLE_S)
         await runner.setup()
+        context = self._access.certificate and self._access.certificate.context
+        handshake_s = IDLE_S if context else None
+        listening = await self.loop.create_server(
+            lambda: _Entrance(runner.server), sock=self._socket, ssl=context, ssl_handshake_timeout=handshake_s
+        )
         try:
-            context = self._access.certificate and self._access.certificate.context
-            await web.SockSite(runner, self._socket, ssl_context=context).start()
             self._started.set()
             await self._stop_asked.wait()
         finally:
+            listening.close()
             await runner.cleanup()
 
     def _end_tasks(self) -> None:

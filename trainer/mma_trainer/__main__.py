@@ -9,11 +9,7 @@ import importlib
 import sys
 
 from mma_edge.commands.support import missing_package, report
-
-# Subcommands of mma-train; without a subcommand it trains.
-COMMANDS = {
-    name: f"mma_trainer.commands.{name.replace('-', '_')}" for name in ("tune", "prepare", "ablate", "leave-out")
-}
+from mma_trainer.commands import COMMANDS
 
 
 def train(argv: list[str] | None = None) -> int:

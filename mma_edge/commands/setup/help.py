@@ -28,7 +28,7 @@ _WORDS = ("sample", "camera", "microphone", "browser")
 COMPLETION = """\
 examples:
   mma-edge completion bash > ~/.local/share/bash-completion/completions/mma-edge
-  mma-edge completion zsh > "${fpath[1]}/_mma-edge"
+  mma-edge completion zsh > ~/.zfunc/_mma-edge
   mma-edge completion fish > ~/.config/fish/completions/mma-edge.fish
 """
 MAN = """\

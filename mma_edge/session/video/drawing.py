@@ -13,19 +13,16 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mma_edge.pipeline import CENTRE_TRACK
+from mma_edge.report.palette import LINE_CLASSES, LINES
 from mma_edge.session.video.lettering import Colour, Patch, width_of, write
 from mma_edge.types import UNCERTAIN, Box, Face
 
 Record = Mapping[str, Any]
 """An answer as `Emotion.to_dict` gives it and as records.jsonl holds it."""
-# The hues of mma_edge/report/palette.py, light enough for a dark panel: told apart with every kind of colour blindness.
-_YELLOW, _SKY, _ORANGE, _GREEN = (233, 217, 151), (137, 179, 230), (230, 145, 34), (95, 237, 218)
-_RED, _PURPLE, _PINK, _GREY = (215, 78, 66), (180, 80, 236), (245, 163, 199), (138, 142, 146)
-_USUAL = {
-    "happy": _YELLOW, "sad": _SKY, "neutral": _GREY, "angry": _RED, "surprise": _ORANGE, "disgust": _GREEN,
-    "fear": _PURPLE,
-}  # fmt: skip
-_OTHERS = (_PINK, _YELLOW, _SKY, _RED, _GREEN, _PURPLE, _ORANGE)
+_COLOURS: list[Colour] = [tuple(bytes.fromhex(colour[1:])) for colour in LINES["picture"]]
+_USUAL = dict(zip(LINE_CLASSES, _COLOURS, strict=False))
+_GREY = _USUAL["neutral"]
+_OTHERS = [colour for colour in reversed(_COLOURS) if colour != _GREY]
 _WHITE, _SOFT, _BLACK = (255, 255, 255), (195, 195, 195), (0, 0, 0)
 _PANEL = (12, 12, 12, 200)
 """Background of text and bars: dark enough for white letters on a white wall."""
@@ -151,7 +148,7 @@ def colours_of(labels: tuple[str, ...]) -> dict[str, Colour]:
     """A colour for each class; the usual ones always have the same."""
     colours = {label: _USUAL[label] for label in labels if label in _USUAL}
     others = [label for label in labels if label not in _USUAL]
-    free = [colour for colour in _OTHERS if colour not in colours.values()] or list(_OTHERS)
+    free = [colour for colour in _OTHERS if colour not in colours.values()] or _OTHERS
     return colours | {label: free[number % len(free)] for number, label in enumerate(others)}
 
 

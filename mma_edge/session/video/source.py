@@ -31,6 +31,9 @@ STALE_S = 2.0
 """An answer is shown for so long after the end of its window, in presentation time."""
 SOUND_LATE_S = 1.0
 """Sound that is not there so long after its picture is taken for missing."""
+PART_S = 3600.0
+"""The video of a live source goes on in another file after so long: the index of one is in memory until it is closed,
+20 MB an hour."""
 _SOUND_KEPT_S = 10.0
 
 Stopped = Callable[[str], None]
@@ -51,10 +54,11 @@ class SourceVideo:
     ) -> None:
         """`live`: frames are left out where the encoder is late; else whoever brings them waits."""
         self.path, self.sound_wanted = path, sound
-        self.start_s: float | None = None  # PTS of the first picture: the file's time 0
+        self.parts: list[tuple[Path, float]] = []  # files that have begun; PTS of their first picture: their time 0
         self.dropped = 0  # frames that the encoder had no time for
         self.stopped_by: str | None = None
         self._live, self._blur, self._stopped = live, blur_faces, stopped
+        self._part_s = PART_S if live else math.inf
         self._drawing = Drawing(labels)
         self._answers: dict[int | None, dict[str, Any]] = {}  # the newest ones
         self._movie: Movie | None = None
@@ -68,6 +72,11 @@ class SourceVideo:
         # A daemon: an encoder or disk that hangs must not keep the program alive.
         self._thread = threading.Thread(target=self._run, name=f"mma-edge-{path.stem}", daemon=True)
         self._thread.start()
+
+    @property
+    def start_s(self) -> float | None:
+        """PTS of the first picture, None before it."""
+        return self.parts[0][1] if self.parts else None
 
     def frame(self, frame: Frame, faces: Sequence[Face]) -> None:
         """The next frame, by the source's thread."""
@@ -142,7 +151,8 @@ class SourceVideo:
                 if self._movie is not None:
                     self._movie.close()
             if self.stopped_by:
-                self._stopped(f"no more {self.path.name}: {self.stopped_by}; records go on")
+                name = self.parts[-1][0].name if self.parts else self.path.name
+                self._stopped(f"no more {name}: {self.stopped_by}; records go on")
 
     def _write(self, item: Any) -> None:
         if isinstance(item, dict):
@@ -168,19 +178,28 @@ class SourceVideo:
 
     def _draw(self, picture: Picture, frame: Frame, faces: Sequence[Face], answers: dict) -> None:
         image = np.array(picture)  # one of its own, to be drawn on
-        if self._movie is None:
-            self._movie = Movie(self.path, image.shape[1::-1], MovieOptions(crash_safe=True), self.sound_wanted)
-            self.start_s = frame.time_s
-            for chunk in self._early:
-                self._hear(chunk)
-            self._early.clear()
+        if self._movie is None or frame.time_s - self.parts[-1][1] >= self._part_s:
+            self._begin_part(image.shape[1::-1], frame.time_s)
         if self._blur:
             blur(image, self._around.at(frame.time_s))
         self._drawing(image, faces, answers)
-        time_s = frame.time_s - self.start_s
+        time_s = frame.time_s - self.parts[-1][1]
         self._movie.picture(image, time_s)
         if self.sound_wanted:
             self._movie.silence(time_s - SOUND_LATE_S)
+
+    def _begin_part(self, size: tuple[int, int], start_s: float) -> None:
+        """Begin the first file, or end one and begin the next."""
+        if self._movie is not None:
+            movie, self._movie = self._movie, None
+            movie.close()
+        number = len(self.parts) + 1
+        path = self.path if number == 1 else self.path.with_stem(f"{self.path.stem}-{number:03d}")
+        self._movie = Movie(path, size, MovieOptions(crash_safe=True), self.sound_wanted)
+        self.parts.append((path, start_s))
+        for chunk in self._early:
+            self._hear(chunk)
+        self._early.clear()
 
     def _current(self, time_s: float) -> dict[int | None, dict]:
         """The newest answers, of faces that are still looked at; the voice alone is shown only without a face."""
@@ -193,5 +212,5 @@ class SourceVideo:
             self._early.append(chunk)
             while self._early[-1].time_s - self._early[0].time_s > _SOUND_KEPT_S:
                 self._early.popleft()
-        elif chunk.end_s > self.start_s:
-            self._movie.sound(chunk, chunk.time_s - self.start_s)
+        elif chunk.end_s > self.parts[-1][1]:
+            self._movie.sound(chunk, chunk.time_s - self.parts[-1][1])

@@ -44,7 +44,7 @@ every other option is mma-train's and holds for every row
 
 def build_parser() -> argparse.ArgumentParser:
     """mma-train's own options, and which tables."""
-    parser = cli.build_parser()
+    parser = cli.run_parser()
     parser.prog, parser.description, parser.epilog = "mma-train ablate", __doc__, EXAMPLES
     group = parser.add_argument_group("ablation")
     text = f"one or more of {', '.join(TABLES)}"

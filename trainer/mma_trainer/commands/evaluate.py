@@ -13,6 +13,7 @@ from rich.progress import TimeRemainingColumn
 from mma_edge.commands.support import Parser, progress, run_cli, say
 from mma_edge.errors import UsageError
 from mma_edge.files import make_folder
+from mma_edge.manual.completion import add_completion
 from mma_trainer.data.public.background import load_noise
 from mma_trainer.evaluation.calibration import ECE_BINS
 from mma_trainer.evaluation.figures import (
@@ -81,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="write report.html, metrics.json and confusion_<set>.png there"
     )
+    add_completion(parser)
     return parser
 
 

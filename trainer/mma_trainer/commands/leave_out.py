@@ -86,7 +86,7 @@ class LeftOut:
 
 def build_parser() -> argparse.ArgumentParser:
     """mma-train's own options, and which corpora."""
-    parser = cli.build_parser()
+    parser = cli.run_parser()
     parser.prog, parser.description, parser.epilog = "mma-train leave-out", __doc__, EXAMPLES
     group = parser.add_argument_group("corpora left out")
     text = f"some of {', '.join(LEAVABLE)} (default: each in turn)"

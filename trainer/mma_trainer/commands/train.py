@@ -6,11 +6,14 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 
 import torch
 from rich.console import Console
 
 from mma_edge.commands.support import Parser, run_cli, say
+from mma_edge.manual.completion import add_completion
+from mma_trainer.commands import COMMANDS
 from mma_trainer.commands.data_options import (
     ALL_FOLDS,
     RECIPES,
@@ -62,11 +65,18 @@ examples:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def run_parser() -> argparse.ArgumentParser:
+    """The options of one run, which ablate and leave-out have as well."""
     parser = Parser("mma-train", description=__doc__, epilog=EXAMPLES)
     add_data_options(parser)
     add_model_options(parser)
     add_run_options(parser)
+    return parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = run_parser()
+    add_completion(parser, lambda: {name: import_module(module).build_parser() for name, module in COMMANDS.items()})
     return parser
 
 

@@ -14,7 +14,6 @@ REPORT, METRICS = "report.html", "metrics.json"
 ROBUSTNESS_HEADER = ("condition", "UAR", "to clean", "WAR", "to clean", "ECE")
 FUSION_HEADER = ("sound", "both", "video only", "audio only", "both to the better")
 FUSION_CAPTION = "UAR of both together and of each alone, and the gain over the better alone in percentage points"
-LEFT_OUT_HEADER = ("corpus", "clips", "classes", "UAR", "WAR", "ECE")
 FIT_HEADER = ("clips with", "from", "clips", "T was", "T", "ECE at T = 1", "ECE was", "ECE now", "NLL was", "NLL now")
 INTERVAL_NOTE = (
     "UAR: mean of the per-class recall, over the classes that occur. WAR: share of right answers. Loss: mean "
@@ -82,20 +81,6 @@ def fusion_rows(uar: Mapping[str, float | None], digits: int, unit: str = "") ->
             cells = (percent(value, digits, unit) for value in (both, *alone))
             rows.append((name, *cells, f"{100 * (both - max(alone)):+.{digits}f}"))
     return rows
-
-
-def left_out_table(figures: Sequence[Mapping], digits: int = 1) -> Table:
-    """`evaluation.figures.left_out_figures` as a table, percent."""
-    rows = [
-        (
-            row["corpus"],
-            f"{row['num_clips']:,}",
-            "" if row["num_classes"] is None else str(row["num_classes"]),
-            *(percent(row[key], digits) for key in ("uar", "war", "ece")),
-        )
-        for row in figures
-    ]
-    return Table("Each corpus by a model trained without it, percent", LEFT_OUT_HEADER, rows)
 
 
 def calibration_rows(record: Mapping, digits: int, unit: str = "", grouping: str = "") -> list[tuple[str, ...]]:
