@@ -14,6 +14,7 @@ from mma_edge.faces import resize
 from mma_trainer.data.public.background import Recordings, load_noise
 from mma_trainer.evaluation.robustness import (
     REAL_NOISE,
+    RECORDINGS,
     at_rate,
     blurred,
     conditions,
@@ -111,6 +112,15 @@ def test_real_noise_is_heard_by_both_together_and_by_the_voice_alone(clips: Eval
         assert np.abs(mel - clips.load(1)[1]).max() > 1
     voices = {condition.name for condition, _ in spoiled(voices_set(public), background)}
     assert set(REAL_NOISE) < voices and not any(name.startswith("audio only") for name in voices)
+
+
+def test_every_clip_is_heard_in_several_recorded_noises(clips: EvalSet) -> None:
+    hums = [np.random.default_rng(seed).normal(0, 0.01, RATE_HZ).astype(np.float32) for seed in range(40)]
+    background = Recordings([f"hum_{n}" for n in range(40)], np.array(["hum"] * 40), hums, RATE_HZ)
+    noise = {condition.name: subset for condition, subset in spoiled(clips, background)}[REAL_NOISE[0]]
+    assert noise.labels.tolist() == [0, 1] * RECORDINGS and noise.groups.tolist() == [0, 1] * RECORDINGS
+    heard = [noise.load(2 * time)[1] for time in range(RECORDINGS)]
+    assert all(np.abs(mel - heard[0]).max() > 0.1 for mel in heard[1:])
 
 
 def test_a_voice_without_a_face_is_spoiled_too(public: Path) -> None:

@@ -83,6 +83,18 @@ class EvalSet:
             groups=None if self.groups is None else self.groups[chosen],
         )
 
+    def repeated(self, times: int) -> EvalSet:
+        """All clips several times over, for changes that are drawn: clip n of N is also N + n, 2 N + n, ..."""
+        count, load, raw = len(self.labels), self.load, self.raw
+        groups = np.arange(count) if self.groups is None else self.groups
+        return dataclasses.replace(
+            self,
+            labels=np.tile(self.labels, times),
+            load=lambda index: load(index % count),
+            raw=None if raw is None else lambda index: raw(index % count),
+            groups=np.tile(groups, times),
+        )
+
     def without(self, modality: str) -> EvalSet:
         """The same clips with the "video" or the "audio" taken away."""
         load = self.load
