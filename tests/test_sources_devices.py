@@ -23,7 +23,10 @@ from mma_edge.sources.devices import gstreamer
 from mma_edge.sources.devices.gstreamer import PipelineDevice
 from mma_edge.sources.devices.v4l2 import Mode, faster_format, modes
 
-pytestmark = [pytest.mark.wall_clock, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="V4L2 and GStreamer are Linux's")]
+pytestmark = [
+    pytest.mark.wall_clock,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="V4L2 and GStreamer are Linux's"),
+]
 
 
 class Driver:

@@ -238,10 +238,11 @@ def test_graphs_of_older_bundles_and_of_fixed_sizes_take_the_faces_one_by_one(fr
         Roll(np.full((new, 2, 4), new, np.float32), np.zeros((16, 3), np.float32), np.arange(16), np.zeros((512, 128)))
         for new in (1, 3)
     ]
-    logits, summaries = StreamingGraphs(part, part).roll(rolls)
+    rolled = StreamingGraphs(part, part).roll(rolls)
     padding = 3 if frame_counts else 0
-    np.testing.assert_array_equal(logits, [[0, 1 + padding], [0, 1]])
-    assert [len(rows) for rows in summaries] == [1, 3]
+    np.testing.assert_array_equal([answer.logits for answer in rolled], [[0, 1 + padding], [0, 1]])
+    assert [len(answer.summaries) for answer in rolled] == [1, 3]
+    assert [answer.heard for answer in rolled] == [None, None]
 
 
 @pytest.mark.parametrize("mode", ["exact", "rolling"])

@@ -26,11 +26,11 @@ from mma_export.streaming.parts import add_streaming, part_file
 from mma_export.weights import share_weights
 from mma_trainer.model import MMADFER
 
-STEM, EXACT, ROLLING = map(part_file, ("stem", "exact", "rolling"))
+STEM, EXACT, ROLLING, SEEING = map(part_file, ("stem", "exact", "rolling", "seeing"))
 
 
-def graphs_of(bundle: Bundle, rest: str) -> StreamingGraphs:
-    return StreamingGraphs(OnnxCpuPart(bundle.folder / STEM), OnnxCpuPart(bundle.folder / rest))
+def graphs_of(bundle: Bundle, *rest: str) -> StreamingGraphs:
+    return StreamingGraphs(*(OnnxCpuPart(bundle.folder / file) for file in (STEM, *rest)))
 
 
 @pytest.fixture
@@ -62,19 +62,21 @@ def test_any_number_of_new_frames_gives_the_whole_graphs_logits_while_the_sound_
 ) -> None:
     frames, mel = golden_inputs(60, TINY.image_size)
     expected = OnnxCpuEngine(streaming_bundle.graph("fp32"), "fp32")(frames, mel)
-    graphs = graphs_of(streaming_bundle, ROLLING)
+    graphs = graphs_of(streaming_bundle, ROLLING, SEEING)
     tokens = graphs.stem(frames[0])
     nothing = np.zeros((16, graphs.summary_width), np.float32)
-    _, (past,) = graphs.roll([Roll(tokens, nothing, np.arange(16), mel[0])])
+    (first,) = graphs.roll([Roll(tokens, nothing, np.arange(16), mel[0])])
     order = np.concatenate([new + np.arange(16 - new), np.arange(new)])
-    logits, (summaries,) = graphs.roll([Roll(tokens[16 - new :], past, order, mel[0])])
-    np.testing.assert_allclose(logits, expected, atol=1e-4)
-    np.testing.assert_allclose(summaries, past[16 - new :], atol=1e-4)
+    for heard in (None, first.heard):
+        (rolled,) = graphs.roll([Roll(tokens[16 - new :], first.summaries, order, mel[0], heard)])
+        np.testing.assert_allclose(rolled.logits, expected[0], atol=1e-4)
+        np.testing.assert_allclose(rolled.summaries, first.summaries[16 - new :], atol=1e-4)
+        np.testing.assert_allclose(rolled.heard, first.heard, atol=1e-4)
 
 
 def test_the_weights_are_stored_once(streaming_bundle: Bundle) -> None:
     whole = streaming_bundle.graph("fp32")
-    for name in (STEM, EXACT, ROLLING):
+    for name in (STEM, EXACT, ROLLING, SEEING):
         tensors = onnx.load(str(streaming_bundle.folder / name), load_external_data=False).graph.initializer
         outside = [tensor for tensor in tensors if uses_external_data(tensor)]
         assert outside
@@ -82,7 +84,7 @@ def test_the_weights_are_stored_once(streaming_bundle: Bundle) -> None:
             assert {entry.key: entry.value for entry in tensor.external_data}["location"] == whole.name
         own = sum(len(tensor.raw_data) for tensor in tensors)
         assert own < 0.1 * whole.stat().st_size
-    assert set(streaming_bundle.manifest["files"]) >= {STEM, EXACT, ROLLING, whole.name}
+    assert set(streaming_bundle.manifest["files"]) >= {STEM, EXACT, ROLLING, SEEING, whole.name}
 
 
 def test_a_weight_that_the_whole_graph_lacks_stays_in_the_part(tmp_path: Path) -> None:
@@ -147,7 +149,7 @@ def test_rolling_that_is_refused_leaves_no_graph(
     monkeypatch.setattr(streaming_gate, "REQUIRED_AGREEMENT", 1.01)
     lines: list[str] = []
     entry = add_streaming(tiny_model, work, work / "model.fp32.onnx", report=lines.append)
-    assert "file" not in entry["fp32"]["rolling"] and not (work / ROLLING).exists()
+    assert "file" not in entry["fp32"]["rolling"] and not (work / ROLLING).exists() and not (work / SEEING).exists()
     assert entry["fp32"]["rolling"]["refused"] in lines[-1]
     manifest = {**streaming_bundle.manifest, "streaming": entry}
     check_manifest(tmp_path, manifest)
@@ -193,8 +195,9 @@ def test_rolling_ships_with_the_longest_age_that_agrees_or_not_at_all(
             into.add(np.array([[1.0, 0.0]]), np.array([[1.0, 0.0] if number < count else [0.0, 1.0]]))
 
     monkeypatch.setattr(streaming_gate, "compare", compare)
-    graphs = type("Graphs", (), {"summary_width": 1})()
+    graphs = type("Graphs", (), {"summary_width": 1, "keeps_sound": False})()
     windows = streaming_gate.Windows(lambda frames, mel: np.zeros((1, 2)), 16, streaming_gate.PartsGate())
+    windows._full = []
     verdict = windows.judge_rolling(graphs, "fp32")
     assert verdict.get("max_age_s") == bound
     assert ("refused" in verdict) == refused
@@ -228,6 +231,9 @@ def test_clips_without_a_face_cannot_gate(monkeypatch: pytest.MonkeyPatch) -> No
         (lambda s: s["rolling"].update(max_age_s=float("nan")), "streaming.fp32.rolling"),
         (lambda s: s["rolling"].update(refused="it is wrong"), "streaming.fp32.rolling"),
         (lambda s: s["rolling"].update(speed=9), "streaming.fp32.rolling"),
+        (lambda s: s["rolling"]["sound"].update(file="none.onnx"), "none.onnx"),
+        (lambda s: s["rolling"]["sound"].pop("max_age_s"), "streaming.fp32.rolling.sound"),
+        (lambda s: s["rolling"]["sound"].update(refused="it is wrong"), "streaming.fp32.rolling.sound"),
         (lambda s: s.update(speed={}), "streaming.fp32"),
         (lambda s: s.update(rolling=[]), "streaming.fp32.rolling"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,11 +11,16 @@ from mma_edge.audio.logmel import NUM_MEL_BINS, NUM_MEL_FRAMES
 from mma_edge.bundle.streaming import MODES
 from mma_edge.clip import NUM_FRAMES
 from mma_edge.errors import UsageError
-from mma_edge.streaming.graphs import Roll, StreamingGraphs
+from mma_edge.predictor import softmax
+from mma_edge.streaming.graphs import Roll, Rolled, StreamingGraphs
 from mma_edge.types import Clip
 
 AUTO = "auto"
 """The best mode that a bundle offers for an engine."""
+CLEAR = 0.2
+"""Difference of the two largest probabilities, at temperature 1, below which the sound is computed anew. Where the two
+best classes are near to each other, what was said in the last second decides between them. Default model, full windows
+of 56 real clips, sound of up to 1 s ago: without this rule 98.5 % keep their class, with it 100 %."""
 
 
 def check_mode(mode: str, auto: bool = False) -> None:
@@ -27,11 +32,13 @@ def check_mode(mode: str, auto: bool = False) -> None:
 
 @dataclass
 class StreamingStats:
-    """Work done: windows with a face, and how many frames went through the stem and through the layers above it."""
+    """Work done: windows with a face, how many frames went through the stem and through the layers above it, and for
+    how many of the windows the sound went through its encoder."""
 
     updates: int = 0
     stem_frames: int = 0
     layer_frames: int = 0
+    sounds: int = 0
 
 
 @dataclass
@@ -41,18 +48,43 @@ class _Track:
     tokens: dict[float, np.ndarray] = field(default_factory=dict)
     # Rolling: the summary, and the end of the window in which it was computed.
     summaries: dict[float, tuple[np.ndarray, float]] = field(default_factory=dict)
-    heard: bool = False
+    has_sound: bool = False
+    heard: _Heard | None = None
+    is_clear: bool = False  # the last answer
+
+
+class _Heard:
+    """The summary of a clip's sound, float32 (D,)."""
+
+    def __init__(self, summary: np.ndarray, clip: Clip) -> None:
+        self.summary, self._end_s, self._length_s = summary, clip.end_s, clip.end_s - clip.start_s
+
+    def serves(self, clip: Clip, max_age_s: float) -> bool:
+        """Whether it may stand for the sound of a later clip: one that is as long, for a window that still grows has
+        little sound, of which the newest is much."""
+        length_s = clip.end_s - clip.start_s
+        return 0 < max_age_s >= clip.end_s - self._end_s - 1e-6 and abs(length_s - self._length_s) < 1e-3
 
 
 class Streamer:
     """Logits of clips that share frames with earlier clips. Use one per source; the clips need `times_s`.
 
-    In mode rolling a summary that is older than `max_age_s`, in presentation time, is computed again.
+    In mode rolling a frame's summary that is older than `max_age_s`, in presentation time, is computed again, and so is
+    the sound's when it is older than `sound_age_s`, when the answer is or was not clear (see `CLEAR`), or when the
+    window grew. An answer may then miss the newest `sound_age_s` of the sound.
     """
 
-    def __init__(self, graphs: StreamingGraphs, mode: str, max_age_s: float = float("inf")) -> None:
+    def __init__(
+        self,
+        graphs: StreamingGraphs,
+        mode: str,
+        max_age_s: float = float("inf"),
+        sound_age_s: float = 0.0,
+        clear: float = CLEAR,
+    ) -> None:
         check_mode(mode)
-        self.graphs, self.mode, self.max_age_s = graphs, mode, max_age_s
+        self.graphs, self.mode, self.max_age_s, self._clear = graphs, mode, max_age_s, clear
+        self.sound_age_s = sound_age_s if graphs.keeps_sound else 0.0
         self.stats = StreamingStats()
         self._tracks: dict[int | None, _Track] = {}
 
@@ -65,14 +97,27 @@ class Streamer:
         self._embed(tracks, clips)
         if self.mode == "exact":
             self.stats.layer_frames += NUM_FRAMES * len(clips)
+            self.stats.sounds += len(clips)
             tokens = [[track.tokens[t] for t in clip.times_s] for track, clip in zip(tracks, clips, strict=True)]
             return self.graphs.window(np.array(tokens), np.stack(mels))
         plans = [self._plan(*one) for one in zip(tracks, clips, mels, strict=True)]
-        logits, summaries = self.graphs.roll([roll for _, roll in plans])
-        for track, clip, (new, _), rows in zip(tracks, clips, plans, summaries, strict=True):
+        rolls = [roll for _, roll in plans]
+        rolled = self.graphs.roll(rolls)
+        unclear = [n for n, roll in enumerate(rolls) if roll.heard is not None and not self._is_clear(rolled[n])]
+        if unclear:
+            for number in unclear:
+                rolls[number] = replace(rolls[number], heard=None)
+            again = self.graphs.roll([rolls[number] for number in unclear])
+            for number, answer in zip(unclear, again, strict=True):
+                rolled[number] = answer
+        for track, clip, (new, _), roll, answer in zip(tracks, clips, plans, rolls, rolled, strict=True):
             # Copies: a row that is a view would keep the whole batch in memory.
-            track.summaries.update((t, (row.copy(), clip.end_s)) for t, row in zip(new, rows, strict=True))
-        return logits
+            track.summaries.update((t, (row.copy(), clip.end_s)) for t, row in zip(new, answer.summaries, strict=True))
+            track.is_clear = self._is_clear(answer)
+            if roll.heard is None:
+                self.stats.sounds += 1
+                track.heard = answer.heard if answer.heard is None else _Heard(answer.heard.copy(), clip)
+        return np.stack([answer.logits for answer in rolled])
 
     def keep_only(self, track_ids: set[int | None]) -> None:
         """Forget every other track."""
@@ -91,9 +136,9 @@ class Streamer:
 
     def _plan(self, track: _Track, clip: Clip, mel: np.ndarray) -> tuple[list[float], Roll]:
         """The times of the frames to compute, and the call; leaves the summaries in use in the track."""
-        times_s, heard = list(dict.fromkeys(clip.times_s)), clip.mel is not None
-        if heard != track.heard:  # older context is only similar while the sound neither begins nor ends
-            track.summaries, track.heard = {}, heard
+        times_s, has_sound = list(dict.fromkeys(clip.times_s)), clip.mel is not None
+        if has_sound != track.has_sound:  # older context is only similar while the sound neither begins nor ends
+            track.summaries, track.has_sound, track.heard = {}, has_sound, None
         oldest_s = clip.end_s - self.max_age_s - 1e-6
         kept = {t: track.summaries[t] for t in times_s if t in track.summaries and track.summaries[t][1] >= oldest_s}
         # The graph needs a new frame; where there is none (a slow camera), the newest one is computed again.
@@ -106,4 +151,11 @@ class Streamer:
         order = np.array([row_of[time_s] for time_s in clip.times_s], np.int64)
         self.stats.layer_frames += len(new)
         track.summaries = kept
-        return new, Roll(np.stack([track.tokens[t] for t in new]), past, order, mel)
+        is_kept = track.heard is not None and track.is_clear and track.heard.serves(clip, self.sound_age_s)
+        heard = track.heard.summary if is_kept else None
+        return new, Roll(np.stack([track.tokens[t] for t in new]), past, order, mel, heard)
+
+    def _is_clear(self, answer: Rolled) -> bool:
+        """Whether one of the classes is so much more probable than the next that older sound may do."""
+        second, best = np.sort(softmax(answer.logits[None])[0])[-2:]
+        return bool(best - second >= self._clear)
