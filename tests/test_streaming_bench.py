@@ -62,6 +62,14 @@ def test_work_is_counted(result: Result, hop_s: float, new: int) -> None:
     assert new < rolling[1.0].layer_frames < 16 or hop_s == 1.0
 
 
+def test_the_sound_is_counted_where_it_is_kept(result: Result) -> None:
+    ways = {
+        w.sound_age_s: w for w in result.results.ways if w.mode == "rolling" and w.hop_s == 0.25 and not w.max_age_s
+    }
+    assert ways[0.0].sounds == 1 and ways[0.0].mean_abs_probability_error > 0
+    assert 1 > ways[0.25].sounds >= ways[1.0].sounds >= 4 / 23  # one of five, and the first is not timed
+
+
 def test_errors_are_against_the_whole_graph(result: Result) -> None:
     full, exact = ways(result, "full", 0.5)[None], ways(result, "exact", 0.5)[None]
     rolling = ways(result, "rolling", 0.5)

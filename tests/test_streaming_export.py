@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +206,61 @@ def test_rolling_ships_with_the_longest_age_that_agrees_or_not_at_all(
     if refused:
         assert "98.0% of 100 windows" in verdict["refused"]
     assert [point["top1_agreement"] for point in verdict["curve"]] == list(agreements)
+
+
+def judged_sound(monkeypatch: pytest.MonkeyPatch, agreements: dict[float, float]) -> list[int]:
+    """Lets the gate see these agreements per age of the sound; returns how many windows it saw each time."""
+    seen: list[int] = []
+
+    def figures(self: streaming_gate.Windows, graphs: object, mode: str, max_age_s: float, sound_age_s: float = 0.0):
+        if not sound_age_s:
+            return found(self, graphs, mode, max_age_s)
+        seen.append(sum(len(clips) for clips, _ in self._full))
+        return {"windows": 100, "top1_agreement": agreements[sound_age_s]}
+
+    found = streaming_gate.Windows.figures
+    monkeypatch.setattr(streaming_gate.Windows, "figures", figures)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("agreements", "age_s"),
+    [({1.0: 0.99}, 1.0), ({1.0: 0.98, 0.5: 0.99}, 0.5), ({1.0: 0.9, 0.5: 0.98, 0.25: 0.97}, None)],
+)
+def test_the_sound_is_kept_for_the_longest_age_that_agrees_or_not_at_all(
+    streaming_bundle: Bundle,
+    tiny_model: MMADFER,
+    tmp_path: Path,
+    work: Path,
+    synthetic_source: None,
+    monkeypatch: pytest.MonkeyPatch,
+    agreements: dict[float, float],
+    age_s: float | None,
+) -> None:
+    seen, lines = judged_sound(monkeypatch, agreements), []
+    entry = add_streaming(tiny_model, work, work / "model.fp32.onnx", report=lines.append)
+    sound = entry["fp32"]["rolling"]["sound"]
+    assert [point["max_age_s"] for point in sound["curve"]] == list(agreements)
+    assert sound.get("max_age_s") == age_s and (work / SEEING).exists() == (age_s is not None) == ("file" in sound)
+    if age_s is None:
+        assert "98.0% of 100 windows" in sound["refused"] and sound["refused"] in lines[-1]
+    assert seen[0] == streaming_gate.TURNS * len(SEEN) - 2  # but those that would be alone
+    written = write_manifest(work, {**streaming_bundle.manifest, "streaming": entry})
+    assert written.parts("cpu", "fp32", "rolling").sound_age_s == (age_s or 0.0)
+
+
+def test_the_sound_is_judged_on_full_windows_that_go_on_from_one_to_the_next() -> None:
+    grown = [replace(clip, start_s=clip.start_s + 1) for clip in SEEN[:3]]
+    silent = [replace(clip, mel=None) for clip in SEEN[:3]]
+    other = [replace(clip, track_id=2) for clip in SEEN]
+    parts = list(streaming_gate.turned([*grown, *silent, *SEEN, *other]))
+    assert sum(map(len, parts)) <= 2 * streaming_gate.TURNS * len(SEEN)
+    assert sum(map(len, parts)) >= 2 * (streaming_gate.TURNS - 2) * len(SEEN)
+    place = {id(clip.mel): number for number, clip in enumerate(SEEN)}
+    for part in parts:
+        assert len({clip.track_id for clip in part}) == 1
+        for before, after in itertools.pairwise(part):
+            assert after.end_s > before.end_s and place[id(after.mel)] == place[id(before.mel)] + 1
 
 
 def test_old_summaries_are_measured_to_be_wrong_where_the_sound_matters(streaming_bundle: Bundle) -> None:

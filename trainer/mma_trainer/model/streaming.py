@@ -135,12 +135,14 @@ class Seeing(_Part):
         """
         model, c = self.model, self.model.config
         d = exchange_width(c)
-        image, past, of_owner, means = tokens, past.flatten(0, 1), heard.index_select(0, owner).unsqueeze(1), []
+        image, past, means = tokens, past.flatten(0, 1), []
+        if model.fusion:
+            of_owner = heard.index_select(0, owner).unsqueeze(1).split([d] * c.depth + [c.width], dim=-1)
         for layer in range(c.depth):
             if layer > 0:
                 image = model.image_encoder.blocks[layer](image)
             if model.fusion:
-                image, new = see(model.fusion[layer], image, of_owner[..., layer * d : (layer + 1) * d])
+                image, new = see(model.fusion[layer], image, of_owner[layer])
                 means.append(new)
             if model.image_prompts is not None:
                 image = model.image_prompts.update(image, layer)
