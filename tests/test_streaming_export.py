@@ -70,7 +70,9 @@ def test_any_number_of_new_frames_gives_the_whole_graphs_logits_while_the_sound_
     (first,) = graphs.roll([Roll(tokens, nothing, np.arange(16), mel[0])])
     order = np.concatenate([new + np.arange(16 - new), np.arange(new)])
     for heard in (None, first.heard):
-        (rolled,) = graphs.roll([Roll(tokens[16 - new :], first.summaries, order, mel[0], heard)])
+        roll = Roll(tokens[16 - new :], first.summaries, order, mel[0], heard, frames[0, 16 - new :])
+        (rolled,) = graphs.roll([roll])
+        np.testing.assert_allclose(rolled.tokens, roll.tokens, atol=1e-4)
         np.testing.assert_allclose(rolled.logits, expected[0], atol=1e-4)
         np.testing.assert_allclose(rolled.summaries, first.summaries[16 - new :], atol=1e-4)
         np.testing.assert_allclose(rolled.heard, first.heard, atol=1e-4)

@@ -117,14 +117,14 @@ def test_the_summary_of_a_windows_sound_stands_in_for_it(variant: dict) -> None:
     """To the last bit, for several faces and whatever is new; the sound of another window is another answer."""
     model = make_model(TINY.replace(**variant))
     frames, mel = inputs(clips=2)
-    tokens = stem_of(model, frames)
-    new, owner = torch.cat([tokens[0, 13:], tokens[1, 15:]]), torch.tensor([0, 0, 0, 1])
+    new, owner = torch.cat([frames[0, 13:], frames[1, 15:]]), torch.tensor([0, 0, 0, 1])
     past = torch.randn(2, 16, summary_width(model.config), generator=torch.Generator().manual_seed(1))
     order = torch.stack([torch.cat([4 + torch.arange(13), torch.arange(3)]), 3 + torch.arange(16)])
-    logits, summaries, heard = Rolling(model)(new, owner, past, order, mel)
+    tokens = FrameStem(model)(new)
+    logits, summaries, heard = Rolling(model)(tokens, owner, past, order, mel)
     assert heard.shape == (2, summary_width(model.config))
     again = Seeing(model)(new, owner, past, order, heard)
-    torch.testing.assert_close(again, (logits, summaries), atol=0, rtol=0)
+    torch.testing.assert_close(again, (logits, summaries, tokens), atol=0, rtol=0)
     other = Seeing(model)(new, owner, past, order, heard.flip(0))
     assert (other[0] - logits).abs().max() > 1e-3
 

@@ -94,29 +94,35 @@ class Streamer:
         silence = np.zeros((NUM_MEL_FRAMES, NUM_MEL_BINS), np.float32)
         mels = [silence if clip.mel is None else clip.mel for clip in clips]
         self.stats.updates += len(clips)
-        self._embed(tracks, clips)
         if self.mode == "exact":
+            self._embed(tracks, clips)
             self.stats.layer_frames += NUM_FRAMES * len(clips)
             self.stats.sounds += len(clips)
             tokens = [[track.tokens[t] for t in clip.times_s] for track, clip in zip(tracks, clips, strict=True)]
             return self.graphs.window(np.array(tokens), np.stack(mels))
-        plans = [self._plan(*one) for one in zip(tracks, clips, mels, strict=True)]
-        rolls = [roll for _, roll in plans]
+        new = [self._new_frames(track, clip) for track, clip in zip(tracks, clips, strict=True)]
+        due = [row for row, (track, clip) in enumerate(zip(tracks, clips, strict=True)) if not self._keeps(track, clip)]
+        self._embed([tracks[row] for row in due], [clips[row] for row in due])
+        rolls = [self._roll(*one, row in due) for row, one in enumerate(zip(tracks, clips, mels, new, strict=True))]
         rolled = self.graphs.roll(rolls)
-        unclear = [n for n, roll in enumerate(rolls) if roll.heard is not None and not self._is_clear(rolled[n])]
+        unclear = [row for row, answer in enumerate(rolled) if row not in due and not self._is_clear(answer)]
         if unclear:
-            for number in unclear:
-                rolls[number] = replace(rolls[number], heard=None)
-            again = self.graphs.roll([rolls[number] for number in unclear])
-            for number, answer in zip(unclear, again, strict=True):
-                rolled[number] = answer
-        for track, clip, (new, _), roll, answer in zip(tracks, clips, plans, rolls, rolled, strict=True):
+            again = [replace(rolls[row], tokens=rolled[row].tokens, heard=None) for row in unclear]
+            for row, answer in zip(unclear, self.graphs.roll(again), strict=True):
+                rolled[row] = answer
+        self.stats.sounds += len(due) + len(unclear)
+        self.stats.layer_frames += sum(map(len, new)) + sum(len(new[row]) for row in unclear)
+        for row, (track, clip, answer) in enumerate(zip(tracks, clips, rolled, strict=True)):
             # Copies: a row that is a view would keep the whole batch in memory.
-            track.summaries.update((t, (row.copy(), clip.end_s)) for t, row in zip(new, answer.summaries, strict=True))
+            for time_s, summary, tokens in zip(new[row], answer.summaries, answer.tokens, strict=True):
+                track.summaries[time_s] = summary.copy(), clip.end_s
+                if row not in due:
+                    track.tokens[time_s] = tokens.copy()
+            track.tokens = {time_s: track.tokens[time_s] for time_s in clip.times_s}
             track.is_clear = self._is_clear(answer)
-            if roll.heard is None:
-                self.stats.sounds += 1
-                track.heard = answer.heard if answer.heard is None else _Heard(answer.heard.copy(), clip)
+            if (row in due or row in unclear) and answer.heard is not None:
+                track.heard = _Heard(answer.heard.copy(), clip)
+        self.stats.stem_frames += sum(len(times_s) for row, times_s in enumerate(new) if row not in due)
         return np.stack([answer.logits for answer in rolled])
 
     def keep_only(self, track_ids: set[int | None]) -> None:
@@ -134,26 +140,33 @@ class Streamer:
             track.tokens.update((t, next(fresh).copy()) for t in new)
             track.tokens = {t: track.tokens[t] for t in place}
 
-    def _plan(self, track: _Track, clip: Clip, mel: np.ndarray) -> tuple[list[float], Roll]:
-        """The times of the frames to compute, and the call; leaves the summaries in use in the track."""
+    def _new_frames(self, track: _Track, clip: Clip) -> list[float]:
+        """The times of the frames to compute; leaves the summaries in use in the track."""
         times_s, has_sound = list(dict.fromkeys(clip.times_s)), clip.mel is not None
         if has_sound != track.has_sound:  # older context is only similar while the sound neither begins nor ends
             track.summaries, track.has_sound, track.heard = {}, has_sound, None
         oldest_s = clip.end_s - self.max_age_s - 1e-6
         kept = {t: track.summaries[t] for t in times_s if t in track.summaries and track.summaries[t][1] >= oldest_s}
+        track.summaries = kept
         # The graph needs a new frame; where there is none (a slow camera), the newest one is computed again.
-        new = [t for t in times_s if t not in kept] or times_s[-1:]
-        old = [t for t in times_s if t not in new]
+        return [t for t in times_s if t not in kept] or times_s[-1:]
+
+    def _keeps(self, track: _Track, clip: Clip) -> bool:
+        """Whether the sound that was heard last may stand for that of the clip."""
+        return track.heard is not None and track.is_clear and track.heard.serves(clip, self.sound_age_s)
+
+    def _roll(self, track: _Track, clip: Clip, mel: np.ndarray, new: list[float], is_due: bool) -> Roll:
+        """The call for one face."""
+        old = [t for t in dict.fromkeys(clip.times_s) if t not in new]
         past = np.zeros((NUM_FRAMES, self.graphs.summary_width), np.float32)
         for row, time_s in enumerate(old):
-            past[row] = kept[time_s][0]
+            past[row] = track.summaries[time_s][0]
         row_of = {time_s: row for row, time_s in enumerate(new + old)}
         order = np.array([row_of[time_s] for time_s in clip.times_s], np.int64)
-        self.stats.layer_frames += len(new)
-        track.summaries = kept
-        is_kept = track.heard is not None and track.is_clear and track.heard.serves(clip, self.sound_age_s)
-        heard = track.heard.summary if is_kept else None
-        return new, Roll(np.stack([track.tokens[t] for t in new]), past, order, mel, heard)
+        if is_due:
+            return Roll(np.stack([track.tokens[t] for t in new]), past, order, mel)
+        frames = clip.frames[[clip.times_s.index(time_s) for time_s in new]]
+        return Roll(None, past, order, mel, track.heard.summary, frames)
 
     def _is_clear(self, answer: Rolled) -> bool:
         """Whether one of the classes is so much more probable than the next that older sound may do."""

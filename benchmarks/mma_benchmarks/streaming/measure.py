@@ -170,9 +170,8 @@ def warm_up(recognizer: Recognizer, exact: StreamingGraphs, rolling: StreamingGr
         if rolling is not None:
             tokens = rolling.stem(frames[0, :count])
             past = np.zeros((NUM_FRAMES, rolling.summary_width), np.float32)
-            heard = (None, past[0]) if rolling.keeps_sound else (None,)
-            for sound in heard:
-                rolling.roll([Roll(tokens, past, np.arange(NUM_FRAMES), mel[0], sound)])
+            for heard in (None, past[0]) if rolling.keeps_sound else (None,):
+                rolling.roll([Roll(tokens, past, np.arange(NUM_FRAMES), mel[0], heard, frames[0, :count])])
     exact.window(exact.stem(frames[0])[None], mel)
 
 

@@ -93,12 +93,11 @@ def write_parts(model: MMADFER, work: Path, whole: Path) -> dict[str, onnx.Model
     with torch.no_grad():
         tokens = FrameStem(model)(frames.flatten(0, 1))  # (32, T, W)
     rolled = {
-        "tokens": tokens[:NEW],
         "owner": torch.tensor([0, 0, 1]),
         "past": torch.zeros(2, c.num_frames, summary_width(c)),
         "order": torch.arange(2 * c.num_frames).reshape(2, c.num_frames),
     }
-    sizes = {"tokens": "M", "owner": "M", "past": "N", "order": "N"}
+    sizes = {"owner": "M", "past": "N", "order": "N"}
     parts = {
         STEM: (FrameStem(model), {"frames": frames[0]}, ("tokens",), {"frames": "M"}),
         "exact": (
@@ -109,15 +108,15 @@ def write_parts(model: MMADFER, work: Path, whole: Path) -> dict[str, onnx.Model
         ),
         "rolling": (
             Rolling(model),
-            {**rolled, "mel": mel},
+            {"tokens": tokens[:NEW], **rolled, "mel": mel},
             ("logits", "summaries", "heard"),
-            {**sizes, "mel": "N"},
+            {"tokens": "M", **sizes, "mel": "N"},
         ),
         SEEING: (
             Seeing(model),
-            {**rolled, "heard": rolled["past"][:, 0]},
-            ("logits", "summaries"),
-            {**sizes, "heard": "N"},
+            {"frames": frames[0, :NEW], **rolled, "heard": rolled["past"][:, 0]},
+            ("logits", "summaries", "tokens"),
+            {"frames": "M", **sizes, "heard": "N"},
         ),
     }
     protos = {}
@@ -224,13 +223,13 @@ def _parity(mode: str, graphs: StreamingGraphs, engine: OnnxCpuEngine, image_siz
         flat = frames.reshape(-1, *frames.shape[2:])
         tokens = np.concatenate([graphs.stem(flat[:NEW]), graphs.stem(flat[NEW:])])
         tokens = tokens.reshape(clips, -1, *tokens.shape[1:])
-        logits = graphs.window(tokens, mel) if mode == "exact" else _roll_twice(graphs, tokens, mel)
+        logits = graphs.window(tokens, mel) if mode == "exact" else _roll_twice(graphs, frames, tokens, mel)
         return logits, np.tile(engine(frames, mel), (len(logits) // clips, 1))
 
     return check_batches(f"the parts for --streaming {mode} differ from the whole graph", BATCHES, both)
 
 
-def _roll_twice(graphs: StreamingGraphs, tokens: np.ndarray, mel: np.ndarray) -> np.ndarray:
+def _roll_twice(graphs: StreamingGraphs, frames: np.ndarray, tokens: np.ndarray, mel: np.ndarray) -> np.ndarray:
     """Logits (2 N, C) of windows of which all but the last NEW frames are summaries, computed with the same sound, and
     of the same windows with the sound as a summary, too.
 
@@ -244,5 +243,8 @@ def _roll_twice(graphs: StreamingGraphs, tokens: np.ndarray, mel: np.ndarray) ->
         new = NEW - number
         order = np.concatenate([np.arange(new, count), np.arange(new)])
         again.append(Roll(roll.tokens[-new:], rolled.summaries, order, roll.mel))
-    kept = [replace(roll, heard=rolled.heard) for roll, rolled in zip(again, first, strict=True)]
+    kept = [
+        replace(roll, heard=rolled.heard, frames=clip[-len(roll.tokens) :])
+        for roll, rolled, clip in zip(again, first, frames, strict=True)
+    ]
     return np.stack([rolled.logits for rolls in (again, kept) for rolled in graphs.roll(rolls)])

@@ -6,7 +6,8 @@ The parts share the model's weights; nothing is copied. Four parts, `v` a frame'
                 as long as the frame lasts, exactly.
     Window      v of 16 frames and the sound -> logits: all that is left of the whole model, exactly.
     Rolling     v of the new frames, summaries of the older ones and the sound -> logits, and the new summaries.
-    Seeing      the same with the sound's summary in place of the sound: the audio encoder is left out.
+    Seeing      the new frames, summaries of the older ones and of the sound -> the same: FrameStem and Rolling in one,
+                without the audio encoder.
 
 The sound sees only the mean token of a frame in each layer's exchange (v^ of the fusion bottleneck, see fusion.py), and
 the head only its last [CLS]. A summary holds these: depth * d + width numbers. It was computed with the sound of an
@@ -66,8 +67,12 @@ class FrameStem(_Part):
 
     def forward(self, frames: Tensor) -> Tensor:
         """frames uint8 (M, S, S, 3) RGB -> tokens (M, T, W)."""
-        images = prepare_frames(frames, self.model.config.color)
-        return self.model.image_encoder.blocks[0](self.model.embed_image(images))
+        return stem(self.model, frames)
+
+
+def stem(model: MMADFER, frames: Tensor) -> Tensor:
+    """As `FrameStem`."""
+    return model.image_encoder.blocks[0](model.embed_image(prepare_frames(frames, model.config.color)))
 
 
 class Window(_Part):
@@ -126,16 +131,17 @@ class Seeing(_Part):
     """`Rolling` that does not listen: what the frames and the head see of the sound is given."""
 
     def forward(
-        self, tokens: Tensor, owner: Tensor, past: Tensor, order: Tensor, heard: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """One window of each of N faces; heard (N, D) as of `Rolling`, which has the other arguments.
+        self, frames: Tensor, owner: Tensor, past: Tensor, order: Tensor, heard: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One window of each of N faces; frames as of `FrameStem`, heard (N, D) and the others as of `Rolling`.
 
         Returns:
-            logits (N, C) and the summaries (M, D) of the new frames.
+            logits (N, C), and of the new frames the summaries (M, D) and the tokens (M, T, W) as of `FrameStem`.
         """
         model, c = self.model, self.model.config
         d = exchange_width(c)
-        image, past, means = tokens, past.flatten(0, 1), []
+        image = tokens = stem(model, frames)
+        past, means = past.flatten(0, 1), []
         if model.fusion:
             of_owner = heard.index_select(0, owner).unsqueeze(1).split([d] * c.depth + [c.width], dim=-1)
         for layer in range(c.depth):
@@ -146,7 +152,7 @@ class Seeing(_Part):
                 means.append(new)
             if model.image_prompts is not None:
                 image = model.image_prompts.update(image, layer)
-        return _answer(model, image, means, past, order, heard)
+        return *_answer(model, image, means, past, order, heard), tokens
 
 
 def _answer(
