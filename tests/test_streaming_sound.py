@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import failure_line
 from streaming_bundle import stream_clips
 
 import mma_edge
+from mma_edge import cli
 from mma_edge.bundle import Bundle, write_manifest
+from mma_edge.errors import UsageError
 from mma_edge.streaming import Streamer, StreamingRecognizer, open_graphs
 
 
@@ -81,6 +84,12 @@ def test_faces_whose_sound_is_due_and_others_go_in_together(streaming_bundle: Bu
         expected = [one([clip]) for one, clip in zip(alone, clips, strict=False)]
         np.testing.assert_allclose(together(clips), np.concatenate(expected), atol=1e-5)
     assert together.stats.sounds == sum(one.stats.sounds for one in alone) == 6
+
+
+def test_a_sound_age_without_rolling_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for options in ([], ["--streaming", "exact"]):
+        assert cli.main(["run", "sample", "--sound-age", "1", *options]) == UsageError.exit_code
+        assert "--sound-age 1 without --streaming rolling" in failure_line(capsys)
 
 
 def test_the_sound_gets_as_old_as_the_bundle_allows_and_no_older(streaming_bundle: Bundle, tmp_path: Path) -> None:

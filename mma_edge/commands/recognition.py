@@ -66,7 +66,8 @@ def stream_options(args: argparse.Namespace, capture: object, notify: Notify) ->
     if args.streaming:
         check_mode(args.streaming, auto=True)
     if args.sound_age and args.streaming not in ("rolling", "auto"):
-        raise UsageError(f"--sound-age {args.sound_age}", "it with --streaming rolling or auto", "leave it out")
+        hint = "add --streaming rolling or auto, or leave --sound-age out"
+        raise UsageError(f"--sound-age {args.sound_age} without --streaming rolling", hint=hint)
     return StreamOptions(
         window_s=args.window,
         hop_s=args.hop,
