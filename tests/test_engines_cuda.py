@@ -295,14 +295,16 @@ def test_the_parts_for_streaming_run_on_the_gpu_with_a_cuda_graph_per_combinatio
     gpu: FakeCuda, streaming_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     parts = streaming_bundle.parts("cuda", "fp32", mode)
-    on_gpu = Streamer(StreamingGraphs(*onnx_cuda.open_parts(streaming_bundle, "fp32", parts)), mode)
+    keeps = {"sound_age_s": 1.0, "clear": 0.0}
+    on_gpu = Streamer(StreamingGraphs(*onnx_cuda.open_parts(streaming_bundle, "fp32", parts)), mode, **keeps)
     gpu_sessions = list(gpu.sessions)
     monkeypatch.setitem(sys.modules, "onnxruntime", real)
-    on_cpu = Streamer(StreamingGraphs(*onnx_cpu.open_parts(streaming_bundle, "fp32", parts)), mode)
+    on_cpu = Streamer(StreamingGraphs(*onnx_cpu.open_parts(streaming_bundle, "fp32", parts)), mode, **keeps)
     for pair in zip(stream_clips(5), stream_clips(5, track=2, seed=1), strict=True):
         np.testing.assert_allclose(on_gpu(pair), on_cpu(pair), atol=1e-5)
-    # Two faces: 32 new frames at first, then 4 each time.
-    stem, rest = gpu_sessions
-    assert (len(stem.captured), stem.replays) == (2, 3)
-    assert (len(rest.captured), rest.replays) == ((1, 4) if mode == "exact" else (2, 3))
+    # Two faces: 32 new frames at first, then 4 each time. Rolling listens to the first and the fourth window.
+    stem, rest, *seeing = gpu_sessions
+    assert (len(stem.captured), stem.replays) == ((2, 3) if mode == "exact" else (2, 0))
+    assert (len(rest.captured), rest.replays) == ((1, 4) if mode == "exact" else (2, 0))
+    assert [(len(one.captured), one.replays) for one in seeing] == ([] if mode == "exact" else [(1, 2)])
     assert all(session.provider["enable_cuda_graph"] == "1" for session in gpu_sessions)

@@ -21,7 +21,7 @@ from mma_export.precision.grids import (
 )
 from mma_export.precision.int8 import quantize_for_cpu, quantize_static, sites_for_cpu, tensors_for_cpu
 from mma_export.precision.search import measure, search
-from mma_export.precision.sites import Range, find_sites, inputs_of, observe
+from mma_export.precision.sites import Range, find_sites, inputs_of, observe, weights_of
 
 
 def operators(graph: onnx.ModelProto) -> Counter:
@@ -119,6 +119,13 @@ def test_the_cpus_graph_is_standard_onnx_and_near(
     assert operators(graph)["MatMulInteger"] == sum(site.op_type == "MatMul" for site in sites)
     assert np.abs(logits_of(graph, clips) - reference).mean() < 0.3
     assert operators(for_cpu(proto, clips.spread(2), {site.node for site in sites})) == operators(proto)
+
+
+def test_a_convolution_of_one_channel_stays_float_on_the_cpu(proto: onnx.ModelProto) -> None:
+    found = find_sites(proto)
+    channels = {site.node: weights_of(proto, [site])[site.weight].shape[1] for site in found if site.op_type == "Conv"}
+    assert 1 in channels.values()
+    assert all(channels.get(site.node) != 1 for site in sites_for_cpu(proto, found))
 
 
 def test_a_channel_without_weights_keeps_its_bias(proto: onnx.ModelProto, clips: RealClips) -> None:

@@ -199,6 +199,9 @@ def test_streaming_options_that_make_no_sense_are_refused() -> None:
     for options, says in (
         ({"streaming": "fast"}, "exact, rolling"),
         ({"streaming": "exact", "whole": True}, "--whole"),
+        ({"streaming": "rolling", "sound_age_s": -1.0}, "--sound-age -1"),
+        ({"streaming": "rolling", "sound_age_s": float("nan")}, "--sound-age nan"),
+        ({"streaming": "rolling", "sound_age_s": "old"}, "--sound-age old"),
     ):
         with pytest.raises(UsageError, match=says) as caught:
             StreamOptions(**options)
@@ -238,10 +241,11 @@ def test_graphs_of_older_bundles_and_of_fixed_sizes_take_the_faces_one_by_one(fr
         Roll(np.full((new, 2, 4), new, np.float32), np.zeros((16, 3), np.float32), np.arange(16), np.zeros((512, 128)))
         for new in (1, 3)
     ]
-    logits, summaries = StreamingGraphs(part, part).roll(rolls)
+    rolled = StreamingGraphs(part, part).roll(rolls)
     padding = 3 if frame_counts else 0
-    np.testing.assert_array_equal(logits, [[0, 1 + padding], [0, 1]])
-    assert [len(rows) for rows in summaries] == [1, 3]
+    np.testing.assert_array_equal([answer.logits for answer in rolled], [[0, 1 + padding], [0, 1]])
+    assert [len(answer.summaries) for answer in rolled] == [1, 3]
+    assert [answer.heard for answer in rolled] == [None, None]
 
 
 @pytest.mark.parametrize("mode", ["exact", "rolling"])
@@ -317,6 +321,8 @@ def test_the_manifests_age_is_what_runs(streaming_bundle: Bundle, tmp_path: Path
     folder = offering_rolling(streaming_bundle, tmp_path / "bundle", file="streaming.rolling.onnx", max_age_s=1.0)
     streaming = StreamingRecognizer(mma_edge.load(folder, "cpu", "fp32"), "rolling")
     assert streaming.streamer.max_age_s == 1.0
+    assert streaming.streamer.sound_age_s == 0.0  # a bundle from before the sound was kept
+    assert streaming.predict_clips(stream_clips(1))[0].label in streaming.recognizer.labels
 
 
 def test_parts_that_do_not_give_the_golden_output_are_refused(streaming_bundle: Bundle, tmp_path: Path) -> None:

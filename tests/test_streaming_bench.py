@@ -43,7 +43,7 @@ def test_the_page_names_the_engine_of_every_row(result: Result) -> None:
 
 
 def ways(result: Result, mode: str, hop_s: float) -> dict[float | None, StreamingWay]:
-    return {w.max_age_s: w for w in result.results.ways if (w.mode, w.hop_s) == (mode, hop_s)}
+    return {w.max_age_s: w for w in result.results.ways if (w.mode, w.hop_s, w.sound_age_s) == (mode, hop_s, 0.0)}
 
 
 def test_a_result_is_what_the_schema_says(result: Result) -> None:
@@ -60,6 +60,14 @@ def test_work_is_counted(result: Result, hop_s: float, new: int) -> None:
     assert (rolling[None].stem_frames, rolling[None].layer_frames) == (new, new)
     assert rolling[0.0].layer_frames == 16
     assert new < rolling[1.0].layer_frames < 16 or hop_s == 1.0
+
+
+def test_the_sound_is_counted_where_it_is_kept(result: Result) -> None:
+    ways = {
+        w.sound_age_s: w for w in result.results.ways if w.mode == "rolling" and w.hop_s == 0.25 and not w.max_age_s
+    }
+    assert ways[0.0].sounds == 1 and ways[0.0].mean_abs_probability_error > 0
+    assert 1 > ways[0.25].sounds >= ways[1.0].sounds >= 4 / 23  # one of five, and the first is not timed
 
 
 def test_errors_are_against_the_whole_graph(result: Result) -> None:
@@ -79,10 +87,10 @@ def test_times_are_of_faces_that_have_been_there_for_a_window(result: Result) ->
 
 
 def test_the_page_shows_every_way_and_what_is_refused(result: Result) -> None:
-    assert len(key_table([result]).rows) == 3 * 6
-    assert len(agreement_table(result).rows) == 3 * 5
+    assert len(key_table([result]).rows) == 3 * 9
+    assert len(agreement_table(result).rows) == 3 * 8
     text = to_markdown(Page("Streaming", blocks(result)))
-    assert "rolling, age 2 s" in text and "talk.mp4 (24 windows)" in text
+    assert "rolling, age 2 s" in text and "rolling, sound 0.5 s" in text and "talk.mp4 (24 windows)" in text
     refused = dataclasses.replace(
         result, results=dataclasses.replace(result.results, refused="it agreed in 12.3% of 9 windows")
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +28,11 @@ from mma_export.streaming.parts import add_streaming, part_file
 from mma_export.weights import share_weights
 from mma_trainer.model import MMADFER
 
-STEM, EXACT, ROLLING = map(part_file, ("stem", "exact", "rolling"))
+STEM, EXACT, ROLLING, SEEING = map(part_file, ("stem", "exact", "rolling", "seeing"))
 
 
-def graphs_of(bundle: Bundle, rest: str) -> StreamingGraphs:
-    return StreamingGraphs(OnnxCpuPart(bundle.folder / STEM), OnnxCpuPart(bundle.folder / rest))
+def graphs_of(bundle: Bundle, *rest: str) -> StreamingGraphs:
+    return StreamingGraphs(*(OnnxCpuPart(bundle.folder / file) for file in (STEM, *rest)))
 
 
 @pytest.fixture
@@ -62,19 +64,23 @@ def test_any_number_of_new_frames_gives_the_whole_graphs_logits_while_the_sound_
 ) -> None:
     frames, mel = golden_inputs(60, TINY.image_size)
     expected = OnnxCpuEngine(streaming_bundle.graph("fp32"), "fp32")(frames, mel)
-    graphs = graphs_of(streaming_bundle, ROLLING)
+    graphs = graphs_of(streaming_bundle, ROLLING, SEEING)
     tokens = graphs.stem(frames[0])
     nothing = np.zeros((16, graphs.summary_width), np.float32)
-    _, (past,) = graphs.roll([Roll(tokens, nothing, np.arange(16), mel[0])])
+    (first,) = graphs.roll([Roll(tokens, nothing, np.arange(16), mel[0])])
     order = np.concatenate([new + np.arange(16 - new), np.arange(new)])
-    logits, (summaries,) = graphs.roll([Roll(tokens[16 - new :], past, order, mel[0])])
-    np.testing.assert_allclose(logits, expected, atol=1e-4)
-    np.testing.assert_allclose(summaries, past[16 - new :], atol=1e-4)
+    for heard in (None, first.heard):
+        roll = Roll(tokens[16 - new :], first.summaries, order, mel[0], heard, frames[0, 16 - new :])
+        (rolled,) = graphs.roll([roll])
+        np.testing.assert_allclose(rolled.tokens, roll.tokens, atol=1e-4)
+        np.testing.assert_allclose(rolled.logits, expected[0], atol=1e-4)
+        np.testing.assert_allclose(rolled.summaries, first.summaries[16 - new :], atol=1e-4)
+        np.testing.assert_allclose(rolled.heard, first.heard, atol=1e-4)
 
 
 def test_the_weights_are_stored_once(streaming_bundle: Bundle) -> None:
     whole = streaming_bundle.graph("fp32")
-    for name in (STEM, EXACT, ROLLING):
+    for name in (STEM, EXACT, ROLLING, SEEING):
         tensors = onnx.load(str(streaming_bundle.folder / name), load_external_data=False).graph.initializer
         outside = [tensor for tensor in tensors if uses_external_data(tensor)]
         assert outside
@@ -82,7 +88,7 @@ def test_the_weights_are_stored_once(streaming_bundle: Bundle) -> None:
             assert {entry.key: entry.value for entry in tensor.external_data}["location"] == whole.name
         own = sum(len(tensor.raw_data) for tensor in tensors)
         assert own < 0.1 * whole.stat().st_size
-    assert set(streaming_bundle.manifest["files"]) >= {STEM, EXACT, ROLLING, whole.name}
+    assert set(streaming_bundle.manifest["files"]) >= {STEM, EXACT, ROLLING, SEEING, whole.name}
 
 
 def test_a_weight_that_the_whole_graph_lacks_stays_in_the_part(tmp_path: Path) -> None:
@@ -147,7 +153,7 @@ def test_rolling_that_is_refused_leaves_no_graph(
     monkeypatch.setattr(streaming_gate, "REQUIRED_AGREEMENT", 1.01)
     lines: list[str] = []
     entry = add_streaming(tiny_model, work, work / "model.fp32.onnx", report=lines.append)
-    assert "file" not in entry["fp32"]["rolling"] and not (work / ROLLING).exists()
+    assert "file" not in entry["fp32"]["rolling"] and not (work / ROLLING).exists() and not (work / SEEING).exists()
     assert entry["fp32"]["rolling"]["refused"] in lines[-1]
     manifest = {**streaming_bundle.manifest, "streaming": entry}
     check_manifest(tmp_path, manifest)
@@ -193,14 +199,70 @@ def test_rolling_ships_with_the_longest_age_that_agrees_or_not_at_all(
             into.add(np.array([[1.0, 0.0]]), np.array([[1.0, 0.0] if number < count else [0.0, 1.0]]))
 
     monkeypatch.setattr(streaming_gate, "compare", compare)
-    graphs = type("Graphs", (), {"summary_width": 1})()
+    graphs = type("Graphs", (), {"summary_width": 1, "keeps_sound": False})()
     windows = streaming_gate.Windows(lambda frames, mel: np.zeros((1, 2)), 16, streaming_gate.PartsGate())
+    windows._full = []
     verdict = windows.judge_rolling(graphs, "fp32")
     assert verdict.get("max_age_s") == bound
     assert ("refused" in verdict) == refused
     if refused:
         assert "98.0% of 100 windows" in verdict["refused"]
     assert [point["top1_agreement"] for point in verdict["curve"]] == list(agreements)
+
+
+def judged_sound(monkeypatch: pytest.MonkeyPatch, agreements: dict[float, float]) -> list[int]:
+    """Lets the gate see these agreements per age of the sound; returns how many windows it saw each time."""
+    seen: list[int] = []
+
+    def figures(self: streaming_gate.Windows, graphs: object, mode: str, max_age_s: float, sound_age_s: float = 0.0):
+        if not sound_age_s:
+            return found(self, graphs, mode, max_age_s)
+        seen.append(sum(len(clips) for clips, _ in self._full))
+        return {"windows": 100, "top1_agreement": agreements[sound_age_s]}
+
+    found = streaming_gate.Windows.figures
+    monkeypatch.setattr(streaming_gate.Windows, "figures", figures)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("agreements", "age_s"),
+    [({1.0: 0.99}, 1.0), ({1.0: 0.98, 0.5: 0.99}, 0.5), ({1.0: 0.9, 0.5: 0.98, 0.25: 0.97}, None)],
+)
+def test_the_sound_is_kept_for_the_longest_age_that_agrees_or_not_at_all(
+    streaming_bundle: Bundle,
+    tiny_model: MMADFER,
+    tmp_path: Path,
+    work: Path,
+    synthetic_source: None,
+    monkeypatch: pytest.MonkeyPatch,
+    agreements: dict[float, float],
+    age_s: float | None,
+) -> None:
+    seen, lines = judged_sound(monkeypatch, agreements), []
+    entry = add_streaming(tiny_model, work, work / "model.fp32.onnx", report=lines.append)
+    sound = entry["fp32"]["rolling"]["sound"]
+    assert [point["max_age_s"] for point in sound["curve"]] == list(agreements)
+    assert sound.get("max_age_s") == age_s and (work / SEEING).exists() == (age_s is not None) == ("file" in sound)
+    if age_s is None:
+        assert "98.0% of 100 windows" in sound["refused"] and sound["refused"] in lines[-1]
+    assert seen[0] == streaming_gate.TURNS * len(SEEN) - 2  # but those that would be alone
+    written = write_manifest(work, {**streaming_bundle.manifest, "streaming": entry})
+    assert written.parts("cpu", "fp32", "rolling").sound_age_s == (age_s or 0.0)
+
+
+def test_the_sound_is_judged_on_full_windows_that_go_on_from_one_to_the_next() -> None:
+    grown = [replace(clip, start_s=clip.start_s + 1) for clip in SEEN[:3]]
+    silent = [replace(clip, mel=None) for clip in SEEN[:3]]
+    other = [replace(clip, track_id=2) for clip in SEEN]
+    parts = list(streaming_gate.turned([*grown, *silent, *SEEN, *other]))
+    assert sum(map(len, parts)) <= 2 * streaming_gate.TURNS * len(SEEN)
+    assert sum(map(len, parts)) >= 2 * (streaming_gate.TURNS - 2) * len(SEEN)
+    place = {id(clip.mel): number for number, clip in enumerate(SEEN)}
+    for part in parts:
+        assert len({clip.track_id for clip in part}) == 1
+        for before, after in itertools.pairwise(part):
+            assert after.end_s > before.end_s and place[id(after.mel)] == place[id(before.mel)] + 1
 
 
 def test_old_summaries_are_measured_to_be_wrong_where_the_sound_matters(streaming_bundle: Bundle) -> None:
@@ -228,6 +290,9 @@ def test_clips_without_a_face_cannot_gate(monkeypatch: pytest.MonkeyPatch) -> No
         (lambda s: s["rolling"].update(max_age_s=float("nan")), "streaming.fp32.rolling"),
         (lambda s: s["rolling"].update(refused="it is wrong"), "streaming.fp32.rolling"),
         (lambda s: s["rolling"].update(speed=9), "streaming.fp32.rolling"),
+        (lambda s: s["rolling"]["sound"].update(file="none.onnx"), "none.onnx"),
+        (lambda s: s["rolling"]["sound"].pop("max_age_s"), "streaming.fp32.rolling.sound"),
+        (lambda s: s["rolling"]["sound"].update(refused="it is wrong"), "streaming.fp32.rolling.sound"),
         (lambda s: s.update(speed={}), "streaming.fp32"),
         (lambda s: s.update(rolling=[]), "streaming.fp32.rolling"),
     ],

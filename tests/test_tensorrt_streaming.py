@@ -83,7 +83,7 @@ def change(target: Target, edit: Callable[[dict], object]) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_several_faces_stream_as_on_the_cpu(built: Bundle, mode: str) -> None:
     on_gpu, on_cpu = (
-        StreamingRecognizer(mma_edge.load(built.folder, name, "fp32"), mode) for name in ("tensorrt", "cpu")
+        StreamingRecognizer(mma_edge.load(built.folder, name, "fp32"), mode, 0.0) for name in ("tensorrt", "cpu")
     )
     tracks = [stream_clips(5, track=number, seed=number) for number in range(3)]  # the plans take two at once
     for clips in zip(*tracks, strict=True):
@@ -92,7 +92,8 @@ def test_several_faces_stream_as_on_the_cpu(built: Bundle, mode: str) -> None:
             np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-4)
     assert on_gpu.stats == on_cpu.stats
     # Two faces, then one, with 16 frames and later with 2, of each: captured once, then launched.
-    stem, rest = on_gpu.streamer.graphs._stem, on_gpu.streamer.graphs._rest
+    graphs = on_gpu.streamer.graphs
+    stem, rest = graphs._stem, graphs._rest
     sizes = [dict(known) for known in rest._runner.session._graphs]
     assert {known["N"] for known in sizes} == {1, 2}
     if mode == "rolling":
@@ -100,10 +101,21 @@ def test_several_faces_stream_as_on_the_cpu(built: Bundle, mode: str) -> None:
     profiles = {dict(known).get("N"): one._profile for known, one in rest._runner.session._contexts.items()}
     assert profiles == {1: 1, 2: 0}
     assert stem.frame_counts == (1, 2, 4, 8, 16, 32)
-    for part in (stem, rest):
+    for part in filter(None, (stem, rest, graphs._seeing)):
         part.close()
     on_gpu.recognizer.engine.close()
     assert fake_cudart.LIVE == {}
+
+
+def test_the_sound_is_kept_on_the_gpu_as_on_the_cpu(built: Bundle) -> None:
+    on_gpu, on_cpu = (
+        Streamer(open_graphs(built, "rolling", name, "fp32")[0], "rolling", sound_age_s=1.0, clear=0.0)
+        for name in ("tensorrt", "cpu")
+    )
+    for clips in zip(*(stream_clips(5, track=number, seed=number) for number in range(3)), strict=True):
+        np.testing.assert_allclose(on_gpu(clips), on_cpu(clips), atol=1e-4)
+    assert on_gpu.stats == on_cpu.stats and on_gpu.stats.sounds == 2 * 3
+    assert {known["N"] for known in map(dict, on_gpu.graphs._seeing._runner.session._graphs)} == {1, 2}
 
 
 def test_what_is_kept_ready_is_bounded(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,16 +134,18 @@ def test_what_is_kept_ready_is_bounded(built: Bundle, monkeypatch: pytest.Monkey
 
 
 def test_the_sidecars_tell_that_the_parts_were_judged_together(built: Bundle) -> None:
-    stem, rest = targets_of(built, "fp32", "rolling")
-    sidecars = [json.loads(target.sidecar.read_text()) for target in (stem, rest)]
+    stem, rest, seeing = targets_of(built, "fp32", "rolling")
+    sidecars = [json.loads(target.sidecar.read_text()) for target in (stem, rest, seeing)]
     assert stem.plan.name == "fp32.rolling.stem.plan" and rest.plan.name == "fp32.rolling.rest.plan"
-    assert sidecars[0]["gate"] == sidecars[1]["gate"]
+    assert seeing.plan.name == "fp32.rolling.seeing.plan"
+    assert sidecars[0]["gate"] == sidecars[1]["gate"] == sidecars[2]["gate"]
     gate = sidecars[0]["gate"]
     assert gate["plans"] == [sidecar["plan_sha256"] for sidecar in sidecars]
     assert gate["clips"] == 24 and gate["max_difference"] < 1e-3 and gate["reference"].startswith("fp32 parts on")
-    assert gate["device_ms_per_clip"] == 5.0  # two parts, 2.5 ms each
+    assert gate["device_ms_per_clip"] == 5.0  # stem and rest, 2.5 ms each
     assert [profile["tokens"][1][0] for profile in sidecars[1]["profiles"]] == [4, 2]  # two new frames of each face
     assert [profile["mel"][2][0] for profile in sidecars[1]["profiles"]] == [2, 1]
+    assert [profile["heard"][2][0] for profile in sidecars[2]["profiles"]] == [2, 1]
     assert [profile["frames"][2][0] for profile in sidecars[0]["profiles"]] == [32, 16]
     assert sidecars[0]["onnx_sha256"] == built.part_sha256("streaming.stem.onnx")
     assert rest.layers.is_file() and layers_of(rest).attentions > 0
@@ -151,7 +165,7 @@ def test_the_sidecars_tell_that_the_parts_were_judged_together(built: Bundle) ->
         pytest.param(lambda target: target.plan.write_bytes(b"other"), "SHA-256 differs", id="plan"),
     ],
 )
-@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("part", [0, 1, 2])
 def test_parts_that_do_not_fit_are_one_line_with_the_command(
     built: Bundle, part: int, change_one: Callable[[Target], object], said: str
 ) -> None:
@@ -228,12 +242,12 @@ def test_the_command_builds_the_parts_with_the_whole(
     argv = ["build", str(unbuilt.folder), "--max-batch", "1", "--streaming", "auto", "--unfused"]
     assert cli.main([*argv, "--inspect"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    for name in ("fp32.plan", "fp32.rolling.stem.plan", "fp32.rolling.rest.plan"):
+    for name in ("fp32.plan", "fp32.rolling.stem.plan", "fp32.rolling.rest.plan", "fp32.rolling.seeing.plan"):
         assert name in said
-    assert "5.00 ms per update of both parts on the GPU" in said and "attention fused in 0 of" in said
+    assert "5.00 ms per update of stem and rest on the GPU" in said and "attention fused in 0 of" in said
     assert "--markDebug=" in said and "--minShapes=tokens:1x" in said and "exact" not in said
     assert cli.main(argv) == 0
-    assert capsys.readouterr().out.count("--overwrite builds it again") == 3
+    assert capsys.readouterr().out.count("--overwrite builds it again") == 4
     assert cli.main(["info", str(unbuilt.folder)]) == 0
     assert "fp32 --streaming rolling (for this device)" in " ".join(capsys.readouterr().out.split())
     assert cli.main([*argv[:-2], "both"]) == 2

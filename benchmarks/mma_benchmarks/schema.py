@@ -313,6 +313,9 @@ class StreamingWay(WindowAgreement):
     # neither name: it is the result's own.
     backend: str | None = None
     precision: str | None = None
+    # Results from before the sound was kept have none of these.
+    sound_age_s: float = 0.0  # of rolling: how old the sound of an answer may be
+    sounds: float = 1.0  # mean per update: how often the sound went through its encoder
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from mma_edge.types import Emotion
 
 Message = dict[str, Any]
 OPTIONS = (
-    "window_s", "hop_s", "whole", "centre_fallback", "audio", "streaming", "voice_gate", "abstain_below", "smooth_s",
-    "nvdec",
+    "window_s", "hop_s", "whole", "centre_fallback", "audio", "streaming", "sound_age_s", "voice_gate",
+    "abstain_below", "smooth_s", "nvdec",
 )  # fmt: skip
 """Those of `StreamOptions` that change records."""
 

@@ -33,6 +33,12 @@ streaming        optional: the model in parts (see `mma_edge.streaming`): a prec
                          parity     figures of the export gate
                          max_age_s  optional, rolling: a frame that is older is computed again; default never
                          curve      optional, rolling: agreement with full recomputation per max_age_s
+                         sound      optional, rolling: what is kept of the sound, an object with
+                             file       the ONNX graph that runs instead while the sound's summary is kept, or
+                             refused    in words, which gate that failed; there is no graph then
+                             max_age_s  the sound of an answer may be that old
+                             curve      agreement with full recomputation per max_age_s, over full windows
+                             failed_on  optional: as below
                          tolerance  optional: of the self-test (default: golden.tolerance)
                          failed     optional: as `refused`, but the graph is there (--keep-going)
                          failed_on  optional: backend -> which gate the mode failed there
@@ -103,9 +109,12 @@ _MODE_OPTIONAL = {
     "failed": str,
     "max_age_s": float,
     "curve": list,
+    "sound": dict,
     "tolerance": float,
     "failed_on": dict,
 }
+_SOUND = {"curve": list}
+_SOUND_OPTIONAL = {"file": str, "refused": str, "max_age_s": float, "failed_on": dict}
 REEXPORT = "export it again with mma-export"
 
 
@@ -198,6 +207,10 @@ def _check_values(path: Path, manifest: dict) -> None:
             # A mode has a graph, or the reason why it has none.
             problems = _entry_problems(f"{place}.{mode}", entry[mode], _MODE, _MODE_OPTIONAL, files)
             wrong += problems or ([f"{place}.{mode}"] if ("file" in entry[mode]) == ("refused" in entry[mode]) else [])
+            if not problems and (sound := entry[mode].get("sound")) is not None:
+                found = _entry_problems(f"{place}.{mode}.sound", sound, _SOUND, _SOUND_OPTIONAL, files)
+                is_whole = ("file" in sound, "max_age_s" in sound) == (("refused" not in sound),) * 2
+                wrong += found or ([] if is_whole else [f"{place}.{mode}.sound"])
     if wrong:
         raise BundleError(f"{path}: unusable value of {', '.join(wrong)}", "schema version 1", REEXPORT)
 

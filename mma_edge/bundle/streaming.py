@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mma_edge.errors import BundleError
 
-STEM, MODES = "stem", ("exact", "rolling")
+STEM, MODES, SEEING = "stem", ("exact", "rolling"), "seeing"
 OWN = ("cpu", "tensorrt")
 """Backends that may have an entry of their own in a precision, called as `own_entry` says."""
 
@@ -24,7 +24,9 @@ class Parts:
     Attributes:
         mode: its name.
         stem, rest: names of the ONNX files.
-        max_age_s: of a summary, in mode rolling.
+        seeing: of the one that takes the place of `rest` while the sound's summary is kept, in mode rolling, or None.
+        max_age_s: of a frame's summary, in mode rolling.
+        sound_age_s: the same of the sound's; 0 without `seeing`.
         tolerance: allowed absolute difference of a logit from the golden output; None: the precision's own.
         failed: in words, which gate they failed, of a bundle that was exported all the same; else None.
     """
@@ -32,9 +34,17 @@ class Parts:
     mode: str
     stem: str
     rest: str
+    seeing: str | None
     max_age_s: float
+    sound_age_s: float
     tolerance: float | None
     failed: str | None
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Name of each part, as of the attributes -> its file."""
+        named = {"stem": self.stem, "rest": self.rest, SEEING: self.seeing}
+        return {name: file for name, file in named.items() if file is not None}
 
 
 def entries_of(streaming: dict) -> dict[str, dict]:
@@ -80,4 +90,8 @@ def find_parts(folder: Path, streaming: dict | None, backend: str, precision: st
     files = entries["fp32"] if (backend, precision) == ("openvino", "bf16") and "fp32" in entries else entries[name]
     file = files[mode].get("file", entry["file"])
     age_s, tolerance, failed = float(entry.get("max_age_s", "inf")), entry.get("tolerance"), entry.get("failed")
-    return Parts(mode, files[STEM], file, age_s, tolerance, failed)
+    sound = entry.get("sound", {})
+    seeing, sound_age_s = files[mode].get("sound", {}).get("file"), float(sound.get("max_age_s", 0.0))
+    if not sound_age_s or backend in sound.get("failed_on", {}):
+        seeing = None
+    return Parts(mode, files[STEM], file, seeing, age_s, sound_age_s if seeing else 0.0, tolerance, failed)

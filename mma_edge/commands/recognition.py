@@ -35,6 +35,10 @@ def add_clip_options(add: Callable[..., object]) -> None:
     add("--hop", type=float, default=0.5, metavar="S", help="seconds between two answers")
     streaming = "do the work that overlapping clips share only once: exactly, or with the old results of old frames"
     add("--streaming", metavar="exact|rolling|auto", help=f"{streaming}; auto: the best that the bundle offers")
+    sound = (
+        "in mode rolling, how old the sound of a clear answer may be; 0: none of it is (default: as the bundle says)"
+    )
+    add("--sound-age", metavar="S", help=sound)
     gate = "share of speech below which a clip has no sound, from 0 to 1; off takes all sound for a voice"
     add("--voice-gate", default="0.1", metavar="SHARE|off", help=gate)
     abstain = 'label an answer "uncertain" where the most probable class is less probable than P'
@@ -55,11 +59,15 @@ def notes_to(console: Console) -> Notify:
 
 def stream_options(args: argparse.Namespace, capture: object, notify: Notify) -> StreamOptions:
     """What a command line asks for; UsageError where it does not fit together."""
+    from mma_edge.errors import UsageError
     from mma_edge.pipeline import StreamOptions
     from mma_edge.streaming import check_mode
 
     if args.streaming:
         check_mode(args.streaming, auto=True)
+    if args.sound_age and args.streaming not in ("rolling", "auto"):
+        hint = "add --streaming rolling or auto, or leave --sound-age out"
+        raise UsageError(f"--sound-age {args.sound_age} without --streaming rolling", hint=hint)
     return StreamOptions(
         window_s=args.window,
         hop_s=args.hop,
@@ -67,6 +75,7 @@ def stream_options(args: argparse.Namespace, capture: object, notify: Notify) ->
         centre_fallback=args.centre_fallback,
         audio=not args.no_audio,
         streaming="rolling" if args.streaming == "auto" else args.streaming,
+        sound_age_s=_number(args.sound_age),
         voice_gate=None if args.voice_gate == "off" else _number(args.voice_gate),
         abstain_below=_number(args.abstain_below),
         smooth_s=_number(args.smooth),

@@ -26,7 +26,7 @@ MODULES = {
     probe() -> str | None           None: it works on this machine; else why not, with the remedy
     usable(bundle) -> tuple         precisions of this bundle that it can open here
     open_engine(bundle, precision)  an Engine, or an error in one line
-    open_parts(bundle, precision, parts)  the stem and the rest for streaming, Parts, or an error in one line
+    open_parts(bundle, precision, parts)  a Part for each of `parts.files`, for streaming, or an error in one line
     check_parts(bundle, precision, parts)  where a bundle's files are not enough: that error, without opening them
 """
 

@@ -35,10 +35,10 @@ def open_engine(bundle: Bundle, precision: str) -> OnnxCpuEngine:
     return OnnxCpuEngine(bundle.cpu_graph(precision), precision)
 
 
-def open_parts(bundle: Bundle, precision: str, parts: Parts) -> tuple[OnnxCpuPart, OnnxCpuPart]:
-    """The stem and the rest of the model for streaming; raises as `open_engine` does."""
+def open_parts(bundle: Bundle, precision: str, parts: Parts) -> tuple[OnnxCpuPart, ...]:
+    """The parts of the model for streaming, in the order of `parts.files`; raises as `open_engine` does."""
     require("cpu", precision)
-    return OnnxCpuPart(bundle.folder / parts.stem), OnnxCpuPart(bundle.folder / parts.rest)
+    return tuple(OnnxCpuPart(bundle.folder / file) for file in parts.files.values())
 
 
 class OnnxCpuPart:

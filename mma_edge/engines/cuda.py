@@ -86,10 +86,10 @@ def open_engine(bundle: Bundle, precision: str) -> OnnxCudaEngine:
     return OnnxCudaEngine(bundle.graph(precision), precision, bundle.image_size, len(bundle.labels), gpu.name)
 
 
-def open_parts(bundle: Bundle, precision: str, parts: Parts) -> tuple[OnnxCudaPart, OnnxCudaPart]:
-    """The stem and the rest of the model for streaming; raises as `open_engine` does."""
+def open_parts(bundle: Bundle, precision: str, parts: Parts) -> tuple[OnnxCudaPart, ...]:
+    """The parts of the model for streaming, in the order of `parts.files`; raises as `open_engine` does."""
     place = f"{_checked(precision).name}, the graphs of --streaming,"
-    return OnnxCudaPart(bundle.folder / parts.stem, place), OnnxCudaPart(bundle.folder / parts.rest, place)
+    return tuple(OnnxCudaPart(bundle.folder / file, place) for file in parts.files.values())
 
 
 def _checked(precision: str) -> CudaDevice:

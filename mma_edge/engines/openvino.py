@@ -119,10 +119,10 @@ def open_engine(bundle: Bundle, precision: str) -> OpenVinoEngine:
     return OpenVinoEngine(bundle, precision, _checked(precision))
 
 
-def open_parts(bundle: Bundle, precision: str, parts: Parts) -> tuple[OpenVinoPart, OpenVinoPart]:
-    """The stem and the rest of the model for streaming; raises as `open_engine` does."""
+def open_parts(bundle: Bundle, precision: str, parts: Parts) -> tuple[OpenVinoPart, ...]:
+    """The parts of the model for streaming, in the order of `parts.files`; raises as `open_engine` does."""
     hint = _checked(precision)
-    return OpenVinoPart(bundle, hint, parts.stem), OpenVinoPart(bundle, hint, parts.rest)
+    return tuple(OpenVinoPart(bundle, hint, file) for file in parts.files.values())
 
 
 def _checked(precision: str) -> str:

@@ -82,6 +82,9 @@ class StreamOptions:
     audio: bool = True  # False ignores the sound
     # "exact" or "rolling": the work that windows share only once, see `mma_edge.streaming`; None: all for every window.
     streaming: str | None = None
+    # In mode rolling the sound of an answer may be so old. 0 hears each window anew; None is what the bundle allows,
+    # which is also the most.
+    sound_age_s: float | None = None
     # A clip whose sound has a smaller share of speech has no sound; None takes all sound for a voice.
     voice_gate: float | None = 0.1
     # An answer whose most probable class is less probable is "uncertain"; None: every answer names a class.
@@ -107,6 +110,8 @@ class StreamOptions:
             check_smoothing(self.smooth_s)
             if self.whole:
                 raise UsageError("--smooth with --whole", "one of them", "a whole file has one answer for each face")
+        if (age := self.sound_age_s) is not None and not (isinstance(age, Real) and age >= 0):
+            raise UsageError(f"--sound-age {age}", "seconds, 0 or more", "leave it out to have what the bundle allows")
         if self.streaming is None:
             return
         check_mode(self.streaming)
@@ -169,7 +174,8 @@ class Pipeline(AbstractContextManager):
         self._frame_clock: deque[float] = deque(maxlen=RATE_FRAMES)
         self.tracker = FaceTracker(MTCNNDetector()) if source.has_video else None
         self._motions = MotionMeter()
-        self.predictor = StreamingRecognizer(recognizer, options.streaming) if options.streaming else recognizer
+        mode, age_s = options.streaming, options.sound_age_s
+        self.predictor = StreamingRecognizer(recognizer, mode, age_s) if mode else recognizer
         # None where nobody listens for speech.
         self._gate: VoiceGate | None = None
         self._smoothed = Smoother(options.smooth_s) if options.smooth_s is not None else iter

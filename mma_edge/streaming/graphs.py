@@ -16,27 +16,54 @@ class Roll:
     """What mode rolling needs of one face's window.
 
     Attributes:
-        tokens: float32 (M, T, W) of the new frames, M >= 1.
+        tokens: float32 (M, T, W) of the new frames, M >= 1; not read where `heard` is there.
         past: float32 (16, D), summaries of older frames.
         order: int64 (16,), what each frame is, by time: m < M is the m-th new frame, M + k is row k of `past`.
         mel: float32 (512, 128).
+        heard: float32 (D,), the sound's summary, which is taken instead of `mel` where there is one.
+        frames: uint8 (M, S, S, 3), the new frames themselves, which are taken instead of `tokens` with it.
     """
 
-    tokens: np.ndarray
+    tokens: np.ndarray | None
     past: np.ndarray
     order: np.ndarray
     mel: np.ndarray
+    heard: np.ndarray | None = None
+    frames: np.ndarray | None = None
+
+    @property
+    def new(self) -> np.ndarray:
+        """What goes in of the new frames."""
+        return self.tokens if self.heard is None else self.frames
+
+
+@dataclass(frozen=True, eq=False)
+class Rolled:
+    """What mode rolling answers for one face's window.
+
+    Attributes:
+        logits: float32 (C,).
+        summaries: float32 (M, D), of the new frames.
+        heard: float32 (D,), the sound's summary, the given one or a new one; None where the bundle keeps none.
+        tokens: float32 (M, T, W), of the new frames.
+    """
+
+    logits: np.ndarray
+    summaries: np.ndarray
+    heard: np.ndarray | None
+    tokens: np.ndarray
 
 
 class StreamingGraphs:
-    """The stem and the rest of one mode.
+    """The stem and the rest of one mode, and what runs instead of both where the sound's summary is given.
 
     Raises:
         MMAEdgeError: as `mma_edge.engines.base.run_failure` has it, where an inference fails.
     """
 
-    def __init__(self, stem: Part, rest: Part) -> None:
-        self._stem, self._rest = stem, rest
+    def __init__(self, stem: Part, rest: Part, seeing: Part | None = None) -> None:
+        self._stem, self._rest, self._seeing = stem, rest, seeing
+        self.keeps_sound = seeing is not None
         self.summary_width: int = rest.shapes["past"][-1] if "past" in rest.shapes else 0
         # Bundles from before several faces went in together: the graph takes one clip, without its dimension.
         self._alone = "past" in rest.shapes and "owner" not in rest.shapes
@@ -53,29 +80,39 @@ class StreamingGraphs:
         pairs = zip(_parts(tokens, most), _parts(mel, most), strict=True)
         return np.concatenate([self._rest(tokens=clip, mel=sound)["logits"] for clip, sound in pairs])
 
-    def roll(self, rolls: Sequence[Roll]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Mode rolling: logits (N, C), and of each face the summaries (M, D) of its new frames."""
-        most = 1 if self._alone else self._rest.max_clips or len(rolls)
-        logits, summaries = [], []
-        for some in _parts(rolls, most):
-            found = self._rest(**self._together(some))
-            logits.append(found["logits"])
-            ends = np.cumsum([len(roll.tokens) for roll in some])
-            summaries += np.split(found["summaries"][: ends[-1]], ends[:-1])
-        return np.concatenate(logits), summaries
+    def roll(self, rolls: Sequence[Roll]) -> list[Rolled]:
+        """Mode rolling. Faces whose sound is computed go in together, and so do those whose sound is given."""
+        rolled = {}
+        due, given = ([roll for roll in rolls if (roll.heard is not None) == is_given] for is_given in (False, True))
+        for part, group in ((self._rest, due), (self._seeing, given)):
+            most = 1 if self._alone or not group else part.max_clips or len(group)
+            for some in _parts(group, most):
+                found = part(**self._together(part, some))
+                ends = np.cumsum([len(roll.new) for roll in some])
+                summaries = np.split(found["summaries"][: ends[-1]], ends[:-1])
+                if group is due:
+                    heard = found["heard"] if self.keeps_sound else [None] * len(some)
+                    tokens = [roll.tokens for roll in some]
+                else:
+                    heard = [roll.heard for roll in some]
+                    tokens = np.split(found["tokens"][: ends[-1]], ends[:-1])
+                answers = map(Rolled, found["logits"], summaries, heard, tokens)
+                rolled.update(zip(map(id, some), answers, strict=True))
+        return [rolled[id(roll)] for roll in rolls]
 
-    def _together(self, rolls: Sequence[Roll]) -> dict[str, np.ndarray]:
+    def _together(self, part: Part, rolls: Sequence[Roll]) -> dict[str, np.ndarray]:
         """The inputs of one call."""
-        counts = [len(roll.tokens) for roll in rolls]
-        tokens = _padded(self._rest, np.concatenate([roll.tokens for roll in rolls]))
-        owner = np.zeros(len(tokens), np.int64)
+        counts = [len(roll.new) for roll in rolls]
+        new = _padded(part, np.concatenate([roll.new for roll in rolls]))
+        owner = np.zeros(len(new), np.int64)
         owner[: sum(counts)] = np.repeat(np.arange(len(rolls)), counts)
         order = [
             # Rows of older frames come after those of all new ones.
-            np.where(roll.order < count, first + roll.order, len(tokens) + NUM_FRAMES * number + roll.order - count)
+            np.where(roll.order < count, first + roll.order, len(new) + NUM_FRAMES * number + roll.order - count)
             for number, (roll, count, first) in enumerate(zip(rolls, counts, np.cumsum([0, *counts[:-1]]), strict=True))
         ]
-        inputs = {"tokens": tokens, "mel": np.stack([roll.mel for roll in rolls])}
+        name, sound = ("tokens", "mel") if rolls[0].heard is None else ("frames", "heard")
+        inputs = {name: new, sound: np.stack([getattr(roll, sound) for roll in rolls])}
         past, order = np.stack([roll.past for roll in rolls]), np.stack(order).astype(np.int64)
         if self._alone:
             return {**inputs, "past": past[0], "order": order[0]}

@@ -1,8 +1,8 @@
 """What `--streaming` saves and what it costs: real clips, every way of computing the same windows in turns.
 
-Each window of a clip is computed by the whole graph, by exact and by rolling with several bounds on a summary's
-age, on every engine, one right after the other and in another order each time, so that whatever else the machine does
-hits all alike.
+Each window of a clip is computed by the whole graph, by exact and by rolling with several bounds on the age of a
+frame's summary and of the sound's, on every engine, one right after the other and in another order each time, so that
+whatever else the machine does hits all alike.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ FRAME_COUNTS = (1, 2, 4, 8, NUM_FRAMES)
 INF = float("inf")
 MAX_AGES_S = (0.0, 1.0, 2.0, INF)
 """0: no summary is used twice, so all layers run on every frame."""
+SOUND_AGES_S = (0.25, 0.5, 1.0)
+"""Of the sound, beside 0: each window hears its own. A bundle runs with the one in its manifest."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,12 @@ class Way:
     mode: str
     hop_s: float
     max_age_s: float | None
+    sound_age_s: float
     make: Callable[[], Callable[[Clip], np.ndarray]]  # of a computer: a clip -> logits (1, C)
     update_ms: list[float] = field(default_factory=list)
     stem_frames: list[int] = field(default_factory=list)
     layer_frames: list[int] = field(default_factory=list)
+    sounds: list[int] = field(default_factory=list)
     agreement: Agreement = field(default_factory=Agreement)
     max_logit_difference: float = 0.0
 
@@ -92,6 +96,8 @@ class Way:
             max_abs_logit_difference=self.max_logit_difference,
             backend=self.engine[0],
             precision=self.engine[1],
+            sound_age_s=self.sound_age_s,
+            sounds=float(np.mean(self.sounds)),
         )
 
 
@@ -164,19 +170,24 @@ def warm_up(recognizer: Recognizer, exact: StreamingGraphs, rolling: StreamingGr
         if rolling is not None:
             tokens = rolling.stem(frames[0, :count])
             past = np.zeros((NUM_FRAMES, rolling.summary_width), np.float32)
-            rolling.roll([Roll(tokens, past, np.arange(NUM_FRAMES), mel[0])])
+            for heard in (None, past[0]) if rolling.keeps_sound else (None,):
+                rolling.roll([Roll(tokens, past, np.arange(NUM_FRAMES), mel[0], heard, frames[0, :count])])
     exact.window(exact.stem(frames[0])[None], mel)
 
 
 def ways_of(recognizer: Recognizer, exact: StreamingGraphs, rolling: StreamingGraphs | None, hop_s: float) -> list[Way]:
-    """The whole graph, exact, and rolling at each of MAX_AGES_S where the bundle has it."""
+    """The whole graph, exact, and, where the bundle has rolling, that at each of MAX_AGES_S and of SOUND_AGES_S."""
     engine = recognizer.backend, recognizer.precision
     ways = [
-        Way(engine, "full", hop_s, None, lambda: partial(full_logits, recognizer.engine)),
-        Way(engine, "exact", hop_s, None, partial(OneFace, exact, "exact")),
+        Way(engine, "full", hop_s, None, 0.0, lambda: partial(full_logits, recognizer.engine)),
+        Way(engine, "exact", hop_s, None, 0.0, partial(OneFace, exact, "exact")),
     ]
-    for age_s in MAX_AGES_S if rolling else ():
-        ways.append(Way(engine, "rolling", hop_s, bound_of(age_s), partial(OneFace, rolling, "rolling", age_s)))
+    ages = [(age_s, 0.0) for age_s in MAX_AGES_S] if rolling else []
+    if rolling and rolling.keeps_sound:
+        ages += [(INF, age_s) for age_s in SOUND_AGES_S]
+    for age_s, sound_age_s in ages:
+        make = partial(OneFace, rolling, "rolling", age_s, sound_age_s)
+        ways.append(Way(engine, "rolling", hop_s, bound_of(age_s), sound_age_s, make))
     return ways
 
 
@@ -204,10 +215,12 @@ def run_in_turns(ways: Sequence[Way], clips: Sequence[Clip], first_run: bool) ->
             logits[place] = computer(clip)
             duration_ms = 1000 * (time.perf_counter() - start)
             if steady:
-                stem, layers = (after - earlier for after, earlier in zip(_work(computer), before, strict=True))
+                work = (after - earlier for after, earlier in zip(_work(computer), before, strict=True))
+                stem, layers, sounds = work
                 way.update_ms.append(duration_ms)
                 way.stem_frames.append(stem or (NUM_FRAMES if way.mode == "full" else 0))
                 way.layer_frames.append(layers or NUM_FRAMES)
+                way.sounds.append(1 if way.mode == "full" else sounds)
         if first_run:  # the numbers are the same in every run
             full = {way.engine: logits[place] for place, way in enumerate(ways) if way.mode == "full"}
             for place, way in enumerate(ways):
@@ -234,6 +247,6 @@ def bound_of(age_s: float) -> float | None:
     return None if age_s == INF else age_s
 
 
-def _work(computer: object) -> tuple[int, int]:
+def _work(computer: object) -> tuple[int, int, int]:
     stats = getattr(computer, "stats", None)
-    return (0, 0) if stats is None else (stats.stem_frames, stats.layer_frames)
+    return (0, 0, 0) if stats is None else (stats.stem_frames, stats.layer_frames, stats.sounds)

@@ -11,9 +11,10 @@ from mma_trainer.report.page import Block, Heading, Table, Text, percent
 NOTE = (
     "One update is one window of one face: {windows} windows, {repeat} times over. Times are of updates for which the "
     "face had been there for a window and a hop; they are of the model alone, without decoding and finding faces. "
-    "Speedup, agreement and errors are against the whole graph of the same engine on the same frames; agreement and "
-    "errors are over all windows, the first ones included. The age of rolling is how long ago the features of a frame "
-    "may have been computed; 0 s computes all anew."
+    "Speedup (of the mean), agreement and errors are against the whole graph of the same engine on the same frames; "
+    "agreement and errors are over all windows, the first ones included. The age of rolling is how long ago the "
+    "features of a frame may have been computed; 0 s computes all anew. With a sound age the sound of an answer may be "
+    "that old, and most updates leave its encoder out: sounds are how many of one update go through it."
 )
 
 
@@ -22,8 +23,9 @@ def key_table(results: Sequence[Result]) -> Table:
     rows = []
     for result in results:
         for way in result.results.ways:
-            times = (f"{way.update_ms.p50:.1f}", f"{way.update_ms.p95:.1f}", f"{way.updates_per_s:.0f}")
-            work = (f"{way.speedup:.2f}", f"{way.stem_frames:.1f}", f"{way.layer_frames:.1f}")
+            took = way.update_ms
+            times = (*(f"{ms:.1f}" for ms in (took.mean, took.p50, took.p95)), f"{way.updates_per_s:.0f}")
+            work = (f"{way.speedup:.2f}", f"{way.stem_frames:.1f}", f"{way.layer_frames:.1f}", f"{way.sounds:.2f}")
             engine = engine_of(way, result)
             rows.append((result.bundle.name, engine, f"{way.hop_s:g}", name_of(way), *times, *work))
     header = (
@@ -31,12 +33,14 @@ def key_table(results: Sequence[Result]) -> Table:
         "engine",
         "hop s",
         "way",
+        "mean ms",
         "p50 ms",
         "p95 ms",
         "updates/s",
         "speedup",
         "stem frames",
         "layer frames",
+        "sounds",
     )
     return Table("Work per update", header, rows)
 
@@ -87,5 +91,6 @@ def engine_of(way: StreamingWay, result: Result) -> str:
 
 
 def name_of(way: StreamingWay) -> str:
-    """exact, rolling, rolling, age 2 s ..."""
-    return way.mode if way.max_age_s is None else f"{way.mode}, age {way.max_age_s:g} s"
+    """exact, rolling, rolling, age 2 s, rolling, sound 0.5 s ..."""
+    sound = f", sound {way.sound_age_s:g} s" if way.sound_age_s else ""
+    return (way.mode if way.max_age_s is None else f"{way.mode}, age {way.max_age_s:g} s") + sound

@@ -91,7 +91,10 @@ class _Converter:
             self._convert_node(node)
         for value in tuple(self.rewrite.graph.outputs):
             if value.name in self.half and not self.options.emulate:
+                readers = tuple(value.uses())
                 self.rewrite.put_behind(value, f"{value.name}_half", self._widened)
+                for reader, index in readers:  # inside it stays half
+                    reader.replace_input_with(index, value)
         return self.rewrite.finish()
 
     def _convert_node(self, node: ir.Node) -> None:

@@ -54,9 +54,15 @@ def quantize_static(
 
 
 def sites_for_cpu(proto: onnx.ModelProto, sites: list[Site]) -> list[Site]:
-    """The sites that are worth it: not a patch embedding, which is too little work for what its rounding costs."""
+    """The sites that are worth it: not a patch embedding, which is too little work for what its rounding costs, and not
+    a convolution of one channel, the sound's first: onnxruntime's integer one takes 410 us, its float one 56 us.
+    """
     nodes = {node.name: node for node in Rewrite(proto).nodes}
-    return [site for site in sites if site.op_type == "MatMul" or _overlaps(nodes[site.node])]
+
+    def is_worth_it(convolution: ir.Node) -> bool:
+        return _overlaps(convolution) and convolution.inputs[1].shape[1] > 1
+
+    return [site for site in sites if site.op_type == "MatMul" or is_worth_it(nodes[site.node])]
 
 
 def tensors_for_cpu(proto: onnx.ModelProto, sites: list[Site]) -> dict[str, int]:

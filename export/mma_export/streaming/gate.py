@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,10 @@ HOP_S, STRIDES = 0.25, (2, 1)
 """Windows are taken at every second of these hops, which gives the default hop, and at every one."""
 MAX_AGES_S = (float("inf"), 2.0, 1.0)
 """How old a summary may get; the first that passes ships. A window is 4 s long, so inf means 4 s."""
+SOUND_AGES_S = (1.0, 0.5, 0.25)
+"""How old the sound of an answer may get; the first that passes ships."""
+TURNS = 8
+"""Each clip's picture is judged with its own sound, and with that of TURNS - 1 other moments of the clip."""
 
 
 def every(clips: Sequence[Clip], stride: int) -> list[Clip]:
@@ -107,6 +111,7 @@ class Windows:
 
     def __init__(self, engine: Engine, image_size: int, gate: PartsGate) -> None:
         self._runs: list[tuple[list[Clip], list[np.ndarray]]] = []
+        self._full: list[tuple[list[Clip], list[np.ndarray]]] = []
         for source in gate.sources:
             seen: list[Clip] = []
             with contextlib.suppress(SourceError):  # a file with neither a face nor sound
@@ -117,15 +122,24 @@ class Windows:
                 if id(clip) not in expected:
                     expected[id(clip)] = full_logits(engine, clip)
             self._runs += [(part, [expected[id(clip)] for clip in part]) for part in parts if part]
+            left = gate.most_of_each
+            for turn in (part[:left] for part in turned(seen)):
+                self._full.append((turn, [full_logits(engine, clip) for clip in turn]))
+                if left is not None and (left := left - len(turn)) <= 0:
+                    break
         if not self._runs:
             names = ", ".join(map(str, gate.sources)) or "no clip"
             raise DataError(f"no face in {names}", "clips with a face to measure rolling on", "leave --clips out")
 
-    def figures(self, graphs: StreamingGraphs, mode: str, max_age_s: float = float("inf")) -> dict[str, float | int]:
-        """How far a mode agrees with the whole graph, as the manifest stores it."""
+    def figures(
+        self, graphs: StreamingGraphs, mode: str, max_age_s: float = float("inf"), sound_age_s: float = 0.0
+    ) -> dict[str, float | int]:
+        """How far a mode agrees with the whole graph, as the manifest stores it; with `sound_age_s` over full windows,
+        for others the sound is not kept.
+        """
         agreement = Agreement()
-        for clips, logits in self._runs:
-            compare(clips, Streamer(graphs, mode, max_age_s), logits, agreement)
+        for clips, logits in self._full if sound_age_s else self._runs:
+            compare(clips, Streamer(graphs, mode, max_age_s, sound_age_s), logits, agreement)
         return agreement.figures()
 
     def judge_exact(self, graphs: StreamingGraphs, precision: str) -> dict:
@@ -136,13 +150,13 @@ class Windows:
         return verdict if figures["top1_agreement"] >= least else {**verdict, "refused": _refusal(figures, least)}
 
     def judge_rolling(self, graphs: StreamingGraphs, precision: str) -> dict:
-        """What the manifest says of mode rolling besides its parity: `curve`, and `max_age_s` if it is bounded, or
-        `refused`.
+        """What the manifest says of mode rolling besides its parity: `curve`, `max_age_s` if it is bounded and `sound`,
+        or `refused`.
 
         The longest age that agrees in enough windows is taken; where none does, rolling is refused with the figures of
         the best.
         """
-        curve, least = [], min(REQUIRED_AGREEMENT, MIN_TOP1_AGREEMENT.get(precision, REQUIRED_AGREEMENT))
+        curve, least = [], least_agreement(precision)
         for max_age_s in MAX_AGES_S:
             bound = None if max_age_s == float("inf") else max_age_s
             curve.append({"max_age_s": bound, **self.figures(graphs, "rolling", max_age_s)})
@@ -153,7 +167,43 @@ class Windows:
             best = max(curve, key=lambda point: point["top1_agreement"])
             return {"curve": curve, "refused": _refusal(best, least)}
         bound = passed[0]["max_age_s"]
-        return {"curve": curve} if bound is None else {"curve": curve, "max_age_s": bound}
+        bounded = {} if bound is None else {"max_age_s": bound}
+        return {"curve": curve, **bounded, "sound": self._judge_sound(graphs, precision, **bounded)}
+
+    def _judge_sound(self, graphs: StreamingGraphs, precision: str, max_age_s: float = float("inf")) -> dict:
+        """What the manifest says of the sound that mode rolling keeps: `curve`, and `max_age_s` or `refused`.
+
+        The longest age that agrees in enough windows is taken.
+        """
+        curve, least = [], least_agreement(precision)
+        if not self._full:
+            return {"curve": curve, "refused": "no clip with sound was longer than a window"}
+        for age_s in SOUND_AGES_S:
+            curve.append({"max_age_s": age_s, **self.figures(graphs, "rolling", max_age_s, age_s)})
+            if curve[-1]["top1_agreement"] >= least:
+                return {"curve": curve, "max_age_s": age_s}
+        return {"curve": curve, "refused": _refusal(max(curve, key=lambda point: point["top1_agreement"]), least)}
+
+
+def turned(clips: Sequence[Clip]) -> Iterator[list[Clip]]:
+    """The full windows of each face, with their own sound and with the sound turned against the picture.
+
+    So there are many windows of few clips, each as a stream would have it: from one to the next both go on.
+    """
+    longest_s = max((clip.end_s - clip.start_s for clip in clips), default=0.0)
+    full = [clip for clip in clips if clip.end_s - clip.start_s > longest_s - 1e-3 and clip.mel is not None]
+    faces = [[clip for clip in full if clip.track_id == track] for track in dict.fromkeys(c.track_id for c in full)]
+    for face, turn in itertools.product(faces, range(TURNS)):
+        first = len(face) * turn // TURNS
+        mels = [clip.mel for clip in face[first:] + face[:first]]
+        again = [replace(clip, mel=mel) for clip, mel in zip(face, mels, strict=True)]
+        # Not across the seam, where the sound ends and begins.
+        yield from (part for part in (again[: len(face) - first], again[len(face) - first :]) if len(part) > 1)
+
+
+def least_agreement(precision: str) -> float:
+    """Share of windows in which rolling has to agree."""
+    return min(REQUIRED_AGREEMENT, MIN_TOP1_AGREEMENT.get(precision, REQUIRED_AGREEMENT))
 
 
 def _refusal(figures: dict, least: float) -> str:

@@ -138,7 +138,7 @@ def best_mode(bundle: Bundle, precision: str) -> str | None:
 def _summary(plan: Plan) -> str:
     """A new plan in one line: size, check, speed."""
     gate = plan.sidecar["gate"]
-    many, one = ("windows", "update of both parts") if plan.target.mode else ("clips", "clip")
+    many, one = ("windows", "update of stem and rest") if plan.target.mode else ("clips", "clip")
     parts = [
         f"{plan.path}: {len(plan.data) / 1e6:.1f} MB, up to {plan.max_batch} {many} at once",
         f"checked on {gate['clips']} {many}: same class in {gate['top1_agreement']:.1%}, "

@@ -45,7 +45,9 @@ def _figure(value: object) -> str:
 
 
 def streaming_lines(bundle: Bundle) -> list[str]:
-    """Of each precision the modes of `mma-edge run --streaming` that the bundle has, and how well rolling agrees."""
+    """Of each precision the modes of `mma-edge run --streaming` that the bundle has, how well rolling agrees, and how
+    old its sound may be.
+    """
     streaming = bundle.manifest.get("streaming")
     return [f"{name}: {_modes(entry)}" for name, entry in entries_of(streaming).items()] if streaming else []
 
@@ -58,11 +60,23 @@ def _modes(entry: dict) -> str:
             text += f" was refused: {part['refused']}"
         elif "failed" in part:
             text += f" FAILED its gate: {part['failed']}"
-        for point in part.get("curve", []) if text == mode else []:
-            if point["max_age_s"] == part.get("max_age_s"):
-                text += f" (same class in {point['top1_agreement']:.1%} of {point['windows']} windows)"
-        said += [text] + [f"{mode} was refused on {name}: {why}" for name, why in part.get("failed_on", {}).items()]
+        text += _agreement(part) if text == mode else ""
+        sound = part.get("sound", {})
+        if "max_age_s" in sound:
+            text += f" with sound of up to {sound['max_age_s']:g} s ago{_agreement(sound)}"
+        for what, judged in ((mode, part), (f"{mode} with older sound", sound)):
+            text += "".join(
+                f", {what} was refused on {name}: {why}" for name, why in judged.get("failed_on", {}).items()
+            )
+        said.append(text)
     return ", ".join(said)
+
+
+def _agreement(judged: dict) -> str:
+    for point in judged.get("curve", []):
+        if point["max_age_s"] == judged.get("max_age_s"):
+            return f" (same class in {point['top1_agreement']:.1%} of {point['windows']} windows)"
+    return ""
 
 
 def _engines(bundle: Bundle) -> str:

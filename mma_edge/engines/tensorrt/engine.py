@@ -84,12 +84,11 @@ def open_engine(bundle: Bundle, precision: str) -> TensorRTEngine:
     return TensorRTEngine(check_plan(target, _machine_for(precision)))
 
 
-def open_parts(bundle: Bundle, precision: str, parts: Parts) -> tuple[TensorRTPart, TensorRTPart]:
-    """The stem and the rest of a mode for streaming, as built on this device; raises as `open_engine` does."""
+def open_parts(bundle: Bundle, precision: str, parts: Parts) -> tuple[TensorRTPart, ...]:
+    """The parts of a mode for streaming, as built on this device; raises as `open_engine` does."""
     targets, machine = targets_of(bundle, precision, parts.mode), _machine_for(precision)
     check_sidecars(targets, machine)
-    stem, rest = (TensorRTPart(check_plan(target, machine)) for target in targets)
-    return stem, rest
+    return tuple(TensorRTPart(check_plan(target, machine)) for target in targets)
 
 
 def check_parts(bundle: Bundle, precision: str, parts: Parts) -> None:

@@ -9,7 +9,7 @@
 
 A plan is code of one TensorRT version for one kind of GPU. TensorRT only ever gets a plan whose sidecar matches this
 machine, this bundle and the plan's own SHA-256; the error names everything that differs, and the command that helps.
-The two plans of a mode were judged together, so each sidecar names both.
+The plans of a mode were judged together, so each sidecar names all of them.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from mma_edge.bundle import ENGINES, Bundle
 from mma_edge.clip import NUM_FRAMES, input_shapes
 from mma_edge.engines.base import INPUTS, OUTPUT
 from mma_edge.engines.tensorrt.onnx_file import read_graph
-from mma_edge.errors import UsageError
+from mma_edge.errors import BundleError, UsageError
 
 TUNED_BATCHES = (1, 4, 16)
 """Numbers of clips that a plan has kernels of their own for, beside its largest."""
@@ -60,7 +60,7 @@ class Target:
 
     Attributes:
         mode: of `--streaming`; None: the whole model.
-        part: "stem" or "rest"; None: the whole model.
+        part: one of the mode's `Parts.files`; None: the whole model.
     """
 
     bundle: Bundle
@@ -96,7 +96,7 @@ class Target:
     def graph(self) -> Path:
         if self.mode is None:
             return self.bundle.tensorrt_graph(self.precision)
-        return self.bundle.folder / getattr(self.bundle.parts("tensorrt", self.precision, self.mode), self.part)
+        return self.bundle.folder / self.bundle.parts("tensorrt", self.precision, self.mode).files[self.part]
 
     @property
     def sha256(self) -> str:
@@ -130,7 +130,7 @@ class Target:
     def sizes(self, clips: int, frames: int) -> dict[str, int]:
         """The graph's free sizes for a number of clips and of single frames."""
         names = {size for tensor in self.inputs.values() for size in tensor.shape if isinstance(size, str)}
-        of_clips = {tensor.shape[0] for name, tensor in self.inputs.items() if name == "mel"}
+        of_clips = {tensor.shape[0] for name, tensor in self.inputs.items() if name in ("mel", "heard")}
         return {name: clips if name in of_clips else frames for name in names}
 
     def largest(self, max_batch: int) -> dict[str, int]:
@@ -156,10 +156,14 @@ class Target:
 
 
 def targets_of(bundle: Bundle, precision: str, mode: str | None = None) -> tuple[Target, ...]:
-    """The whole model, or the stem and the rest of a mode: plans that are built and judged together."""
+    """The whole model, or the parts of a mode: plans that are built and judged together."""
     if mode is None:
         return (Target(bundle, precision),)
-    return Target(bundle, precision, mode, "stem"), Target(bundle, precision, mode, "rest")
+    try:
+        parts = tuple(bundle.parts("tensorrt", precision, mode).files)
+    except BundleError:  # said by whatever needs the graphs
+        parts = "stem", "rest"
+    return tuple(Target(bundle, precision, mode, part) for part in parts)
 
 
 def _tensor(kind: str, shape: Shape) -> Tensor:

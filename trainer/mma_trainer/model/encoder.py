@@ -58,8 +58,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, T, W = x.shape
-        qkv = self.qkv(x).reshape(B, T, 3, self.num_heads, self.head_dim)  # (B, T, 3, H, D)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B, H, T, D)
+        # As one more group of heads, not as a dimension of their own: in the graph a Transpose and a Split, where every
+        # one of them had a Squeeze and a Transpose.
+        qkv = self.qkv(x).reshape(B, T, 3 * self.num_heads, self.head_dim).transpose(1, 2)  # (B, 3 H, T, D)
+        q, k, v = qkv.chunk(3, dim=1)  # 3 x (B, H, T, D)
         return self.proj(attend(q, k, v).transpose(1, 2).reshape(B, T, W))
 
 
@@ -80,10 +82,10 @@ class CrossAttention(nn.Module):
         N, T, _ = query.shape
 
         def heads(x: Tensor) -> Tensor:  # (N, T, H*D) -> (N, H, T, D)
-            return x.reshape(N, x.shape[1], self.num_heads, self.head_dim).transpose(1, 2)
+            return x.reshape(N, x.shape[1], -1, self.head_dim).transpose(1, 2)
 
-        k, v = self.to_kv(other).chunk(2, dim=-1)
-        x = attend(heads(self.to_q(query)), heads(k), heads(v))  # (N, H, Tq, D)
+        k, v = heads(self.to_kv(other)).chunk(2, dim=1)
+        x = attend(heads(self.to_q(query)), k, v)  # (N, H, Tq, D)
         return self.to_out(x.transpose(1, 2).reshape(N, T, -1))
 
 
