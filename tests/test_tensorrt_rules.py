@@ -89,7 +89,7 @@ def test_every_exported_graph_keeps_the_rules(
         for softmax_half in (False, True):
             save_graph(to_half(proto, options_of(kind, softmax_half)), tmp_path / f"{kind}-{softmax_half}.onnx")
     paths = [*tmp_path.glob("*.onnx"), *streaming_bundle.folder.glob("*.onnx")]
-    assert len(paths) == 1 + 4 + 4
+    assert len(paths) == 1 + 4 + 5
     for path in paths:
         check_for_tensorrt(path)
         graph = read_graph(path)
