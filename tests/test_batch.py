@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -202,6 +203,8 @@ def running(corpus: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.P
                 stdout=subprocess.DEVNULL,
                 text=True,
                 start_new_session=True,
+                # A shell's background job ignores it.
+                preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             )
         )
         return started[-1]

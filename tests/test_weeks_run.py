@@ -27,6 +27,8 @@ from mma_edge.sources.network.address import Address
 from mma_edge.sources.network.connection import Limits
 from mma_edge.sources.network.source import NetworkSource
 
+pytestmark = pytest.mark.wall_clock
+
 HOP_S = 0.1
 
 
