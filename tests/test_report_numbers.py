@@ -15,9 +15,10 @@ from mma_edge.errors import MMAEdgeError
 from mma_edge.report.clock import AFTER_JUMP_S, Clock
 from mma_edge.report.columns import Drawn, drawn, for_screen
 from mma_edge.report.figures import coverage, dwells, speakers, stretches, transitions, union_s
-from mma_edge.report.palette import CLASS_COLOURS, LINE_CLASSES, LINES, UNCERTAIN_COLOUR, colours, stacked
+from mma_edge.report.palette import CLASS_COLOURS, UNCERTAIN_COLOUR, colours, stacked
 from mma_edge.report.recording import SourceRecording, part_of, read_recording
 from mma_edge.report.ribbon import HEIGHT, spans, stacked_areas
+from mma_edge.session.video.colours import LINE_CLASSES, LINES
 from mma_edge.session.video.drawing import colours_of
 
 DASHBOARD = Path(__file__).parents[1] / "mma_edge" / "assets" / "dashboard"

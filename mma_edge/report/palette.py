@@ -37,14 +37,6 @@ SAME = {
     "joy": "happy",
 }
 """Names that other corpora have for the same."""
-LINE_CLASSES = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
-LINES = {
-    "light": ("#a19112", "#5097ec", "#7a848e", "#922a10", "#ca8060", "#1c5343", "#762d86", "#c2418c"),
-    "dark": ("#e9d997", "#89b3e6", "#808488", "#d74e42", "#e69122", "#5fedda", "#b450ec", "#f5a3c7"),
-    "picture": ("#e9d997", "#89b3e6", "#8a8e92", "#d74e42", "#e69122", "#5fedda", "#b450ec", "#f5a3c7"),
-}
-"""Of LINE_CLASSES, and one more: of lines on a light and on a dark page, where each stands out (3:1), and of boxes and
-bars on a picture. The dashboard's page.css and picture.js have the same; tests/test_report_numbers.py holds it."""
 UNCERTAIN_COLOUR = "#767C84"
 """Drawn thinner than the classes, so that it is none in grey either."""
 BASIS_COLOURS = {"both": "#2B6F77", "face": "#79B8BF", "voice": "#C98A2B"}

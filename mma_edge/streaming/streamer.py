@@ -119,8 +119,9 @@ class Streamer:
                 if row not in due:
                     track.tokens[time_s] = tokens.copy()
             track.tokens = {time_s: track.tokens[time_s] for time_s in clip.times_s}
-            track.is_clear = self._is_clear(answer)
-            if (row in due or row in unclear) and answer.heard is not None:
+            is_heard = row in due or row in unclear
+            track.is_clear = not is_heard or self._is_clear(answer)  # of the others it was asked above
+            if is_heard and answer.heard is not None:
                 track.heard = _Heard(answer.heard.copy(), clip)
         self.stats.stem_frames += sum(len(times_s) for row, times_s in enumerate(new) if row not in due)
         return np.stack([answer.logits for answer in rolled])

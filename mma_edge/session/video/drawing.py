@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mma_edge.pipeline import CENTRE_TRACK
-from mma_edge.report.palette import LINE_CLASSES, LINES
+from mma_edge.session.video.colours import LINE_CLASSES, LINES
 from mma_edge.session.video.lettering import Colour, Patch, width_of, write
 from mma_edge.types import UNCERTAIN, Box, Face
 
