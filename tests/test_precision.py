@@ -13,6 +13,9 @@ from loop_task import BATCH, DEEP, make_run, random_batch
 from torch import nn
 
 from mma_edge.errors import BackendError, UsageError
+from mma_trainer.commands.data_options import RECIPES
+from mma_trainer.commands.run_options import make_recipe
+from mma_trainer.commands.train import bf16_note, run_parser
 from mma_trainer.model.encoder import part_of_batch
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.training.execution import Execution, checkpointed
@@ -172,3 +175,28 @@ def test_a_precision_that_the_device_lacks_is_refused(monkeypatch: pytest.Monkey
     with pytest.raises(BackendError) as error:
         Precision("int8", CPU)
     assert "VNNI" in one_line(error.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "options", "precision", "words"),
+    [
+        ("avx2 fma", [], "fp32", "fp32 takes the place of the recipe's bf16"),
+        ("avx2 fma", ["--precision", "bf16"], "bf16", "ten times slower than fp32"),
+        ("avx2 fma", ["--precision", "fp32"], "fp32", ""),
+        ("avx512f avx512_bf16", [], "bf16", ""),
+        ("avx512f amx_tile amx_bf16", [], "bf16", ""),
+    ],
+)
+def test_a_recipe_takes_fp32_where_a_processor_only_imitates_bf16(
+    flags: str, options: list[str], precision: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "mma_edge.engines.machine.read_text", lambda path: f"model name : a processor\nflags : {flags}\n"
+    )
+    args = run_parser().parse_args(["--dataset", "faces", *options])
+    recipe = make_recipe(args, RECIPES["faces"], CPU)
+    assert recipe.precision == precision
+    note = bf16_note(args, recipe, CPU)
+    assert words in note and bool(words) == bool(note)
+    lists = run_parser().parse_args([])
+    assert bf16_note(lists, make_recipe(lists, RECIPES["lists"], CPU), CPU) == ""  # fp32 as the paper, as ever

@@ -16,7 +16,7 @@ from mma_edge.files import write_text
 from mma_trainer.commands import train as cli
 from mma_trainer.commands.data_options import ALL_FOLDS, LISTS, RECIPES, num_folds, set_labels
 from mma_trainer.commands.model_options import given_fields, make_config
-from mma_trainer.commands.run_options import INCIDENTAL, job_args, make_recipe
+from mma_trainer.commands.run_options import INCIDENTAL, job_args, make_recipe, open_device
 from mma_trainer.model.config import REVISION
 from mma_trainer.report.page import Table, to_rich
 from mma_trainer.training.processes import Processes
@@ -116,7 +116,7 @@ def _folds(args: argparse.Namespace) -> list[int | None]:
 
 def _identity(args: argparse.Namespace, fold: int | None) -> dict:
     """What a result depends on besides the row: the options that were given; where and how it ran apart."""
-    recipe = dataclasses.asdict(make_recipe(args, RECIPES[args.dataset]))
+    recipe = dataclasses.asdict(make_recipe(args, RECIPES[args.dataset], open_device(args.device)))
     left_out = {*INCIDENTAL, *recipe, "table", "dry_run", "command", "half"}
     options = {k: v for k, v in vars(args).items() if k not in left_out and v not in (None, [], False)}
     options |= {} if fold is None else {"fold": fold}

@@ -10,7 +10,7 @@ import torch
 
 from mma_edge.errors import UsageError
 from mma_trainer.training.execution import Execution
-from mma_trainer.training.precision import PRECISIONS
+from mma_trainer.training.precision import PRECISIONS, has_bf16
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.recipe import OPTIMIZERS, Recipe
 from mma_trainer.training.sweeps.sweep import Job
@@ -46,12 +46,15 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     speed.add_argument("--deterministic", action="store_true", help="only algorithms whose result is repeatable")
 
 
-def make_recipe(args: argparse.Namespace, default: Recipe) -> Recipe:
-    """The default recipe of the dataset with what the command line changes."""
+def make_recipe(args: argparse.Namespace, default: Recipe, device: torch.device) -> Recipe:
+    """The default recipe of the dataset with what the command line changes; fp32 in place of a default bf16 that the
+    device does not compute by itself."""
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name) is not None}
     epochs = given.get("epochs", default.epochs)
     if "warmup_epochs" not in given and 0 < epochs <= default.warmup_epochs:
         given["warmup_epochs"] = epochs - 1  # the default warm-up is longer than this run
+    if default.precision == "bf16" and not has_bf16(device):
+        given.setdefault("precision", "fp32")
     return dataclasses.replace(default, **given)
 
 

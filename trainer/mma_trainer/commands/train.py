@@ -31,7 +31,9 @@ from mma_trainer.report.figures import plot_confusion
 from mma_trainer.report.run import write_run_report
 from mma_trainer.training.execution import Execution
 from mma_trainer.training.loop import Run
+from mma_trainer.training.precision import has_bf16
 from mma_trainer.training.processes import Processes
+from mma_trainer.training.recipe import Recipe
 from mma_trainer.training.state import MODEL
 from mma_trainer.weights.checkpoint import Checkpoint, build_model, save_checkpoint
 from mma_trainer.weights.folding import fold_stems
@@ -98,17 +100,19 @@ def train_one(args: argparse.Namespace, console: Console) -> Metrics:
     processes = Processes.from_environment()
     console = processes.console(console)
     set_labels(args)
-    recipe = make_recipe(args, RECIPES[args.dataset])
+    device = open_device(args.device)
+    recipe = make_recipe(args, RECIPES[args.dataset], device)
     config = make_config(args)
     torch.manual_seed(recipe.seed)
     model, config, origin = make_model(args, config)
     task = make_task(args, config, recipe)
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    device = open_device(args.device)
     batches = f"{task.num_batches} batches of {recipe.batch_size} per epoch"
     parameters = f"{trainable:,} trainable of {total:,} parameters"
     say(console, f"{args.dataset}: {parameters}, {batches}, {device}, {recipe.precision}")
+    if note := bf16_note(args, recipe, device):
+        say(console, note)
     people = people_on_sides(args, task)
     if people:
         say(console, ", ".join(f"{key}: {value}" for key, value in people.items()))
@@ -127,6 +131,17 @@ def train_one(args: argparse.Namespace, console: Console) -> Metrics:
     if processes.is_writer:
         _finish(run, metrics, args.half, people)
     return metrics
+
+
+def bf16_note(args: argparse.Namespace, recipe: Recipe, device: torch.device) -> str:
+    """What a user should know of a device that does not compute bfloat16 by itself; "" where it does not matter."""
+    if has_bf16(device):
+        return ""
+    if recipe.precision == "bf16":
+        return f"bf16 on this {device.type} is computed in software, ten times slower than fp32: --precision fp32"
+    if args.precision is None and RECIPES[args.dataset].precision == "bf16":
+        return f"fp32 takes the place of the recipe's bf16, which this {device.type} computes in software only"
+    return ""
 
 
 def _finish(run: Run, metrics: Metrics, half: bool, people: Mapping[str, int | str]) -> None:

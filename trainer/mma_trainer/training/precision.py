@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from mma_edge.engines.machine import instruction_sets
 from mma_edge.errors import BackendError
 from mma_trainer.training.int8 import to_int8
 
@@ -25,6 +26,17 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 MIN_SCALE = 1.0
 """Above this loss scale, a gradient that is not finite is an overflow of float16, which a lower scale ends."""
+
+
+_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Instructions of processors; without any of them a product in bfloat16 takes ten times as long as one in float32."""
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies in bfloat16 by itself, as far as this system tells."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(_BF16.intersection(instruction_sets()))
 
 
 class Precision:
@@ -38,7 +50,7 @@ class Precision:
         self.name, self.device = name, device
         if name == "int8" and not (device.type == "cpu" and torch.cpu._is_vnni_supported()):
             raise BackendError(f"--precision int8 on {device}", "a processor with VNNI", "use bf16 or fp32")
-        if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        if name == "bf16" and device.type == "cuda" and not has_bf16(device):
             raise BackendError(f"--precision bf16 on {device}", "compute capability 8.0 or above", "use fp16")
         # Where it is not enabled, it passes losses and steps through.
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
