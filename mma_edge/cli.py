@@ -11,6 +11,7 @@ from rich.console import Console
 from mma_edge import __version__
 from mma_edge.commands.batch import add_batch_command
 from mma_edge.commands.convert import add_convert_command
+from mma_edge.commands.neutral import add_neutral_command
 from mma_edge.commands.report import add_report_command
 from mma_edge.commands.run import add_run_command, add_serve_command, run_command
 from mma_edge.commands.session import add_annotate_command
@@ -26,6 +27,7 @@ examples:
   mma-edge serve                             a page, with your browser's camera
   mma-edge run talk.mp4 --output talk.jsonl  a record per half second
   mma-edge run clip.mp4 --whole              one answer, as the paper tests
+  mma-edge neutral camera --output ada.json  what Ada is like at rest
   mma-edge annotate talk.mp4 -o out.mp4      boxes and labels in the film
   mma-edge batch videos --output emotions    thousands of files, every core
   mma-edge report session                    a page of what was recorded
@@ -45,6 +47,7 @@ def build_parser() -> Parser:
     add_run_command(commands)
     add_serve_command(commands)
     add_doctor_command(commands)
+    add_neutral_command(commands)
     add_annotate_command(commands)
     add_batch_command(commands)
     add_report_command(commands)

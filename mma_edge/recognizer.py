@@ -12,6 +12,7 @@ from mma_edge.predictor import Predictor
 from mma_edge.types import Emotion, Notify, Watcher, ignore_notice
 
 if TYPE_CHECKING:
+    from mma_edge.pipeline.neutral import NeutralReference
     from mma_edge.sources import CaptureOptions
     from mma_edge.sources.names import Spec
 
@@ -45,6 +46,7 @@ class Recognizer(Predictor):
         voice_gate: float | None = 0.1,
         abstain_below: float | None = None,
         smooth_s: float | None = None,
+        neutral: NeutralReference | str | os.PathLike | None = None,
         nvdec: bool = False,
         notify: Notify = ignore_notice,
         capture: CaptureOptions | None = None,
@@ -55,6 +57,7 @@ class Recognizer(Predictor):
         Args:
             source: see `mma_edge.sources.open_source`. Several of them, as a list or by name, are live ones at the same
                 time, files one after the other; `Emotion.source` tells which.
+            neutral: what `neutral` gave of the person, or a file of `mma-edge neutral`: answers are relative to it.
             watchers: who else sees the frames and the sound, such as a `mma_edge.sinks.notebook.NotebookView`. The
                 others: see `mma_edge.pipeline.StreamOptions`.
 
@@ -65,12 +68,16 @@ class Recognizer(Predictor):
         # Imported here: OpenCV and PyAV take 0.2 s to load, and `predict` needs neither.
         from mma_edge.live import open_pipeline
         from mma_edge.pipeline import StreamOptions
+        from mma_edge.pipeline.neutral import NeutralReference
         from mma_edge.sources import named_sources
         from mma_edge.streaming import check_mode, choose_mode
 
         if streaming is not None:
             check_mode(streaming, auto=True)
             streaming = choose_mode(self, streaming, notify)
+        if neutral is not None:
+            neutral = neutral if isinstance(neutral, NeutralReference) else NeutralReference.read(neutral)
+            neutral.check(self.bundle)
         options = StreamOptions(
             window_s=window_s,
             hop_s=hop_s,
@@ -82,6 +89,7 @@ class Recognizer(Predictor):
             voice_gate=voice_gate,
             abstain_below=abstain_below,
             smooth_s=smooth_s,
+            neutral=neutral,
             nvdec=nvdec,
             notify=notify,
             capture=capture,
@@ -90,3 +98,19 @@ class Recognizer(Predictor):
         sources = named_sources([source] if isinstance(source, (str, os.PathLike)) else source)
         with open_pipeline(self, sources, options) as pipeline:
             yield from pipeline
+
+    def neutral(
+        self, source: Spec, *, seconds: float | None = None, capture: CaptureOptions | None = None
+    ) -> NeutralReference:
+        """What the model says of the one person in a source while nothing moves them: for `stream(neutral=...)`.
+
+        Args:
+            seconds: of the source, from its beginning; None: all of a file, 10 of a live source.
+
+        Raises:
+            UsageError: the model has no class neutral. SourceError: two faces at a time, or too few clips.
+        """
+        from mma_edge.live import measure_neutral
+        from mma_edge.pipeline import StreamOptions
+
+        return measure_neutral(self, source, seconds, StreamOptions(capture=capture))

@@ -111,6 +111,7 @@ class AccuracySettings:
     limit: int | None
     batch: int
     robustness: bool = False  # new in version 2
+    neutral: int | None = None  # clips of each person that a neutral reference was made of; new in version 2
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Condition:
     """One set with what the model was given of it."""
 
     set: str
-    condition: str  # "video and audio", "video only" or "audio only"
+    condition: str  # "video and audio", "video only" or "audio only"; with neutral clips more is said
     description: str
     num_clips: int
     uar: float | None

@@ -52,6 +52,12 @@ def add_clip_options(add: Callable[..., object]) -> None:
     add("--nvdec", action="store_true", help=nvdec)
 
 
+def add_neutral_option(add: Callable[..., object]) -> None:
+    """Declare the reference of a person, of whom all of a source must be; `add` is the parser's `add_argument`."""
+    text = "answers relative to what the model says of this person at rest: a file of mma-edge neutral"
+    group(add, "clips")("--neutral", type=Path, metavar="FILE", help=text)
+
+
 def notes_to(console: Console) -> Notify:
     """Prints notices, each on its line."""
     return lambda line: say(console, f"note: {line}")
@@ -61,6 +67,7 @@ def stream_options(args: argparse.Namespace, capture: object, notify: Notify) ->
     """What a command line asks for; UsageError where it does not fit together."""
     from mma_edge.errors import UsageError
     from mma_edge.pipeline import StreamOptions
+    from mma_edge.pipeline.neutral import NeutralReference
     from mma_edge.streaming import check_mode
 
     if args.streaming:
@@ -79,6 +86,7 @@ def stream_options(args: argparse.Namespace, capture: object, notify: Notify) ->
         voice_gate=None if args.voice_gate == "off" else _number(args.voice_gate),
         abstain_below=_number(args.abstain_below),
         smooth_s=_number(args.smooth),
+        neutral=NeutralReference.read(args.neutral) if getattr(args, "neutral", None) else None,
         nvdec=args.nvdec,
         capture=capture,
         notify=notify,
@@ -91,6 +99,8 @@ def open_recognizer(args: argparse.Namespace, options: StreamOptions) -> tuple[R
     from mma_edge.streaming import choose_mode
 
     recognizer = Recognizer.open(args.bundle, args.backend, args.precision, args.streaming)
+    if options.neutral is not None:
+        options.neutral.check(recognizer.bundle)
     options = dataclasses.replace(options, streaming=choose_mode(recognizer, args.streaming, options.notify))
     for note in recognizer.notes:
         options.notify(note)

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mma_edge.commands.publish import add_publish_options, followers_of
-from mma_edge.commands.recognition import add_clip_options, add_model_options, notes_to, open_recognizer, stream_options
+from mma_edge.commands.recognition import (
+    add_clip_options,
+    add_model_options,
+    add_neutral_option,
+    notes_to,
+    open_recognizer,
+    stream_options,
+)
 from mma_edge.commands.serve import SERVE_EXAMPLES, add_page_options, check_page, open_page
 from mma_edge.commands.session import add_session_options, check_session_options, session_followers
 from mma_edge.commands.sources import SOURCE_EXAMPLES, SOURCE_HELP, add_source_options, capture_options
@@ -38,6 +45,7 @@ examples:
   mma-edge run camera --streaming auto --backend openvino
   mma-edge run camera --abstain-below 0.5      "uncertain" where no class is that probable
   mma-edge run camera --smooth 2               calmer answers, which come about 2 s later
+  mma-edge run camera --neutral ada.json       relative to a person at rest: mma-edge neutral
   mma-edge run camera --session monday --blur-faces   a folder of records, video, marks: docs/sessions.md
   mma-edge run clip.mp4 --whole --voice-gate off  all sound for a voice, as the paper has it
 
@@ -78,6 +86,7 @@ def _add_options(add: Callable[..., object]) -> None:
     add_source_options(add)
     add_model_options(add)
     add_clip_options(add)
+    add_neutral_option(add)
     output = group(add, "output")
     output("--output", type=Path, metavar="FILE", help="write records to FILE.jsonl or FILE.csv, or with - to stdout")
     output("--overwrite", action="store_true", help="replace FILE if it exists")
@@ -139,4 +148,5 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
 def title_of(sources: Mapping[str, Spec], recognizer: Recognizer, options: StreamOptions) -> str:
     """What runs, in one line."""
     title = f"{', '.join(sources)}  {recognizer.bundle.name} {recognizer.precision}  {recognizer.engine.details}"
-    return f"{title}  streaming {options.streaming}" if options.streaming else title
+    title += f"  streaming {options.streaming}" if options.streaming else ""
+    return f"{title}  relative to a person at rest" if options.neutral else title

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import TimeRemainingColumn
 
-from mma_edge.commands.recognition import add_clip_options, add_model_options, notes_to, open_recognizer, stream_options
+from mma_edge.commands.recognition import (
+    add_clip_options,
+    add_model_options,
+    add_neutral_option,
+    notes_to,
+    open_recognizer,
+    stream_options,
+)
 from mma_edge.commands.support import progress, say
 from mma_edge.errors import UsageError
 
@@ -97,6 +104,7 @@ def add_annotate_command(commands: argparse._SubParsersAction) -> None:
     add("--overwrite", action="store_true", help="replace OUT if it exists")
     add_model_options(add)
     add_clip_options(add)
+    add_neutral_option(add)
 
 
 def annotate_command(args: argparse.Namespace, console: Console) -> int:
@@ -144,5 +152,6 @@ def _given_of_model(args: argparse.Namespace) -> str | None:
     parser = argparse.ArgumentParser()
     add_model_options(parser.add_argument)
     add_clip_options(parser.add_argument)
+    add_neutral_option(parser.add_argument)
     defaults = vars(parser.parse_args([]))
     return next((name for name, value in defaults.items() if getattr(args, name) != value), None)

@@ -26,6 +26,7 @@ from mma_edge.faces.detect import MTCNNDetector
 from mma_edge.faces.motion import MotionMeter
 from mma_edge.faces.track import FaceTracker
 from mma_edge.pipeline.ahead import ahead
+from mma_edge.pipeline.neutral import NeutralReference, Referred
 from mma_edge.pipeline.smoothing import Smoother, check_smoothing
 from mma_edge.sources import CaptureOptions, Event, Source, open_source
 from mma_edge.streaming import StreamingRecognizer, check_mode
@@ -91,6 +92,8 @@ class StreamOptions:
     abstain_below: float | None = None
     # Average each face's probabilities over so many seconds, which delays them as much; None: each answer as it is.
     smooth_s: float | None = None
+    # Answers relative to what the model says of this person at rest, see `neutral.py`; None: as they are.
+    neutral: NeutralReference | None = None
     nvdec: bool = False  # decode a file's pictures on an NVIDIA GPU; where there is none, a notice says so
     notify: Notify = ignore_notice
     capture: CaptureOptions | None = None  # what is asked of the source's devices
@@ -178,6 +181,7 @@ class Pipeline(AbstractContextManager):
         self.predictor = StreamingRecognizer(recognizer, mode, age_s) if mode else recognizer
         # None where nobody listens for speech.
         self._gate: VoiceGate | None = None
+        self._referred = Referred(options.neutral, options.notify) if options.neutral is not None else iter
         self._smoothed = Smoother(options.smooth_s) if options.smooth_s is not None else iter
         if source.has_audio and options.voice_gate is not None:
             self._gate = VoiceGate(VoiceDetector().stream, options.voice_gate)
@@ -325,7 +329,7 @@ class Pipeline(AbstractContextManager):
         """What the engine says about clips of this source, as it goes into the records."""
         self.state.answers += len(emotions)
         least = self.options.abstain_below
-        for emotion in self._smoothed(emotions):
+        for emotion in self._smoothed(self._referred(emotions)):
             answer = replace(emotion, source=self.name, abstained=least is not None and emotion.confidence < least)
             self.source.show(answer)
             yield answer

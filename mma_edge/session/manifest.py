@@ -39,7 +39,8 @@ def model_of(recognizer: Recognizer) -> dict[str, Any]:
 
 
 def options_of(stream: StreamOptions) -> dict[str, Any]:
-    return {name: getattr(stream, name) for name in _OPTIONS}
+    neutral = None if stream.neutral is None else stream.neutral.to_dict()
+    return {name: getattr(stream, name) for name in _OPTIONS} | {"neutral": neutral}
 
 
 def source_of(tally: SourceTally, video: SourceVideo | None) -> dict[str, Any]:

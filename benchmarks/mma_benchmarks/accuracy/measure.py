@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import mma_edge
+from mma_benchmarks.accuracy.neutral import relative
 from mma_benchmarks.grid.options import check_known
 from mma_benchmarks.grid.subjects import Subject, model_of, subject_of_bundle
 from mma_benchmarks.latency.measure import describe_model
@@ -28,7 +29,7 @@ from mma_edge.precisions import BACKEND_CHOICES, PRECISIONS
 from mma_edge.recognizer import Recognizer
 from mma_trainer.data.public.background import Recordings, load_noise
 from mma_trainer.evaluation.calibration import expected_calibration_error
-from mma_trainer.evaluation.predict import answers_of
+from mma_trainer.evaluation.predict import Answers, answers_of
 from mma_trainer.evaluation.robustness import spoiled
 from mma_trainer.evaluation.sets.clips import EvalSet
 from mma_trainer.evaluation.sets.public import DEFAULT_SETS, SETS, check_labels, open_set
@@ -48,6 +49,7 @@ class AccuracyOptions:
     limit: int | None = None  # clips per set, evenly spread over it; None takes all
     batch: int = 32  # clips per call of predict
     robustness: bool = False  # also with every change of `evaluation.robustness`
+    neutral: int | None = None  # also relative to so many neutral clips of each person, see `neutral.py`
     bundles: tuple[Path | None, ...] = (None,)  # folders, None for the embedded default model
     backends: tuple[str, ...] = ("auto",)  # as `mma_edge.load` takes them
     precisions: tuple[str, ...] = ()  # (): all that a bundle has; of a single bundle and backend its best
@@ -57,6 +59,8 @@ class AccuracyOptions:
             raise UsageError(f"--limit {self.limit}", "at least 1", "leave it out to take every clip")
         if self.batch < 1:
             raise UsageError(f"--batch {self.batch}", "at least 1")
+        if self.neutral is not None and self.neutral < 1:
+            raise UsageError(f"--neutral {self.neutral}", "at least 1", "leave it out to measure without references")
         if unknown := [name for name in self.sets if name not in SETS]:
             raise UsageError(f"set {unknown[0]!r}", f"one of {', '.join(SETS)}")
         if not self.data.is_dir():
@@ -75,7 +79,8 @@ def measure_accuracy(options: AccuracyOptions, command: str, advance: Progress =
             the bundle. Of a grid: UsageError: an unknown backend or precision. BundleError: an unreadable bundle.
     """
     machine = describe_machine()
-    settings = AccuracySettings(list(dict.fromkeys(options.sets)), options.limit, options.batch, options.robustness)
+    asked = (options.limit, options.batch, options.robustness, options.neutral)
+    settings = AccuracySettings(list(dict.fromkeys(options.sets)), *asked)
     if not options.is_grid:
         (folder,), (backend,), precision = options.bundles, options.backends, next(iter(options.precisions), None)
         model, conditions = measure_cell(folder, backend, precision, options, advance)
@@ -110,7 +115,11 @@ def measure_cell(
         description = chosen.description + (spread if len(chosen.labels) < len(whole.labels) else "")
         for given, spoiled_by, clips in conditions_of(chosen, background):
             names = (name, given, description)
-            measured.append(_evaluate(recognizer, clips, options.batch, advance, names, spoiled_by))
+            answers = _answers(recognizer, clips, options.batch, advance)
+            measured.append(_condition(answers, names, spoiled_by))
+            if options.neutral and spoiled_by is None and clips.groups is not None:
+                for more, part in relative(answers, clips.groups, recognizer.labels, options.neutral):
+                    measured.append(_condition(part, (name, f"{given}, {more}", description)))
     return describe_model(recognizer), measured
 
 
@@ -126,24 +135,20 @@ def conditions_of(clips: EvalSet, background: Recordings | None) -> Iterator[tup
             yield "audio only" if condition.lost == "video" else whole, condition.change_name, subset
 
 
-def _evaluate(
-    recognizer: Recognizer,
-    clips: EvalSet,
-    batch: int,
-    advance: Progress,
-    names: tuple[str, str, str],
-    spoiled_by: str | None,
-) -> Condition:
-    """The figures of one condition; NaN, such as the recall of a class without clips, becomes None for JSON."""
+def _answers(recognizer: Recognizer, clips: EvalSet, batch: int, advance: Progress) -> Answers:
     classes, total = len(recognizer.labels), len(clips.labels)
-    answers = answers_of(recognizer.predict, clips, classes, batch, lambda done: advance(clips.name, done, total))
+    return answers_of(recognizer.predict, clips, classes, batch, lambda done: advance(clips.name, done, total))
+
+
+def _condition(answers: Answers, names: tuple[str, str, str], spoiled_by: str | None = None) -> Condition:
+    """The figures of one condition; NaN, such as the recall of a class without clips, becomes None for JSON."""
     metrics = answers.metrics
     figures = {"uar": metrics.uar, "war": metrics.war, "loss": metrics.loss}
     return Condition(
         *names,
         num_clips=metrics.num_clips,
         **{key: None if np.isnan(value) else float(value) for key, value in figures.items()},
-        ece=expected_calibration_error(answers.probabilities, clips.labels),
+        ece=expected_calibration_error(answers.probabilities, answers.labels),
         recall=[None if np.isnan(value) else float(value) for value in metrics.recall],
         confusion=metrics.confusion.tolist(),
         predict_s=answers.predict_s,
@@ -159,7 +164,7 @@ def _measure_in_child(
     Raises:
         MMAEdgeError: as it. ChildDiedError: for want of memory, or by a fault of a library.
     """
-    chosen = {key: getattr(options, key) for key in ("sets", "limit", "batch", "robustness")}
+    chosen = {key: getattr(options, key) for key in ("sets", "limit", "batch", "robustness", "neutral")}
     chosen["data"] = str(options.data)
     request = {"cell": (str(subject.any_bundle), runner, precision), "options": chosen}
 

@@ -18,6 +18,7 @@ examples:
   mma-bench accuracy bundles/dfew --data data --set pseudo --limit 500
   mma-bench accuracy bundles/dfew --data data --backend cpu openvino --precision fp32 int8
   mma-bench accuracy --data data --set voices av-javanese --robustness
+  mma-bench accuracy --data data --set javanese av-javanese --neutral 3
 
 Sets with face and voice are measured three times: with both, without sound and without faces. "av-javanese" and
 "av-ravdess" are real clips; "pseudo" pairs faces with voices of the same label. A speech corpus by its name is the
@@ -34,6 +35,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", nargs="+", metavar="SET", help=SETS_HELP)
     robustness_help = "also with noise, other loudness, bad light ..., and the points lost to clean"
     parser.add_argument("--robustness", action="store_true", help=robustness_help)
+    neutral_help = (
+        "also relative to N neutral clips of each person (as mma-edge run --neutral), beside the same without"
+    )
+    parser.add_argument("--neutral", type=int, metavar="N", help=neutral_help)
     parser.add_argument("--limit", type=int, metavar="N", help="clips per set, evenly spread (default: all)")
     parser.add_argument("--batch", type=int, default=32, metavar="N", help="clips per call of the engine")
     add_output(parser)
@@ -49,6 +54,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         limit=args.limit,
         batch=args.batch,
         robustness=args.robustness,
+        neutral=args.neutral,
         bundles=tuple(args.bundle) or (None,),
         backends=unique(args.backend),
         precisions=unique(args.precision),
