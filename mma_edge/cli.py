@@ -11,13 +11,13 @@ from rich.console import Console
 from mma_edge import __version__
 from mma_edge.commands.batch import add_batch_command
 from mma_edge.commands.convert import add_convert_command
-from mma_edge.commands.neutral import add_neutral_command
 from mma_edge.commands.report import add_report_command
 from mma_edge.commands.run import add_run_command, add_serve_command, run_command
 from mma_edge.commands.session import add_annotate_command
 from mma_edge.commands.setup.build import add_build_command
 from mma_edge.commands.setup.doctor import add_doctor_command
 from mma_edge.commands.setup.help import add_help_commands, probably, welcome
+from mma_edge.commands.setup.neutral import add_neutral_command
 from mma_edge.commands.support import Parser, end_process, run_cli
 
 EXAMPLES = """\

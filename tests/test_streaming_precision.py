@@ -16,6 +16,7 @@ from streaming_bundle import SEEN, stream_clips
 
 from mma_edge.bundle import Bundle, write_manifest
 from mma_edge.bundle.streaming import MODES
+from mma_edge.engines.machine import may_saturate
 from mma_edge.errors import BundleError
 from mma_edge.recognizer import Recognizer
 from mma_edge.streaming import Streamer, StreamingRecognizer
@@ -111,7 +112,14 @@ def test_each_engine_streams_its_own_precision(
             pytest.skip(f"this processor has no {precision}")
     monkeypatch.setenv("MMA_EDGE_CACHE", str(tmp_path))
     recognizer = Recognizer.open(bundle.folder, backend, precision, mode)
-    streaming_one = StreamingRecognizer(recognizer, mode)
+    try:
+        streaming_one = StreamingRecognizer(recognizer, mode)
+    except BundleError as error:
+        if (backend, precision, may_saturate()) != ("openvino", "int8", True):
+            raise
+        # Its note says so before: the self-test then keeps wrong answers away.
+        assert "differ from the golden output" in one_line(error)
+        pytest.skip("without VNNI OpenVINO adds 8-bit products in 16 bits")
     for clip in stream_clips(3):
         got, expected = (who.predict_clips([clip])[0].probabilities for who in (streaming_one, recognizer))
         np.testing.assert_allclose(got, expected, atol=0.1)

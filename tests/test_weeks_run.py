@@ -226,6 +226,7 @@ def test_the_wall_clock_is_in_no_limit_of_time() -> None:
         "dashboard/dashboard.py": "the times of notices on the page",
         "dashboard/pictures.py": "the same stamp",
         "dashboard/sessions.py": "the names of folders",
+        "live/neutral.py": "when a reference was made",
         "live/report.py": "the field 'time' of --stats",
         "outputs/mqtt.py": "the field 'time' of what a broker keeps",
         "outputs/prometheus.py": "the start of the process and the times of what came last",
