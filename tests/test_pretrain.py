@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, make_model
 
 from mma_edge.errors import CheckpointError
-from mma_trainer.model.inputs import prepare_frames, prepare_mel
+from mma_trainer.model.inputs import ContractModel, prepare_frames, prepare_mel
 from mma_trainer.training import pretrain
-from mma_trainer.training.pretrain import EncoderClassifier, PairTeachers, Teacher
+from mma_trainer.training.pretrain import EncoderClassifier, OwnTeacher, PairTeachers, Teacher
 from mma_trainer.training.recipe import training_loss
 from mma_trainer.weights.encoders import EncoderWeights
 
@@ -154,3 +154,25 @@ def test_two_teachers_multiply_what_they_believe_and_an_absent_modality_says_not
 def test_an_encoder_with_too_few_classes_cannot_teach() -> None:
     with pytest.raises(CheckpointError, match=r"the head in the audio encoder's file.*weight"):
         teacher_of("audio", EncoderClassifier(TINY, "audio"), classes=TINY.num_classes + 1)
+
+
+def test_a_model_teaches_itself_to_trust_a_face_less_and_keeps_what_it_says_of_either_alone() -> None:
+    model = make_model(TINY, seed=3).eval()
+    with torch.no_grad():
+        model.classifier.weight.mul_(40)  # opinions
+    temperatures = {"both": 1.5, "video": 2.0, "audio": 1.25}
+    teacher = OwnTeacher(model, temperatures)
+    rng = torch.Generator().manual_seed(0)
+    frames = torch.randint(1, 256, (3, 16, *(TINY.image_size,) * 2, 3), dtype=torch.uint8, generator=rng)
+    frames[2] = 0
+    mel = torch.randn(3, 512, 128, generator=rng) - 4
+    mel[1] = 0
+    with torch.no_grad():
+        alone = ContractModel(model)
+        face = alone(frames, torch.zeros_like(mel)).log_softmax(dim=1)
+        voice = alone(torch.zeros_like(frames), mel).log_softmax(dim=1)
+    joint = 1.5 * (OwnTeacher.FACE_TRUST * face[0] / 2.0 + voice[0] / 1.25)
+    expected = torch.stack([joint.log_softmax(dim=0), face[1], voice[2]])
+    torch.testing.assert_close(teacher(frames, mel), expected, atol=1e-4, rtol=0)
+    assert (expected.exp().max(dim=1).values > 1.5 / TINY.num_classes).all()  # not merely alike because flat
+    torch.testing.assert_close(teacher(frames[1:2], mel[1:2]), expected[1:2], atol=1e-4, rtol=0)  # nobody is heard

@@ -21,16 +21,18 @@ from mma_trainer.data.protocols import NO_AUDIO, PROTOCOLS, Fold, describe, find
 from mma_trainer.data.public.background import load_noise, load_rooms
 from mma_trainer.data.public.faces import Faces, load_faces
 from mma_trainer.data.public.voices import CORPORA, RAVDESS, Voices, load_voices
-from mma_trainer.data.tasks.balance import class_coverage
+from mma_trainer.data.tasks.balance import TAUGHT_SHARE, class_coverage
 from mma_trainer.data.tasks.faces import FaceTask
 from mma_trainer.data.tasks.pairs import PAIRED_FACE_BALANCE, PseudoPairTask
 from mma_trainer.data.tasks.voices import CORPUS_BALANCE, Surroundings, VoiceTask
 from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model import MMADFERConfig
-from mma_trainer.training.pretrain import PairTeachers, Teacher
+from mma_trainer.training.pretrain import OwnTeacher, PairTeachers, Teacher
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.recipe import Recipe
+from mma_trainer.weights.checkpoint import build_model
 from mma_trainer.weights.encoders import read_encoder
+from mma_trainer.weights.start import read_start, temperatures_of, with_labels
 
 LISTS = ("lists", "dfew", "mafw", "prepared")
 """Data sets of annotated clips; the others are the public unimodal sets."""
@@ -219,8 +221,13 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
         return VoiceTask(*voices, surroundings, recipe.batch_size, recipe.seed, short_epochs, easy_epochs, teacher)
     pairs = [(load_faces(args.data, split), part) for split, part in zip(splits, voices, strict=True)]
     sizes = config.image_size, recipe.batch_size, recipe.seed, PSEUDO_CLIPS_PER_EPOCH
-    teacher = _pair_teachers(args, config, *pairs[0])
-    return PseudoPairTask(*pairs, surroundings, *sizes, recipe.modality_dropout, PSEUDO_MISMATCH, teacher)
+    if args.init:
+        start = with_labels(read_start(args.init), config.labels)
+        teacher = OwnTeacher(build_model(start, args.init), temperatures_of(start))
+        part = OwnTeacher.SHARE
+    else:
+        teacher, part = _pair_teachers(args, config, *pairs[0]), TAUGHT_SHARE
+    return PseudoPairTask(*pairs, surroundings, *sizes, recipe.modality_dropout, PSEUDO_MISMATCH, teacher, part)
 
 
 def _teacher(args: argparse.Namespace, config: MMADFERConfig, modality: str, num_classes: int) -> Teacher | None:

@@ -70,8 +70,8 @@ def mixed(targets: Tensor, others: Tensor, part: float) -> Tensor:
     return torch.where(absent, ABSENT, part * targets.clamp(min=0) + (1 - part) * others.clamp(min=0))
 
 
-def taught(batch: Batch, teacher: Answering | None) -> Batch:
-    """TAUGHT_SHARE of the targets of a batch become what a teacher says of the classes that are not ABSENT.
+def taught(batch: Batch, teacher: Answering | None, part: float = TAUGHT_SHARE) -> Batch:
+    """`part` of the targets of a batch becomes what a teacher says of the classes that are not ABSENT.
 
     Labels do not tell which classes look or sound alike in this clip (Hinton et al. 2015).
     """
@@ -79,7 +79,7 @@ def taught(batch: Batch, teacher: Answering | None) -> Batch:
         return batch
     known, wanted = batch.labels >= 0, batch.labels.clamp(min=0)
     said = teacher(*batch.inputs).masked_fill(~known, -torch.inf).softmax(dim=1) * wanted.sum(dim=1, keepdim=True)
-    return batch._replace(labels=torch.where(known, torch.lerp(wanted, said, TAUGHT_SHARE), ABSENT))
+    return batch._replace(labels=torch.where(known, torch.lerp(wanted, said, part), ABSENT))
 
 
 def match_labels(wanted: np.ndarray, available: np.ndarray, chances: Tensor, rng: Generator) -> np.ndarray:
