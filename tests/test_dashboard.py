@@ -10,6 +10,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from aiohttp import web
 from conftest import failure_line
@@ -24,10 +25,11 @@ from mma_edge.dashboard import pictures
 from mma_edge.dashboard.board import Board
 from mma_edge.dashboard.dashboard import Dashboard
 from mma_edge.dashboard.pictures import LONGEST_SIDE, PERIOD_S
-from mma_edge.dashboard.state import progress
+from mma_edge.dashboard.state import about, progress
 from mma_edge.errors import OutputError
 from mma_edge.live import FilesPipeline
 from mma_edge.pipeline import StreamOptions
+from mma_edge.pipeline.neutral import NeutralReference
 from mma_edge.sources import CaptureOptions, open_source
 from mma_edge.web.announced import Place
 from mma_edge.web.binding import Binding
@@ -284,6 +286,14 @@ def test_of_files_there_are_numbers_too(tmp_path: Path, notes: list[str]) -> Non
     assert state["answers"] == answers > 5 and state["sources"]["sample.mp4"]["frames"] == 195
     assert state["sources"]["sample.mp4"]["video"] and not state["sources"]["sample.mp4"]["live"]
     json.dumps(state, allow_nan=False)
+
+
+def test_the_page_knows_whether_answers_are_relative_to_a_person_at_rest() -> None:
+    model = Model()
+    reference = NeutralReference("abc", model.labels, {"video": np.zeros(2)}, {"video": 5}, {"seconds": float("nan")})
+    told = [about(model, StreamOptions(neutral=neutral), camera=False) for neutral in (None, reference)]
+    assert [each["neutral"] for each in told] == [False, True]
+    json.dumps(told, allow_nan=False)
 
 
 def test_others_add_paths_to_the_pages_server(tmp_path: Path, notes: list[str]) -> None:

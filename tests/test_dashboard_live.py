@@ -21,6 +21,8 @@ from aioice.ice import get_host_addresses
 from chromium import EXECUTABLE, Chromium, write_devices
 from rtsp_server import RTSPServer
 
+import mma_edge
+
 pytestmark = [
     pytest.mark.live,
     pytest.mark.skipif(EXECUTABLE is None, reason="Chromium is not installed"),
@@ -188,6 +190,18 @@ def test_nothing_of_the_page_is_wider_than_a_telephone(tmp_path: Path) -> None:
             )
             time.sleep(0.3)
             assert browser.run("document.documentElement.scrollWidth") <= width
+
+
+def test_a_page_of_answers_relative_to_a_person_at_rest_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "ada.json"
+    mma_edge.load(None, "cpu").neutral("sample").write(path)
+    model = "document.getElementById('model').textContent"
+    with served("sample", "--realtime", "--neutral", path) as (link, _), looking(link) as browser:
+        browser.until(f"{model}.endsWith(', relative to a person at rest')", 20)
+        keep(browser, "neutral-light")
+    with served("sample", "--realtime") as (link, _), looking(link) as browser:
+        browser.until("document.querySelector('.card')", 20)
+        assert "at rest" not in browser.run(model)
 
 
 def test_from_elsewhere_the_link_of_this_start_opens_the_page_and_an_old_one_is_told_so(

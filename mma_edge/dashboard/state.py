@@ -31,6 +31,7 @@ def about(recognizer: Recognizer, options: StreamOptions, camera: bool) -> dict[
             name: getattr(options, name)
             for name in ("window_s", "hop_s", "voice_gate", "abstain_below", "smooth_s", "streaming", "audio")
         },
+        "neutral": options.neutral is not None,
         "camera": camera,
     }
 

@@ -66,7 +66,8 @@ function begin(facts) {
   // Of a connection before this one, perhaps to another run; the server sends all that it keeps.
   for (const all of [cards, views]) { all.forEach(each => each.end()); all.clear(); }
   learn(about.labels);
-  find("model").textContent = `${about.model} ${about.precision}, ${about.details || about.backend}`;
+  const model = `${about.model} ${about.precision}, ${about.details || about.backend}`;
+  find("model").textContent = about.neutral ? `${model}, relative to a person at rest` : model;
   find("camera").hidden = !about.camera;
 }
 
