@@ -14,7 +14,7 @@ from mma_export.bundle import DEFAULT_NAME, default_source
 from mma_export.parity import reference_logits
 from mma_trainer.architectures import DEFAULT
 from mma_trainer.evaluation.predict import Predict, answers_of, bundle_predictor
-from mma_trainer.evaluation.sets.public import faces_set, pseudo_set, voices_set
+from mma_trainer.evaluation.sets.public import faces_set, open_set, pseudo_set, voices_set
 from mma_trainer.model import config_of
 from mma_trainer.weights.checkpoint import load_checkpoint
 
@@ -92,9 +92,16 @@ def test_both_together_are_better_than_either_alone_and_honest(data: Path, predi
     clips = pseudo_set(data, NANO.image_size).first(350)
     both = answers_of(predict, clips, NANO.num_classes)
     alone = max(answers_of(predict, clips.without(name), NANO.num_classes).metrics.uar for name in ("audio", "video"))
-    assert both.metrics.uar >= max(alone, 0.65), f"UAR {both.metrics.uar:.3f}, alone {alone:.3f}"
+    assert both.metrics.uar >= max(alone, 0.6), f"UAR {both.metrics.uar:.3f}, alone {alone:.3f}"
     # The temperatures are those of strangers: on people like the training's it may say less than it knows, not more.
     assert both.probabilities.max(axis=1).mean() <= both.metrics.war + 0.03
+
+
+def test_real_faces_that_speak_do_not_overrule_a_clear_voice(data: Path, predict: Predict) -> None:
+    """Most of these faces look neutral to it. A fusion that believed them lost twenty points to the voice alone."""
+    clips = open_set("av-ravdess", data, NANO.image_size)
+    both, voice = (answers_of(predict, each, NANO.num_classes).metrics for each in (clips, clips.without("video")))
+    assert both.uar >= voice.uar - 0.1 and both.loss <= voice.loss + 0.1, f"{both.uar:.3f}, voice alone {voice.uar:.3f}"
 
 
 def test_the_manifest_has_a_temperature_for_whatever_there_is() -> None:

@@ -54,7 +54,7 @@ examples:
   a row of the paper's tables, or a whole table:
     mma-train --set fusion=mult --set num_prompts=12 ...
     mma-train ablate --table fusion ...
-  a small model "nano", in three steps (docs/training.md has one more), and how it does on a corpus it never heard:
+  a small model "nano", in three steps (docs/training.md has more), and how it does on a corpus it never heard:
     mma-train --dataset faces  --model nano --data DATA --run runs/faces
     mma-train --dataset voices --model nano --data DATA --run runs/voices
     mma-train --dataset pseudo --model nano --data DATA --run runs/nano --half \\
