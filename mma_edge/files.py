@@ -170,6 +170,14 @@ def to_json(value: object) -> str:
     return json.dumps(value, indent=1, allow_nan=False, default=str) + "\n"
 
 
+def check_new_file(path: Path, overwrite: bool, option: str = "--output") -> None:
+    """Before any work for a file: OutputError where it exists and must not be replaced, or its folder does not."""
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists", "a new file", f"add --overwrite, or choose another {option}")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", hint="make it first")
+
+
 def make_folder(folder: Path) -> None:
     """Create a report's folder, before anything is computed for it."""
     try:

@@ -29,6 +29,7 @@ from mma_trainer.evaluation.calibration import (
     expected_calibration_error,
     fit_temperature,
     halves,
+    honest_error,
     negative_log_likelihood,
 )
 from mma_trainer.evaluation.predict import bundle_predictor
@@ -50,6 +51,21 @@ def inputs(count: int = 3) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(2)
     frames = rng.integers(0, 256, (count, 16, 16, 16, 3), dtype=np.uint8)
     return frames, (4 * rng.standard_normal((count, 512, 128)) - 4).astype(np.float32)
+
+
+def test_the_error_of_honest_answers_is_what_they_show_and_less_with_more_of_them() -> None:
+    found = []
+    for count in (60, 240, 3840):
+        many = [honest_clips(count, seed) for seed in range(200)]
+        shown = [expected_calibration_error(cooled(logits, 1.0), labels) for logits, labels in many]
+        mean, at_most = honest_error(cooled(many[0][0], 1.0))
+        assert mean == pytest.approx(np.mean(shown), rel=0.15)
+        assert np.mean(np.array(shown) <= at_most) == pytest.approx(0.95, abs=0.06)
+        found.append(mean)
+    assert found[0] > 1.5 * found[1] > 5 * found[2]
+    logits, labels = many[0]
+    sharp = cooled(logits, 0.4)  # far too sure
+    assert expected_calibration_error(sharp, labels) > 2 * honest_error(sharp)[1]
 
 
 def test_the_temperature_that_spoiled_honest_logits_is_found() -> None:

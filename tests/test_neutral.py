@@ -212,7 +212,7 @@ def test_only_the_seconds_that_were_asked_for_are_watched() -> None:
     ("argv", "code", "words"),
     [
         (["sample", "--output", "ada.txt"], 2, "ends in .json"),
-        (["sample", "--output", "no/ada.json"], 7, "no is no folder"),
+        (["sample", "--output", "no/ada.json"], 7, "there is no folder no"),
         (["sample", "--output", "ada.json", "--seconds", "1"], 2, "3 to 600"),
         (["sample", "--output", "ada.json", "--seconds", "nan"], 2, "3 to 600"),
         (["nowhere.mp4", "--output", "ada.json"], 3, "nowhere.mp4"),

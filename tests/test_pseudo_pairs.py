@@ -11,7 +11,7 @@ from mma_trainer.data.batch import Batch
 from mma_trainer.data.public.background import Recordings
 from mma_trainer.data.public.faces import Faces, labelled_faces
 from mma_trainer.data.public.voices import Voices
-from mma_trainer.data.tasks.balance import ABSENT, TAUGHT_SHARE, taught
+from mma_trainer.data.tasks.balance import ABSENT, taught
 from mma_trainer.data.tasks.pairs import PseudoPairTask, draw_modalities
 from mma_trainer.data.tasks.voices import Surroundings
 
@@ -86,23 +86,30 @@ def test_a_share_of_the_pairs_has_a_voice_of_any_class_and_both_their_labels(
     assert disagreement(0.6) == pytest.approx(0.4, abs=0.1)
 
 
-def test_most_of_a_target_is_what_a_teacher_says_of_the_clip(pairs: tuple[Faces, Voices]) -> None:
-    said = torch.tensor([0.1, 0.2, 0.1, 0.1, 0.1, 0.1, 0.3])
+class Says:
+    """A teacher who always says the same."""
 
-    def teacher(frames: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
-        assert len(frames) == len(mel) == 16
-        return said.log().expand(len(frames), -1)
+    share = 0.8
 
+    def __init__(self, *rows: list[float]) -> None:
+        self.probabilities = torch.tensor(rows)
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        assert all(len(x) == len(inputs[0]) for x in inputs)
+        return self.probabilities.log().expand(len(inputs[0]), -1)
+
+
+def test_a_share_of_a_target_is_what_a_teacher_says_of_the_clip(pairs: tuple[Faces, Voices]) -> None:
+    teacher = Says([0.1, 0.2, 0.1, 0.1, 0.1, 0.1, 0.3])
     for told, alone in zip(batches(pairs, teacher=teacher), batches(pairs), strict=True):
-        torch.testing.assert_close(told.labels, (1 - TAUGHT_SHARE) * alone.labels + TAUGHT_SHARE * said)
+        torch.testing.assert_close(told.labels, 0.2 * alone.labels + 0.8 * teacher.probabilities)
         assert all(torch.equal(*both) for both in zip(told.inputs, alone.inputs, strict=True))
 
 
 def test_a_teacher_says_nothing_of_classes_that_the_corpus_lacks() -> None:
     labels = torch.tensor([[1.0, 0.0, ABSENT], [0.0, 0.3, 0.0]])
     batch = Batch((torch.zeros(2),), labels)
-    told = taught(batch, lambda x: torch.tensor([[0.25, 0.25, 0.5], [0.5, 0.25, 0.25]]).log()).labels
-    s = TAUGHT_SHARE
-    expected = [[1 - s + s * 0.5, s * 0.5, ABSENT], [0.3 * s * 0.5, 0.3 * (1 - s + s * 0.25), 0.3 * s * 0.25]]
+    told = taught(batch, Says([0.25, 0.25, 0.5], [0.5, 0.25, 0.25])).labels
+    expected = [[0.2 + 0.8 * 0.5, 0.8 * 0.5, ABSENT], [0.3 * 0.8 * 0.5, 0.3 * (0.2 + 0.8 * 0.25), 0.3 * 0.8 * 0.25]]
     torch.testing.assert_close(told, torch.tensor(expected))  # a clip keeps its weight
     assert taught(batch, None) is batch

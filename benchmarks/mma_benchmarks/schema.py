@@ -129,6 +129,7 @@ class Condition:
     recall: list[float | None]
     confusion: list[list[int]]  # clips, rows true, columns predicted
     predict_s: float
+    ece_of_honest: list[float] | None = None  # `evaluation.calibration.honest_error`; new in version 2
     spoiled_by: str | None = None  # a change of `evaluation.robustness`; new in version 2
 
     @property

@@ -23,8 +23,8 @@ import numpy as np
 
 from mma_edge.bundle import Bundle
 from mma_edge.bundle.manifest import MODALITIES
-from mma_edge.errors import OutputError, SourceError, UsageError
-from mma_edge.files import replaced
+from mma_edge.errors import SourceError, UsageError
+from mma_edge.files import check_new_file, write_text
 from mma_edge.predictor import Predictor
 from mma_edge.types import Clip, Emotion, Notify
 
@@ -84,15 +84,10 @@ class NeutralReference:
         return {**plain, "clips": dict(self.clips), "neutral": neutral}
 
     def write(self, path: str | os.PathLike, overwrite: bool = False) -> None:
-        """OutputError where the file exists already, or cannot be written."""
+        """OutputError where the file exists and is not to be replaced, or cannot be written."""
         path = Path(path)
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists already", hint="--overwrite replaces it")
-        try:
-            with replaced(path) as aside:
-                aside.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        check_new_file(path, overwrite)
+        write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> NeutralReference:

@@ -28,7 +28,7 @@ from mma_edge.errors import DataError, MMAEdgeError, UsageError
 from mma_edge.precisions import BACKEND_CHOICES, PRECISIONS
 from mma_edge.recognizer import Recognizer
 from mma_trainer.data.public.background import Recordings, load_noise
-from mma_trainer.evaluation.calibration import expected_calibration_error
+from mma_trainer.evaluation.calibration import expected_calibration_error, honest_error
 from mma_trainer.evaluation.predict import Answers, answers_of
 from mma_trainer.evaluation.robustness import spoiled
 from mma_trainer.evaluation.sets.clips import EvalSet
@@ -149,6 +149,7 @@ def _condition(answers: Answers, names: tuple[str, str, str], spoiled_by: str | 
         num_clips=metrics.num_clips,
         **{key: None if np.isnan(value) else float(value) for key, value in figures.items()},
         ece=expected_calibration_error(answers.probabilities, answers.labels),
+        ece_of_honest=list(honest_error(answers.probabilities)),
         recall=[None if np.isnan(value) else float(value) for value in metrics.recall],
         confusion=metrics.confusion.tolist(),
         predict_s=answers.predict_s,

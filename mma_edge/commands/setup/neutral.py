@@ -11,7 +11,8 @@ from rich.console import Console
 from mma_edge.commands.recognition import add_model_options, notes_to
 from mma_edge.commands.sources import add_source_options, capture_options
 from mma_edge.commands.support import say
-from mma_edge.errors import OutputError, UsageError, exit_codes
+from mma_edge.errors import UsageError, exit_codes
+from mma_edge.files import check_new_file
 from mma_edge.manual.parser import group
 
 if TYPE_CHECKING:
@@ -40,9 +41,10 @@ def add_neutral_command(commands: argparse._SubParsersAction) -> None:
     neutral = commands.add_parser("neutral", help=brief, description=description, epilog=NEUTRAL_EXAMPLES)
     neutral.set_defaults(command=neutral_command)
     add = neutral.add_argument
-    group(add, "source")("source", metavar="SOURCE", help="a camera, a file or an address, as mma-edge run takes it")
+    source = group(add, "source")
+    source("source", metavar="SOURCE", help="a camera, a file or an address, as mma-edge run takes it")
     seconds = "how long to watch, from the first answer, 3 to 600 (default: 10 of a live source, all of a file)"
-    group(add, "source")("--seconds", type=float, metavar="S", help=seconds)
+    source("--seconds", type=float, metavar="S", help=seconds)
     add_source_options(add)
     group(add, "clips")("--no-audio", action="store_true", help="do not use the sound or the microphone")
     add_model_options(add)
@@ -62,11 +64,7 @@ def neutral_command(args: argparse.Namespace, console: Console) -> int:
     check_seconds(args.seconds)
     if args.output.suffix.lower() != ".json":
         raise UsageError(f"--output {args.output}", "a name that ends in .json")
-    # Before anybody has to look neutral in vain.
-    if args.output.exists() and not args.overwrite:
-        raise OutputError(f"{args.output} exists already", hint="--overwrite replaces it")
-    if not args.output.absolute().parent.is_dir():
-        raise OutputError(f"{args.output.parent} is no folder", hint="make it first")
+    check_new_file(args.output, args.overwrite)  # before anybody has to look neutral in vain
     notify = notes_to(Console(stderr=True))
     options = StreamOptions(audio=not args.no_audio, capture=capture_options(args), notify=notify)
     if args.source != "sample" and not is_live(args.source, options.capture):
@@ -88,11 +86,10 @@ def neutral_command(args: argparse.Namespace, console: Console) -> int:
 
 def summary(reference: NeutralReference, path: Path) -> str:
     """What was noted, and what each kind of clip looked like to the model."""
-    counts = {kind: reference.clips.get(kind, 0) for kind in ("video", "audio")}
-    named = [f"{count} clips with the {name}" for name, count in zip(("face", "voice"), counts.values(), strict=True)]
-    told = []
-    for kind, name in (("video", "the face"), ("audio", "the voice")):
+    counts, told = [], []
+    for kind, name, seems in (("video", "face", "looks"), ("audio", "voice", "sounds")):
+        counts.append(f"{reference.clips.get(kind, 0)} clips with the {name}")
         if kind in reference.neutral:
-            told.append(f"{name} alone looks {reference.labels[int(reference.neutral[kind].argmax())]} to the model")
-    text = f"{path}: {reference.about['seconds']:g} s, {' and '.join(named)}; {', '.join(told)}"
-    return text.replace("the voice alone looks", "the voice alone sounds")
+            most = reference.labels[int(reference.neutral[kind].argmax())]
+            told.append(f"the {name} alone {seems} {most} to the model")
+    return f"{path}: {reference.about['seconds']:g} s, {' and '.join(counts)}; {', '.join(told)}"

@@ -18,7 +18,7 @@ import av
 import numpy as np
 
 from mma_edge.errors import OutputError, SourceError, UsageError, first_line
-from mma_edge.files import replaced
+from mma_edge.files import check_new_file, replaced
 from mma_edge.pipeline import CENTRE_TRACK, Pipeline, StreamOptions
 from mma_edge.pipeline.ahead import ahead
 from mma_edge.recognizer import Recognizer
@@ -75,10 +75,7 @@ class AnnotateOptions:
             raise UsageError(f"-o {output}", "a name that ends in .mp4 or .webm")
         if output.exists() and path.exists() and output.samefile(path):
             raise OutputError(f"{output} is the file to annotate", "another name")
-        if output.exists() and not self.overwrite:
-            raise OutputError(f"{output} exists", "a new file", "add --overwrite, or choose another -o")
-        if not output.absolute().parent.is_dir():
-            raise OutputError(f"cannot write {output}: there is no folder {output.parent}", hint="make it first")
+        check_new_file(output, self.overwrite, "-o")
         check_codec(self.kind, self.codec)
 
 

@@ -21,7 +21,7 @@ from mma_trainer.data.protocols import NO_AUDIO, PROTOCOLS, Fold, describe, find
 from mma_trainer.data.public.background import load_noise, load_rooms
 from mma_trainer.data.public.faces import Faces, load_faces
 from mma_trainer.data.public.voices import CORPORA, RAVDESS, Voices, load_voices
-from mma_trainer.data.tasks.balance import TAUGHT_SHARE, class_coverage
+from mma_trainer.data.tasks.balance import class_coverage
 from mma_trainer.data.tasks.faces import FaceTask
 from mma_trainer.data.tasks.pairs import PAIRED_FACE_BALANCE, PseudoPairTask
 from mma_trainer.data.tasks.voices import CORPUS_BALANCE, Surroundings, VoiceTask
@@ -224,10 +224,9 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
     if args.init:
         start = with_labels(read_start(args.init), config.labels)
         teacher = OwnTeacher(build_model(start, args.init), temperatures_of(start))
-        part = OwnTeacher.SHARE
     else:
-        teacher, part = _pair_teachers(args, config, *pairs[0]), TAUGHT_SHARE
-    return PseudoPairTask(*pairs, surroundings, *sizes, recipe.modality_dropout, PSEUDO_MISMATCH, teacher, part)
+        teacher = _pair_teachers(args, config, *pairs[0])
+    return PseudoPairTask(*pairs, surroundings, *sizes, recipe.modality_dropout, PSEUDO_MISMATCH, teacher)
 
 
 def _teacher(args: argparse.Namespace, config: MMADFERConfig, modality: str, num_classes: int) -> Teacher | None:

@@ -11,6 +11,7 @@ import numpy as np
 from mma_trainer.evaluation.metrics import cross_entropy
 
 ECE_BINS = 15
+HONEST_DRAWS = 1000
 # Range of the search. For a model that is never wrong the likelihood has no minimum: it gets the lowest.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 TOLERANCE = 1e-6  # of log T
@@ -27,6 +28,20 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
     return float(sum(abs(b.accuracy - b.confidence) * b.share for b in reliability(probabilities, labels, bins)))
 
 
+def honest_error(probabilities: np.ndarray, bins: int = ECE_BINS) -> tuple[float, float]:
+    """The expected calibration error that honest answers of these confidences would show: mean, and 95th percentile.
+
+    Few clips in many bins never show 0: a bin of four answers at 60 % has two or three right ones, not 2.4. Right
+    answers are drawn from the stated confidences (consistency resampling, Broecker and Smith 2007), always the same
+    ones. An error below the second figure does not tell a model from an honest one. Shape (N, C).
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    which, rng = _bin_of(confidence, bins), np.random.default_rng(0)
+    draws = ((rng.random(len(confidence)) < confidence) - confidence for _ in range(HONEST_DRAWS))
+    errors = [np.abs(np.bincount(which, gaps)).sum() / len(confidence) for gaps in draws]
+    return float(np.mean(errors)), float(np.quantile(errors, 0.95))
+
+
 @dataclass(frozen=True)
 class Bin:
     """One bin of a reliability diagram: share of all answers, their mean confidence and accuracy."""
@@ -40,9 +55,14 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_B
     """The bins of the expected calibration error that have answers."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
-    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    which = _bin_of(confidence, bins)
     members = [which == index for index in np.unique(which)]
     return [Bin(*(float(v.mean()) for v in (inside, confidence[inside], right[inside]))) for inside in members]
+
+
+def _bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """int (N,): bins of equal width, lower < p <= upper."""
+    return np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
 
 
 def cooled(logits: np.ndarray, temperature: float) -> np.ndarray:

@@ -12,7 +12,14 @@ from mma_edge.bundle import read_bundle, write_temperatures
 from mma_edge.bundle.manifest import MODALITIES
 from mma_edge.errors import DataError, OutputError
 from mma_trainer.data.public.background import Recordings
-from mma_trainer.evaluation.calibration import ECE_BINS, Calibration, abstention, calibrate, expected_calibration_error
+from mma_trainer.evaluation.calibration import (
+    ECE_BINS,
+    Calibration,
+    abstention,
+    calibrate,
+    expected_calibration_error,
+    honest_error,
+)
 from mma_trainer.evaluation.metrics import (
     Metrics,
     finite,
@@ -65,6 +72,7 @@ def figures_of(result: Evaluated, labels: Sequence[str], thresholds: Sequence[fl
         **metric_figures(metrics, labels),
         **_intervals_by_group(result),
         "ece": expected_calibration_error(answers.probabilities, answers.labels),
+        "ece_of_honest": list(honest_error(answers.probabilities)),
         "predict_s": answers.predict_s,
         "abstention": {"aurc": curve.aurc, **tables},
         "robustness": [

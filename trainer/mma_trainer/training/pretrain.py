@@ -111,6 +111,8 @@ class Teacher(nn.Module):
         CheckpointError: weights without a head, or with one of fewer classes.
     """
 
+    share = 0.7  # of a student's targets
+
     def __init__(
         self, config: MMADFERConfig, modality: str, weights: Sequence[EncoderWeights], num_classes: int
     ) -> None:
@@ -147,6 +149,7 @@ class PairTeachers(nn.Module):
     """
 
     FRAME_STEP = 4  # every n-th frame is looked at
+    share = Teacher.share
 
     def __init__(self, image: Teacher, audio: Teacher, color: str, face_shift: Tensor, voice_shift: Tensor) -> None:
         super().__init__()
@@ -156,7 +159,7 @@ class PairTeachers(nn.Module):
     @torch.no_grad()
     def forward(self, frames: Tensor, mel: Tensor) -> Tensor:
         """frames uint8 (B, 16, S, S, 3), mel (B, 512, 128) -> log-probabilities (B, C)."""
-        seen, heard = (x.flatten(1).any(dim=1).unsqueeze(1) for x in (frames, mel))
+        seen, heard = (there.unsqueeze(1) for there in _present(frames, mel))
         frames = prepare_frames(frames[:, self.FRAME_STEP // 2 :: self.FRAME_STEP], self.color)
         of_frames = self.image(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # (B, F, C)
         of_face = (of_frames.logsumexp(dim=1) + self.face_shift).log_softmax(dim=1)  # the frames' mean probabilities
@@ -178,7 +181,7 @@ class OwnTeacher(nn.Module):
 
     FACE_TRUST = 0.75
     """Chosen on real clips of six people, where 0.5 to 0.75 of the cooled answers were right most often."""
-    SHARE = 0.9  # of the targets of a batch; the labels are what made it trust faces too much
+    share = 0.9  # the labels are what made it trust faces too much
 
     def __init__(self, model: MMADFER, temperatures: Mapping[str, float]) -> None:
         super().__init__()
@@ -188,7 +191,7 @@ class OwnTeacher(nn.Module):
     @torch.no_grad()
     def forward(self, frames: Tensor, mel: Tensor) -> Tensor:
         """frames uint8 (B, 16, S, S, 3), mel (B, 512, 128) -> log-probabilities (B, C)."""
-        seen, heard = ((x != 0).flatten(1).any(dim=1) for x in (frames, mel))
+        seen, heard = _present(frames, mel)
         said = {}
         for name, rows, inputs in (
             ("video", seen, (frames, torch.zeros_like(mel))),
@@ -201,6 +204,11 @@ class OwnTeacher(nn.Module):
         joint = self.temperatures["both"] * (self.FACE_TRUST * cooled["video"] + cooled["audio"])
         both = (seen & heard).unsqueeze(1)
         return torch.where(both, joint, said["video"] + said["audio"]).log_softmax(dim=1)
+
+
+def _present(frames: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
+    """Which clips of a batch have a face and which a voice: bool (B,) each. Absent ones are zeros."""
+    return tuple((x != 0).flatten(1).any(dim=1) for x in (frames, mel))
 
 
 def initialise_encoder(encoder: Encoder, weights: EncoderWeights, path: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,9 +14,16 @@ from mma_trainer.data.public.voices import CALM, Voices, classes_of
 ABSENT = -1.0
 """In a row of targets: a class that the clip's corpus does not have. The loss does not compare it with the others."""
 
-TAUGHT_SHARE = 0.7
-Answering = Callable[..., Tensor]
-"""The inputs of a batch -> log-probabilities (B, C)."""
+
+class Answering(Protocol):
+    """Teaches what it thinks of a clip."""
+
+    share: float
+    """Of the targets of a batch, how much it decides; the labels decide the rest."""
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The inputs of a batch -> log-probabilities (B, C)."""
+        ...
 
 
 def vote_weights(targets: np.ndarray, balance: float) -> Tensor:
@@ -70,8 +77,8 @@ def mixed(targets: Tensor, others: Tensor, part: float) -> Tensor:
     return torch.where(absent, ABSENT, part * targets.clamp(min=0) + (1 - part) * others.clamp(min=0))
 
 
-def taught(batch: Batch, teacher: Answering | None, part: float = TAUGHT_SHARE) -> Batch:
-    """`part` of the targets of a batch becomes what a teacher says of the classes that are not ABSENT.
+def taught(batch: Batch, teacher: Answering | None) -> Batch:
+    """The teacher's share of the targets of a batch becomes what a teacher says of the classes that are not ABSENT.
 
     Labels do not tell which classes look or sound alike in this clip (Hinton et al. 2015).
     """
@@ -79,7 +86,7 @@ def taught(batch: Batch, teacher: Answering | None, part: float = TAUGHT_SHARE) 
         return batch
     known, wanted = batch.labels >= 0, batch.labels.clamp(min=0)
     said = teacher(*batch.inputs).masked_fill(~known, -torch.inf).softmax(dim=1) * wanted.sum(dim=1, keepdim=True)
-    return batch._replace(labels=torch.where(known, torch.lerp(wanted, said, part), ABSENT))
+    return batch._replace(labels=torch.where(known, torch.lerp(wanted, said, teacher.share), ABSENT))
 
 
 def match_labels(wanted: np.ndarray, available: np.ndarray, chances: Tensor, rng: Generator) -> np.ndarray:

@@ -16,7 +16,6 @@ from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator, share
 from mma_trainer.data.public.faces import Faces
 from mma_trainer.data.public.voices import Voices, check_pairs
 from mma_trainer.data.tasks.balance import (
-    TAUGHT_SHARE,
     Answering,
     match_labels,
     taught,
@@ -41,7 +40,7 @@ class PseudoPairTask:
     Args:
         modality_dropout: probability of losing each modality of a clip, never both.
         mismatch: share of the whole pairs whose voice is drawn from any class.
-        teacher, taught_part: see `taught`; labels tell it nothing of the classes that a voice's corpus lacks.
+        teacher: see `taught`; labels tell it nothing of the classes that a voice's corpus lacks.
     """
 
     def __init__(
@@ -56,14 +55,13 @@ class PseudoPairTask:
         modality_dropout: float,
         mismatch: float = 0.0,
         teacher: Answering | None = None,
-        taught_part: float = TAUGHT_SHARE,
     ) -> None:
         for faces, voices in (train, val):
             check_pairs(faces, voices)
         self.train_faces, self.train_voices, self.val_faces, self.val_voices = *train, *val
         self.image_size, self.batch_size, self.seed = image_size, batch_size, seed
         self.modality_dropout, self.mismatch = modality_dropout, mismatch
-        self.teacher, self.taught_part = teacher, taught_part
+        self.teacher = teacher
         self.num_batches = clips_per_epoch // batch_size
         self._face_chances = vote_weights(self.train_faces.targets, PAIRED_FACE_BALANCE)
         self._voice_chances = voice_weights(self.train_voices, CORPUS_BALANCE)
@@ -101,7 +99,7 @@ class PseudoPairTask:
             # A clip without a face is black, one without a voice silent: what the runtime feeds for an absent one.
             face, voice = present.unbind(dim=1)
             inputs = (frames * face.view(-1, 1, 1, 1, 1), mels * voice.view(-1, 1, 1))
-            yield taught(share(Batch(inputs, targets), shard), self.teacher, self.taught_part)
+            yield taught(share(Batch(inputs, targets), shard), self.teacher)
 
     def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
         # A quick look during the run; mma-eval takes all pairs, and each modality alone.
