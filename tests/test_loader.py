@@ -22,9 +22,9 @@ from mma_trainer.data.batch import Batch, Shard
 from mma_trainer.data.cache import ClipCache
 from mma_trainer.data.entries import ClipEntry, ClipFiles
 from mma_trainer.data.loader import ListTask
-from mma_trainer.training.recipe import Recipe
 
 SIZE = 16
+SEED = 1
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def own_entries(noisy_clips: Path, tmp_path: Path) -> list[ClipEntry]:
 
 
 def task(entries: list[ClipEntry], workers: int = 0, cache: ClipCache | None = None, size: int = 4) -> ListTask:
-    return ListTask(entries, entries[:5], SIZE, Recipe(batch_size=size), workers, cache)
+    return ListTask(entries, entries[:5], SIZE, size, SEED, 0.0, workers, cache)
 
 
 def same(first: list[Batch], second: list[Batch]) -> bool:
@@ -149,7 +149,7 @@ def test_less_than_a_batch_is_refused(entries: list[ClipEntry]) -> None:
     with pytest.raises(DataError, match="11 clips; expected at least a batch of 12; lower --batch-size"):
         task(entries, size=12)
     with pytest.raises(DataError, match="no usable clip"):
-        ListTask(entries, [], SIZE, Recipe(batch_size=4), 0)
+        ListTask(entries, [], SIZE, 4, SEED, 0.0, 0)
     with pytest.raises(UsageError, match="--workers -1"):
         task(entries, workers=-1)
 
@@ -238,7 +238,7 @@ def test_nothing_is_pinned_without_a_cuda_device(entries: list[ClipEntry], monke
     assert not task(entries)._train_loader._loader.pin_memory
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert task(entries)._train_loader._loader.pin_memory
-    on_cpu = ListTask(entries, entries, SIZE, Recipe(batch_size=4), 0, pin_memory=False)
+    on_cpu = ListTask(entries, entries, SIZE, 4, SEED, 0.0, 0, pin_memory=False)
     assert not on_cpu._train_loader._loader.pin_memory
 
 
@@ -254,7 +254,7 @@ def test_frames_keep_their_order_by_number_in_the_cache(tmp_path: Path) -> None:
 
 def test_other_clips_have_another_fingerprint(entries: list[ClipEntry]) -> None:
     def fingerprint(train: list[ClipEntry]) -> str:
-        return ListTask(train, entries, SIZE, Recipe(batch_size=2), 0).fingerprint
+        return ListTask(train, entries, SIZE, 2, SEED, 0.0, 0).fingerprint
 
     mine = fingerprint(entries)
     assert mine == fingerprint(list(entries)) and len(mine) == 64
@@ -265,8 +265,7 @@ def test_other_clips_have_another_fingerprint(entries: list[ClipEntry]) -> None:
 
 
 def test_a_training_clip_loses_its_face_or_its_sound_but_never_all_that_it_has(entries: list[ClipEntry]) -> None:
-    recipe = Recipe(batch_size=11, modality_dropout=0.4)
-    lossy, whole = (ListTask(entries, entries, SIZE, r, 0) for r in (recipe, Recipe(batch_size=11)))
+    lossy, whole = (ListTask(entries, entries, SIZE, 11, SEED, dropout, 0) for dropout in (0.4, 0.0))
     counts = {"face": 0, "sound": 0}
     for epoch in range(4):
         for lost, kept in zip(lossy.train_batches(epoch), whole.train_batches(epoch), strict=True):

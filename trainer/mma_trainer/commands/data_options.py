@@ -200,7 +200,8 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
         cache = ClipCache(args.cache, (*train, *val), args.cache_gb) if args.cache else None
         if cache and cache.clips_kept < cache.clips and Processes.from_environment().is_writer:
             print(f"{args.cache} has room for the frames of {cache.clips_kept} of {cache.clips} clips; see --cache-gb")
-        return ListTask(train, val, config.image_size, recipe, args.workers, cache, args.device != "cpu")
+        sizes = config.image_size, recipe.batch_size, recipe.seed
+        return ListTask(train, val, *sizes, recipe.modality_dropout, args.workers, cache, args.device != "cpu")
     if args.data is None:
         raise UsageError(f"--dataset {args.dataset} without --data", "--data DIR", "see mma-train --help")
     if config.labels[: len(DFEW_LABELS)] != DFEW_LABELS:

@@ -177,9 +177,7 @@ def _print(console: Console, result: Evaluated, figures: dict, labels: Sequence[
     honest, at_most = figures["ece_of_honest"]
     text = f"  UAR {metrics.uar:.4f}  WAR {metrics.war:.4f}  loss {metrics.loss:.3f}  ECE {figures['ece']:.4f}  "
     say(console, text + f"AURC {figures['abstention']['aurc']:.4f}  on {metrics.num_clips} clips")
-    say(
-        console, f"  ECE of so many honest answers: {honest:.4f}, in 19 of 20 cases at most {at_most:.4f}"
-    )
+    say(console, f"  ECE of so many honest answers: {honest:.4f}, in 19 of 20 cases at most {at_most:.4f}")
     confusion = zip(labels, metrics.confusion, metrics.recall, strict=True)
     rows = [(label, *map(str, counts), number(recall, 3)) for label, counts, recall in confusion]
     _show(console, "confusion (rows true, columns predicted)", ("", *labels, "recall"), rows)

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 from mma_edge.errors import DataError, MMAEdgeError, UsageError
 from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator
 from mma_trainer.data.entries import FILES, ClipEntry, ClipFiles, load_clip
-from mma_trainer.training.recipe import Recipe
 
 PREFETCH = 4  # batches that each worker prepares ahead
 Item = tuple[torch.Tensor, torch.Tensor, int, str]
@@ -103,7 +102,7 @@ class ListTask:
     """The paper's protocol: shuffled batches with the last incomplete one dropped; one test clip per video.
 
     Args:
-        recipe: batch size and seed.
+        modality_dropout: probability that a training clip loses a modality, never both.
         workers: loader processes for training, and as many for validation; 0: this process loads.
         cache: store of decoded clips (`mma_trainer.data.cache.ClipCache`).
         pin_memory: page-locked batches, for a CUDA device only; None: where there is one.
@@ -114,24 +113,26 @@ class ListTask:
         train: Sequence[ClipEntry],
         val: Sequence[ClipEntry],
         image_size: int,
-        recipe: Recipe,
+        batch_size: int,
+        seed: int,
+        modality_dropout: float,
         workers: int,
         cache: ClipFiles | None = None,
         pin_memory: bool | None = None,
     ) -> None:
         if workers < 0:
             raise UsageError(f"--workers {workers}", "0 or more")
-        self.train, self.val, self.recipe = list(train), list(val), recipe
-        self.num_batches = len(self.train) // recipe.batch_size
+        self.train, self.val, self.batch_size, self.seed = list(train), list(val), batch_size, seed
+        self.num_batches = len(self.train) // batch_size
         if self.num_batches == 0:
             what = f"the training list has {len(self.train)} clips"
-            raise DataError(what, f"at least a batch of {recipe.batch_size}", "lower --batch-size")
+            raise DataError(what, f"at least a batch of {batch_size}", "lower --batch-size")
         if not self.val:
             raise DataError("the test list has no usable clip", "at least one")
         pin = torch.cuda.is_available() and pin_memory is not False
         self._train_loader, self._val_loader = (
-            ListLoader(ListDataset(entries, image_size, recipe.seed, cache or FILES, dropout), workers, pin)
-            for entries, dropout in ((self.train, recipe.modality_dropout), (self.val, 0.0))
+            ListLoader(ListDataset(entries, image_size, seed, cache or FILES, dropout), workers, pin)
+            for entries, dropout in ((self.train, modality_dropout), (self.val, 0.0))
         )
 
     @property
@@ -141,12 +142,12 @@ class ListTask:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def train_batches(self, epoch: int, shard: Shard = WHOLE) -> Iterator[Batch]:
-        size = self.recipe.batch_size
-        order = torch.randperm(len(self.train), generator=epoch_generator(self.recipe.seed, epoch))
+        size = self.batch_size
+        order = torch.randperm(len(self.train), generator=epoch_generator(self.seed, epoch))
         mine = order[: self.num_batches * size].reshape(-1, size)[:, shard.part(size)]
         yield from self._train_loader.batches(epoch, mine.tolist())
 
     def val_batches(self, shard: Shard = WHOLE) -> Iterator[Batch]:
         mine = list(range(len(self.val)))[shard.rank :: shard.world]
-        size = self.recipe.batch_size
+        size = self.batch_size
         yield from self._val_loader.batches(None, [mine[start : start + size] for start in range(0, len(mine), size)])
