@@ -18,6 +18,7 @@ from mma_benchmarks.result import read_result, to_json
 from mma_edge import pipeline
 from mma_edge.audio import log_mel
 from mma_edge.clip import input_shapes
+from mma_edge.errors import UsageError
 from mma_trainer.__main__ import evaluate
 from mma_trainer.evaluation.calibration import expected_calibration_error
 from mma_trainer.evaluation.figures import left_out_figures
@@ -133,6 +134,21 @@ def test_a_corpus_is_a_set_of_its_own_speakers(tmp_path: Path) -> None:
     clips = open_set("emotiontts", tmp_path, SIZE)
     assert clips.groups.tolist() == ["emotiontts/ema", "emotiontts/nec"] and clips.modalities == ("audio",)
     assert "Korean" in clips.description and "2 speakers" in clips.description
+
+
+def test_some_people_of_a_set_are_a_set(tmp_path: Path) -> None:
+    for speaker in ("ema", "nec", "nel"):
+        for word in ("angry", "sad"):
+            save_opus(tmp_path / "voices" / "emotiontts" / f"{speaker}_{word}_001.opus")
+    clips = open_set("emotiontts/ema,nel", tmp_path, SIZE)
+    assert clips.name == "emotiontts-ema-nel" and clips.labels.tolist() == [3, 1, 3, 1]
+    assert clips.groups.tolist() == ["emotiontts/ema"] * 2 + ["emotiontts/nel"] * 2
+    assert "the 4 of ema, nel" in clips.description and clips.load(3)[1].shape == (512, 128)
+    with pytest.raises(UsageError, match="speaker 'bob' of emotiontts; expected ema, nec, nel"):
+        open_set("emotiontts/ema,bob", tmp_path, SIZE)
+    for odd in ("emotiontts/", "emotiontts/ema,", "klingon/ema"):
+        with pytest.raises(UsageError, match=odd):
+            open_set(odd, tmp_path, SIZE)
 
 
 def test_a_model_of_other_classes_is_refused_before_the_sets_are_read(

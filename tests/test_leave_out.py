@@ -62,6 +62,7 @@ def test_a_temperature_never_meets_the_corpus_that_it_is_judged_on() -> None:
     [
         (("--corpora", "klingon"), "klingon"),
         (("--corpora", "ravdess"), "ravdess"),
+        (("--corpora", "nemo/01"), "nemo/01"),
         (("--dataset", "faces"), "--dataset voices"),
     ],
 )

@@ -11,6 +11,7 @@ import soundfile
 from conftest import one_line, save_opus, tone
 
 from mma_edge.errors import DataError, MMAEdgeError, UsageError
+from mma_trainer.commands.data_options import trained_corpora
 from mma_trainer.data.public.background import load_noise, load_rooms
 from mma_trainer.data.public.clips import load_clips
 from mma_trainer.data.public.faces import load_faces, load_fer2013_val, voted_faces
@@ -74,6 +75,19 @@ def test_corpora_are_split_by_speaker_and_whole_corpora(speech: Path) -> None:
         assert tuple(np.unique(train.labels[train.corpora == corpus])) == classes_of(corpus)
         assert tuple(np.unique(load_corpus(speech, corpus).labels)) == classes_of(corpus)
     assert train.waves[0].dtype == np.float32 and train.waves[0].ndim == 1
+
+
+def test_some_people_of_a_corpus_are_left_out(speech: Path) -> None:
+    corpora, without = trained_corpora(["javanese/anna", "nemo", "ased/ben"])
+    assert "nemo" not in corpora and without == ("javanese/anna", "ased/ben")
+    speakers = set(load_voices(speech, "train", corpora, without=without).speakers)
+    assert {"javanese/ben", "ased/anna", "emovo/anna", "emovo/ben"} <= speakers
+    assert not {"javanese/anna", "ased/ben", "nemo/anna"} & speakers
+    with pytest.raises(UsageError, match=r"speaker ased/bob left out; expected some of ased/anna, ased/ben"):
+        load_voices(speech, "train", corpora, without=("ased/bob",))
+    for odd in ("javanese/", "javanese/anna,", "ravdess/01", "klingon"):
+        with pytest.raises(UsageError, match=f"corpus '{odd}' left out"):
+            trained_corpora([odd])
 
 
 def test_calm_is_there_for_who_asks(speech: Path) -> None:

@@ -26,7 +26,7 @@ whole corpus: its figures are honest for a model that was not trained on it. doc
 files of --data each of them needs. More than one bundle, backend or precision makes a grid.
 """
 
-SETS_HELP = "public sets, e.g. faces voices (default: those that no default model was trained on)"
+SETS_HELP = "public sets, e.g. faces voices javanese/04,05 (default: those that no default model was trained on)"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -109,8 +109,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=list(HELD_OUT),
         metavar="CORPUS",
-        help="voices, pseudo: corpora of voices/ that are not trained on (default: %(default)s, whose speakers are "
-        "those of the audio-visual clips that are reported; nothing after the option: none)",
+        help="voices, pseudo: corpora of voices/ that are not trained on, or CORPUS/SPEAKER,... for some people of one "
+        "(default: %(default)s, whose speakers are those of the audio-visual clips that are reported; nothing after "
+        "the option: none)",
     )
     data.add_argument(
         "--teachers",
@@ -212,8 +213,8 @@ def make_task(args: argparse.Namespace, config: MMADFERConfig, recipe: Recipe) -
         faces = [load_faces(args.data, split) for split in splits]
         teacher = _teacher(args, config, "image", config.num_classes)
         return FaceTask(*faces, config.image_size, recipe.batch_size, recipe.seed, FACE_BALANCE, teacher)
-    corpora, is_alone = trained_corpora(args.leave_out), args.dataset == "voices"
-    voices = [load_voices(args.data, split, corpora, calm=is_alone and split == "train") for split in splits]
+    (corpora, without), is_alone = trained_corpora(args.leave_out), args.dataset == "voices"
+    voices = [load_voices(args.data, split, corpora, is_alone and split == "train", without) for split in splits]
     surroundings = Surroundings(load_noise(args.data, "train"), load_rooms(args.data))
     if is_alone:
         short_epochs = round(VOICE_SHORT_SHARE * recipe.epochs)
@@ -253,8 +254,19 @@ def _pair_teachers(
     return None
 
 
-def trained_corpora(left_out: Sequence[str]) -> tuple[str, ...]:
-    """All corpora of voices but those; UsageError for an unknown one, or RAVDESS, whose actors 17-20 are reported."""
-    if unknown := [name for name in left_out if name not in LEAVABLE]:
-        raise UsageError(f"corpus {unknown[0]!r} left out", f"some of {', '.join(LEAVABLE)}")
-    return tuple(name for name in CORPORA if name not in left_out)
+def trained_corpora(left_out: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """All corpora of voices but those, and the speakers ("corpus/speaker") who are left out of the others.
+
+    UsageError for an unknown corpus, or RAVDESS, whose actors 17-20 are reported.
+    """
+    corpora, without = list(CORPORA), []
+    for name in left_out:
+        corpus, slash, speakers = name.partition("/")
+        if corpus not in LEAVABLE or (slash and not all(speakers.split(","))):
+            expected = f"some of {', '.join(LEAVABLE)}, or CORPUS/SPEAKER,... for some people of one"
+            raise UsageError(f"corpus {name!r} left out", expected)
+        if slash:
+            without += [f"{corpus}/{speaker}" for speaker in speakers.split(",")]
+        elif corpus in corpora:
+            corpora.remove(corpus)
+    return tuple(corpora), tuple(without)

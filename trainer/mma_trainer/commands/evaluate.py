@@ -27,7 +27,7 @@ from mma_trainer.evaluation.figures import (
 )
 from mma_trainer.evaluation.predict import Predictor, bundle_predictor
 from mma_trainer.evaluation.sets.lists import open_list
-from mma_trainer.evaluation.sets.public import SETS, check_labels, open_set
+from mma_trainer.evaluation.sets.public import SETS, check_labels, check_set, open_set
 from mma_trainer.report.blocks import (
     FIT_HEADER,
     FUSION_HEADER,
@@ -60,7 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("model", nargs="?", type=Path, metavar="MODEL", help=model_help)
     sets = parser.add_argument_group("clips")
     sets.add_argument("--data", type=Path, metavar="DIR", help="folder of the public sets (docs/evaluation.md)")
-    sets.add_argument("--set", nargs="+", choices=SETS, default=[], metavar="SET", help=f"of {', '.join(SETS)}")
+    set_help = f"{', '.join(SETS[:-1])} or {SETS[-1]}; SET/SPEAKER,... for some people of one, e.g. javanese/04,05"
+    sets.add_argument("--set", nargs="+", default=[], metavar="SET", help=set_help)
     sets.add_argument("--val-list", type=Path, metavar="FILE", help="annotation list in the authors' format")
     sets.add_argument("--frames-root", type=Path, metavar="DIR", help="where the list's frame folders lie")
     sets.add_argument("--audio-root", type=Path, metavar="DIR", help="parallel tree of .wav files")
@@ -138,6 +139,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("nothing to evaluate on", "--data DIR --set faces, or --val-list FILE", "see mma-eval --help")
     if args.set and not args.data:
         raise UsageError("--set without --data", "--data DIR")
+    for name in args.set:
+        check_set(name)
     if args.limit is not None and args.limit < 1:
         raise UsageError(f"--limit {args.limit}", "at least 1")
     if args.clips > 1 and (args.set or not args.val_list):

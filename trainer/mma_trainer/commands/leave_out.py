@@ -17,7 +17,7 @@ from mma_edge.commands.support import run_cli, say
 from mma_edge.errors import CheckpointError, DataError, UsageError
 from mma_edge.files import to_json, write_text
 from mma_trainer.commands import train as cli
-from mma_trainer.commands.data_options import LEAVABLE, trained_corpora
+from mma_trainer.commands.data_options import LEAVABLE
 from mma_trainer.commands.model_options import VOICE_TRAINING
 from mma_trainer.commands.run_options import INCIDENTAL, job_args
 from mma_trainer.data.augment.sound import place_mel
@@ -106,7 +106,8 @@ def leave_out(args: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"leave-out --dataset {args.dataset}", "--dataset voices", "corpora are of voices")
     if args.data is None:
         raise UsageError("leave-out without --data", "--data DIR", "see mma-train leave-out --help")
-    trained_corpora(args.corpora)
+    if unknown := [name for name in args.corpora if name not in LEAVABLE]:
+        raise UsageError(f"corpus {unknown[0]!r} left out", f"some of {', '.join(LEAVABLE)}")
     processes = Processes.from_environment()
     console = processes.console(console)
     values = {k: v for k, v in sorted(vars(args).items()) if k not in (*INCIDENTAL, "corpora", "leave_out", "command")}

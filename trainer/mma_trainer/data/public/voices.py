@@ -94,14 +94,20 @@ def check_pairs(faces: Faces, voices: Voices) -> None:
         raise DataError(f"no voice of the classes {lacking}", "a voice for every class of the faces", "see --data")
 
 
-def load_voices(folder: str | Path, split: str, corpora: Sequence[str] = tuple(CORPORA), calm: bool = False) -> Voices:
+def load_voices(
+    folder: str | Path,
+    split: str,
+    corpora: Sequence[str] = tuple(CORPORA),
+    calm: bool = False,
+    without: Sequence[str] = (),
+) -> Voices:
     """Voices to train on ("train") or to report on ("val").
 
-    RAVDESS is split by actor (1-16 and 17-20); every other corpus is for training as a whole. `calm` voices have the
-    class CALM and are left out unless asked for.
+    RAVDESS is split by actor (1-16 and 17-20); of every other corpus all are for training but the speakers `without`,
+    who are named as in `Voices.speakers`. `calm` voices have the class CALM and are left out unless asked for.
 
     Raises:
-        UsageError: a corpus that CORPORA does not have.
+        UsageError: a corpus that CORPORA does not have, or a speaker `without` whom no file is of.
         DataError: a folder of `voices/` that CORPORA does not have, a corpus without files, a name without a known
             emotion, a file that cannot be decoded. All names are checked before the first file is decoded.
     """
@@ -111,10 +117,19 @@ def load_voices(folder: str | Path, split: str, corpora: Sequence[str] = tuple(C
         if corpus == RAVDESS:
             files += _ravdess(Path(folder) / "ravdess_speech", RAVDESS_ACTORS[split], calm)
         elif split == "train":
-            files += _corpus(Path(folder) / "voices", corpus)
+            files += _without(_corpus(Path(folder) / "voices", corpus), without)
     if not files:
         raise DataError(f"none of {', '.join(corpora)} has voices for {split!r}", f"{RAVDESS} among them")
     return _read(files)
+
+
+def _without(files: Sequence[_Spoken], speakers: Sequence[str]) -> list[_Spoken]:
+    """All but those of some speakers, of whom those of this corpus must be there."""
+    known = sorted({file.speaker for file in files})
+    corpus = known[0].partition("/")[0]
+    if unknown := [name for name in speakers if name.partition("/")[0] == corpus and name not in known]:
+        raise UsageError(f"speaker {unknown[0]} left out", f"some of {', '.join(known)}")
+    return [file for file in files if file.speaker not in speakers]
 
 
 def load_corpus(folder: str | Path, corpus: str) -> Voices:

@@ -73,7 +73,10 @@ class EvalSet:
 
     def first(self, count: int) -> EvalSet:
         """Every n-th clip, `count` in all: a quick look at the whole set."""
-        chosen = evenly(len(self.labels), count)
+        return self._chosen(evenly(len(self.labels), count))
+
+    def _chosen(self, chosen: np.ndarray) -> EvalSet:
+        """The clips of some numbers."""
         load, raw = self.load, self.raw
         return dataclasses.replace(
             self,
@@ -82,6 +85,18 @@ class EvalSet:
             raw=None if raw is None else lambda index: raw(int(chosen[index])),
             groups=None if self.groups is None else self.groups[chosen],
         )
+
+    def of_speakers(self, names: Sequence[str]) -> EvalSet:
+        """The clips of some of the people that its groups ("corpus/speaker") are; UsageError where one is not there."""
+        groups = () if self.groups is None else self.groups
+        speakers = np.array([str(group).rpartition("/")[2] for group in groups], dtype=str)
+        if unknown := [name for name in names if name not in speakers]:
+            known = ", ".join(np.unique(speakers)) or "nobody: its speakers are not known"
+            raise UsageError(f"speaker {unknown[0]!r} of {self.name}", known)
+        chosen = np.flatnonzero(np.isin(speakers, names))
+        description = f"{self.description}; of these the {len(chosen)} of {', '.join(names)}"
+        named = dataclasses.replace(self, name=f"{self.name}-{'-'.join(names)}", description=description)
+        return named._chosen(chosen)
 
     def repeated(self, times: int) -> EvalSet:
         """All clips several times over, for changes that are drawn: clip n of N is also N + n, 2 N + n, ..."""

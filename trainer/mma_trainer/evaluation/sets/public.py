@@ -108,11 +108,22 @@ DEFAULT_SETS = ("faces", "faces-agreed", "voices", "av-javanese", "pseudo")
 """Measured unless others are named: no default model was trained on any of them."""
 
 
+def check_set(name: str) -> str:
+    """A name that `open_set` takes, as it is; UsageError for others."""
+    base, slash, people = name.partition("/")
+    if base not in OPENERS or (slash and not all(people.split(","))):
+        raise UsageError(f"set {name!r}", f"one of {', '.join(SETS)}; or SET/SPEAKER,... for some people of one")
+    return name
+
+
 def open_set(name: str, data: Path, image_size: int) -> EvalSet:
-    """One of SETS from the folder of the public data."""
-    if name not in OPENERS:
-        raise UsageError(f"set {name!r}", f"one of {', '.join(SETS)}")
-    return OPENERS[name](data, image_size)
+    """One of SETS from the folder of the public data; "javanese/04,05": these speakers of it alone.
+
+    UsageError for a set or speakers that are not there; DataError for files, see the set.
+    """
+    base, _, people = check_set(name).partition("/")
+    clips = OPENERS[base](data, image_size)
+    return clips.of_speakers(people.split(",")) if people else clips
 
 
 def check_labels(labels: Sequence[str]) -> None:
