@@ -32,7 +32,7 @@ from mma_trainer.evaluation.calibration import expected_calibration_error, hones
 from mma_trainer.evaluation.predict import Answers, answers_of
 from mma_trainer.evaluation.robustness import spoiled
 from mma_trainer.evaluation.sets.clips import EvalSet
-from mma_trainer.evaluation.sets.public import DEFAULT_SETS, check_labels, check_set, open_set
+from mma_trainer.evaluation.sets.public import DEFAULT_SETS, check_labels, open_set, parse_set
 
 Progress = Callable[[str, int, int], None]
 """Takes what is being measured, clips done and clips in all."""
@@ -62,7 +62,7 @@ class AccuracyOptions:
         if self.neutral is not None and self.neutral < 1:
             raise UsageError(f"--neutral {self.neutral}", "at least 1", "leave it out to measure without references")
         for name in self.sets:
-            check_set(name)
+            parse_set(name)
         if not self.data.is_dir():
             raise DataError(f"{self.data} is not a folder", "the folder of the public data", "give it with --data")
 

@@ -11,13 +11,9 @@ from mma_benchmarks.result import Result
 from mma_benchmarks.schema import AccuracyCell, AccuracyGrid, Condition
 from mma_trainer.evaluation.calibration import ECE_BINS
 from mma_trainer.evaluation.robustness import CLEAN
-from mma_trainer.report.blocks import FUSION_CAPTION, FUSION_HEADER, fusion_rows
+from mma_trainer.report.blocks import FUSION_CAPTION, FUSION_HEADER, HONEST_NOTE, fusion_rows, honest_range
 from mma_trainer.report.page import Block, Figure, Gallery, Heading, Matrix, Table, Text, number, percent
 
-HONEST_NOTE = (
-    "Honest: the ECE of answers of the same confidences, each right as often as it says: mean, and 95th percentile; "
-    "few clips never show 0."
-)
 METRICS_NOTE = (
     "UAR: mean of the per-class recall, over the classes that occur in the set. WAR: share of right answers. "
     "Loss: mean negative log-likelihood in nats (guessing among {classes} classes costs {guessing:.3f}). "
@@ -50,7 +46,13 @@ def key_table(results: Sequence[Result]) -> Table:
     for cell in [cell for result in results for cell in cells_of(result)]:
         names = (cell.subject, f"{cell.runner} {cell.precision}") if is_grid else (f"{cell.subject} {cell.precision}",)
         for entry in unspoiled(cell.conditions):
-            shares = (percent(entry.uar), percent(entry.war), number(entry.loss, 3), percent(entry.ece), _honest(entry))
+            shares = (
+                percent(entry.uar),
+                percent(entry.war),
+                number(entry.loss, 3),
+                percent(entry.ece),
+                honest_range(entry.ece_of_honest),
+            )
             rows.append((*names, entry.name, str(entry.num_clips), *shares))
     figures = ("set: what the model gets", "clips", "UAR %", "WAR %", "loss", "ECE %", "honest")
     if is_grid:
@@ -72,7 +74,7 @@ def spoiled_tables(cell: AccuracyCell) -> list[Table]:
         if entry.spoiled_by is not None:
             pairs = [(getattr(clean[entry.name], key), getattr(entry, key)) for key in ("uar", "war")]
             shares = [text for before, after in pairs for text in (percent(after), _points(before, after))]
-            rows.append((entry.name, entry.spoiled_by, *shares, percent(entry.ece), _honest(entry)))
+            rows.append((entry.name, entry.spoiled_by, *shares, percent(entry.ece), honest_range(entry.ece_of_honest)))
     if not rows:
         return []
     header = ("set: what the model gets", "spoiled by", "UAR %", "lost", "WAR %", "lost", "ECE %", "honest")
@@ -82,11 +84,6 @@ def spoiled_tables(cell: AccuracyCell) -> list[Table]:
         uar = {_condition_name(entry): entry.uar for entry in cell.conditions if entry.set == name}
         fusion += [(name, *row) for row in fusion_rows(uar, 1)]
     return [*tables, Table(FUSION_CAPTION, ("set", *FUSION_HEADER), fusion, prose=(1,))] if fusion else tables
-
-
-def _honest(entry: Condition) -> str:
-    """Percent; results of before it was measured have none."""
-    return "-" if entry.ece_of_honest is None else " to ".join(map(percent, entry.ece_of_honest))
 
 
 def _points(before: float | None, after: float | None) -> str:

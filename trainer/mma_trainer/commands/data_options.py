@@ -20,7 +20,7 @@ from mma_trainer.data.loader import ListTask
 from mma_trainer.data.protocols import NO_AUDIO, PROTOCOLS, Fold, describe, find_fold
 from mma_trainer.data.public.background import load_noise, load_rooms
 from mma_trainer.data.public.faces import Faces, load_faces
-from mma_trainer.data.public.voices import CORPORA, RAVDESS, Voices, load_voices
+from mma_trainer.data.public.voices import CORPORA, RAVDESS, Voices, load_voices, parse_speakers
 from mma_trainer.data.tasks.balance import class_coverage
 from mma_trainer.data.tasks.faces import FaceTask
 from mma_trainer.data.tasks.pairs import PAIRED_FACE_BALANCE, PseudoPairTask
@@ -259,14 +259,10 @@ def trained_corpora(left_out: Sequence[str]) -> tuple[tuple[str, ...], tuple[str
 
     UsageError for an unknown corpus, or RAVDESS, whose actors 17-20 are reported.
     """
-    corpora, without = list(CORPORA), []
-    for name in left_out:
-        corpus, slash, speakers = name.partition("/")
-        if corpus not in LEAVABLE or (slash and not all(speakers.split(","))):
-            expected = f"some of {', '.join(LEAVABLE)}, or CORPUS/SPEAKER,... for some people of one"
-            raise UsageError(f"corpus {name!r} left out", expected)
-        if slash:
-            without += [f"{corpus}/{speaker}" for speaker in speakers.split(",")]
-        elif corpus in corpora:
-            corpora.remove(corpus)
-    return tuple(corpora), tuple(without)
+    whole, without = set(), []
+    for text in left_out:
+        corpus, speakers = parse_speakers(text, LEAVABLE, f"corpus {text!r} left out")
+        without += [f"{corpus}/{speaker}" for speaker in speakers]
+        if not speakers:
+            whole.add(corpus)
+    return tuple(name for name in CORPORA if name not in whole), tuple(without)

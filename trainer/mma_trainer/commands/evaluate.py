@@ -27,7 +27,7 @@ from mma_trainer.evaluation.figures import (
 )
 from mma_trainer.evaluation.predict import Predictor, bundle_predictor
 from mma_trainer.evaluation.sets.lists import open_list
-from mma_trainer.evaluation.sets.public import SETS, check_labels, check_set, open_set
+from mma_trainer.evaluation.sets.public import SETS, check_labels, open_set, parse_set
 from mma_trainer.report.blocks import (
     FIT_HEADER,
     FUSION_HEADER,
@@ -140,7 +140,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.set and not args.data:
         raise UsageError("--set without --data", "--data DIR")
     for name in args.set:
-        check_set(name)
+        parse_set(name)
     if args.limit is not None and args.limit < 1:
         raise UsageError(f"--limit {args.limit}", "at least 1")
     if args.clips > 1 and (args.set or not args.val_list):

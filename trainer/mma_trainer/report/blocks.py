@@ -15,12 +15,21 @@ ROBUSTNESS_HEADER = ("condition", "UAR", "to clean", "WAR", "to clean", "ECE")
 FUSION_HEADER = ("sound", "both", "video only", "audio only", "both to the better")
 FUSION_CAPTION = "UAR of both together and of each alone, and the gain over the better alone in percentage points"
 FIT_HEADER = ("clips with", "from", "clips", "T was", "T", "ECE at T = 1", "ECE was", "ECE now", "NLL was", "NLL now")
+HONEST_NOTE = (
+    "Honest: what answers of the same confidences, each right as often as it says, would show in the mean, and in 19 "
+    "of 20 cases at most; few clips never show 0."
+)
 INTERVAL_NOTE = (
     "UAR: mean of the per-class recall, over the classes that occur. WAR: share of right answers. Loss: mean "
     "cross-entropy in nats. Intervals are 95 %: Wilson's for shares, for UAR a bootstrap over the clips of each class. "
     "They take the clips as independent. Where the speakers are known, whole speakers are drawn for UAR and WAR; "
     "recall keeps Wilson's interval, which is too narrow for many clips of few speakers."
 )
+
+
+def honest_range(errors: Sequence[float] | None) -> str:
+    """The range of `evaluation.calibration.honest_error` in percent; results of before it was measured have none."""
+    return "-" if errors is None else " to ".join(map(percent, errors))
 
 
 def headline(figures: Mapping, more: Sequence[tuple[str, str, str]] = ()) -> Tiles:

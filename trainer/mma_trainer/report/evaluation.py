@@ -13,11 +13,13 @@ from mma_trainer.report.blocks import (
     FIT_HEADER,
     FUSION_CAPTION,
     FUSION_HEADER,
+    HONEST_NOTE,
     INTERVAL_NOTE,
     ROBUSTNESS_HEADER,
     calibration_rows,
     fusion_rows,
     headline,
+    honest_range,
     recall_and_confusion,
     robustness_rows,
     value_table,
@@ -28,10 +30,8 @@ from mma_trainer.report.page import Block, Figure, Gallery, Heading, Page, Table
 
 HONESTY_NOTE = (
     f"Expected calibration error (ECE): answers sorted by confidence into {ECE_BINS} equal-width bins; the distance "
-    "between mean confidence and share of right answers, weighted by the answers of a bin. Honest: what answers of "
-    "the same confidences, each right as often as it says, would show in the mean, and in 19 of 20 cases at most; few "
-    "clips never show 0. AURC: share of wrong answers, averaged over all coverages when the least confident clips are "
-    "left unanswered; lower is better."
+    f"between mean confidence and share of right answers, weighted by the answers of a bin. {HONEST_NOTE} AURC: share "
+    "of wrong answers, averaged over all coverages when the least confident clips are left unanswered; lower is better."
 )
 ROBUSTNESS_NOTE = (
     "White noise, and recordings of real background that were kept out of training, are added to the waveform, their "
@@ -84,7 +84,7 @@ def write_eval_report(
 
 def _set_blocks(result: Evaluated, entry: Mapping) -> list[Block]:
     aurc = number(entry["abstention"]["aurc"], 3)
-    honest = f"honest: {' to '.join(map(percent, entry['ece_of_honest']))}"
+    honest = f"honest: {honest_range(entry['ece_of_honest'])}"
     honesty = reliability_diagram(reliability(result.answers.probabilities, result.answers.labels))
     silence = abstention_curve(entry["abstention"]["curve"])
     figures = [

@@ -84,6 +84,18 @@ class _Spoken(NamedTuple):
     speaker: str
 
 
+def parse_speakers(text: str, names: Sequence[str], what: str) -> tuple[str, tuple[str, ...]]:
+    """NAME, or NAME/SPEAKER,... for some people of it -> the name and the speakers.
+
+    UsageError that begins with `what` for a name that is not of `names`, or a speaker without a name.
+    """
+    name, slash, listed = text.partition("/")
+    speakers = tuple(listed.split(",")) if slash else ()
+    if name not in names or not all(speakers):
+        raise UsageError(what, f"one of {', '.join(names)}; or NAME/SPEAKER,... for some people of one")
+    return name, speakers
+
+
 def check_pairs(faces: Faces, voices: Voices) -> None:
     """DataError unless every class of the faces has a voice to be paired with.
 
@@ -117,18 +129,18 @@ def load_voices(
         if corpus == RAVDESS:
             files += _ravdess(Path(folder) / "ravdess_speech", RAVDESS_ACTORS[split], calm)
         elif split == "train":
-            files += _without(_corpus(Path(folder) / "voices", corpus), without)
+            own = [name for name in without if name.startswith(f"{corpus}/")]
+            files += _without(_corpus(Path(folder) / "voices", corpus), own)
     if not files:
         raise DataError(f"none of {', '.join(corpora)} has voices for {split!r}", f"{RAVDESS} among them")
     return _read(files)
 
 
 def _without(files: Sequence[_Spoken], speakers: Sequence[str]) -> list[_Spoken]:
-    """All but those of some speakers, of whom those of this corpus must be there."""
-    known = sorted({file.speaker for file in files})
-    corpus = known[0].partition("/")[0]
-    if unknown := [name for name in speakers if name.partition("/")[0] == corpus and name not in known]:
-        raise UsageError(f"speaker {unknown[0]} left out", f"some of {', '.join(known)}")
+    """All but those of some speakers, who must be there."""
+    known = {file.speaker for file in files}
+    if unknown := [name for name in speakers if name not in known]:
+        raise UsageError(f"speaker {unknown[0]} left out", f"some of {', '.join(sorted(known))}")
     return [file for file in files if file.speaker not in speakers]
 
 

@@ -78,7 +78,7 @@ def mixed(targets: Tensor, others: Tensor, part: float) -> Tensor:
 
 
 def taught(batch: Batch, teacher: Answering | None) -> Batch:
-    """The teacher's share of the targets of a batch becomes what a teacher says of the classes that are not ABSENT.
+    """The teacher's share of the targets of a batch becomes what it says of the classes that are not ABSENT.
 
     Labels do not tell which classes look or sound alike in this clip (Hinton et al. 2015).
     """

@@ -15,13 +15,7 @@ from mma_trainer.data.augment.faces import augment_stills, other_mouths, stills_
 from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator, share
 from mma_trainer.data.public.faces import Faces
 from mma_trainer.data.public.voices import Voices, check_pairs
-from mma_trainer.data.tasks.balance import (
-    Answering,
-    match_labels,
-    taught,
-    voice_weights,
-    vote_weights,
-)
+from mma_trainer.data.tasks.balance import Answering, match_labels, taught, voice_weights, vote_weights
 from mma_trainer.data.tasks.faces import resize_stills
 from mma_trainer.data.tasks.voices import CORPUS_BALANCE, EVAL_BATCH, SoundBank, Surroundings
 

@@ -9,10 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from mma_edge.clip import NUM_FRAMES
-from mma_edge.errors import DataError, UsageError
+from mma_edge.errors import DataError
 from mma_trainer.data.public.clips import CLIP_CORPORA
 from mma_trainer.data.public.faces import UNKNOWN, Faces, labelled_faces, load_faces, load_fer2013_val
-from mma_trainer.data.public.voices import CORPORA, RAVDESS, Voices, check_pairs, load_corpus, load_voices
+from mma_trainer.data.public.voices import (
+    CORPORA,
+    RAVDESS,
+    Voices,
+    check_pairs,
+    load_corpus,
+    load_voices,
+    parse_speakers,
+)
 from mma_trainer.evaluation.sets.clips import EvalSet, RawClip, raw_set
 from mma_trainer.evaluation.sets.filmed import filmed_set
 from mma_trainer.labels import DFEW_LABELS
@@ -108,12 +116,9 @@ DEFAULT_SETS = ("faces", "faces-agreed", "voices", "av-javanese", "pseudo")
 """Measured unless others are named: no default model was trained on any of them."""
 
 
-def check_set(name: str) -> str:
-    """A name that `open_set` takes, as it is; UsageError for others."""
-    base, slash, people = name.partition("/")
-    if base not in OPENERS or (slash and not all(people.split(","))):
-        raise UsageError(f"set {name!r}", f"one of {', '.join(SETS)}; or SET/SPEAKER,... for some people of one")
-    return name
+def parse_set(text: str) -> tuple[str, tuple[str, ...]]:
+    """One of SETS, and the speakers of it who are asked for, none for all; UsageError for what `open_set` lacks."""
+    return parse_speakers(text, SETS, f"set {text!r}")
 
 
 def open_set(name: str, data: Path, image_size: int) -> EvalSet:
@@ -121,9 +126,9 @@ def open_set(name: str, data: Path, image_size: int) -> EvalSet:
 
     UsageError for a set or speakers that are not there; DataError for files, see the set.
     """
-    base, _, people = check_set(name).partition("/")
+    base, speakers = parse_set(name)
     clips = OPENERS[base](data, image_size)
-    return clips.of_speakers(people.split(",")) if people else clips
+    return clips.of_speakers(speakers) if speakers else clips
 
 
 def check_labels(labels: Sequence[str]) -> None:
