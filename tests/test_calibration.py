@@ -223,6 +223,28 @@ def test_clips_with_both_serve_for_one_modality_alone_where_nothing_else_does(pu
     }
 
 
+def test_the_temperatures_of_another_model_are_taken_over(
+    public: Path, tmp_path: Path, bundle_copy: Path, capsys: pytest.CaptureFixture
+) -> None:
+    record = {"temperature": THREE_TEMPERATURES, "fits": {"audio": {"source": "strangers"}}}
+    models = [tmp_path / "model.pt", bundle_copy]
+    for other in ("strangers.pt", "model.pt"):
+        given = {"calibration": record} if other == "strangers.pt" else {"seed": 3}
+        save_checkpoint(tmp_path / other, Checkpoint(SEVEN, make_model(SEVEN, 3).state_dict(), given))
+    for model in models:
+        assert main([str(model), "--calibrate-as", str(tmp_path / "strangers.pt")]) == 0
+    assert main([str(tmp_path / "model.pt"), "--calibrate-as", str(bundle_copy)]) == 0  # and from a bundle
+    provenance = read_checkpoint(tmp_path / "model.pt").provenance
+    assert provenance == {"seed": 3, "calibration": {**record, "taken_from": str(bundle_copy)}}
+    assert read_bundle(bundle_copy).temperatures == THREE_TEMPERATURES
+    assert read_bundle(bundle_copy).manifest["provenance"]["calibration"]["fits"] == record["fits"]
+    # Sets, where there are any, are measured at the new temperatures.
+    capsys.readouterr()
+    sets = ("--data", str(public), "--set", "faces", "--output", str(tmp_path / "page"))
+    assert main([str(tmp_path / "model.pt"), "--calibrate-as", str(bundle_copy), *sets]) == 0
+    assert json.loads((tmp_path / "page" / "metrics.json").read_text())["temperatures"] == THREE_TEMPERATURES
+
+
 def test_info_tells_the_temperatures(bundle_copy: Path) -> None:
     bundle, lines = read_bundle(bundle_copy), []
     for shown in (bundle, write_temperatures(bundle, THREE_TEMPERATURES, {})):
@@ -239,6 +261,20 @@ def test_what_cannot_be_calibrated_is_said_in_one_line(
     arguments = ["--data", str(public), "--set", "faces", "--limit", "2", "--calibrate"]
     assert main(arguments) == 2
     assert "--calibrate without MODEL" in failure_line(capsys)
+    plain, calibrated = tmp_path / "plain.pt", tmp_path / "calibrated.pt"
+    for path, record in ((plain, {}), (calibrated, {"calibration": {"temperature": THREE_TEMPERATURES}})):
+        save_checkpoint(path, Checkpoint(SEVEN, make_model(SEVEN, 3).state_dict(), record))
+    before = calibrated.read_bytes()
+    for words, code, expected in (
+        ((calibrated, "--calibrate-as", plain), 2, "was never calibrated"),
+        ((calibrated, "--calibrate-as", tmp_path / "nothing"), 2, "does not exist"),
+        ((calibrated, "--calibrate-as", tmp_path), 5, "no manifest.json"),
+        ((calibrated, "--calibrate-as", public / "ferplus_val.npz"), 8, "is not a checkpoint"),
+        (("--calibrate-as", calibrated), 2, "--calibrate-as without MODEL"),
+    ):
+        assert main([str(word) for word in words]) == code, words
+        assert expected in failure_line(capsys)
+    assert calibrated.read_bytes() == before
 
 
 def test_the_authors_file_is_not_rewritten(reference_dir: Path, tmp_path: Path) -> None:

@@ -187,6 +187,8 @@ def wanted() -> list[str]:
 
 def make(name: str) -> None:
     """Write one picture, whole or not at all; NotHereError with the reason."""
+    if name not in PICTURES:
+        raise NotHereError(f"it is none of {', '.join(PICTURES)}")
     if name not in wanted():
         raise NotHereError(f"there is no command mma-edge {PICTURES[name].command} yet")
     with replaced(HERE / name) as aside:

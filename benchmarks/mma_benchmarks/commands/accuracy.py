@@ -17,8 +17,8 @@ examples:
   mma-bench accuracy --data data
   mma-bench accuracy bundles/dfew --data data --set pseudo --limit 500
   mma-bench accuracy bundles/dfew --data data --backend cpu openvino --precision fp32 int8
-  mma-bench accuracy --data data --set voices av-javanese --robustness
-  mma-bench accuracy --data data --set javanese av-javanese --neutral 3
+  mma-bench accuracy --data data --set voices av-javanese/04,05 --robustness
+  mma-bench accuracy --data data --set javanese/04,05 av-javanese/04,05 --neutral 3
 
 Sets with face and voice are measured three times: with both, without sound and without faces. "av-javanese" and
 "av-ravdess" are real clips; "pseudo" pairs faces with voices of the same label. A speech corpus by its name is the
@@ -26,7 +26,7 @@ whole corpus: its figures are honest for a model that was not trained on it. doc
 files of --data each of them needs. More than one bundle, backend or precision makes a grid.
 """
 
-SETS_HELP = "public sets, e.g. faces voices javanese/04,05 (default: those that no default model was trained on)"
+SETS_HELP = "public sets, e.g. faces voices javanese/04,05 (default: people whom the default model was not trained on)"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

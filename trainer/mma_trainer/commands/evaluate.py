@@ -10,6 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import TimeRemainingColumn
 
+from mma_edge.bundle import read_bundle
+from mma_edge.bundle.manifest import read_temperatures
 from mma_edge.commands.support import Parser, progress, run_cli, say
 from mma_edge.errors import UsageError
 from mma_edge.files import make_folder
@@ -43,7 +45,7 @@ examples:
   the embedded default model, faces alone and voices alone:
     mma-eval --data DATA --set faces voices
   on real audio-visual clips, and on the same with background noise:
-    mma-eval --data DATA --set av-javanese --robustness
+    mma-eval --data DATA --set av-javanese/04,05 --robustness
   a checkpoint on an annotation list of the authors, the mean of two clips of each video:
     mma-eval runs/dfew1/model.pt --val-list DFEW_set_1_test.txt --frames-root DFEW/clip_224x224 --clips 2
   a bundle on a random tenth of it, with noise, bad light and lost frames, and a report:
@@ -77,7 +79,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="also with damaged sound, faces and timing, and with missing modalities",
     )
     calibrate_help = "fit the temperature on these clips, which must not be training clips, and write it into MODEL"
-    parser.add_argument("--calibrate", action="store_true", help=calibrate_help)
+    calibrations = parser.add_mutually_exclusive_group()
+    calibrations.add_argument("--calibrate", action="store_true", help=calibrate_help)
+    as_help = "write the temperatures of another model into MODEL, e.g. of one that was fitted on greater strangers"
+    calibrations.add_argument("--calibrate-as", type=Path, metavar="OTHER", help=as_help)
     abstain_help = "what is gained by answering only with at least this confidence"
     parser.add_argument("--abstain-at", nargs="+", type=float, default=[], metavar="T", help=abstain_help)
     parser.add_argument(
@@ -96,6 +101,10 @@ def evaluate_command(args: argparse.Namespace, console: Console) -> int:
     _check(args)
     if args.output:
         make_folder(args.output)  # before minutes are spent on a report that cannot be written
+    if args.calibrate_as:
+        _write_calibration(args.model, calibration_of(args.calibrate_as), console)
+        if not args.set and not args.val_list:
+            return 0
     model = _open_model(args)
     if args.set:
         check_labels(model.labels)
@@ -117,13 +126,7 @@ def evaluate_command(args: argparse.Namespace, console: Console) -> int:
         with _bar(console) as show:
             record = calibration_record(model.temperatures, fit_calibration(model, results, show))
         _print_calibration(console, record)
-        if args.model.is_dir():
-            calibrate_bundle(args.model, record)
-        else:
-            from mma_trainer.weights.predictor import calibrate_checkpoint
-
-            calibrate_checkpoint(args.model, record)
-        say(console, f"temperature written into {args.model}")
+        _write_calibration(args.model, record, console)
     if args.output:
         # Imported here: it draws, and matplotlib takes a second to load.
         from mma_trainer.report.evaluation import write_eval_report
@@ -135,7 +138,7 @@ def evaluate_command(args: argparse.Namespace, console: Console) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if not args.set and not args.val_list:
+    if not args.set and not args.val_list and not args.calibrate_as:
         raise UsageError("nothing to evaluate on", "--data DIR --set faces, or --val-list FILE", "see mma-eval --help")
     if args.set and not args.data:
         raise UsageError("--set without --data", "--data DIR")
@@ -152,9 +155,12 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--abstain-at {wrong[0]:g}", "a confidence from 0 to 1")
     if args.model is not None and not args.model.exists():
         raise UsageError(f"{args.model} does not exist", "a checkpoint file or a bundle folder")
-    if args.calibrate and args.model is None:
+    if (args.calibrate or args.calibrate_as) and args.model is None:
         hint = "the installed default model is not changed"
-        raise UsageError("--calibrate without MODEL", "a checkpoint or a bundle of yours", hint)
+        given = "--calibrate" if args.calibrate else "--calibrate-as"
+        raise UsageError(f"{given} without MODEL", "a checkpoint or a bundle of yours", hint)
+    if args.calibrate_as and not args.calibrate_as.exists():
+        raise UsageError(f"{args.calibrate_as} does not exist", "a checkpoint file or a bundle folder")
 
 
 def _open_model(args: argparse.Namespace) -> Predictor:
@@ -164,6 +170,36 @@ def _open_model(args: argparse.Namespace) -> Predictor:
 
         return checkpoint_predictor(args.model, args.device)
     return bundle_predictor(args.model, args.backend, args.precision)
+
+
+def _write_calibration(model: Path, record: dict, console: Console) -> None:
+    if model.is_dir():
+        calibrate_bundle(model, record)
+    else:
+        # Imported here: a bundle is calibrated without torch.
+        from mma_trainer.weights.predictor import calibrate_checkpoint
+
+        calibrate_checkpoint(model, record)
+    say(console, f"temperature written into {model}")
+
+
+def calibration_of(path: Path) -> dict:
+    """The calibration of a checkpoint or a bundle, and whose it is; CheckpointError or BundleError for other files.
+
+    UsageError: it was never calibrated.
+    """
+    if path.is_dir():
+        provenance = read_bundle(path).manifest["provenance"]
+    else:
+        from mma_trainer.weights.checkpoint import read_checkpoint
+
+        provenance = read_checkpoint(path).provenance
+    try:
+        record = dict(provenance["calibration"])
+        return {**record, "temperature": read_temperatures(record["temperature"]), "taken_from": str(path)}
+    except (KeyError, TypeError, ValueError) as error:
+        expected = "a model that mma-eval --calibrate has written into"
+        raise UsageError(f"{path} was never calibrated", expected) from error
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Labelled clips that show a real face while its own voice is heard: what audio-visual accuracy is measured on.
 
 `av/javanese/AA-SS-EE_RR.mp4`: actor AA says sentence SS with emotion EE. `av/ravdess_actor01/MM-VV-EE-II-SS-RR-AA.mp4`:
-RAVDESS, one man. Javanese clips are never trained on; their sound is among `voices/javanese` (repetition 01 of the same
-speakers), so a voice trained on that corpus has heard them.
+RAVDESS, one man. Javanese clips are never trained on, but their sound is among `voices/javanese` (repetition 01 of the
+same speakers): a model that was trained on a speaker there has heard his clips.
 """
 
 from __future__ import annotations
