@@ -136,6 +136,7 @@ def test_killed_browsers_are_noticed_and_leave_neither_thread_nor_descriptor(
                 before = used()
         until(lambda: used() <= before, 10)
         after = used()
+        until(lambda: sum("is gone" in line for line in notes) > KILLS, 2)  # the last one is told within a tick
     assert after <= before, (before, after)
     assert longest_s < 2 and sum("is gone" in line for line in notes) == KILLS + 1
 
