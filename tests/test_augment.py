@@ -17,6 +17,7 @@ from mma_trainer.data.augment.sound import (
     augment_mel,
     echo,
     exchange_response,
+    gate,
     mix,
     place_mel,
     power,
@@ -86,6 +87,21 @@ def test_an_echo_follows_a_sound_and_never_precedes_it() -> None:
     assert (after[:, 0] > LOG_FLOOR + 5).all() and (after.diff(dim=1) < 0).all()
     slopes = after.diff(dim=1)[:, 0]
     assert (slopes + 0.2).abs().lt(0.01).any() and (slopes + 0.2).abs().gt(0.02).any()  # recorded ones and others
+
+
+def test_a_gate_leaves_silence_below_a_threshold_and_all_that_is_louder() -> None:
+    mels = sound(64, 200) + 6 + torch.linspace(0, -20, 200).view(1, -1, 1)  # a voice that dies away by 87 dB
+    mels[:, 150:] = 0
+    padding = (mels == 0).all(dim=2, keepdim=True)
+    gated = gate(torch.where(padding, torch.tensor(LOG_FLOOR), mels), padding, rng(4))[:, :150]
+    lost, mels = gated == LOG_FLOOR, mels[:, :150]
+    assert torch.equal(gated[~lost], mels[~lost])
+    loudness = power(mels, torch.ones(64, 150, 1) > 0)
+    thresholds = []
+    for level, voice, silent in zip(loudness, mels, lost, strict=True):
+        assert 0 < silent.float().mean() < 1 and voice[silent].max() < voice[~silent].min()
+        thresholds.append(float((level - voice[~silent].min()) * 10 / math.log(10)))
+    assert 18 < min(thresholds) < 25 and 45 < max(thresholds) < 61  # dB below the mean power
 
 
 def test_an_excerpt_lies_anywhere_in_silence_and_a_file_at_its_start() -> None:

@@ -38,8 +38,9 @@ BAND_LOW, BAND_HIGH = (0, 20), (72, 116)  # bins: a telephone passes 300 Hz to 3
 RATE_SHARE, RATES_HZ = 0.1, (44_100, 48_000)  # of cameras and video files, against the corpora's own rate
 HIGH_BAND_FALL = (0.02, 0.2)  # per bin, natural logarithm: what is above a corpus's 8 kHz is not known
 SNR_DB = (0.0, 30.0)
-NOISY_SHARE = 0.2
+NOISY_SHARE = 0.3
 GAIN = (-6.0, 3.0)  # natural logarithm of power: -26 to +13 dB
+GATED_SHARE, GATE_DB = 0.3, (20.0, 60.0)  # of voices whose quiet bins are lost, and how far below the mean power
 MASKED_SHARE = 0.5
 MASKS = ((1, 16), (2, 8))  # axis and most frames or bins (SpecAugment, Park et al. 2019)
 BABBLE_VOICES = 3
@@ -72,7 +73,7 @@ def augment_mel(mels: Tensor, noise: Tensor, rooms: Tensor, rng: Generator, stre
         mels: (B, T, 128), see `place_mel`.
         noise: background for each of them, (B, T, 128); some get other voices of the batch or hiss instead.
         rooms: their echoes, see `room_echoes`.
-        strength: in [0, 1], of the shares that are warped, in a room, narrow or noisy.
+        strength: in [0, 1], of the shares that are warped, in a room, narrow, noisy or gated.
     """
     B = len(mels)
     padding = (mels == 0).all(dim=-1, keepdim=True)
@@ -94,6 +95,7 @@ def augment_mel(mels: Tensor, noise: Tensor, rooms: Tensor, rng: Generator, stre
     sounds, snr_db = background(mels, noise, rng)[noisy], uniform((B,), *SNR_DB, rng)[noisy]
     mels[noisy] = add_noise(mels[noisy], padding[noisy], sounds, snr_db)
     mels = (mels + uniform((B, 1, 1), *GAIN, rng)).clamp(min=LOG_FLOOR)
+    mels = torch.where(chance((B, 1, 1), strength * GATED_SHARE, rng), gate(mels, padding, rng), mels)
     mels = torch.where(chance((B, 1, 1), MASKED_SHARE, rng), mask(mels, rng), mels)
     return torch.where(padding, torch.zeros(()), mels)
 
@@ -218,6 +220,15 @@ def power(mels: Tensor, heard: Tensor) -> Tensor:
     """Logarithm of the mean power of the rows that are `heard`, bool (B, T, 1): (B,)."""
     rows = mels.masked_fill(~heard, -math.inf).flatten(1).logsumexp(dim=1)
     return rows - (heard.flatten(1).sum(dim=1).clamp(min=1) * mels.shape[2]).log()
+
+
+def gate(mels: Tensor, padding: Tensor, rng: Generator) -> Tensor:
+    """Bins below a threshold become digital silence: a noise gate's work, or that of a far too quiet microphone.
+
+    The pauses of some corpora are gated and those of others are not: without this the silence would tell the corpus.
+    """
+    threshold = power(mels, ~padding).view(-1, 1, 1) - DB_TO_LOG * uniform((len(mels), 1, 1), *GATE_DB, rng)
+    return torch.where(mels < threshold, torch.tensor(LOG_FLOOR), mels)
 
 
 def mask(mels: Tensor, rng: Generator) -> Tensor:
