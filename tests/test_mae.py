@@ -20,7 +20,7 @@ from mma_trainer.model import MMADFERConfig
 from mma_trainer.model.encoder import Encoder
 from mma_trainer.training.pretrain import EncoderClassifier, initialise_encoder, model_from_encoders, resize_positions
 from mma_trainer.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mma_trainer.weights.encoders import EncoderWeights, read_encoder, rename
+from mma_trainer.weights.encoders import EncoderWeights, read_encoder, read_mean_encoder, rename
 
 SMALL = TINY.replace(image_size=32, image_stem=(), audio_stem=(), image_patch=16, audio_patch=16, mlp_ratio=4)
 
@@ -232,6 +232,27 @@ def test_our_own_encoders_fit_models_of_other_variants_and_sizes_and_no_other_ar
     ):
         assert said in refused(tmp_path / "image.pt", config=TINY.replace(**change))
     assert "1 channels, not the 3" in refused(tmp_path / "audio.pt", config=TINY.replace(image_stem=(4,)))
+
+
+def test_several_files_of_an_encoder_are_the_mean_of_their_weights(tmp_path: Path) -> None:
+    config, paths = TINY.replace(stem_norm="batch"), [tmp_path / "a.pt", tmp_path / "b.pt"]
+    for seed, path in enumerate(paths):
+        torch.manual_seed(seed)
+        encoder = EncoderClassifier(config, "audio")
+        save_checkpoint(path, Checkpoint(config, encoder.state_dict(), {"seed": seed}))
+    one, other = (read_encoder(path, "audio", config) for path in paths)
+    both = read_mean_encoder(paths, "audio", config)
+    assert both.provenance == {"mean_of": [{"seed": 0}, {"seed": 1}]} and both.grid == one.grid
+    for mean, a, b in ((both.state, one.state, other.state), (both.head, one.head, other.head)):
+        assert set(mean) == set(a)
+        for key in mean:
+            torch.testing.assert_close(mean[key].double(), (a[key].double() + b[key].double()) / 2)
+    alone = read_mean_encoder(paths[1:], "audio", config)
+    assert alone.provenance == {"seed": 1} and torch.equal(alone.head["weight"], other.head["weight"])
+    wider = EncoderClassifier(config, "audio", extra_classes=1)
+    save_checkpoint(tmp_path / "c.pt", Checkpoint(config, wider.state_dict(), {}))
+    with pytest.raises(CheckpointError, match=r"a\.pt and .*c\.pt have no mean; expected the same tensors"):
+        read_mean_encoder([*paths, tmp_path / "c.pt"], "audio", config)
 
 
 def options(*argv: object) -> argparse.Namespace:

@@ -31,7 +31,7 @@ from mma_trainer.training.pretrain import OwnTeacher, PairTeachers, Teacher
 from mma_trainer.training.processes import Processes
 from mma_trainer.training.recipe import Recipe
 from mma_trainer.weights.checkpoint import build_model
-from mma_trainer.weights.encoders import read_encoder
+from mma_trainer.weights.encoders import read_encoder, read_mean_encoder
 from mma_trainer.weights.start import read_start, temperatures_of, with_labels
 
 LISTS = ("lists", "dfew", "mafw", "prepared")
@@ -242,7 +242,7 @@ def _pair_teachers(
 ) -> PairTeachers | None:
     """The two encoders that are joined; None, and said, where they are published ones, which have no classes."""
     files = {"image": args.image_encoder, "audio": args.audio_encoder}
-    weights = {name: read_encoder(file, name, config) for name, file in files.items() if file}
+    weights = {name: read_mean_encoder(paths, name, config) for name, paths in files.items() if paths}
     if len(weights) == len(files) and all(read.head for read in weights.values()):
         both = (Teacher(config, name, [read], config.num_classes) for name, read in weights.items())
         votes = torch.from_numpy(faces.targets.sum(axis=0)).clamp(min=1)

@@ -14,7 +14,7 @@ from mma_trainer.model import MMADFERConfig, config_of, differences
 from mma_trainer.model.inputs import ContractModel
 from mma_trainer.training.pretrain import EncoderClassifier, at_image_size, model_from_encoders
 from mma_trainer.weights.checkpoint import build_model
-from mma_trainer.weights.encoders import read_encoder
+from mma_trainer.weights.encoders import read_encoder, read_mean_encoder
 from mma_trainer.weights.start import origin_of, parse_init, read_start, with_labels
 
 # The extra class: RAVDESS's calm voices, in training only.
@@ -41,8 +41,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     text = "start from a checkpoint, ours or the authors', or from the default model (default); any --labels"
     model.add_argument("--init", type=parse_init, metavar="FILE", help=text)
     for name, published, dataset in (("image", "MAE-Face", "faces"), ("audio", "AudioMAE", "voices")):
-        text = f"{published}'s file, or pre-trained with --dataset {dataset}"
-        model.add_argument(f"--{name}-encoder", type=Path, metavar="FILE", help=text)
+        text = f"{published}'s file, or pre-trained with --dataset {dataset}; several: the mean of their weights"
+        model.add_argument(f"--{name}-encoder", type=Path, nargs="+", metavar="FILE", help=text)
 
 
 def given_fields(args: argparse.Namespace) -> dict[str, object]:
@@ -107,7 +107,7 @@ def make_model(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Modu
             "or pre-train your own with --dataset faces and --dataset voices",
         )
     # The file of a modality that this variant does not use is not read, so one command serves every row of a table.
-    weights = {name: read_encoder(file, name, config) for name, file in files.items()}
+    weights = {name: read_mean_encoder(paths, name, config) for name, paths in files.items()}
     origin = {f"{name}_encoder": read.provenance for name, read in weights.items()}
     model = model_from_encoders(config, weights.get("image"), weights.get("audio"))
     return ContractModel(model), config, origin
@@ -116,7 +116,7 @@ def make_model(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Modu
 def _encoder(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Module, MMADFERConfig, dict]:
     """An encoder to pre-train, from random weights or from those of a file."""
     name, other = ("image", "audio") if args.dataset == "faces" else ("audio", "image")
-    file = getattr(args, f"{name}_encoder")
+    files = getattr(args, f"{name}_encoder")
     if args.init or getattr(args, f"{other}_encoder"):
         raise UsageError(
             f"--dataset {args.dataset} with --init or --{other}-encoder",
@@ -126,10 +126,10 @@ def _encoder(args: argparse.Namespace, config: MMADFERConfig) -> tuple[nn.Module
     model = EncoderClassifier(config, name, **(VOICE_TRAINING if name == "audio" else {}))
     taught_by = [read_encoder(teacher, name, config).provenance for teacher in args.teachers]
     origin = {"teachers": taught_by} if taught_by else {}
-    if file is None:
+    if files is None:
         return model, config, origin
-    weights = read_encoder(file, name, config)
-    model.start_from(weights, str(file))
+    weights = read_mean_encoder(files, name, config)
+    model.start_from(weights, ", ".join(map(str, files)))
     return model, config, {f"{name}_encoder": weights.provenance, **origin}
 
 

@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from mma_edge.audio.logmel import NUM_MEL_BINS
@@ -80,6 +82,40 @@ def read_encoder(path: str | os.PathLike, modality: str, config: MMADFERConfig) 
         raise CheckpointError(what, expected, "check which file it is and --model")
     layout = {"origin": "published encoder, MAE layout", "file": Path(path).name, **notes}
     return EncoderWeights(state, _grid(state["pos_embed"].shape[1] - 1, modality, config, path), provenance=layout)
+
+
+def read_mean_encoder(paths: Sequence[str | os.PathLike], modality: str, config: MMADFERConfig) -> EncoderWeights:
+    """The encoder in a file, or the mean of the weights, and of the heads, of several (Wortsman et al. 2022).
+
+    The mean says something only of encoders that were trained on from the same weights.
+
+    Raises:
+        CheckpointError: as `read_encoder` does, or files that do not hold the same tensors.
+    """
+    first, *others = (read_encoder(path, modality, config) for path in paths)
+    if not others:
+        return first
+    for path, other in zip(paths[1:], others, strict=True):
+        if _shapes(other) != _shapes(first) or other.grid != first.grid:
+            expected = "the same tensors, of the same shapes"
+            hint = "average encoders that one file was the start of"
+            raise CheckpointError(f"{paths[0]} and {path} have no mean", expected, hint)
+    states, heads = [one.state for one in (first, *others)], [one.head for one in (first, *others)]
+    provenance = {"mean_of": [one.provenance for one in (first, *others)]}
+    return EncoderWeights(_mean(states), first.grid, _mean(heads), provenance)
+
+
+def _mean(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Of each tensor by name; what is not a real number (a batch norm's count of batches) is the first one's."""
+    return {
+        key: torch.stack([state[key] for state in states]).mean(dim=0) if first.is_floating_point() else first
+        for key, first in states[0].items()
+    }
+
+
+def _shapes(weights: EncoderWeights) -> dict[tuple[str, str], tuple[int, ...]]:
+    parts = {"encoder": weights.state, "head": weights.head}
+    return {(part, key): tuple(tensor.shape) for part, state in parts.items() for key, tensor in state.items()}
 
 
 def rename(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str], dict[str, str]]:
