@@ -271,6 +271,7 @@ def test_what_cannot_be_calibrated_is_said_in_one_line(
         ((calibrated, "--calibrate-as", tmp_path), 5, "no manifest.json"),
         ((calibrated, "--calibrate-as", public / "ferplus_val.npz"), 8, "is not a checkpoint"),
         (("--calibrate-as", calibrated), 2, "--calibrate-as without MODEL"),
+        ((calibrated, "--calibrate-as", calibrated, "--output", tmp_path / "r"), 2, "--output without clips"),
     ):
         assert main([str(word) for word in words]) == code, words
         assert expected in failure_line(capsys)
