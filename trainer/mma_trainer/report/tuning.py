@@ -46,7 +46,7 @@ def made_worse(figures: Mapping) -> list[str]:
         f"warning: tuning made {SHOWN[row['input']]} worse ({percent(row['uar_before'], 1, ' %')} UAR before, "
         f"{percent(row['uar'], 1, ' %')} now): these are too few clips or people to tell, or to learn from"
         for row in figures["inputs"]
-        if row["uar_before"] is not None and row["uar"] < row["uar_before"]
+        if row["uar_before"] is not None and round(row["uar"], 9) < round(row["uar_before"], 9)  # not by its rounding
     ]
 
 
