@@ -15,7 +15,7 @@ from mma_benchmarks.accuracy.neutral import relative
 from mma_edge.cli import main
 from mma_edge.errors import DataError, SourceError, UsageError
 from mma_edge.live import measure_neutral
-from mma_edge.pipeline.neutral import MARGINS, SHARE, NeutralMeter, NeutralReference, Referred, centred, identity
+from mma_edge.pipeline.neutral import MARGINS, SHARES, NeutralMeter, NeutralReference, Referred, centred, identity
 from mma_edge.predictor import softmax
 from mma_edge.types import Clip, Emotion
 from mma_trainer.evaluation.predict import Answers
@@ -60,7 +60,7 @@ def clip(end_s: float, track: int | None = 1, face: bool = True, voice: bool = T
 def test_half_of_what_a_neutral_person_looks_like_is_taken_out(kind: str) -> None:
     given = softmax(np.array([[2.0, 0.1, 0.0], [0.0, 3.0, 0.5]], np.float32))
     moved = reference(kind).probabilities(given, kind)
-    wanted = np.log(given) - SHARE * AT_REST + np.array([0, 0, MARGINS[kind]])
+    wanted = np.log(given) - SHARES[kind] * AT_REST + np.array([0, 0, MARGINS[kind]])
     np.testing.assert_allclose(moved, softmax(wanted), atol=1e-6)
     assert moved.dtype == np.float32 and moved.sum(axis=1) == pytest.approx([1, 1])
     # Twice in a row gives the same: the reference itself is not moved.

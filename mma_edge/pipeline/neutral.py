@@ -1,9 +1,9 @@
 """What the model says of a person whom nothing moves, and answers relative to it.
 
 Who it is matters more to the model than what is felt: a face may look angry to it at rest, a voice afraid in every
-sentence. A reference holds what it said while the person was neutral; with it half of that is taken out of each later
-answer. The idea is that of speech normalised by a speaker's neutral speech (Busso et al. 2011), and of the participant
-calibration of programs for laboratories.
+sentence. A reference holds what it said while the person was neutral; with it half of that (of a face alone three
+quarters) is taken out of each later answer. The idea is that of speech normalised by a speaker's neutral speech (Busso
+et al. 2011), and of the participant calibration of programs for laboratories.
 
 The file is JSON: format, version, model (of which bundle and calibration, see `identity`), bundle, labels, source,
 created, seconds, and per kind of clip (both, video, audio) its `clips` and its `neutral`: the mean logarithm of each
@@ -33,9 +33,10 @@ NEUTRAL = "neutral"
 """Name of the class that the reference stands for."""
 FEWEST_CLIPS = 3
 LEAST_PROBABILITY = 1e-6
-SHARE = 0.5
-"""Of what the model says of a neutral person, how much is taken out. All of it would make of whatever differs from the
-few neutral clips by chance an emotion; chosen, as MARGINS, on Javanese and RAVDESS speakers and clips."""
+SHARES = {"both": 0.5, "video": 0.75, "audio": 0.5}
+"""Of what the model says of a neutral person, how much is taken out, by kind of clip. All of it would make of whatever
+differs from the few neutral clips by chance an emotion; chosen, as MARGINS, on Javanese and RAVDESS speakers and clips,
+that of a face with four models."""
 MARGINS = {"both": 0.25, "video": 0.0, "audio": 0.75}
 """Added to the class neutral, whose own share has been taken out too: logarithm of a probability, by kind of clip."""
 
@@ -65,7 +66,7 @@ class NeutralReference:
         """
         if kind not in self.neutral:
             return probabilities
-        shift = -SHARE * self.neutral[kind]
+        shift = -SHARES[kind] * self.neutral[kind]
         shift[self.labels.index(NEUTRAL)] += MARGINS[kind]
         moved = _logarithm(probabilities) + shift
         moved = np.exp(moved - moved.max(axis=-1, keepdims=True))
