@@ -26,9 +26,9 @@ examples:
   mma-edge neutral camera --seconds 20 --bundle bundles/mine --output ada.json
 
 A model that never met a person takes their features and their voice for feelings. The reference holds what it says
-when there are none; later answers have half of it or more taken out. Let the person be alone in the picture, look at the
-camera and say a few plain sentences: without speech the reference is of the face alone. It is of one model and one
-person; a light or a microphone that is quite different wants a new one.
+when there are none; later answers have half of it or more taken out. Let the person be alone in the picture, look at
+the camera and say a few plain sentences: without speech the reference is of the face alone. It is of one model and
+one person; a light or a microphone that is quite different wants a new one.
 
 {exit_codes(3, 4, 5, 6, 7, 11)}
 """
