@@ -57,6 +57,15 @@ def test_a_temperature_never_meets_the_corpus_that_it_is_judged_on() -> None:
     assert figures_of(results[:1])[0]["ece"] is None
 
 
+def test_classes_that_the_corpus_lacks_are_told_apart_from_mistakes_among_its_own() -> None:
+    logits = np.zeros((4, 7))
+    logits[[0, 1, 2, 3], [1, 1, 4, 1]] = 1.0
+    logits[1, 5] = 2.0  # a class without clips: taken for it, and right among the two
+    (row,) = figures_of([LeftOut("emotiontts", np.array([1, 1, 4, 4]), logits)])
+    assert row["uar"] == pytest.approx((1 / 2 + 1 / 2) / 2) and row["uar_among"] == pytest.approx((2 / 2 + 1 / 2) / 2)
+    assert row["classes"] == 2
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

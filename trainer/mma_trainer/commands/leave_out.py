@@ -35,7 +35,7 @@ from mma_trainer.weights.checkpoint import read_checkpoint
 
 SCHEMA = 1
 EVAL_BATCH = 64
-TITLE = "A corpus never trained on"
+TITLE = "A corpus never trained on (percent; T: temperature fitted on the others, for its ECE)"
 EXAMPLES = """\
 example:
   mma-train leave-out --data DATA --run runs/leave-out
@@ -146,7 +146,7 @@ def test(job: Job, data: Path, corpus: str) -> LeftOut:
 
 
 def figures_of(results: list[LeftOut]) -> list[dict]:
-    """Of each corpus: UAR over its classes (any class may be answered), WAR, and ECE.
+    """Of each corpus: UAR over its classes (any class may be answered), the same among them alone, WAR, and ECE.
 
     `temperature` is fitted on the voices of the other corpora, each as heard by a model that was not trained on it: no
     model and no temperature has met the voices that `ece` is about. It is None where there is no other corpus.
@@ -157,7 +157,8 @@ def figures_of(results: list[LeftOut]) -> list[dict]:
         others = [other for other in results if other is not result]
         temperature = _temperature(others) if others else None
         row = {"corpus": result.corpus, "language": CORPORA[result.corpus].language, "clips": metrics.num_clips}
-        row |= {"classes": len(np.unique(result.labels)), "uar": metrics.uar, "war": metrics.war}
+        row |= {"classes": len(np.unique(result.labels)), "uar": metrics.uar, "uar_among": _uar_among(result)}
+        row |= {"war": metrics.war}
         row |= {"ece_raw": expected_calibration_error(cooled(result.logits, 1.0), result.labels)}
         row |= {"temperature": temperature, "ece": None}
         if temperature:
@@ -166,21 +167,28 @@ def figures_of(results: list[LeftOut]) -> list[dict]:
     return rows
 
 
+def _uar_among(result: LeftOut) -> float:
+    """UAR of answers that are of the corpus's own classes: what a user gets who knows which can occur."""
+    own = np.isin(np.arange(result.logits.shape[1]), result.labels)
+    return metrics_of(result.labels, np.where(own, result.logits, -np.inf)).uar
+
+
 def _temperature(results: list[LeftOut]) -> float:
     return fit_temperature(*(np.concatenate([getattr(r, key) for r in results]) for key in ("logits", "labels")))
 
 
 def table_of(results: list[LeftOut]) -> Table:
     rows = figures_of(results)
-    mean = {key: float(np.mean([row[key] for row in rows])) for key in ("uar", "war", "ece_raw")}
+    mean = {key: float(np.mean([row[key] for row in rows])) for key in ("uar", "uar_among", "war")}
     eces = [row["ece"] for row in rows if row["ece"] is not None]
     mean |= {"corpus": "mean", "language": "", "clips": sum(row["clips"] for row in rows), "classes": ""}
     mean |= {"temperature": None, "ece": float(np.mean(eces)) if eces else None}
-    headings = ("left out", "language", "clips", "classes", "UAR", "WAR", "ECE", "others' temperature", "ECE with it")
+    headings = ("left out", "clips", "classes", "UAR", "among its own", "WAR", "T", "ECE")
     cells = [
         (
-            *(str(row[key]) for key in ("corpus", "language", "clips", "classes")),
-            *(percent(row[key]) for key in ("uar", "war", "ece_raw")),
+            f"{row['corpus']} {row['language']}".strip(),
+            *(str(row[key]) for key in ("clips", "classes")),
+            *(percent(row[key]) for key in ("uar", "uar_among", "war")),
             number(row["temperature"], 2),
             percent(row["ece"]),
         )
