@@ -270,8 +270,8 @@ def test_the_gpu_script_ends_in_time(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexec sleep 60\n")
     python.chmod(0o755)
-    # Bash counts SECONDS on from what it is given.
-    env = {**QUIET, "PYTHON": str(python), "SECONDS": "59"}
+    # Bash counts SECONDS on from what it is given, at each full second of the clock: one before the end is too late.
+    env = {**QUIET, "PYTHON": str(python), "SECONDS": "57"}
     words = [str(GPU_SCRIPT), "--allow-cpu", "--budget", "1", "--output", str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, env=env, check=False, timeout=50)
     assert done.returncode == 1 and "out of time: default not begun" in done.stdout and "tiny failed" in done.stderr
