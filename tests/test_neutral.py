@@ -57,7 +57,7 @@ def clip(end_s: float, track: int | None = 1, face: bool = True, voice: bool = T
 
 
 @pytest.mark.parametrize("kind", ["both", "video", "audio"])
-def test_half_of_what_a_neutral_person_looks_like_is_taken_out(kind: str) -> None:
+def test_a_share_of_what_a_neutral_person_looks_like_is_taken_out(kind: str) -> None:
     given = softmax(np.array([[2.0, 0.1, 0.0], [0.0, 3.0, 0.5]], np.float32))
     moved = reference(kind).probabilities(given, kind)
     wanted = np.log(given) - SHARES[kind] * AT_REST + np.array([0, 0, MARGINS[kind]])

@@ -138,11 +138,13 @@ def evaluate_command(args: argparse.Namespace, console: Console) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if not args.set and not args.val_list and not args.calibrate_as:
-        raise UsageError("nothing to evaluate on", "--data DIR --set faces, or --val-list FILE", "see mma-eval --help")
-    of_clips = {"--output": args.output, "--robustness": args.robustness, "--abstain-at": args.abstain_at}
-    if not args.set and not args.val_list and (given := [name for name, value in of_clips.items() if value]):
-        raise UsageError(f"{given[0]} without clips", "--data DIR --set faces, or --val-list FILE")
+    if not args.set and not args.val_list:
+        expected = "--data DIR --set faces, or --val-list FILE"
+        if not args.calibrate_as:
+            raise UsageError("nothing to evaluate on", expected, "see mma-eval --help")
+        of_clips = {"--output": args.output, "--robustness": args.robustness, "--abstain-at": args.abstain_at}
+        if given := [name for name, value in of_clips.items() if value]:
+            raise UsageError(f"{given[0]} without clips", expected)
     if args.set and not args.data:
         raise UsageError("--set without --data", "--data DIR")
     for name in args.set:

@@ -35,7 +35,8 @@ from mma_trainer.weights.checkpoint import read_checkpoint
 
 SCHEMA = 1
 EVAL_BATCH = 64
-TITLE = "A corpus never trained on (percent; T: temperature fitted on the others, for its ECE)"
+TITLE = "A corpus never trained on"
+CAPTION = "percent; T: temperature fitted on the others, for its ECE"
 EXAMPLES = """\
 example:
   mma-train leave-out --data DATA --run runs/leave-out
@@ -157,8 +158,8 @@ def figures_of(results: list[LeftOut]) -> list[dict]:
         others = [other for other in results if other is not result]
         temperature = _temperature(others) if others else None
         row = {"corpus": result.corpus, "language": CORPORA[result.corpus].language, "clips": metrics.num_clips}
-        row |= {"classes": len(np.unique(result.labels)), "uar": metrics.uar, "uar_among": _uar_among(result)}
-        row |= {"war": metrics.war}
+        row |= {"classes": len(np.unique(result.labels))}
+        row |= {"uar": metrics.uar, "uar_among": _uar_among(result), "war": metrics.war}
         row |= {"ece_raw": expected_calibration_error(cooled(result.logits, 1.0), result.labels)}
         row |= {"temperature": temperature, "ece": None}
         if temperature:
@@ -194,4 +195,4 @@ def table_of(results: list[LeftOut]) -> Table:
         )
         for row in (*rows, mean)
     ]
-    return Table(TITLE, headings, cells)
+    return Table(f"{TITLE} ({CAPTION})", headings, cells)
