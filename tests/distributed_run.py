@@ -1,7 +1,7 @@
 """A run that several processes share; started by test_distributed.py.
 
-argv: folder of the run, what to do ("train", "resume", "crash", "stop", "poison"), and optionally "pair". With it, this
-process becomes torchrun's agent and forks the two processes of the run; without it, it is one of them.
+argv: folder of the run, what to do ("train", "resume", "crash", "stop", "poison", "twice"), and optionally "pair". With
+it, this process becomes torchrun's agent and forks the two processes of the run; without it, it is one of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -42,6 +43,10 @@ def main(folder: Path, what: str) -> int:
     execution = Execution(micro_batch=1 if what == "micro" else 0)
     try:
         metrics = make_run(folder, RECIPE, task, execution).fit(resume=what == "resume")
+        if what == "twice":  # a sweep, whose writer has more to do between two runs
+            if rank == 0:
+                time.sleep(3)
+            make_run(folder / "second", RECIPE, task, execution).fit(resume=False)
     except MMAEdgeError as error:
         return report(error)
     except KeyboardInterrupt:

@@ -80,6 +80,15 @@ def test_two_processes_stop_together_and_resume_where_they_were(one_process: Pat
     assert_close_runs(one_process, tmp_path)
 
 
+def test_processes_find_each_other_again_for_the_next_run(one_process: Path, tmp_path: Path) -> None:
+    (tmp_path / "second").mkdir()
+    done = launch(tmp_path, "twice")
+    assert done.returncode == 0, done.stderr
+    first, second = (read_checkpoint(folder / LAST) for folder in (tmp_path, tmp_path / "second"))
+    assert first.training["rows"][-1]["train_loss"] == second.training["rows"][-1]["train_loss"]
+    assert_close_runs(one_process, tmp_path)
+
+
 def test_a_dead_process_ends_the_run_and_does_not_hang_it(tmp_path: Path) -> None:
     start = time.monotonic()
     done = launch(tmp_path, "crash")

@@ -11,6 +11,7 @@ all processes together.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 import warnings
@@ -22,6 +23,7 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from mma_edge.errors import BackendError, UsageError
@@ -34,6 +36,8 @@ TIMEOUT = timedelta(minutes=15)
 RELEASE_S = 10.0
 """How long to wait for gloo's thread to release a tensor; see `_reduced`."""
 
+_runs = itertools.count()
+"""Of this process; in every process the same."""
 LOST_PEER = ("connection closed", "connection reset", "gloo", "nccl", "timed out", "broken pipe")
 """How a RuntimeError says that another process went away."""
 
@@ -83,7 +87,11 @@ class Processes:
             if not dist.is_initialized():
                 # Flags and metrics are small and on the host: they go by gloo on any device.
                 backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-                dist.init_process_group(backend, timeout=TIMEOUT)
+                # torchrun's store outlives a group. Of several runs in a row each needs keys of its own: with those of
+                # the run before, a process that comes first looks for the others where they no longer are, for ever.
+                store, rank, world = next(rendezvous("env://", self.rank, self.world, timeout=TIMEOUT))
+                store = dist.PrefixStore(f"run_{next(_runs)}", store)
+                dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
             if device.type == "cuda":
                 torch.cuda.set_device(device)
             yield
