@@ -58,6 +58,7 @@ class Recognizer(Predictor):
             source: see `mma_edge.sources.open_source`. Several of them, as a list or by name, are live ones at the same
                 time, files one after the other; `Emotion.source` tells which.
             neutral: what `neutral` gave of the person, or a file of `mma-edge neutral`: answers are relative to it.
+                "auto": relative to what is usual for each person, which is learnt while running.
             watchers: who else sees the frames and the sound, such as a `mma_edge.sinks.notebook.NotebookView`. The
                 others: see `mma_edge.pipeline.StreamOptions`.
 
@@ -68,15 +69,15 @@ class Recognizer(Predictor):
         # Imported here: OpenCV and PyAV take 0.2 s to load, and `predict` needs neither.
         from mma_edge.live import open_pipeline
         from mma_edge.pipeline import StreamOptions
-        from mma_edge.pipeline.neutral import NeutralReference
+        from mma_edge.pipeline.neutral import NeutralReference, neutral_from
         from mma_edge.sources import named_sources
         from mma_edge.streaming import check_mode, choose_mode
 
         if streaming is not None:
             check_mode(streaming, auto=True)
             streaming = choose_mode(self, streaming, notify)
-        if neutral is not None:
-            neutral = neutral if isinstance(neutral, NeutralReference) else NeutralReference.read(neutral)
+        neutral = neutral_from(neutral)
+        if isinstance(neutral, NeutralReference):
             neutral.check(self.bundle)
         options = StreamOptions(
             window_s=window_s,

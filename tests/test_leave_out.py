@@ -47,7 +47,7 @@ def test_a_temperature_never_meets_the_corpus_that_it_is_judged_on() -> None:
     for name, scale in (("nemo", 1.0), ("emovo", 4.0), ("ased", 9.0)):
         labels = rng.integers(0, 4, 400)
         logits = rng.normal(size=(400, 7)) + 1.5 * np.eye(7)[labels]
-        results.append(LeftOut(name, labels, scale * logits))
+        results.append(LeftOut(name, labels, scale * logits, np.full(400, "ada")))
     rows = figures_of(results)
     others = [np.concatenate([getattr(r, key) for r in results[1:]]) for key in ("logits", "labels")]
     temperature = fit_temperature(*others)
@@ -61,9 +61,24 @@ def test_classes_that_the_corpus_lacks_are_told_apart_from_mistakes_among_its_ow
     logits = np.zeros((4, 7))
     logits[[0, 1, 2, 3], [1, 1, 4, 1]] = 1.0
     logits[1, 5] = 2.0  # a class without clips: taken for it, and right among the two
-    (row,) = figures_of([LeftOut("emotiontts", np.array([1, 1, 4, 4]), logits)])
+    (row,) = figures_of([LeftOut("emotiontts", np.array([1, 1, 4, 4]), logits, np.full(4, "ada"))])
     assert row["uar"] == pytest.approx((1 / 2 + 1 / 2) / 2) and row["uar_among"] == pytest.approx((2 / 2 + 1 / 2) / 2)
     assert row["classes"] == 2
+
+
+def test_what_is_usual_for_a_speaker_is_taken_out() -> None:
+    rng = np.random.default_rng(0)
+    labels, speakers = np.tile([0, 1, 2, 3], 100), np.repeat(["ada", "bob"], 200)
+    logits = rng.normal(size=(400, 7)) + 1.5 * np.eye(7)[labels]
+    logits[:, 4:] -= 9
+    even = figures_of([LeftOut("emotiontts", labels, logits, speakers)])[0]
+    logits[:200, 1] += 2  # Ada sounds sad whatever she says
+    logits[200:, 0] += 2  # Bob sounds happy
+    leaning = figures_of([LeftOut("emotiontts", labels, logits, speakers)])[0]
+    assert leaning["uar"] < even["uar"] - 0.15 and leaning["uar_usual"] > leaning["uar"] + 0.1
+    unknown = np.arange(400).astype(str)  # nobody is heard twice
+    stranger = figures_of([LeftOut("emotiontts", labels, logits, unknown)])[0]
+    assert stranger["uar_usual"] == pytest.approx(leaning["uar"])
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,8 @@ def read_result(path: Path) -> Result:
 
 
 def from_dict(kind: type[T], value: Any, where: str = "") -> T:
-    """`value`, as JSON holds it, turned into the type `kind`: a dataclass, list[T], dict[str, T], T | None or plain.
+    """`value`, as JSON holds it, turned into the type `kind`: a dataclass, list[T], dict[str, T], T | None, one of
+    several plain types, or plain.
 
     An int passes for a float, a bool never for a number. An unknown key is refused like a missing one without a
     default: it may change what the figures mean.
@@ -131,7 +132,8 @@ def from_dict(kind: type[T], value: Any, where: str = "") -> T:
     if kind is Any:
         return value
     if isinstance(kind, types.UnionType):
-        return None if value is None else from_dict(get_args(kind)[0], value, where)
+        kinds = get_args(kind)
+        return None if value is None else from_dict(type(value) if type(value) in kinds else kinds[0], value, where)
     container = dict if dataclasses.is_dataclass(kind) else get_origin(kind)
     if container and not isinstance(value, container):
         raise ValueError(f"{where or 'the object'} is a {type(value).__name__}")

@@ -111,7 +111,8 @@ class AccuracySettings:
     limit: int | None
     batch: int
     robustness: bool = False  # new in version 2
-    neutral: int | None = None  # clips of each person that a neutral reference was made of; new in version 2
+    # Clips of each person that a neutral reference was made of, or "auto": what is usual for each; new in version 2.
+    neutral: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Condition:
     """One set with what the model was given of it."""
 
     set: str
-    condition: str  # "video and audio", "video only" or "audio only"; with neutral clips more is said
+    condition: str  # "video and audio", "video only" or "audio only"; relative to something more is said
     description: str
     num_clips: int
     uar: float | None

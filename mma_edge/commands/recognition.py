@@ -53,9 +53,12 @@ def add_clip_options(add: Callable[..., object]) -> None:
 
 
 def add_neutral_option(add: Callable[..., object]) -> None:
-    """Declare the reference of a person, of whom all of a source must be; `add` is the parser's `add_argument`."""
-    text = "answers relative to what the model says of this person at rest: a file of mma-edge neutral"
-    group(add, "clips")("--neutral", type=Path, metavar="FILE", help=text)
+    """Declare what answers are relative to; `add` is the parser's `add_argument`."""
+    text = (
+        "answers relative to what the model says of this person at rest, a file of mma-edge neutral; auto: to what it "
+        "says of each person on the whole, learnt while running"
+    )
+    group(add, "clips")("--neutral", metavar="FILE", help=text)
 
 
 def notes_to(console: Console) -> Notify:
@@ -67,7 +70,7 @@ def stream_options(args: argparse.Namespace, capture: object, notify: Notify) ->
     """What a command line asks for; UsageError where it does not fit together."""
     from mma_edge.errors import UsageError
     from mma_edge.pipeline import StreamOptions
-    from mma_edge.pipeline.neutral import NeutralReference
+    from mma_edge.pipeline.neutral import neutral_from
     from mma_edge.streaming import check_mode
 
     if args.streaming:
@@ -86,7 +89,7 @@ def stream_options(args: argparse.Namespace, capture: object, notify: Notify) ->
         voice_gate=None if args.voice_gate == "off" else _number(args.voice_gate),
         abstain_below=_number(args.abstain_below),
         smooth_s=_number(args.smooth),
-        neutral=NeutralReference.read(args.neutral) if getattr(args, "neutral", None) else None,
+        neutral=neutral_from(getattr(args, "neutral", None)),
         nvdec=args.nvdec,
         capture=capture,
         notify=notify,
@@ -95,11 +98,12 @@ def stream_options(args: argparse.Namespace, capture: object, notify: Notify) ->
 
 def open_recognizer(args: argparse.Namespace, options: StreamOptions) -> tuple[Recognizer, StreamOptions]:
     """The model, whose notes are said, and the options with the streaming that it offers."""
+    from mma_edge.pipeline.neutral import NeutralReference
     from mma_edge.recognizer import Recognizer
     from mma_edge.streaming import choose_mode
 
     recognizer = Recognizer.open(args.bundle, args.backend, args.precision, args.streaming)
-    if options.neutral is not None:
+    if isinstance(options.neutral, NeutralReference):
         options.neutral.check(recognizer.bundle)
     options = dataclasses.replace(options, streaming=choose_mode(recognizer, args.streaming, options.notify))
     for note in recognizer.notes:

@@ -46,6 +46,7 @@ examples:
   mma-edge run camera --abstain-below 0.5      "uncertain" where no class is that probable
   mma-edge run camera --smooth 2               calmer answers, which come about 2 s later
   mma-edge run camera --neutral ada.json       relative to a person at rest: mma-edge neutral
+  mma-edge run camera --neutral auto           relative to what is usual for each person, learnt while running
   mma-edge run camera --session monday --blur-faces   a folder of records, video, marks: docs/sessions.md
   mma-edge run clip.mp4 --whole --voice-gate off  all sound for a voice, as the paper has it
 
@@ -147,6 +148,8 @@ def run_command(args: argparse.Namespace, console: Console) -> int:
 
 def title_of(sources: Mapping[str, Spec], recognizer: Recognizer, options: StreamOptions) -> str:
     """What runs, in one line."""
+    from mma_edge.pipeline.neutral import relative_to
+
     title = f"{', '.join(sources)}  {recognizer.bundle.name} {recognizer.precision}  {recognizer.engine.details}"
     title += f"  streaming {options.streaming}" if options.streaming else ""
-    return f"{title}  relative to a person at rest" if options.neutral else title
+    return f"{title}  {relative_to(options.neutral)}" if options.neutral else title

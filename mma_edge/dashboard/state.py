@@ -12,6 +12,7 @@ from mma_edge.errors import without_passwords
 from mma_edge.live import FilesPipeline, LivePipeline
 from mma_edge.live.report import snapshot
 from mma_edge.pipeline import Pipeline, StreamOptions
+from mma_edge.pipeline.neutral import relative_to
 from mma_edge.recognizer import Recognizer
 from mma_edge.types import AudioChunk
 
@@ -31,7 +32,7 @@ def about(recognizer: Recognizer, options: StreamOptions, camera: bool) -> dict[
             name: getattr(options, name)
             for name in ("window_s", "hop_s", "voice_gate", "abstain_below", "smooth_s", "streaming", "audio")
         },
-        "neutral": options.neutral is not None,
+        "neutral": None if options.neutral is None else relative_to(options.neutral),
         "camera": camera,
     }
 

@@ -26,8 +26,9 @@ from mma_edge.faces.detect import MTCNNDetector
 from mma_edge.faces.motion import MotionMeter
 from mma_edge.faces.track import FaceTracker
 from mma_edge.pipeline.ahead import ahead
-from mma_edge.pipeline.neutral import NeutralReference, Referred
+from mma_edge.pipeline.neutral import AUTO, NeutralReference
 from mma_edge.pipeline.smoothing import Smoother, check_smoothing
+from mma_edge.pipeline.usual import relative_answers
 from mma_edge.sources import CaptureOptions, Event, Source, open_source
 from mma_edge.streaming import StreamingRecognizer, check_mode
 from mma_edge.types import UNCERTAIN, AudioChunk, Clip, Emotion, Face, Frame, Notify, Watcher, ignore_notice
@@ -92,8 +93,9 @@ class StreamOptions:
     abstain_below: float | None = None
     # Average each face's probabilities over so many seconds, which delays them as much; None: each answer as it is.
     smooth_s: float | None = None
-    # Answers relative to what the model says of this person at rest, see `neutral.py`; None: as they are.
-    neutral: NeutralReference | None = None
+    # Answers relative to what the model says of this person at rest, see `neutral.py`, or with "auto" to what is usual
+    # for each, see `usual.py`; None: as they are.
+    neutral: NeutralReference | str | None = None
     nvdec: bool = False  # decode a file's pictures on an NVIDIA GPU; where there is none, a notice says so
     notify: Notify = ignore_notice
     capture: CaptureOptions | None = None  # what is asked of the source's devices
@@ -113,6 +115,12 @@ class StreamOptions:
             check_smoothing(self.smooth_s)
             if self.whole:
                 raise UsageError("--smooth with --whole", "one of them", "a whole file has one answer for each face")
+        if isinstance(self.neutral, str):
+            if self.neutral != AUTO:
+                raise UsageError(f"neutral {self.neutral!r}", f"a NeutralReference, or {AUTO!r}")
+            if self.whole:
+                hint = "a whole file has one answer for each face, before which nothing is known of it"
+                raise UsageError(f"--neutral {AUTO} with --whole", "one of them", hint)
         if (age := self.sound_age_s) is not None and not (isinstance(age, Real) and age >= 0):
             raise UsageError(f"--sound-age {age}", "seconds, 0 or more", "leave it out to have what the bundle allows")
         if self.streaming is None:
@@ -181,7 +189,9 @@ class Pipeline(AbstractContextManager):
         self.predictor = StreamingRecognizer(recognizer, mode, age_s) if mode else recognizer
         # None where nobody listens for speech.
         self._gate: VoiceGate | None = None
-        self._referred = Referred(options.neutral, options.notify) if options.neutral is not None else iter
+        self._relative = iter
+        if options.neutral is not None:
+            self._relative = relative_answers(options.neutral, recognizer.labels, options.notify)
         self._smoothed = Smoother(options.smooth_s) if options.smooth_s is not None else iter
         if source.has_audio and options.voice_gate is not None:
             self._gate = VoiceGate(VoiceDetector().stream, options.voice_gate)
@@ -329,7 +339,7 @@ class Pipeline(AbstractContextManager):
         """What the engine says about clips of this source, as it goes into the records."""
         self.state.answers += len(emotions)
         least = self.options.abstain_below
-        for emotion in self._smoothed(self._referred(emotions)):
+        for emotion in self._smoothed(self._relative(emotions)):
             answer = replace(emotion, source=self.name, abstained=least is not None and emotion.confidence < least)
             self.source.show(answer)
             yield answer

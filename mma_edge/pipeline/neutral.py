@@ -31,6 +31,8 @@ from mma_edge.types import Clip, Emotion, Notify
 FORMAT, VERSION = "mma-edge-neutral", 1
 NEUTRAL = "neutral"
 """Name of the class that the reference stands for."""
+AUTO = "auto"
+"""Instead of a reference: learn what is usual for each person while running, see `usual.py`."""
 FEWEST_CLIPS = 3
 LEAST_PROBABILITY = 1e-6
 SHARES = {"both": 0.5, "video": 0.75, "audio": 0.5}
@@ -68,9 +70,7 @@ class NeutralReference:
             return probabilities
         shift = -SHARES[kind] * self.neutral[kind]
         shift[self.labels.index(NEUTRAL)] += MARGINS[kind]
-        moved = _logarithm(probabilities) + shift
-        moved = np.exp(moved - moved.max(axis=-1, keepdims=True))
-        return (moved / moved.sum(axis=-1, keepdims=True)).astype(np.float32)
+        return moved(probabilities, shift)
 
     def check(self, bundle: Bundle) -> None:
         """UsageError where another model said it."""
@@ -93,7 +93,7 @@ class NeutralReference:
     @classmethod
     def read(cls, path: str | os.PathLike) -> NeutralReference:
         """What `write` wrote; UsageError for anything else."""
-        expected = "a file of mma-edge neutral"
+        expected = f"a file of mma-edge neutral, or {AUTO}"
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -122,6 +122,16 @@ def identity(bundle: Bundle) -> str:
     """
     known = [list(bundle.labels), bundle.manifest["golden"]["logits"], bundle.temperatures]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def neutral_from(given: NeutralReference | str | os.PathLike | None) -> NeutralReference | str | None:
+    """What `--neutral` names: a reference, AUTO or None as they are, else that of a file; UsageError if it is none."""
+    return given if given in (None, AUTO) or isinstance(given, NeutralReference) else NeutralReference.read(given)
+
+
+def relative_to(neutral: NeutralReference | str) -> str:
+    """For a title: what answers are relative to."""
+    return "relative to what is usual for each person" if neutral == AUTO else "relative to a person at rest"
 
 
 def kind_of(emotion: Emotion) -> str:
@@ -209,6 +219,13 @@ def centred(probabilities: np.ndarray) -> np.ndarray:
     """Logarithms of probabilities (N, C), float64, less their mean over the classes."""
     logarithms = _logarithm(probabilities)
     return logarithms - logarithms.mean(axis=1, keepdims=True)
+
+
+def moved(probabilities: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Probabilities float32 (C,) or (N, C) with `shift` (C,) added to their logarithms; rows sum to 1."""
+    odds = _logarithm(probabilities) + shift
+    odds = np.exp(odds - odds.max(axis=-1, keepdims=True))
+    return (odds / odds.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
 def _logarithm(probabilities: np.ndarray) -> np.ndarray:

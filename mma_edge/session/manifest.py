@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mma_edge import __version__
+from mma_edge.pipeline.neutral import AUTO
 from mma_edge.session.tally import SourceTally, rounded
 from mma_edge.session.video.source import SourceVideo
 
@@ -39,7 +40,9 @@ def model_of(recognizer: Recognizer) -> dict[str, Any]:
 
 
 def options_of(stream: StreamOptions) -> dict[str, Any]:
-    neutral = None if stream.neutral is None else stream.neutral.to_dict()
+    neutral = stream.neutral
+    if neutral not in (None, AUTO):
+        neutral = neutral.to_dict()
     return {name: getattr(stream, name) for name in _OPTIONS} | {"neutral": neutral}
 
 

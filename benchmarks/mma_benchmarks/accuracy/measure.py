@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import mma_edge
-from mma_benchmarks.accuracy.neutral import relative
+from mma_benchmarks.accuracy.neutral import relative, relative_to_usual
 from mma_benchmarks.grid.options import check_known
 from mma_benchmarks.grid.subjects import Subject, model_of, subject_of_bundle
 from mma_benchmarks.latency.measure import describe_model
@@ -25,6 +25,7 @@ from mma_benchmarks.result import Model, Result, from_dict, utc_now
 from mma_benchmarks.schema import Accuracy, AccuracyCell, AccuracyGrid, AccuracySettings, Condition, Refused
 from mma_edge.child import Child, ChildDiedError, Message, Tell, serve
 from mma_edge.errors import DataError, MMAEdgeError, UsageError
+from mma_edge.pipeline.neutral import AUTO
 from mma_edge.precisions import BACKEND_CHOICES, PRECISIONS
 from mma_edge.recognizer import Recognizer
 from mma_trainer.data.public.background import Recordings, load_noise
@@ -49,7 +50,8 @@ class AccuracyOptions:
     limit: int | None = None  # clips per set, evenly spread over it; None takes all
     batch: int = 32  # clips per call of predict
     robustness: bool = False  # also with every change of `evaluation.robustness`
-    neutral: int | None = None  # also relative to so many neutral clips of each person, see `neutral.py`
+    # Also relative to so many neutral clips of each person, or with "auto" to what is usual for each, see `neutral.py`.
+    neutral: int | str | None = None
     bundles: tuple[Path | None, ...] = (None,)  # folders, None for the embedded default model
     backends: tuple[str, ...] = ("auto",)  # as `mma_edge.load` takes them
     precisions: tuple[str, ...] = ()  # (): all that a bundle has; of a single bundle and backend its best
@@ -59,8 +61,9 @@ class AccuracyOptions:
             raise UsageError(f"--limit {self.limit}", "at least 1", "leave it out to take every clip")
         if self.batch < 1:
             raise UsageError(f"--batch {self.batch}", "at least 1")
-        if self.neutral is not None and self.neutral < 1:
-            raise UsageError(f"--neutral {self.neutral}", "at least 1", "leave it out to measure without references")
+        if self.neutral not in (None, AUTO) and not (isinstance(self.neutral, int) and self.neutral >= 1):
+            expected = f"a number of clips, at least 1, or {AUTO}"
+            raise UsageError(f"--neutral {self.neutral}", expected, "leave it out to measure without references")
         for name in self.sets:
             parse_set(name)
         if not self.data.is_dir():
@@ -118,7 +121,9 @@ def measure_cell(
             answers = _answers(recognizer, clips, options.batch, advance)
             measured.append(_condition(answers, names, spoiled_by))
             if options.neutral and spoiled_by is None and clips.groups is not None:
-                for more, part in relative(answers, clips.groups, recognizer.labels, options.neutral):
+                known = (answers, clips.groups, recognizer.labels)
+                usual = options.neutral == AUTO
+                for more, part in [relative_to_usual(*known)] if usual else relative(*known, options.neutral):
                     measured.append(_condition(part, (name, f"{given}, {more}", description)))
     return describe_model(recognizer), measured
 

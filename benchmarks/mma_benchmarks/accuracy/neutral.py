@@ -1,4 +1,5 @@
-"""What it gains to know a person at rest: answers relative to neutral clips of each, as `mma-edge run --neutral`."""
+"""What it gains to know a person: answers relative to neutral clips of each, or to what is usual for each, as with
+`mma-edge run --neutral`."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from mma_edge.bundle.manifest import MODALITIES
 from mma_edge.clip import evenly
 from mma_edge.errors import DataError
 from mma_edge.pipeline.neutral import NEUTRAL, NeutralReference, centred
+from mma_edge.pipeline.usual import relative_in_turn
 from mma_trainer.evaluation.predict import Answers
 
 
@@ -42,6 +44,19 @@ def relative(answers: Answers, people: np.ndarray, labels: Sequence[str], count:
         (f"without {named}", _part(answers, answers.probabilities, rest)),
         (f"relative to {named}", _part(answers, moved, rest)),
     ]
+
+
+def relative_to_usual(answers: Answers, people: np.ndarray, labels: Sequence[str]) -> tuple[str, Answers]:
+    """All answers, each relative to those to earlier clips of the same person, and what is to be said of them.
+
+    The clips of a person come in an order by chance, always the same one, each as long as a window.
+    """
+    probabilities, neutral = answers.probabilities.copy(), list(labels).index(NEUTRAL)
+    for number, kind in enumerate(MODALITIES):
+        rows = answers.available == number
+        probabilities[rows] = relative_in_turn(answers.probabilities[rows], people[rows], kind, neutral)
+    everything = np.ones(len(people), bool)
+    return "relative to what is usual for each", _part(answers, probabilities, everything)
 
 
 def _reference(answers: Answers, rows: np.ndarray, labels: tuple[str, ...]) -> NeutralReference:

@@ -19,6 +19,7 @@ examples:
   mma-bench accuracy bundles/dfew --data data --backend cpu openvino --precision fp32 int8
   mma-bench accuracy --data data --set voices av-javanese/04,05 --robustness
   mma-bench accuracy --data data --set javanese/04,05 av-javanese/04,05 --neutral 3
+  mma-bench accuracy --data data --set javanese/04,05 av-javanese/04,05 --neutral auto
 
 Sets with face and voice are measured three times: with both, without sound and without faces. "av-javanese" and
 "av-ravdess" are real clips; "pseudo" pairs faces with voices of the same label. A speech corpus by its name is the
@@ -36,12 +37,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     robustness_help = "also with noise, other loudness, bad light ..., and the points lost to clean"
     parser.add_argument("--robustness", action="store_true", help=robustness_help)
     neutral_help = (
-        "also relative to N neutral clips of each person (as mma-edge run --neutral), beside the same without"
+        "also relative to N neutral clips of each person (as mma-edge run --neutral FILE), beside the same without; "
+        "auto: also relative to what is usual for each (as --neutral auto)"
     )
-    parser.add_argument("--neutral", type=int, metavar="N", help=neutral_help)
+    parser.add_argument("--neutral", type=_clips, metavar="N", help=neutral_help)
     parser.add_argument("--limit", type=int, metavar="N", help="clips per set, evenly spread (default: all)")
     parser.add_argument("--batch", type=int, default=32, metavar="N", help="clips per call of the engine")
     add_output(parser)
+
+
+def _clips(text: str) -> int | str:
+    """A number; any other text as it is, for `AccuracyOptions` to say what was expected."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

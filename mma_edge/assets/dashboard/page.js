@@ -67,7 +67,7 @@ function begin(facts) {
   for (const all of [cards, views]) { all.forEach(each => each.end()); all.clear(); }
   learn(about.labels);
   const model = `${about.model} ${about.precision}, ${about.details || about.backend}`;
-  find("model").textContent = about.neutral ? `${model}, relative to a person at rest` : model;
+  find("model").textContent = about.neutral ? `${model}, ${about.neutral}` : model;
   find("camera").hidden = !about.camera;
 }
 

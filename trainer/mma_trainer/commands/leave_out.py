@@ -16,6 +16,8 @@ from mma_edge.audio.logmel import NUM_MEL_FRAMES
 from mma_edge.commands.support import run_cli, say
 from mma_edge.errors import CheckpointError, DataError, UsageError
 from mma_edge.files import to_json, write_text
+from mma_edge.pipeline.neutral import NEUTRAL
+from mma_edge.pipeline.usual import relative_in_turn
 from mma_trainer.commands import train as cli
 from mma_trainer.commands.data_options import LEAVABLE
 from mma_trainer.commands.model_options import VOICE_TRAINING
@@ -25,6 +27,7 @@ from mma_trainer.data.public.voices import CORPORA, load_corpus
 from mma_trainer.data.public.waves import mel_rows
 from mma_trainer.evaluation.calibration import cooled, expected_calibration_error, fit_temperature
 from mma_trainer.evaluation.metrics import metrics_of
+from mma_trainer.labels import DFEW_LABELS
 from mma_trainer.model.inputs import prepare_mel
 from mma_trainer.report.page import Page, Table, number, percent, to_markdown, to_rich
 from mma_trainer.training.pretrain import EncoderClassifier
@@ -33,10 +36,11 @@ from mma_trainer.training.state import LAST
 from mma_trainer.training.sweeps.sweep import Job, Sweep
 from mma_trainer.weights.checkpoint import read_checkpoint
 
-SCHEMA = 1
+SCHEMA = 2
 EVAL_BATCH = 64
+UARS = ("uar", "uar_among", "uar_usual", "war")
 TITLE = "A corpus never trained on"
-CAPTION = "percent; T: temperature fitted on the others, for its ECE"
+CAPTION = "percent; usual: relative to what is usual for each speaker; T: temperature fitted on the others, for its ECE"
 EXAMPLES = """\
 example:
   mma-train leave-out --data DATA --run runs/leave-out
@@ -54,11 +58,12 @@ class LeftOut:
     corpus: str
     labels: np.ndarray  # int64 (N,)
     logits: np.ndarray  # float64 (N, 7)
+    speakers: np.ndarray  # str (N,)
     options: dict = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         logits = [[round(float(value), 4) for value in row] for row in self.logits]
-        plain = {"labels": self.labels.tolist(), "logits": logits}
+        plain = {"labels": self.labels.tolist(), "logits": logits, "speakers": self.speakers.tolist()}
         return {"schema": SCHEMA, "corpus": self.corpus, **plain, "options": self.options}
 
     @classmethod
@@ -69,9 +74,10 @@ class LeftOut:
             if found["schema"] != SCHEMA:
                 raise ValueError(f"schema {found['schema']!r}")
             labels, logits = np.array(found["labels"], np.int64), np.array(found["logits"], np.float64)
-            if logits.ndim != 2 or len(logits) != len(labels):
-                raise ValueError("labels and logits do not fit")
-            return cls(str(found["corpus"]), labels, logits, dict(found["options"]))
+            speakers = np.array(found["speakers"], str)
+            if logits.ndim != 2 or not len(logits) == len(labels) == len(speakers):
+                raise ValueError("labels, logits and speakers do not fit")
+            return cls(str(found["corpus"]), labels, logits, speakers, dict(found["options"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             what = f"{path} cannot be used ({error})"
             raise DataError(what, "what mma-train leave-out wrote", "delete it to repeat the corpus") from error
@@ -143,11 +149,12 @@ def test(job: Job, data: Path, corpus: str) -> LeftOut:
             rows = [mel_rows(wave, voices.sample_rate_hz) for wave in voices.waves[start : start + EVAL_BATCH]]
             mels = [place_mel(torch.from_numpy(row), NUM_MEL_FRAMES, None) for row in rows]
             logits.append(model(prepare_mel(torch.stack(mels))))
-    return LeftOut(corpus, voices.labels, torch.cat(logits).double().numpy(), job.options)
+    return LeftOut(corpus, voices.labels, torch.cat(logits).double().numpy(), voices.speakers, job.options)
 
 
 def figures_of(results: list[LeftOut]) -> list[dict]:
-    """Of each corpus: UAR over its classes (any class may be answered), the same among them alone, WAR, and ECE.
+    """Of each corpus: UAR over its classes (any class may be answered), the same among them alone and relative to what
+    is usual for each speaker (as `mma-edge run --neutral auto`), WAR, and ECE.
 
     `temperature` is fitted on the voices of the other corpora, each as heard by a model that was not trained on it: no
     model and no temperature has met the voices that `ece` is about. It is None where there is no other corpus.
@@ -159,7 +166,8 @@ def figures_of(results: list[LeftOut]) -> list[dict]:
         temperature = _temperature(others) if others else None
         row = {"corpus": result.corpus, "language": CORPORA[result.corpus].language, "clips": metrics.num_clips}
         row |= {"classes": len(np.unique(result.labels))}
-        row |= {"uar": metrics.uar, "uar_among": _uar_among(result), "war": metrics.war}
+        row |= {"uar": metrics.uar, "uar_among": _uar_among(result)}
+        row |= {"uar_usual": _uar_usual(result, temperature or 1.0), "war": metrics.war}
         row |= {"ece_raw": expected_calibration_error(cooled(result.logits, 1.0), result.labels)}
         row |= {"temperature": temperature, "ece": None}
         if temperature:
@@ -174,22 +182,29 @@ def _uar_among(result: LeftOut) -> float:
     return metrics_of(result.labels, np.where(own, result.logits, -np.inf)).uar
 
 
+def _uar_usual(result: LeftOut, temperature: float) -> float:
+    """UAR of answers relative to earlier ones to the same speaker, the clips in an order by chance, always the same."""
+    probabilities = cooled(result.logits, temperature).astype(np.float32)
+    relative = relative_in_turn(probabilities, result.speakers, "audio", DFEW_LABELS.index(NEUTRAL))
+    return metrics_of(result.labels, relative).uar
+
+
 def _temperature(results: list[LeftOut]) -> float:
     return fit_temperature(*(np.concatenate([getattr(r, key) for r in results]) for key in ("logits", "labels")))
 
 
 def table_of(results: list[LeftOut]) -> Table:
     rows = figures_of(results)
-    mean = {key: float(np.mean([row[key] for row in rows])) for key in ("uar", "uar_among", "war")}
+    mean = {key: float(np.mean([row[key] for row in rows])) for key in UARS}
     eces = [row["ece"] for row in rows if row["ece"] is not None]
     mean |= {"corpus": "mean", "language": "", "clips": sum(row["clips"] for row in rows), "classes": ""}
     mean |= {"temperature": None, "ece": float(np.mean(eces)) if eces else None}
-    headings = ("left out", "clips", "classes", "UAR", "among its own", "WAR", "T", "ECE")
+    headings = ("left out", "clips", "classes", "UAR", "among its own", "usual", "WAR", "T", "ECE")
     cells = [
         (
             f"{row['corpus']} {row['language']}".strip(),
             *(str(row[key]) for key in ("clips", "classes")),
-            *(percent(row[key]) for key in ("uar", "uar_among", "war")),
+            *(percent(row[key]) for key in UARS),
             number(row["temperature"], 2),
             percent(row["ece"]),
         )
