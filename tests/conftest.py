@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -151,6 +152,13 @@ def failure_line(capsys: pytest.CaptureFixture) -> str:
 def one_thread() -> None:
     """Operators as small as those of the tiny model spend their time waiting for a second thread."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heard_interrupts() -> None:
+    """A shell that puts the tests into the background has Ctrl-C ignored, and children inherit that."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import shutil
@@ -203,8 +202,6 @@ def running(corpus: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.P
                 stdout=subprocess.DEVNULL,
                 text=True,
                 start_new_session=True,
-                # A shell's background job ignores it.
-                preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             )
         )
         return started[-1]

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import os
 import shutil
+import threading
 import traceback
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def own_entries(noisy_clips: Path, tmp_path: Path) -> list[ClipEntry]:
     return entries_of(Path(shutil.copytree(noisy_clips, tmp_path / "own")))
 
 
-def task(entries: list[ClipEntry], workers: int = 0, cache: ClipCache | None = None, size: int = 4) -> ListTask:
+def task(entries: list[ClipEntry], workers: int = 0, cache: ClipFiles | None = None, size: int = 4) -> ListTask:
     return ListTask(entries, entries[:5], SIZE, size, SEED, 0.0, workers, cache)
 
 
@@ -166,9 +167,43 @@ def test_a_clip_that_fails_in_a_worker_is_one_line_without_a_traceback(
     traceback.clear_frames(error.tb)
 
 
+LOCK = threading.Lock()
+
+
+class LockedFiles(ClipFiles):
+    """As code does that shares something between its threads."""
+
+    def mel(self, entry: ClipEntry) -> np.ndarray:
+        assert LOCK.acquire(timeout=20), "held for ever"
+        try:
+            return super().mel(entry)
+        finally:
+            LOCK.release()
+
+
+def test_workers_wait_for_no_lock_of_a_thread_that_they_do_not_have(entries: list[ClipEntry]) -> None:
+    held, enough = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with LOCK:
+            held.set()
+            enough.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    try:
+        batches = list(task(entries, 1, LockedFiles()).train_batches(0))
+    finally:
+        enough.set()
+        holder.join()
+    assert same(batches, list(task(entries).train_batches(0)))
+
+
 def test_with_a_cache_batches_are_the_same_and_a_second_epoch_decodes_nothing(
-    entries: list[ClipEntry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_entries: list[ClipEntry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    entries = own_entries
     plain = passes(task(entries))
     cached = task(entries, cache=ClipCache(tmp_path / "cache", entries, 1.0))
     assert same(passes(cached), plain)
@@ -181,9 +216,14 @@ def test_with_a_cache_batches_are_the_same_and_a_second_epoch_decodes_nothing(
     monkeypatch.setattr(Image, "open", refuse)
     monkeypatch.setattr(soundfile, "read", refuse)
     assert same(passes(cached), plain)
-    # So does the next run, and one with worker processes.
-    for workers in (0, 2):
-        assert same(passes(task(entries, workers, ClipCache(tmp_path / "cache", entries, 1.0))), plain)
+    # So does the next run, and one with worker processes, which know of no patch.
+    later = [task(entries, workers, ClipCache(tmp_path / "cache", entries, 1.0)) for workers in (0, 2)]
+    for entry in entries:
+        shutil.rmtree(entry.folder)
+        if entry.wav:
+            entry.wav.unlink()
+    for each in later:
+        assert same(passes(each), plain)
 
 
 def test_a_changed_file_is_not_served_from_the_cache(own_entries: list[ClipEntry], tmp_path: Path) -> None:

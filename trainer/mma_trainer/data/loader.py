@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
+from multiprocessing.context import BaseContext
 
 import numpy as np
 import torch
@@ -71,6 +73,7 @@ class ListLoader:
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             prefetch_factor=PREFETCH if workers else None,
+            multiprocessing_context=_fresh_processes() if workers else None,
             worker_init_fn=_start_worker,
             # Otherwise the first pass draws from the global generator, and a resumed run differs from a whole one.
             generator=torch.Generator().manual_seed(0),
@@ -91,6 +94,18 @@ def collate(items: Sequence[Item | MMAEdgeError]) -> Batch | MMAEdgeError:
             return item
     frames, mels, labels, names = zip(*items, strict=True)
     return Batch((torch.stack(frames), torch.stack(mels)), torch.tensor(labels, dtype=torch.int64), tuple(names))
+
+
+def _fresh_processes() -> BaseContext:
+    """Processes that are no copies of this one: forked, they would have its locks without the threads that hold them.
+
+    A thread that multiplies matrices, decodes or draws a progress bar while a worker is forked stops both for ever.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # torch is imported once, not by every worker
+    return context
 
 
 def _start_worker(_: int) -> None:
