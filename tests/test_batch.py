@@ -12,14 +12,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from square_videos import ONE_RED, make_video
 
+import mma_edge
 from mma_edge.batch.pool import Pool
-from mma_edge.batch.tasks import OPTIONS, Answer, Failure, Job, Task
+from mma_edge.batch.tasks import Answer, Failure, Job, Task, plain_options
 from mma_edge.batch.worker import LocalWorker
 from mma_edge.cli import main
 from mma_edge.pipeline import StreamOptions
+from mma_edge.pipeline.neutral import NeutralReference, identity
 
 pytestmark = pytest.mark.wall_clock
 
@@ -72,7 +75,7 @@ def lines(path: Path) -> list[dict]:
 
 def job(**changes: object) -> Job:
     options = StreamOptions(window_s=0.4, hop_s=0.2, centre_fallback=True, audio=False)
-    return Job(None, "cpu", options={name: getattr(options, name) for name in OPTIONS}, **changes)
+    return Job(None, "cpu", options=plain_options(options), **changes)
 
 
 def task_of(path: Path, name: str = "") -> Task:
@@ -155,6 +158,49 @@ def test_another_model_or_other_options_are_refused_by_name(
     (output / "records" / "old.mp4.jsonl").touch()
     assert batch(videos, output, "--overwrite", "--workers", 1) == 0
     assert records(output) == records(finished)
+
+
+def reference_of(folder: Path) -> Path:
+    """Of somebody whom the default model finds sad at rest."""
+    bundle = mma_edge.load(backend="cpu").bundle
+    leaning = {"video": np.where(np.array(bundle.labels) == "sad", 3.0, -0.5)}
+    made = NeutralReference(identity(bundle), bundle.labels, leaning, {"video": 5}, {"created": "2026-01-02T03:04:05"})
+    made.write(folder / "ada.json")
+    return folder / "ada.json"
+
+
+@pytest.mark.parametrize("how", ["auto", "reference"])
+def test_answers_may_be_relative_to_people(
+    videos: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture, how: str
+) -> None:
+    neutral = ("--neutral", "auto" if how == "auto" else reference_of(tmp_path))
+    output, alone = tmp_path / "out", tmp_path / "alone.jsonl"
+    assert batch(videos, output, "--workers", 2, *neutral) == 0
+    argv = ["run", videos / "two.mkv", "--backend", "cpu", "--quiet", "--output", alone, *CLIP, *neutral]
+    assert main(list(map(str, argv))) == 0
+    told = records(output)
+    assert [{**record, "age_ms": None} for record in lines(alone)] == lines(output / "records" / "two.mkv.jsonl")
+    assert told.keys() == records(finished).keys() and told["two.mkv.jsonl"] != records(finished)["two.mkv.jsonl"]
+    assert batch(videos, output, *neutral) == 0 and manifest(output)["this_run"]["skipped"] == 4
+    # Records of before this option was there are as they are where nobody asks for it.
+    older = Path(shutil.copytree(finished, tmp_path / "older"))
+    content = manifest(older)
+    del content["options"]["neutral"]
+    (older / "batch.json").write_text(json.dumps(content))
+    assert batch(videos, older) == 0
+    capsys.readouterr()
+    assert batch(videos, older, *neutral) == 7
+    expected = "neutral None, not auto" if how == "auto" else "neutral None, not of 2026-01-02T03:04:05"
+    assert expected in capsys.readouterr().err
+
+
+def test_a_reference_of_another_model_is_one_line(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = reference_of(tmp_path)
+    path.write_text(path.read_text().replace('"model": "', '"model": "0'))
+    assert batch(videos, tmp_path / "out", "--neutral", path) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "the neutral reference is of another model" in error
+    assert not (tmp_path / "out" / "records").exists()
 
 
 def test_bad_files_are_named_and_stop_nothing(

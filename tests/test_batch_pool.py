@@ -16,7 +16,7 @@ import mma_edge
 from mma_edge.batch.files import FileRecognizer
 from mma_edge.batch.pool import Pool
 from mma_edge.batch.shared import SharedCalls
-from mma_edge.batch.tasks import OPTIONS, Answer, Facts, Failure, Job, Task, WorkerDied
+from mma_edge.batch.tasks import Answer, Facts, Failure, Job, Task, WorkerDied, plain_options
 from mma_edge.errors import BackendError, BundleError
 from mma_edge.pipeline import StreamOptions
 from mma_edge.types import Clip, Emotion
@@ -196,7 +196,7 @@ def test_files_read_at_once_have_the_answers_of_files_alone(tmp_path_factory: py
     for number, name in enumerate(names):
         make_video(folder / name, ONE_RED * (3 + number), sound_s=0)
     options = StreamOptions(window_s=0.4, hop_s=0.2, centre_fallback=True, audio=False)
-    job = Job(None, "cpu", options={name: getattr(options, name) for name in OPTIONS}, together=3)
+    job = Job(None, "cpu", options=plain_options(options), together=3)
     answers: dict[str, Answer] = {}
     with FileRecognizer(job) as recognizer:
         assert recognizer.facts.together == 3

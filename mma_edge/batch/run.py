@@ -17,11 +17,12 @@ from mma_edge.batch.corpus import Corpus, find_corpus
 from mma_edge.batch.folder import MANIFEST, BatchFolder, failed_of, utc_now
 from mma_edge.batch.plan import Plan, make_plan
 from mma_edge.batch.pool import Pool
-from mma_edge.batch.tasks import OPTIONS, Answer, Facts, Failure, Job, Task
+from mma_edge.batch.tasks import OPTIONS, Answer, Facts, Failure, Job, Task, plain_options
 from mma_edge.batch.worker import LocalWorker
 from mma_edge.bundle import read_bundle, sha256
 from mma_edge.bundle.manifest import MANIFEST as MODEL_MANIFEST
 from mma_edge.errors import DependencyError, OutputError, UsageError
+from mma_edge.pipeline import StreamOptions
 from mma_edge.types import Notify, ignore_notice
 
 MANIFEST_S = 10.0
@@ -270,12 +271,19 @@ def _check_same(folder: BatchFolder, given: dict[str, Any]) -> None:
     for name, value in given.items():
         part, key = name.split(".")
         held = folder.manifest.get(part, {})
+        if held and part == "options":  # one that an older version did not know was as it is where nobody asks for it
+            held = {**plain_options(StreamOptions()), **held}
         if key in held and held[key] != value:
-            was, now = (str(each)[:12] for each in (held[key], value))
+            was, now = map(_brief, (held[key], value))
             differs.append(f"{'model ' if part == 'model' else ''}{key} {was}, not {now}")
     if differs:
         what = f"{folder.path / MANIFEST} is of another model or other options: {'; '.join(differs)}"
         raise OutputError(what, "those of now", "choose another --output, or --overwrite to do all files again")
+
+
+def _brief(value: object) -> str:
+    """For a line: a name, a number, or of a neutral reference when it was made."""
+    return f"of {value.get('created')}" if isinstance(value, dict) else str(value)[:12]
 
 
 def _usual_workers(facts: Facts) -> int:

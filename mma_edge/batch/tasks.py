@@ -9,14 +9,20 @@ from typing import Any, Protocol
 
 from mma_edge.errors import MMAEdgeError, first_line
 from mma_edge.pipeline import StreamOptions
+from mma_edge.pipeline.neutral import neutral_from_plain, plain_neutral
 from mma_edge.types import Emotion
 
 Message = dict[str, Any]
 OPTIONS = (
     "window_s", "hop_s", "whole", "centre_fallback", "audio", "streaming", "sound_age_s", "voice_gate",
-    "abstain_below", "smooth_s", "nvdec",
+    "abstain_below", "smooth_s", "neutral", "nvdec",
 )  # fmt: skip
 """Those of `StreamOptions` that change records."""
+
+
+def plain_options(stream: StreamOptions) -> Message:
+    """OPTIONS by name, as JSON holds them."""
+    return {name: getattr(stream, name) for name in OPTIONS} | {"neutral": plain_neutral(stream.neutral)}
 
 
 @dataclass(frozen=True)
@@ -27,11 +33,11 @@ class Job:
     backend: str = "auto"
     precision: str | None = None
     streaming: str | None = None  # as asked for: "auto" becomes a mode once the model is open
-    options: Message = dataclasses.field(default_factory=dict)  # OPTIONS, by name
+    options: Message = dataclasses.field(default_factory=lambda: plain_options(StreamOptions()))
     together: int | None = None  # files that a worker reads at once; None: as many as suit the engine
 
     def stream_options(self) -> StreamOptions:
-        return StreamOptions(**self.options)
+        return StreamOptions(**{**self.options, "neutral": neutral_from_plain(self.options["neutral"])})
 
 
 @dataclass(frozen=True)

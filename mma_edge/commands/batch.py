@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import TextColumn
 
-from mma_edge.commands.recognition import add_clip_options, add_model_options, notes_to, stream_options
+from mma_edge.commands.recognition import (
+    add_clip_options,
+    add_model_options,
+    add_neutral_option,
+    notes_to,
+    stream_options,
+)
 from mma_edge.commands.support import EXIT_INTERRUPTED, progress, say
 from mma_edge.errors import SourceError, UsageError
 
@@ -31,6 +37,7 @@ examples:
   mma-edge batch videos --output emotions --pattern '*_front.mp4'
   mma-edge batch list.txt extra.csv talk.mp4 --output emotions --workers 2
   mma-edge batch videos --output emotions --retry-failed
+  mma-edge batch interviews --output emotions --neutral auto      relative to what is usual for each person of a file
   mma-edge batch videos --output emotions --backend cuda --files-at-once 16
   mma-edge batch /nfs/videos --output emotions --ray auto         the cores of a Ray cluster
 
@@ -65,6 +72,7 @@ def add_batch_command(commands: argparse._SubParsersAction) -> None:
     add("--quiet", action="store_true", help="print notices and errors only")
     add_model_options(add)
     add_clip_options(add)
+    add_neutral_option(add)
 
 
 def batch_command(args: argparse.Namespace, console: Console) -> int:
@@ -109,13 +117,13 @@ def batch_command(args: argparse.Namespace, console: Console) -> int:
 
 def job_of(args: argparse.Namespace) -> Job:
     """What the workers do; UsageError where the options do not fit together."""
-    from mma_edge.batch.tasks import OPTIONS, Job
+    from mma_edge.batch.tasks import Job, plain_options
     from mma_edge.clip import SlidingClips
 
     checked = stream_options(args, None, lambda line: None)
     if not checked.whole:
         SlidingClips(checked.window_s, checked.hop_s)  # one error here, not one for each file
-    options = {name: getattr(checked, name) for name in OPTIONS}
+    options = plain_options(checked)
     # "auto" is known once the model is open.
     options["streaming"] = None if args.streaming == "auto" else checked.streaming
     bundle = None if args.bundle is None else str(args.bundle.absolute())

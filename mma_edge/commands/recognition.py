@@ -58,7 +58,7 @@ def add_neutral_option(add: Callable[..., object]) -> None:
         "answers relative to what the model says of this person at rest, a file of mma-edge neutral; auto: to what it "
         "says of each person on the whole, learnt while running"
     )
-    group(add, "clips")("--neutral", metavar="FILE", help=text)
+    group(add, "clips")("--neutral", metavar="FILE|auto", help=text)
 
 
 def notes_to(console: Console) -> Notify:

@@ -91,24 +91,28 @@ class NeutralReference:
         write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
+    def from_dict(cls, content: dict) -> NeutralReference:
+        """What `to_dict` gave; ValueError, KeyError, TypeError or AttributeError for anything else."""
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError("it is none")
+        if content["version"] != VERSION:
+            raise ValueError(f"it is of version {content['version']!r}, not {VERSION}")
+        labels = tuple(map(str, content["labels"]))
+        neutral = {kind: np.array(row, np.float64) for kind, row in content["neutral"].items()}
+        if NEUTRAL not in labels or not neutral or not set(neutral) <= set(MODALITIES):
+            raise ValueError("its classes or its kinds of clips are odd")
+        if any(row.shape != (len(labels),) or not np.isfinite(row).all() for row in neutral.values()):
+            raise ValueError("its values do not fit its classes")
+        clips = {kind: int(count) for kind, count in content["clips"].items()}
+        about = {key: content[key] for key in ("bundle", "source", "created", "seconds") if key in content}
+        return cls(str(content["model"]), labels, neutral, clips, about)
+
+    @classmethod
     def read(cls, path: str | os.PathLike) -> NeutralReference:
         """What `write` wrote; UsageError for anything else."""
         expected = f"a file of mma-edge neutral, or {AUTO}"
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            if not isinstance(content, dict) or content.get("format") != FORMAT:
-                raise ValueError("it is none")
-            if content["version"] != VERSION:
-                raise ValueError(f"it is of version {content['version']!r}, not {VERSION}")
-            labels = tuple(map(str, content["labels"]))
-            neutral = {kind: np.array(row, np.float64) for kind, row in content["neutral"].items()}
-            if NEUTRAL not in labels or not neutral or not set(neutral) <= set(MODALITIES):
-                raise ValueError("its classes or its kinds of clips are odd")
-            if any(row.shape != (len(labels),) or not np.isfinite(row).all() for row in neutral.values()):
-                raise ValueError("its values do not fit its classes")
-            clips = {kind: int(count) for kind, count in content["clips"].items()}
-            about = {key: content[key] for key in ("bundle", "source", "created", "seconds") if key in content}
-            return cls(str(content["model"]), labels, neutral, clips, about)
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except OSError as error:
             raise UsageError(f"--neutral {path} cannot be read: {error.strerror or error}", expected) from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -127,6 +131,16 @@ def identity(bundle: Bundle) -> str:
 def neutral_from(given: NeutralReference | str | os.PathLike | None) -> NeutralReference | str | None:
     """What `--neutral` names: a reference, AUTO or None as they are, else that of a file; UsageError if it is none."""
     return given if given in (None, AUTO) or isinstance(given, NeutralReference) else NeutralReference.read(given)
+
+
+def plain_neutral(neutral: NeutralReference | str | None) -> dict | str | None:
+    """As JSON holds it; `neutral_from_plain` takes it back."""
+    return neutral.to_dict() if isinstance(neutral, NeutralReference) else neutral
+
+
+def neutral_from_plain(plain: dict | str | None) -> NeutralReference | str | None:
+    """What `plain_neutral` gave."""
+    return NeutralReference.from_dict(plain) if isinstance(plain, dict) else plain
 
 
 def relative_to(neutral: NeutralReference | str) -> str:

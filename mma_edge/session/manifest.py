@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mma_edge import __version__
-from mma_edge.pipeline.neutral import AUTO
+from mma_edge.pipeline.neutral import plain_neutral
 from mma_edge.session.tally import SourceTally, rounded
 from mma_edge.session.video.source import SourceVideo
 
@@ -40,10 +40,7 @@ def model_of(recognizer: Recognizer) -> dict[str, Any]:
 
 
 def options_of(stream: StreamOptions) -> dict[str, Any]:
-    neutral = stream.neutral
-    if neutral not in (None, AUTO):
-        neutral = neutral.to_dict()
-    return {name: getattr(stream, name) for name in _OPTIONS} | {"neutral": neutral}
+    return {name: getattr(stream, name) for name in _OPTIONS} | {"neutral": plain_neutral(stream.neutral)}
 
 
 def source_of(tally: SourceTally, video: SourceVideo | None) -> dict[str, Any]:

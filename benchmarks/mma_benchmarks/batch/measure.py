@@ -20,9 +20,8 @@ from mma_benchmarks.latency.measure import describe_model
 from mma_benchmarks.machine.facts import describe_machine
 from mma_benchmarks.result import Advance, Result, utc_now
 from mma_edge.batch.run import BatchOptions, run_batch
-from mma_edge.batch.tasks import OPTIONS, Job
+from mma_edge.batch.tasks import Job
 from mma_edge.errors import SourceError, UsageError
-from mma_edge.pipeline import StreamOptions
 from mma_edge.recognizer import Recognizer
 from mma_edge.sources import sample_path
 from mma_edge.sources.file import checked_path
@@ -58,10 +57,8 @@ def measure_batch(
     """
     machine = describe_machine()
     model = describe_model(Recognizer.open(bundle, options.backend, options.precision))
-    stream = StreamOptions()
-    own = {name: getattr(stream, name) for name in OPTIONS}
     folder_of_model = None if bundle is None else str(Path(bundle).absolute())
-    job = Job(folder_of_model, model.backend, model.precision, options=own)
+    job = Job(folder_of_model, model.backend, model.precision)
     turns: dict[int, list[BatchTurn]] = {workers: [] for workers in options.workers}
     media_s = 0.0
     with tempfile.TemporaryDirectory(prefix="mma-bench-batch-") as place:
@@ -87,8 +84,8 @@ def measure_batch(
         options.files,
         media_s,
         options.repeat,
-        stream.window_s,
-        stream.hop_s,
+        job.options["window_s"],
+        job.options["hop_s"],
     )
     return Result("batch", utc_now(), command, machine, model, Batch(settings, list(ways_of(turns, settings))))
 
