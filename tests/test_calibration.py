@@ -272,6 +272,10 @@ def test_what_cannot_be_calibrated_is_said_in_one_line(
         ((calibrated, "--calibrate-as", public / "ferplus_val.npz"), 8, "is not a checkpoint"),
         (("--calibrate-as", calibrated), 2, "--calibrate-as without MODEL"),
         ((calibrated, "--calibrate-as", calibrated, "--output", tmp_path / "r"), 2, "--output without clips"),
+        ((calibrated, "--calibrate-as", calibrated, "--limit", 9), 2, "--limit without clips"),
+        ((calibrated, "--calibrate-as", calibrated, "--clips", 2), 2, "--clips 2 without --val-list"),
+        ((calibrated, "--calibrate-as", calibrated, "--frames-root", tmp_path), 2, "--frames-root without --val-list"),
+        ((calibrated, "--set", "faces", "--data", public, "--skip-bad"), 2, "--skip-bad without --val-list"),
     ):
         assert main([str(word) for word in words]) == code, words
         assert expected in failure_line(capsys)

@@ -142,9 +142,9 @@ def _check(args: argparse.Namespace) -> None:
         expected = "--data DIR --set faces, or --val-list FILE"
         if not args.calibrate_as:
             raise UsageError("nothing to evaluate on", expected, "see mma-eval --help")
-        of_clips = {"--output": args.output, "--robustness": args.robustness, "--abstain-at": args.abstain_at}
-        if given := [name for name, value in of_clips.items() if value]:
-            raise UsageError(f"{given[0]} without clips", expected)
+        _refuse(args, ("output", "robustness", "abstain_at", "limit", "data"), "without clips", expected)
+    if not args.val_list:
+        _refuse(args, ("frames_root", "audio_root", "skip_bad"), "without --val-list", "--val-list FILE")
     if args.set and not args.data:
         raise UsageError("--set without --data", "--data DIR")
     for name in args.set:
@@ -153,7 +153,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--limit {args.limit}", "at least 1")
     if args.clips > 1 and (args.set or not args.val_list):
         hint = "two clips of a still are the same clip"
-        raise UsageError(f"--clips {args.clips} with --set", "--val-list alone", hint)
+        how = "with --set" if args.set else "without --val-list"
+        raise UsageError(f"--clips {args.clips} {how}", "--val-list alone", hint)
     if args.clips > 1 and args.robustness:
         raise UsageError(f"--robustness with --clips {args.clips}", "--clips 1")
     if wrong := [t for t in args.abstain_at if not 0 <= t <= 1]:
@@ -166,6 +167,13 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"{given} without MODEL", "a checkpoint or a bundle of yours", hint)
     if args.calibrate_as and not args.calibrate_as.exists():
         raise UsageError(f"{args.calibrate_as} does not exist", "a checkpoint file or a bundle folder")
+
+
+def _refuse(args: argparse.Namespace, names: Sequence[str], why: str, expected: str) -> None:
+    """UsageError for the first of these options that was given."""
+    for name in names:
+        if getattr(args, name):
+            raise UsageError(f"--{name.replace('_', '-')} {why}", expected, "or leave it out")
 
 
 def _open_model(args: argparse.Namespace) -> Predictor:
