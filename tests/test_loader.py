@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 import torch
@@ -18,7 +25,7 @@ from conftest import RATE_HZ, make_frames, one_line, tone
 from PIL import Image
 from whole_lists import clips_of
 
-from mma_edge.errors import DataError, OutputError, UsageError
+from mma_edge.errors import BackendError, DataError, OutputError, UsageError
 from mma_trainer.data.batch import Batch, Shard
 from mma_trainer.data.cache import ClipCache
 from mma_trainer.data.entries import ClipEntry, ClipFiles
@@ -198,6 +205,60 @@ def test_workers_wait_for_no_lock_of_a_thread_that_they_do_not_have(entries: lis
         enough.set()
         holder.join()
     assert same(batches, list(task(entries).train_batches(0)))
+
+
+def test_a_killed_worker_is_one_line(entries: list[ClipEntry]) -> None:
+    running = task(entries, 2)
+    batches = running.train_batches(0)
+    next(batches)
+    os.kill(running._train_loader._loader._iterator._workers[0].pid, signal.SIGKILL)
+    with pytest.raises(BackendError, match=r"^a loader process was killed") as error:
+        for epoch in itertools.count():
+            list(running.train_batches(epoch))
+    assert "--workers" in one_line(error.value)
+
+
+LOADING = """
+import itertools, sys
+from pathlib import Path
+import test_loader
+task = test_loader.task(test_loader.entries_of(Path(sys.argv[1])), 2)
+print("loads", flush=True)
+try:
+    for epoch in itertools.count():
+        for batch in task.train_batches(epoch):
+            print(*(worker.pid for worker in task._train_loader._loader._iterator._workers), flush=True)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.fixture
+def loading(noisy_clips: Path) -> Iterator[subprocess.Popen]:
+    """A process that loads for ever, in a group of its own, as a shell makes one."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    argv = [sys.executable, "-c", LOADING, str(noisy_clips)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(argv, env=environment, start_new_session=True, **pipes) as process:
+        assert process.stdout.readline() == "loads\n"
+        yield process
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.5, 1.0])
+def test_ctrl_c_while_workers_start_is_no_traceback(loading: subprocess.Popen, after_s: float) -> None:
+    time.sleep(after_s)
+    os.killpg(loading.pid, signal.SIGINT)
+    _, error = loading.communicate(timeout=60)
+    assert loading.returncode == 130 and error == ""
+
+
+def test_workers_end_with_a_killed_parent(loading: subprocess.Popen) -> None:
+    workers = [psutil.Process(int(pid)) for pid in loading.stdout.readline().split()]
+    assert len(workers) == 2
+    loading.kill()
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
 
 
 def test_with_a_cache_batches_are_the_same_and_a_second_epoch_decodes_nothing(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
+from multiprocessing.synchronize import Semaphore
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mma_edge.errors import DataError, MMAEdgeError, UsageError
+from mma_edge.errors import BackendError, DataError, MMAEdgeError, UsageError, first_line
 from mma_trainer.data.batch import WHOLE, Batch, Shard, epoch_generator
 from mma_trainer.data.entries import FILES, ClipEntry, ClipFiles, load_clip
 
@@ -65,6 +71,9 @@ class ListLoader:
 
     def __init__(self, dataset: ListDataset, workers: int, pin_memory: bool) -> None:
         self._asked: list[list[tuple[int | None, int]]] = []  # the batches of the next pass
+        context = _fresh_processes() if workers else None
+        self._begun = context.Semaphore(0) if context else None
+        self._awaited = workers  # of them are still to be started
         self._loader = DataLoader(
             dataset,
             batch_sampler=self._asked,
@@ -73,18 +82,36 @@ class ListLoader:
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             prefetch_factor=PREFETCH if workers else None,
-            multiprocessing_context=_fresh_processes() if workers else None,
-            worker_init_fn=_start_worker,
+            multiprocessing_context=context,
+            worker_init_fn=functools.partial(_start_worker, self._begun),
             # Otherwise the first pass draws from the global generator, and a resumed run differs from a whole one.
             generator=torch.Generator().manual_seed(0),
         )
 
     def batches(self, epoch: int | None, indices: Sequence[Sequence[int]]) -> Iterator[Batch]:
+        """Batches of these entries; DataError of the first bad one, BackendError where a worker was killed."""
         self._asked[:] = [[(epoch, int(index)) for index in batch] for batch in indices]
-        for batch in self._loader:
-            if isinstance(batch, MMAEdgeError):
-                raise batch
-            yield batch
+        try:
+            for batch in self._start():
+                if isinstance(batch, MMAEdgeError):
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            hint = "mostly memory is used up: lower --workers or --batch-size; with --workers 0 there is none"
+            raise BackendError(f"a loader process was killed ({first_line(error)})", hint=hint) from error
+
+    def _start(self) -> Iterator[Batch | MMAEdgeError]:
+        """A pass. The first one starts the workers and waits until they run: an interrupt before that would take away
+        what they are about to be given, and they would say so in tracebacks."""
+        with _interrupts_later():
+            batches = iter(self._loader)
+            for worker in batches._workers if self._awaited else ():
+                while worker.is_alive() and not self._begun.acquire(timeout=0.5):
+                    pass
+            self._awaited = 0
+        return batches
 
 
 def collate(items: Sequence[Item | MMAEdgeError]) -> Batch | MMAEdgeError:
@@ -105,12 +132,44 @@ def _fresh_processes() -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # torch is imported once, not by every worker
+    # Ctrl-C reaches the whole process group, and the training process decides when its workers end. Blocked here, it is
+    # blocked in the server and in its workers from their first moment on; the tracker, which would unblock it, must be
+    # there before.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
-def _start_worker(_: int) -> None:
-    # Ctrl-C reaches the whole process group; the training process decides when its workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextlib.contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Ctrl-C within is heard at the end."""
+    if threading.current_thread() is not threading.main_thread():  # no other hears it
+        yield
+        return
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _start_worker(begun: Semaphore, _: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be blocked
+    begun.release()
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    # DataLoader's own watch looks at the process that forked the worker: the server, which lives as long as a worker.
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 class ListTask:
