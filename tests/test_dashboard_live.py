@@ -158,6 +158,8 @@ def test_without_a_source_the_page_sends_its_own_camera_and_shows_what_came(tmp_
 def test_the_page_can_be_used_without_a_mouse_and_read_aloud() -> None:
     with served("sample", "--realtime") as (link, _), looking(link) as browser:
         browser.until("document.querySelector('.card')", 20)
+        # What a face shows is said from the next picture on.
+        browser.until("document.querySelector('canvas[aria-label^=\"sample.mp4: 1 \"]')", 20)
         tree = browser.call("Accessibility.getFullAXTree")["nodes"]
         found = {}
         for node in tree:
