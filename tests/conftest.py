@@ -134,10 +134,14 @@ def one_line(error: BaseException) -> str:
     return text
 
 
+def python_environment(**variables: str) -> dict[str, str]:
+    """For a Python of its own that imports from the same places, with these environment variables."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **variables}
+
+
 def run_python(*argv: object, **variables: str) -> subprocess.CompletedProcess:
     """A Python of its own that imports from the same places, with these environment variables; its output as text."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **variables}
-    command = [sys.executable, *map(str, argv)]
+    command, environment = [sys.executable, *map(str, argv)], python_environment(**variables)
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment)
 
 

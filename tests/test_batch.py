@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import python_environment
 from square_videos import ONE_RED, make_video
 
 import mma_edge
@@ -239,7 +240,7 @@ def running(corpus: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.P
 
     def start(output: Path, *options: str) -> subprocess.Popen:
         program = [sys.executable, "-m", "mma_edge.cli", "batch", str(corpus), "--output", str(output)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment = python_environment()
         started.append(
             subprocess.Popen(
                 [*program, "--backend", "cpu", *CLIP, *options],

@@ -21,7 +21,7 @@ import psutil
 import pytest
 import soundfile
 import torch
-from conftest import RATE_HZ, make_frames, one_line, tone
+from conftest import RATE_HZ, make_frames, one_line, python_environment, tone
 from PIL import Image
 from whole_lists import clips_of
 
@@ -236,7 +236,7 @@ except KeyboardInterrupt:
 @pytest.fixture
 def loading(noisy_clips: Path) -> Iterator[subprocess.Popen]:
     """A process that loads for ever, in a group of its own, as a shell makes one."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = python_environment()
     argv = [sys.executable, "-c", LOADING, str(noisy_clips)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(argv, env=environment, start_new_session=True, **pipes) as process:

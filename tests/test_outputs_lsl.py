@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import python_environment
 from live_sources import PacedSource, SlowModel
 from lsl_consumer import CONFIG
 from mosquitto import wait_for
@@ -138,7 +139,7 @@ def test_a_network_that_delays_moves_no_stamp_and_a_source_that_begins_anew_is_f
 
 
 def consumer(name: str) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = python_environment()
     script = Path(__file__).with_name("lsl_consumer.py")
     child = subprocess.Popen([sys.executable, script, name], stdout=subprocess.PIPE, text=True, env=environment)
     assert child.stdout.readline() == "open\n"

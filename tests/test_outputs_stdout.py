@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PATIENCE_S, one_line, run_python
+from conftest import PATIENCE_S, one_line, python_environment, run_python
 
 from mma_edge.errors import OutputError
 from mma_edge.sinks import StdoutSink, open_records
@@ -32,7 +32,7 @@ def answer(number: int) -> Emotion:
 
 def piped(command: str) -> subprocess.CompletedProcess:
     """A shell's pipeline after `mma-edge run sample`; the exit codes of its parts are its last line."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = python_environment()
     line = f"{' '.join(RUN)} --output - {command}; echo ${{PIPESTATUS[@]}}"
     return subprocess.run(
         ["bash", "-c", line], capture_output=True, text=True, timeout=PATIENCE_S, env=environment, check=True

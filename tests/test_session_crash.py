@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import PATIENCE_S, run_python
+from conftest import PATIENCE_S, python_environment, run_python
 from films import loudness, offsets_ms, pictures
 from rtsp_server import RTSPServer
 
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.wall_clock
 
 def begun(folder: Path, *sources: str) -> subprocess.Popen:
     """`mma-edge run` in a process of its own, with sound and video in a session."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MMA_EDGE_THREADS": "1"}
+    environment = python_environment(MMA_EDGE_THREADS="1")
     options = ["--backend", "cpu", "--quiet", "--session", str(folder), "--sound"]
     return subprocess.Popen([sys.executable, "-m", "mma_edge.cli", "run", *sources, *options], env=environment)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_python
+from conftest import python_environment, run_python
 from live_sources import PacedSource, SlowModel
 from rtsp_server import RTSPServer
 from test_service import Systemd
@@ -119,7 +118,7 @@ def _until(live: LivePipeline, name: str, end_s: float) -> Iterator:
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen:
     """`mma-edge run` in a process of its own, its notices in a pipe."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **variables}
+    environment = python_environment(**variables)
     command = [
         sys.executable,
         "-m",
