@@ -69,7 +69,7 @@ class Recognizer(Predictor):
         # Imported here: OpenCV and PyAV take 0.2 s to load, and `predict` needs neither.
         from mma_edge.live import open_pipeline
         from mma_edge.pipeline import StreamOptions
-        from mma_edge.pipeline.neutral import NeutralReference, neutral_from
+        from mma_edge.pipeline.neutral import check_neutral, neutral_from
         from mma_edge.sources import named_sources
         from mma_edge.streaming import check_mode, choose_mode
 
@@ -77,8 +77,7 @@ class Recognizer(Predictor):
             check_mode(streaming, auto=True)
             streaming = choose_mode(self, streaming, notify)
         neutral = neutral_from(neutral)
-        if isinstance(neutral, NeutralReference):
-            neutral.check(self.bundle)
+        check_neutral(neutral, self.bundle)
         options = StreamOptions(
             window_s=window_s,
             hop_s=hop_s,

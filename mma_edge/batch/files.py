@@ -17,7 +17,7 @@ from mma_edge.bundle import sha256
 from mma_edge.bundle.manifest import MANIFEST
 from mma_edge.errors import SourceError
 from mma_edge.pipeline import Pipeline
-from mma_edge.pipeline.neutral import NeutralReference
+from mma_edge.pipeline.neutral import check_neutral
 from mma_edge.precisions import GPU_BACKENDS
 from mma_edge.recognizer import Recognizer
 from mma_edge.sources import Event
@@ -42,8 +42,7 @@ class FileRecognizer(contextlib.AbstractContextManager):
         notes: list[str] = []
         self.options = job.stream_options()
         self.recognizer = Recognizer.open(job.bundle, job.backend, job.precision, job.streaming)
-        if isinstance(self.options.neutral, NeutralReference):
-            self.options.neutral.check(self.recognizer.bundle)
+        check_neutral(self.options.neutral, self.recognizer.bundle)
         streaming = choose_mode(self.recognizer, job.streaming, notes.append)
         self.options = dataclasses.replace(self.options, streaming=streaming)
         bundle, on_gpu = self.recognizer.bundle, self.recognizer.backend in GPU_BACKENDS

@@ -267,12 +267,12 @@ class _Batch:
 
 def _check_same(folder: BatchFolder, given: dict[str, Any]) -> None:
     """OutputError where the folder holds answers of another model, or of the same with other options."""
-    differs = []
+    differs, manifest = [], dict(folder.manifest)
+    if options := manifest.get("options"):  # what an older version did not know was as it is where nobody asks for it
+        manifest["options"] = {**plain_options(StreamOptions()), **options}
     for name, value in given.items():
         part, key = name.split(".")
-        held = folder.manifest.get(part, {})
-        if held and part == "options":  # one that an older version did not know was as it is where nobody asks for it
-            held = {**plain_options(StreamOptions()), **held}
+        held = manifest.get(part, {})
         if key in held and held[key] != value:
             was, now = map(_brief, (held[key], value))
             differs.append(f"{'model ' if part == 'model' else ''}{key} {was}, not {now}")

@@ -98,13 +98,12 @@ def stream_options(args: argparse.Namespace, capture: object, notify: Notify) ->
 
 def open_recognizer(args: argparse.Namespace, options: StreamOptions) -> tuple[Recognizer, StreamOptions]:
     """The model, whose notes are said, and the options with the streaming that it offers."""
-    from mma_edge.pipeline.neutral import NeutralReference
+    from mma_edge.pipeline.neutral import check_neutral
     from mma_edge.recognizer import Recognizer
     from mma_edge.streaming import choose_mode
 
     recognizer = Recognizer.open(args.bundle, args.backend, args.precision, args.streaming)
-    if isinstance(options.neutral, NeutralReference):
-        options.neutral.check(recognizer.bundle)
+    check_neutral(options.neutral, recognizer.bundle)
     options = dataclasses.replace(options, streaming=choose_mode(recognizer, args.streaming, options.notify))
     for note in recognizer.notes:
         options.notify(note)

@@ -133,6 +133,12 @@ def neutral_from(given: NeutralReference | str | os.PathLike | None) -> NeutralR
     return given if given in (None, AUTO) or isinstance(given, NeutralReference) else NeutralReference.read(given)
 
 
+def check_neutral(neutral: NeutralReference | str | None, bundle: Bundle) -> None:
+    """UsageError where it is a reference that another model said; AUTO and None go with any."""
+    if isinstance(neutral, NeutralReference):
+        neutral.check(bundle)
+
+
 def plain_neutral(neutral: NeutralReference | str | None) -> dict | str | None:
     """As JSON holds it; `neutral_from_plain` takes it back."""
     return neutral.to_dict() if isinstance(neutral, NeutralReference) else neutral

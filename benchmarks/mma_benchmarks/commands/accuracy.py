@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "also relative to N neutral clips of each person (as mma-edge run --neutral FILE), beside the same without; "
         "auto: also relative to what is usual for each (as --neutral auto)"
     )
-    parser.add_argument("--neutral", type=_clips, metavar="N", help=neutral_help)
+    parser.add_argument("--neutral", type=_clips, metavar="N|auto", help=neutral_help)
     parser.add_argument("--limit", type=int, metavar="N", help="clips per set, evenly spread (default: all)")
     parser.add_argument("--batch", type=int, default=32, metavar="N", help="clips per call of the engine")
     add_output(parser)
